@@ -1,0 +1,1 @@
+"""Measured, checked recipes for Jacobians, Hessians and Hessian-vector products in PyTorch."""
