@@ -1,0 +1,33 @@
+"""Give each picture its size and let it load late, so that a page does not shift while it loads."""
+
+import re
+from pathlib import Path
+
+from PIL import Image
+
+_IMG = re.compile(r"<img\b[^>]*?\bsrc=\"([^\"]+)\"[^>]*?>")
+
+
+def _sized(tag, source, page):
+    file = (page.parent / source).resolve()
+    if file.suffix != ".png" or not file.exists():
+        return tag
+    width, height = Image.open(file).size
+    tag = re.sub(r'\s(style|width|height)="[^"]*"', "", tag)
+    return tag.replace("<img", f'<img width="{width // 2}" height="{height // 2}" loading="lazy" decoding="async"', 1)
+
+
+def size_images(app, exception):
+    """Write width and height into the image tags of every page; pictures are drawn at twice their size."""
+    if exception or app.builder.name != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        sized = _IMG.sub(lambda match, page=page: _sized(match[0], match[1], page), text)
+        if sized != text:
+            page.write_text(sized, encoding="utf-8")
+
+
+def setup(app):
+    """Size the images once all pages and images are written."""
+    app.connect("build-finished", size_images, priority=800)

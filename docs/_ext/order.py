@@ -1,0 +1,25 @@
+"""The order in which the gallery is read."""
+
+from pathlib import Path
+
+ORDER = {
+    "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd"],
+    "hessians": ["four_hessians"],
+}
+
+
+def _position(name, names):
+    if name not in names:
+        raise ValueError(f"gallery: {name} has no place in docs/_ext/order.py; it knows {', '.join(names)}")
+    return names.index(name)
+
+
+def folders(path):
+    """The place of a folder of the gallery."""
+    return _position(Path(path).name, list(ORDER))
+
+
+def tutorials(name):
+    """The place of a tutorial within its folder."""
+    stem = Path(name).stem
+    return _position(stem, [tutorial for folder in ORDER.values() for tutorial in folder])

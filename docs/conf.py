@@ -1,0 +1,89 @@
+"""Configuration of the site; see https://www.sphinx-doc.org/en/master/usage/configuration.html."""
+
+import os
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+import inventories
+
+project = "funcdiff"
+author = "The funcdiff developers"
+copyright = "2026, the funcdiff developers"  # noqa: A001 (the name Sphinx reads)
+version = release = installed_version("funcdiff")
+
+# Where the site will be served from: only the sitemap, OpenGraph and the 404 page need it.
+html_baseurl = os.environ.get("SITE_URL", "https://funcdiff.example/").rstrip("/") + "/"
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+    "sphinx_copybutton",
+    "sphinx_sitemap",
+    "sphinxext.opengraph",
+    "notfound.extension",
+    "mathml",
+    "images",
+    "links",
+    "tutorials",
+]
+exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
+templates_path = ["_templates"]
+nitpicky = True
+default_role = "any"
+
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings give types and shapes together
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+intersphinx_mapping = inventories.write(Path(__file__).parent / "_inventories")
+intersphinx_timeout = 30  # for linkcheck; the inventories themselves are local
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../gallery",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": r"\.py$",
+    "nested_sections": False,
+    "subsection_order": "order.folders",
+    "within_subsection_order": "order.tutorials",
+    "image_scrapers": ("figures.scrape",),
+    "reset_modules": ("matplotlib", "tutorials.reset"),
+    "reset_modules_order": "both",
+    "backreferences_dir": "reference/generated/backreferences",
+    "doc_module": ("funcdiff",),
+    "inspect_global_variables": False,  # else each variable links to its type
+    "prefer_full_module": {r"funcdiff\.measure"},
+    "first_notebook_cell": '%pip install --quiet "funcdiff[gallery]"',
+    "thumbnail_size": (640, 400),
+    "min_reported_time": 0,
+    "show_memory": False,
+    "show_signature": False,
+    "junit": "junit.xml",
+    "remove_config_comments": True,
+}
+
+html_theme = "furo"
+html_title = "funcdiff"
+html_static_path = ["_static"]
+html_css_files = ["funcdiff.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sourcelink = False
+html_last_updated_fmt = "%Y-%m-%d"
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
+
+sitemap_url_scheme = "{link}"
+sitemap_show_lastmod = False  # it would ask git, which a downloaded archive does not have
+notfound_urls_prefix = "/" + html_baseurl.split("/", 3)[3]
+
+ogp_site_url = html_baseurl
+ogp_site_name = "funcdiff"
+ogp_social_cards = {"enable": False}  # a page's own figure says more

@@ -1,0 +1,94 @@
+"""The project's sessions: `nox --list` names them, `nox -s docs tests` is what a continuous integration runs."""
+
+import atexit
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"  # the first with `nox.project.dependency_groups` in its final form
+nox.options.default_venv_backend = "virtualenv"  # pip-backed: the constraints file decides which torch is installed
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["docs", "tests", "lint"]
+
+ROOT = Path(__file__).parent
+SITE = ROOT / "docs" / "_build" / "html"
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+
+def install(session, *requirements, groups=()):
+    """Install `requirements` and dependency groups at the versions that the constraints file pins."""
+    session.install("-c", "constraints.txt", *nox.project.dependency_groups(PROJECT, *groups), *requirements)
+
+
+def build_site(session, *options):
+    """Build the HTML site; warnings are errors."""
+    install(session, "-e", ".[gallery]", groups=["docs"])
+    args = ["-b", "html", "-n", "-W", "--keep-going", *options, "docs", str(SITE), *session.posargs]
+    session.run("sphinx-build", *args)
+    # Printed when nox itself is done, hence its last line.
+    atexit.register(print, f"The site: {SITE / 'index.html'}")
+
+
+@nox.session
+def docs(session):
+    """Build the site; run every tutorial, unless nothing it depends on has changed since its last run."""
+    build_site(session)
+
+
+@nox.session(name="docs-fast")
+def docs_fast(session):
+    """Build the site for writing: run only the tutorials whose own source changed."""
+    build_site(session, "-t", "fast")
+
+
+@nox.session
+def tests(session):
+    """Test the package, its doctests and the gallery's sources."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def lint(session):
+    """Check style, types and spelling."""
+    install(session, "-e", ".[gallery]", groups=["lint"])
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("codespell")
+
+
+@nox.session
+def linkcheck(session):
+    """Ask the network whether the addresses that the site links to exist; tutorials are not run."""
+    install(session, "-e", ".[gallery]", groups=["docs"])
+    session.run("sphinx-build", "-b", "linkcheck", "-D", "plot_gallery=0", "docs", "docs/_build/linkcheck")
+
+
+@nox.session
+def build(session):
+    """Build wheel and sdist, and import each in a clean environment."""
+    shutil.rmtree("dist", ignore_errors=True)
+    session.install("-c", "constraints.txt", "build", "twine")
+    session.run("python", "-m", "build")
+    distributions = sorted(map(str, Path("dist").iterdir()))
+    session.run("twine", "check", "--strict", *distributions)
+    for distribution in distributions:
+        session.install("-c", "constraints.txt", "--force-reinstall", "--no-deps", distribution)
+        install(session, distribution)
+        # Outside the checkout, so that nothing but the installed package can be imported.
+        with session.chdir(session.create_tmp()):
+            session.run("python", "-c", "import funcdiff, funcdiff.measure; print(funcdiff.__file__)")
+
+
+@nox.session
+def site(session):
+    """Open the built site in a browser, and run every download in an environment with only the wheel."""
+    if not (SITE / "index.html").exists():
+        session.error(f"no site in {SITE}: run `nox -s docs` first")
+    install(session, "build", groups=["site"])
+    session.run("python", "-m", "build", "--wheel", "--outdir", session.create_tmp())
+    (wheel,) = Path(session.create_tmp()).glob("*.whl")
+    install(session, f"{wheel}[gallery]")
+    session.run("pytest", "-c", "tests/site/pytest.ini", "tests/site", *session.posargs)

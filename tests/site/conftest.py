@@ -1,0 +1,19 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
+PAGES = sorted(SITE.rglob("*.html"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    assert chromium, "no Chromium on this machine: install the system's package `chromium`"
+    with sync_playwright() as playwright:
+        # Root in a container has no sandbox to offer; the pages opened are our own.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

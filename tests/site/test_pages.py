@@ -1,0 +1,38 @@
+"""Every page, opened from its file with the network off, at desktop and phone width, in both modes."""
+
+import pytest
+from conftest import PAGES, SITE
+
+WIDTHS = {"desktop": 1280, "phone": 390}
+
+
+@pytest.fixture(scope="module", params=[(w, scheme) for w in WIDTHS for scheme in ("light", "dark")], ids="-".join)
+def page(request, browser):
+    width, scheme = request.param
+    context = browser.new_context(
+        viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme, offline=True
+    )
+    yield context.new_page()
+    context.close()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
+def test_page_opens_offline_and_complete(page, path):
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    # Lazy pictures load when they come into view; ask for all of them now.
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
+    page.wait_for_load_state("networkidle")
+    if path.name != "404.html":  # its addresses start at the root of a server
+        assert errors == []
+        assert [url for url in requests if not url.startswith((SITE.as_uri(), "data:"))] == []
+        shown = "image => image.offsetParent !== null && !(image.complete && image.naturalWidth > 0)"
+        assert page.evaluate(f"[...document.images].filter({shown}).map(image => image.src)") == []
+    page.remove_listener
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0, f"the page scrolls sideways by {overflow} px"
+    unset = page.evaluate("[...document.querySelectorAll('math')].filter(m => m.getBoundingClientRect().height < 8).length")
+    assert unset == 0, "mathematics is not drawn"
