@@ -1,0 +1,78 @@
+"""What paired samples tell: the median ratio and an interval for it that outliers do not move."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from statistics import median
+from typing import Any
+
+CONFIDENCE = 0.99
+FEWEST_ROUNDS = 8  # below these, even the whole range of the samples covers the median with less confidence
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times one candidate's time is another's.
+
+    Attributes:
+        median: Median over the rounds of one time divided by the other, both of the same round.
+        low: Lower end of the interval that holds the true median with 99 % confidence.
+        high: Upper end of that interval.
+        n: Rounds in which both were timed; 1 where a candidate was cut off.
+    """
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """Write the ratio with its interval."""
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+    @property
+    def inverse(self) -> "Ratio":
+        """The same with the two candidates exchanged."""
+        return Ratio(1 / self.median, 1 / self.high, 1 / self.low, self.n)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields in plain JSON values."""
+        return asdict(self)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Bound the true median by two of the sorted values.
+
+    The number of values below the true median is binomial, whatever their distribution; hence no normality is
+    assumed and a few outliers, however large, move nothing.
+
+    Args:
+        values: At least `FEWEST_ROUNDS` independent samples.
+
+    Returns:
+        The innermost pair of sorted values, equally far from both ends, that covers the median with `CONFIDENCE`.
+
+    >>> median_interval(range(1, 26))
+    (6, 20)
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    tail = (1 - CONFIDENCE) / 2 * 2**n
+    outside = below = 0
+    while (below := below + comb(n, outside)) <= tail:
+        outside += 1
+    outside = max(outside - 1, 0)
+    return ordered[outside], ordered[n - 1 - outside]
+
+
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
+    """Compare two candidates' times, round by round.
+
+    A candidate that was cut off has one time only. It is set against each of the other's, and the interval is
+    their whole range.
+    """
+    if len(numerator) == len(denominator) > 1:
+        ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+        return Ratio(median(ratios), *median_interval(ratios), n=len(ratios))
+    ratios = [a / b for a in numerator for b in denominator]
+    return Ratio(median(ratios), min(ratios), max(ratios), n=1)

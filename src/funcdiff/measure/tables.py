@@ -1,0 +1,114 @@
+"""Tables that read well in a terminal, in a notebook and on a page, and the numbers in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, ClassVar, Protocol
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with so many significant digits, never in scientific notation.
+
+    >>> significant(1234.5), significant(0.012345), significant(2.0)
+    ('1230', '0.0123', '2.00')
+    """
+    rounded = float(f"{value:.{digits - 1}e}")
+    exponent = int(f"{rounded:e}".split("e")[1]) if rounded else 0
+    return f"{rounded:.{max(digits - 1 - exponent, 0)}f}"
+
+
+def scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
+    """Write a quantity in the largest of the units, given largest first, that it reaches."""
+    size, unit = next(((size, unit) for size, unit in units if abs(value) >= size), units[-1])
+    number = str(value) if size == 1 and isinstance(value, int) else significant(value / size)
+    return f"{number} {unit}"
+
+
+def seconds(value: float) -> str:
+    """Write a time in its natural unit.
+
+    >>> seconds(0.0197), seconds(3.5e-6)
+    ('19.7 ms', '3.50 µs')
+    """
+    return scaled(value, [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")])
+
+
+def amount_of_bytes(value: int) -> str:
+    """Write a memory size in binary units.
+
+    >>> amount_of_bytes(1_048_576), amount_of_bytes(512)
+    ('1.00 MiB', '512 B')
+    """
+    return scaled(value, [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")])
+
+
+def amount_of_flops(value: int) -> str:
+    """Write a count of floating-point operations in decimal units.
+
+    >>> amount_of_flops(206_000_000), amount_of_flops(96)
+    ('206 MFLOP', '96 FLOP')
+    """
+    return scaled(value, [(10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"), (1, "FLOP")])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns, with a caption; the first column names the row."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+    def __str__(self) -> str:
+        """Lay the table out in plain text."""
+        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+
+        def line(cells: Sequence[str]) -> str:
+            first, *others = (
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            return "  ".join([first, *others]).rstrip()
+
+        rule = "  ".join("-" * width for width in widths)
+        return "\n".join([line(self.columns), rule, *map(line, self.rows), *([self.caption] if self.caption else [])])
+
+    def html(self) -> str:
+        """Lay the table out in HTML, its headers scoped for screen readers."""
+        right = ' style="text-align: right"'
+        head = "".join(
+            f'<th scope="col"{right if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
+        )
+        body = "\n".join(
+            f'<tr><th scope="row">{escape(row[0])}</th>'
+            + "".join(f"<td{right}>{escape(cell)}</td>" for cell in row[1:])
+            + "</tr>"
+            for row in self.rows
+        )
+        caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
+        head = f"<thead><tr>{head}</tr></thead>\n<tbody>"
+        return f'<table class="funcdiff-table">\n{caption}{head}\n{body}\n</tbody>\n</table>'
+
+
+class Shown:
+    """Something that shows itself as its table: as text in a terminal, as HTML in a notebook and on a page."""
+
+    def table(self) -> Table:
+        """Return the table that is shown."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+class Record(Protocol):
+    """A measurement that a page keeps: its kind, and itself in plain JSON values."""
+
+    kind: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the measurement in plain JSON values."""
