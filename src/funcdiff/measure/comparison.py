@@ -1,23 +1,18 @@
-"""Time several ways of computing one thing against each other."""
+"""The times of several candidates, taken side by side, and what they say."""
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch.utils import _pytree as pytree
-
-from funcdiff.measure.agreement import check_agreement
+from funcdiff.measure import documents
 from funcdiff.measure.claims import Claim, claim_on_time
-from funcdiff.measure.counting import Cost, count_each
-from funcdiff.measure.provenance import Environment, environment
-from funcdiff.measure.ratios import CONFIDENCE, FEWEST_ROUNDS, Ratio, paired_ratio
+from funcdiff.measure.costs import Cost
+from funcdiff.measure.provenance import Environment
+from funcdiff.measure.ratios import CONFIDENCE, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
 from funcdiff.measure.tables import Shown, Table, seconds
-from funcdiff.measure.timing import Call, calls_a_sample, interleaved, quiet, timed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,6 +143,20 @@ class Comparison(Shown, Mapping[str, Timing]):
 
         return plot_comparison(self, ax, title=title)
 
+    def beside(self, published: str | Path | Mapping[str, Any]) -> Table:
+        """Set this comparison beside the published one of the same candidates.
+
+        Args:
+            published: The JSON file linked from a page, by its path, or its content.
+
+        Returns:
+            A table of both medians and both ratios to the fastest.
+
+        Raises:
+            ValueError: It is of another version, or compares no two of these candidates.
+        """
+        return documents.beside(self, published)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all samples, ratios to the fastest and conditions, in plain JSON values."""
         return {
@@ -164,114 +173,3 @@ class Comparison(Shown, Mapping[str, Timing]):
                 for name, timing in self.items()
             },
         }
-
-
-def compare(
-    candidates: Mapping[str, Callable[..., Any]],
-    *args: Any,
-    rounds: int = 25,
-    threads: int = 1,
-    budget: float | None = None,
-    seed: int = 0,
-    equal: bool = True,
-    costs: bool = False,
-) -> Comparison:
-    """Time candidates against each other on the same arguments.
-
-    The candidates are interleaved, in a random order each round, so that a slow phase of the machine meets them all,
-    and their ratio is taken round by round. A sample repeats the call until it lasts about two milliseconds. Garbage
-    collection is off, the device is waited for, and the first call, which may compile, is kept apart.
-
-    Args:
-        candidates: Name to function; each is called as ``candidate(*args)``.
-        *args: The arguments.
-        rounds: Samples of each candidate; at least 8, which the interval needs.
-        threads: Threads torch computes with meanwhile.
-        budget: Seconds; a candidate whose single call (the first apart) takes longer is cut off after that one sample.
-        seed: Of the order within the rounds.
-        equal: Whether the results must agree before anything is timed; within the square root of the dtype's precision.
-        costs: Whether to add exact counts of each candidate, as `count` takes them.
-
-    Returns:
-        The comparison. It shows itself as a table.
-
-    Raises:
-        ValueError: There is no candidate, an option is out of range, or two results differ.
-
-    >>> x = torch.linspace(0, 1, 8)
-    >>> comparison = compare({"square": torch.square, "product": lambda x: x * x}, x, rounds=8)
-    >>> sorted(comparison), comparison["square"].n
-    (['product', 'square'], 8)
-    """
-    return recorded(
-        measure(candidates, *args, rounds=rounds, threads=threads, budget=budget, seed=seed, equal=equal, costs=costs)
-    )
-
-
-def measure(
-    candidates: Mapping[str, Callable[..., Any]],
-    *args: Any,
-    rounds: int,
-    threads: int,
-    budget: float | None,
-    seed: int,
-    equal: bool,
-    costs: bool,
-) -> Comparison:
-    """Do what `compare` says, without recording it."""
-    check_options(candidates, rounds=rounds, threads=threads, budget=budget)
-    names = list(candidates)
-    calls = [partial(candidates[name], *args) for name in names]
-    shuffle = random.Random(seed)
-    with quiet(threads):
-        where = environment()
-        firsts = first_calls(names, calls, equal=equal)
-        counts, alone = zip(*(calls_a_sample(call, budget) for call in calls), strict=True)
-        running = [i for i, over in enumerate(alone) if over is None]
-        orders = [shuffle.sample(running, len(running)) for _ in range(rounds)]
-        times = interleaved(calls, counts, orders)
-    timings = {
-        name: Timing(tuple(times[i]) if alone[i] is None else (alone[i],), counts[i], firsts[i], alone[i] is not None)
-        for i, name in enumerate(names)
-    }
-    counted = count_each(candidates, *args) if costs else None
-    return Comparison(timings, threads, describe(args), where, counted)
-
-
-def first_calls(names: Sequence[str], calls: Sequence[Call], *, equal: bool) -> list[float]:
-    """Time each candidate's first call, and raise if its result differs from the first candidate's."""
-    firsts = []
-    for name, call in zip(names, calls, strict=True):
-        duration, result = timed(call)
-        firsts.append(duration)
-        if name == names[0]:
-            expected = result
-        elif equal:
-            check_agreement(names[0], expected, name, result)
-    return firsts
-
-
-def check_options(
-    candidates: Mapping[str, Callable[..., Any]], *, rounds: int, threads: int, budget: float | None
-) -> None:
-    """Raise if there is nothing to compare or an option is out of range."""
-    if not candidates:
-        raise ValueError("expected at least one candidate, as {'name': function}; got none")
-    if rounds < FEWEST_ROUNDS:
-        raise ValueError(
-            f"expected rounds >= {FEWEST_ROUNDS}, which an interval of {CONFIDENCE:.0%} needs; got {rounds}; "
-            "for slow candidates set a budget instead"
-        )
-    if threads < 1:
-        raise ValueError(f"expected threads >= 1, got {threads}")
-    if budget is not None and budget <= 0:
-        raise ValueError(f"expected a budget above 0 seconds, or None for no limit; got {budget}")
-
-
-def describe(args: tuple[Any, ...]) -> tuple[str, ...]:
-    """Name the dtype and shape of each tensor among the arguments."""
-    return tuple(
-        f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"
-        for leaf in pytree.tree_leaves(args)
-        if isinstance(leaf, torch.Tensor)
-    )

@@ -2,125 +2,16 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, overload
 
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff.measure.claims import Claim
+from funcdiff.measure.costs import Cost, Costs
 from funcdiff.measure.flops import FORMULAS, UNCOUNTED
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops
-
-
-@dataclass(frozen=True, repr=False)
-class Cost(Shown):
-    """What one call computes and holds; exact, and the same at every call.
-
-    Attributes:
-        flops: Floating-point operations of matrix products and convolutions, 2 for each multiply-add.
-        operations: Kernels that write memory; views are free.
-        bytes_written: Bytes of what they write; an operation in place counts as a whole.
-        peak_bytes: Most bytes alive at once of the tensors made by the call, its result included; what the arguments
-            and captured tensors hold is not, nor are workspaces inside a kernel.
-        uncounted: Operations met that multiply matrices but have no formula: with one of these, `flops` is a lower
-            bound.
-    """
-
-    kind: ClassVar[str] = "cost"
-    columns: ClassVar[tuple[str, ...]] = ("matrix FLOPs", "operations", "written", "peak")
-    flops: int
-    operations: int
-    bytes_written: int
-    peak_bytes: int
-    uncounted: tuple[str, ...] = ()
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The counts as they stand in a table, under `columns`."""
-        bound = "≥ " if self.uncounted else ""
-        sizes = amount_of_bytes(self.bytes_written), amount_of_bytes(self.peak_bytes)
-        return f"{bound}{amount_of_flops(self.flops)}", str(self.operations), *sizes
-
-    def table(self) -> Table:
-        """Return the counts, one a row."""
-        return Table(("cost", ""), tuple(zip(self.columns, self.cells, strict=True)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts in plain JSON values."""
-        return {"kind": self.kind, **asdict(self), "uncounted": list(self.uncounted)}
-
-
-@dataclass(frozen=True, repr=False)
-class Costs(Shown, Mapping[str, Cost]):
-    """Counts of several functions; a mapping from name to `Cost`."""
-
-    kind: ClassVar[str] = "costs"
-    costs: Mapping[str, Cost]
-
-    def __getitem__(self, name: str) -> Cost:
-        """Return the counts of the function of that name."""
-        return self.costs[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self.costs)
-
-    def __len__(self) -> int:
-        """Return the number of functions."""
-        return len(self.costs)
-
-    def claim(
-        self,
-        name: str,
-        *,
-        fewer_flops_than: str | None = None,
-        smaller_peak_than: str | None = None,
-        by: float | None = None,
-    ) -> Claim:
-        """State that a function computes or holds less than another.
-
-        Args:
-            name: The function expected to be cheaper.
-            fewer_flops_than: The function whose FLOPs it is held against, or
-            smaller_peak_than: the function whose peak memory it is held against.
-            by: At least so many times; None expects any difference.
-
-        Raises:
-            AssertionError: The counts, which have no noise, say otherwise.
-            ValueError: Not exactly one of the two is given, or the FLOPs of one are only a lower bound.
-        """
-        if (fewer_flops_than is None) == (smaller_peak_than is None):
-            raise ValueError("expected exactly one of fewer_flops_than and smaller_peak_than")
-        if fewer_flops_than is not None:
-            return recorded(self._claim(name, fewer_flops_than, "flops", by))
-        assert smaller_peak_than is not None
-        return recorded(self._claim(name, smaller_peak_than, "peak_bytes", by))
-
-    def _claim(self, name: str, other: str, what: Literal["flops", "peak_bytes"], by: float | None) -> Claim:
-        if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
-            raise ValueError(f"expected counts that can be compared, but {', '.join(uncounted)} have no FLOP formula")
-        less, more = getattr(self[name], what), getattr(self[other], what)
-        amount, thing = (amount_of_flops, "computes") if what == "flops" else (amount_of_bytes, "holds at its peak")
-        factor = f" at least {by:g} times" if by is not None else ""
-        expectation = f"{name} {thing}{factor} less than {other}"
-        measured = f"{amount(less)} against {amount(more)}"
-        if not (less < more if by is None else less * by <= more):
-            raise AssertionError(f"expected: {expectation}; counted: {measured} ({less} and {more})")
-        times = f"{more / less:.3g} times less" if less else "nothing"
-        return Claim(expectation, "holds", f"{name} {thing} {times} than {other}: {measured}.")
-
-    def table(self) -> Table:
-        """Return the counts, one function a row."""
-        rows = tuple((name, *cost.cells) for name, cost in self.items())
-        return Table(("function", *Cost.columns), rows, "exact counts of one call; 2 FLOPs a multiply-add")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts in plain JSON values."""
-        return {"kind": self.kind, "candidates": {name: cost.to_dict() for name, cost in self.items()}}
 
 
 @overload
@@ -182,7 +73,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
         super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.flops = self.operations = self.bytes_written = self.alive = self.peak = 0
         self.uncounted: set[str] = set()
+        self._on_meta: bool | None = None  # whether the call computes on meta tensors, known from its first operation
         self._sizes: dict[int, int] = {}  # of the storages alive that were made inside
+        self._scalar_zeros: set[int] = set()  # those that hold one zero, which forward mode expands to a zero tangent
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -198,19 +91,34 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
             self.flops += formula(*args, **kwargs, out_val=result)
         elif UNCOUNTED.match(name):
             self.uncounted.add(name)
-        self._see_memory(func, name, args, kwargs, result)
+        given, made = _tensors((args, kwargs)), _tensors(result)
+        if not self._infers_shape(name, given, made):
+            self._see_memory(name, given, made, _tensors(_changed(func, args, kwargs)))
         return result
 
-    def _see_memory(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
-        held = set() if name == "lift_fresh" else {_key(tensor) for tensor in _tensors((args, kwargs))}
-        made = [tensor for tensor in _tensors(result) if _key(tensor) not in held]
-        changed = _tensors(_changed(func, args, kwargs))
+    def _infers_shape(self, name: str, given: Sequence[torch.Tensor], made: Sequence[torch.Tensor]) -> bool:
+        """Whether torch only asks for a shape: arithmetic with a zero tangent is first done on the meta device."""
+        if self._on_meta is None and (given or made):
+            self._on_meta = (given or made)[0].is_meta
+        if not self._on_meta:
+            return any(tensor.is_meta for tensor in made)
+        return name in {"add", "sub", "mul", "div"} and any(
+            tensor.ndim > 0 and _key(tensor) in self._scalar_zeros for tensor in given
+        )
+
+    def _see_memory(
+        self, name: str, given: Iterable[torch.Tensor], made: Iterable[torch.Tensor], changed: Sequence[torch.Tensor]
+    ) -> None:
+        held = set() if name == "lift_fresh" else set(map(_key, given))
+        made = [tensor for tensor in made if _key(tensor) not in held]
         for tensor in made:
             self._hold(tensor)
         for tensor in changed:  # it may have been resized
             if _key(tensor) in self._sizes:
                 self._hold(tensor)
-        if (made or changed) and not name.startswith(("empty", "new_empty")):
+        if name == "zeros" and made[0].ndim == 0:
+            self._scalar_zeros.add(_key(made[0]))
+        elif (made or changed) and not name.startswith(("empty", "new_empty")):
             self.operations += 1
             self.bytes_written += sum(tensor.numel() * tensor.element_size() for tensor in [*made, *changed])
 
@@ -224,6 +132,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leav
 
     def _release(self, key: int) -> None:
         self.alive -= self._sizes.pop(key)
+        self._scalar_zeros.discard(key)
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:

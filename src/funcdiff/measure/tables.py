@@ -51,7 +51,7 @@ def amount_of_flops(value: int) -> str:
     return scaled(value, [(10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"), (1, "FLOP")])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Rows under named columns, with a caption; the first column names the row."""
 
@@ -59,7 +59,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Lay the table out in plain text."""
         widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
 
@@ -73,7 +73,7 @@ class Table:
         rule = "  ".join("-" * width for width in widths)
         return "\n".join([line(self.columns), rule, *map(line, self.rows), *([self.caption] if self.caption else [])])
 
-    def html(self) -> str:
+    def _repr_html_(self) -> str:
         """Lay the table out in HTML, its headers scoped for screen readers."""
         right = ' style="text-align: right"'
         head = "".join(
@@ -99,10 +99,10 @@ class Shown:
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        return str(self.table())
+        return repr(self.table())
 
     def _repr_html_(self) -> str:
-        return self.table().html()
+        return self.table()._repr_html_()
 
 
 class Record(Protocol):

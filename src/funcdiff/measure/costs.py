@@ -1,0 +1,116 @@
+"""Exact costs of functions, and claims that they must bear out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from funcdiff.measure.claims import Claim
+from funcdiff.measure.recording import recorded
+from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops
+
+
+@dataclass(frozen=True, repr=False)
+class Cost(Shown):
+    """What one call computes and holds; exact, and the same at every call.
+
+    Attributes:
+        flops: Floating-point operations of matrix products and convolutions, 2 for each multiply-add.
+        operations: Kernels that write memory; views are free.
+        bytes_written: Bytes of what they write; an operation in place counts as a whole.
+        peak_bytes: Most bytes alive at once of the tensors made by the call, its result included; what the arguments
+            and captured tensors hold is not, nor are workspaces inside a kernel.
+        uncounted: Operations met that multiply matrices but have no formula: with one of these, `flops` is a lower
+            bound.
+    """
+
+    kind: ClassVar[str] = "cost"
+    columns: ClassVar[tuple[str, ...]] = ("matrix FLOPs", "operations", "written", "peak")
+    flops: int
+    operations: int
+    bytes_written: int
+    peak_bytes: int
+    uncounted: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The counts as they stand in a table, under `columns`."""
+        bound = "≥ " if self.uncounted else ""
+        sizes = amount_of_bytes(self.bytes_written), amount_of_bytes(self.peak_bytes)
+        return f"{bound}{amount_of_flops(self.flops)}", str(self.operations), *sizes
+
+    def table(self) -> Table:
+        """Return the counts, one a row."""
+        return Table(("cost", ""), tuple(zip(self.columns, self.cells, strict=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts in plain JSON values."""
+        return {"kind": self.kind, **asdict(self), "uncounted": list(self.uncounted)}
+
+
+@dataclass(frozen=True, repr=False)
+class Costs(Shown, Mapping[str, Cost]):
+    """Counts of several functions; a mapping from name to `Cost`."""
+
+    kind: ClassVar[str] = "costs"
+    costs: Mapping[str, Cost]
+
+    def __getitem__(self, name: str) -> Cost:
+        """Return the counts of the function of that name."""
+        return self.costs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self.costs)
+
+    def __len__(self) -> int:
+        """Return the number of functions."""
+        return len(self.costs)
+
+    def claim(
+        self,
+        name: str,
+        *,
+        fewer_flops_than: str | None = None,
+        smaller_peak_than: str | None = None,
+        by: float | None = None,
+    ) -> Claim:
+        """State that a function computes or holds less than another.
+
+        Args:
+            name: The function expected to be cheaper.
+            fewer_flops_than: The function whose FLOPs it is held against, or
+            smaller_peak_than: the function whose peak memory it is held against.
+            by: At least so many times; None expects any difference.
+
+        Raises:
+            AssertionError: The counts, which have no noise, say otherwise.
+            ValueError: Not exactly one of the two is given, or the FLOPs of one are only a lower bound.
+        """
+        if (fewer_flops_than is None) == (smaller_peak_than is None):
+            raise ValueError("expected exactly one of fewer_flops_than and smaller_peak_than")
+        if fewer_flops_than is not None:
+            return recorded(self._claim(name, fewer_flops_than, "flops", by))
+        assert smaller_peak_than is not None
+        return recorded(self._claim(name, smaller_peak_than, "peak_bytes", by))
+
+    def _claim(self, name: str, other: str, what: Literal["flops", "peak_bytes"], by: float | None) -> Claim:
+        if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
+            raise ValueError(f"expected counts that can be compared, but {', '.join(uncounted)} have no FLOP formula")
+        less, more = getattr(self[name], what), getattr(self[other], what)
+        amount, thing = (amount_of_flops, "computes") if what == "flops" else (amount_of_bytes, "holds at its peak")
+        factor = f" at least {by:g} times" if by is not None else ""
+        expectation = f"{name} {thing}{factor} less than {other}"
+        measured = f"{amount(less)} against {amount(more)}"
+        if not (less < more if by is None else less * by <= more):
+            raise AssertionError(f"expected: {expectation}; counted: {measured} ({less} and {more})")
+        times = f"{more / less:.3g} times less" if less else "nothing"
+        return Claim(expectation, "holds", f"{name} {thing} {times} than {other}: {measured}.")
+
+    def table(self) -> Table:
+        """Return the counts, one function a row."""
+        rows = tuple((name, *cost.cells) for name, cost in self.items())
+        return Table(("function", *Cost.columns), rows, "exact counts of one call; 2 FLOPs a multiply-add")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts in plain JSON values."""
+        return {"kind": self.kind, "candidates": {name: cost.to_dict() for name, cost in self.items()}}

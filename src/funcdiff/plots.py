@@ -1,0 +1,213 @@
+"""Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from funcdiff.measure import Comparison, Sweep
+from funcdiff.measure.tables import seconds
+
+# Okabe and Ito's colours with their lightness evened out, so that each reads on white and on near-black (contrast
+# 3:1 or more), and so that the pairs that meet in one figure stay apart for the colour-blind.
+BLUE, VERMILION, GREEN, PURPLE, OCHRE, SKY, ROSE = (
+    "#2f6fde",
+    "#d55e00",
+    "#0f8f68",
+    "#9a4fd0",
+    "#94800f",
+    "#2b93c0",
+    "#d1478f",
+)
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, OCHRE, SKY, ROSE)
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+GRID = "#9a9a9a"
+
+# The hue follows the mode: reverse is blue, forward vermilion, forward over reverse purple, reverse over forward ochre,
+# Taylor and closed forms green, loops sky, the automatic choice rose.
+COLOURS: Mapping[str, str] = {
+    "jacobian_loop": SKY,
+    "jacobian_batched_grad": PURPLE,
+    "jacobian_reverse": BLUE,
+    "jacobian_forward": VERMILION,
+    "jacobian": ROSE,
+    "hessian_forward_over_reverse": PURPLE,
+    "hessian_reverse_over_reverse": BLUE,
+    "hessian_reverse_over_forward": OCHRE,
+    "hessian_forward_over_forward": VERMILION,
+    "hessian_taylor": GREEN,
+    "hessian": ROSE,
+    "hvp_forward_over_reverse": PURPLE,
+    "hvp_reverse_over_reverse": BLUE,
+    "hvp_reverse_over_forward": OCHRE,
+    "hvp_double_backward": SKY,
+    "vhp": VERMILION,
+    "hvp_operator": GREEN,
+    "hvp": ROSE,
+    "hessian_diagonal": OCHRE,
+    "laplacian": GREEN,
+    "batch_jacobian": ROSE,
+    "batch_jacobian_summed": SKY,
+    "batch_hessian": ROSE,
+    "batch_hessian_summed": SKY,
+    "check_derivatives": OCHRE,
+}
+
+STYLE: Any = {  # matplotlib types each of its settings by name
+    "figure.figsize": (6.4, 4.0),
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.alpha": 0.35,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+}
+
+
+def colour(name: str) -> str:
+    """Return the colour of a method, the same on every figure.
+
+    Args:
+        name: A method's name; any other name gets a colour by its spelling.
+
+    Returns:
+        A colour as ``#rrggbb``.
+
+    >>> colour("jacobian_reverse") == colour("hessian_reverse_over_reverse")
+    True
+    """
+    return COLOURS.get(name) or PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Return the colours of the methods in one figure; a name without one of its own takes a colour still free."""
+    taken = {name: COLOURS[name] for name in names if name in COLOURS}
+    for name in names:
+        if name not in taken:
+            free = [candidate for candidate in PALETTE if candidate not in taken.values()]
+            taken[name] = colour(name) if colour(name) in free or not free else free[0]
+    return taken
+
+
+def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the median time of each candidate, with its quartiles as a bar.
+
+    Args:
+        comparison: What `funcdiff.measure.compare` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    names = sorted(comparison, key=lambda name: comparison[name].median, reverse=True)
+    hues = colours(names)
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 1.5 + 0.42 * len(names)))[1]
+        for row, name in enumerate(names):
+            timing = comparison[name]
+            ax.plot(timing.quartiles, [row, row], color=hues[name], linewidth=7, alpha=0.35, solid_capstyle="butt")
+            ax.plot([timing.median], [row], marker=_mark(hues[name]), color=hues[name], linestyle="none")
+            mark = " (cut off)" if timing.cut_off else ""
+            ax.annotate(
+                f"{seconds(timing.median)}{mark}",
+                (timing.quartiles[1], row),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(-0.6, len(names) - 0.4)
+        ax.margins(x=0.12)
+        _time_axis(ax, "x")
+        ax.set_xlabel("time of a call: median, quartiles")
+        ax.set_title(title or "Time of each candidate", loc="left")
+    return ax
+
+
+def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the median times over the sizes, the quartiles as a band, on logarithmic axes.
+
+    Args:
+        study: What `funcdiff.measure.sweep` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    hues = colours(study.names)
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots()[1]
+        ends = {}
+        for name in study.names:
+            sizes = [size for size, comparison in study.items() if name in comparison]
+            timings = [study[size][name] for size in sizes]
+            low, high = zip(*(timing.quartiles for timing in timings), strict=True)
+            ax.fill_between(sizes, low, high, color=hues[name], alpha=0.25, linewidth=0)
+            ax.plot(sizes, [timing.median for timing in timings], color=hues[name], marker=_mark(hues[name]))
+            ends[name] = (sizes[-1], timings[-1].median)
+        ax.set_xscale("log")
+        _time_axis(ax, "y")
+        ax.set_xticks(list(study), [str(size) for size in study])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel(study.label)
+        ax.set_ylabel("time of a call")
+        ax.set_title(title or f"Time against {study.label}", loc="left")
+        label_lines(ax, ends, hues)
+    return ax
+
+
+def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
+    """Write each line's name beside its end, to the right of the axes, pushed apart where they would touch.
+
+    Args:
+        ax: Axes whose limits are final but for the room that the labels need.
+        ends: Name of each line to its last point, in the axes' data.
+        hues: Name of each line to its colour.
+    """
+    low, high = (math.log(limit) for limit in ax.get_ylim())
+    spacing = 0.062
+    heights: list[float] = []
+    for _, y in sorted(ends.values(), key=lambda end: end[1]):
+        wanted = (math.log(y) - low) / (high - low)
+        heights.append(max(wanted, heights[-1] + spacing) if heights else wanted)
+    overshoot = max(heights[-1] - 1, 0)
+    for name, height in zip(sorted(ends, key=lambda name: ends[name][1]), heights, strict=True):
+        ax.annotate(
+            name,
+            ends[name],
+            xytext=(1.02, height - overshoot),
+            textcoords="axes fraction",
+            color=hues[name],
+            va="center",
+            fontsize=10,
+            annotation_clip=False,
+        )
+
+
+def _mark(hue: str) -> str:
+    return MARKS[PALETTE.index(hue)]
+
+
+def _time_axis(ax: Axes, which: str) -> None:
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    low, high = axis.get_view_interval()
+    wide = which == "x" and high > 30 * low  # tick labels stand side by side there
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value).replace(".00", "").replace(".0 ", " ")))
+    axis.set_minor_formatter(NullFormatter())
+    ax.grid(True, axis="both" if which == "y" else "x")
