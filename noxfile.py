@@ -92,3 +92,10 @@ def site(session):
     (wheel,) = Path(session.create_tmp()).glob("*.whl")
     install(session, f"{wheel}[gallery]")
     session.run("pytest", "-c", "tests/site/pytest.ini", "tests/site", *session.posargs)
+
+
+@nox.session
+def faults(session):
+    """Plant each fault that must never pass silently, and see the build fail."""
+    install(session, "-e", ".[gallery]", "pytest", groups=["docs"])
+    session.run("pytest", "-c", "tests/faults/pytest.ini", "tests/faults", *session.posargs)

@@ -31,6 +31,7 @@ extensions = [
     "images",
     "links",
     "tutorials",
+    "provenance",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]

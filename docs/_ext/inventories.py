@@ -47,7 +47,7 @@ _SHARED_PAGES = {
         "matplotlib.axes.Axes": ("class", "api/_as_gen/matplotlib.axes.Axes.html"),
     },
 }
-_STDLIB = ["collections.abc", "typing", "pathlib", "contextlib", "functools", "itertools", "warnings", "time", "os"]
+_STDLIB = ["collections.abc", "contextlib", "functools", "itertools", "pathlib", "time", "typing", "warnings"]
 
 
 def _role(thing):
@@ -65,27 +65,30 @@ def _owner(path):
         return getattr(importlib.import_module(module), name)
 
 
+def _public(owner):
+    """Yield the name and the value of each public class and function of a module or class."""
+    for name in getattr(owner, "__all__", dir(owner)):
+        thing = getattr(owner, name, None)
+        if callable(thing) and not name.startswith("_"):
+            yield name, thing
+
+
 def _own_pages(pattern, owners):
     for path in owners:
         owner = _owner(path)
-        for attribute in dir(owner):
-            thing = getattr(owner, attribute, None)
-            if attribute.startswith("_") or inspect.ismodule(thing) or not callable(thing):
-                continue
+        for attribute, thing in _public(owner):
             name = f"{path}.{attribute}"
             yield name, "method" if inspect.isclass(owner) else _role(thing), pattern.format(name=name)
 
 
 def _stdlib():
-    for name, thing in vars(builtins).items():
-        if not name.startswith("_") and callable(thing):
-            page = "exceptions" if _role(thing) == "exception" else "functions"
-            yield name, _role(thing), f"library/{page}.html"
+    for name, thing in _public(builtins):
+        page = "exceptions" if _role(thing) == "exception" else "functions"
+        yield name, _role(thing), f"library/{page}.html"
     yield from ((name, "data", "library/constants.html") for name in ("None", "True", "False", "NotImplemented"))
     for module in _STDLIB:
         yield module, "module", f"library/{module}.html"
-        for name in importlib.import_module(module).__all__ if module != "os" else ["PathLike"]:
-            thing = getattr(importlib.import_module(module), name)
+        for name, thing in _public(importlib.import_module(module)):
             yield f"{module}.{name}", _role(thing), f"library/{module}.html"
 
 

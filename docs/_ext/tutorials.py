@@ -29,8 +29,13 @@ def sources():
 
 
 def record_of(source):
-    """Where the record of the run of `source` lies: its measurements, and what it was run with."""
+    """Where the measurements of the last run of `source` lie."""
     return RUN / source.relative_to(GALLERY).with_suffix(".json")
+
+
+def _stamp_of(source):
+    """Where it stands what the last run of `source` was made from."""
+    return record_of(source).with_suffix(".stamp")
 
 
 def _digest(*paths):
@@ -89,8 +94,8 @@ def reset(gallery_conf, name, when):
         return
     page = source.relative_to(GALLERY).with_suffix("").as_posix()
     record = document(_running["log"], page=page, environment=environment())
-    record["built_from"] = {"source": _digest(source), "fingerprint": fingerprint()}
     record_of(source).write_text(json.dumps(record, indent=1))
+    _stamp_of(source).write_text(f"{_digest(source)} {fingerprint()}")
 
 
 def require_execution(app, exception):
@@ -98,18 +103,17 @@ def require_execution(app, exception):
     if exception or app.builder.name != "html":
         return
     for source in sources():
-        record = record_of(source)
         where = source.relative_to(ROOT)
-        if not record.exists():
+        if not _stamp_of(source).exists():
             raise ExtensionError(f"{where} was not executed by this build")
-        built_from = json.loads(record.read_text())["built_from"]
-        if built_from["source"] != _digest(source):
+        ran, ran_with = _stamp_of(source).read_text().split()
+        if ran != _digest(source):
             raise ExtensionError(f"{where} changed after it was executed")
-        if built_from["fingerprint"] != fingerprint() and not app.tags.has("fast"):
+        if ran_with != fingerprint() and not app.tags.has("fast"):
             raise ExtensionError(f"{where} was executed with another package, configuration or torch")
-        target = Path(app.outdir, "measurements", record.relative_to(RUN))
+        target = Path(app.outdir, "measurements", record_of(source).relative_to(RUN))
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(record, target)
+        shutil.copyfile(record_of(source), target)
 
 
 def setup(app):

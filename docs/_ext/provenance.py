@@ -1,0 +1,96 @@
+"""Say on each page where, when and with what its measurements were made, and link to all of them."""
+
+import json
+import os
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+from tutorials import GALLERY, record_of, sources
+
+
+def _link(text, file, docname):
+    """A link from a page to a file of the site that Sphinx does not know."""
+    start = Path(docname).parent
+    return nodes.reference(text, text, refuri=os.path.relpath(file, start), internal=True)
+
+
+def _raw(record, docname):
+    return _link("every measurement as JSON", f"measurements/{record['page']}.json", docname)
+
+
+class MeasuredOn(SphinxDirective):
+    """The panel at the end of a tutorial."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Read the record of the tutorial's last run."""
+        file = record_of(GALLERY / f"{self.arguments[0]}.py")
+        if not file.exists():  # the tutorial failed, and the build will say so
+            return []
+        self.env.note_dependency(file)
+        record = json.loads(file.read_text())
+        place = record["environment"]
+        rounds = sorted({c["n"] for m in record["measurements"] for c in m.get("candidates", {}).values() if "n" in c})
+        facts = {
+            "Processor": ", ".join(filter(None, [place["processor"], f"{place['cores']} cores", place["accelerator"]])),
+            "Python": f"{place['python']}, {place['platform']}",
+            "torch": f"{place['torch']} ({place['build']}), default dtype {place['dtype']}",
+            "Run": f"{place['date']}" + (f", commit {place['commit'][:12]}" if place["commit"] else ""),
+            "Samples": ", ".join(map(str, rounds)) + " a candidate" if rounds else "exact counts only",
+        }
+        panel = nodes.container(classes=["measured-on"])
+        panel += nodes.paragraph("", "", nodes.strong("", "Measured on"))
+        fields = nodes.field_list()
+        for name, value in facts.items():
+            fields += nodes.field("", nodes.field_name("", name), nodes.field_body("", nodes.paragraph("", value)))
+        panel += fields
+        panel += nodes.paragraph("", "", _raw(record, self.env.docname))
+        return [panel]
+
+
+class Measurements(SphinxDirective):
+    """The table of all measurements of the build."""
+
+    def run(self):
+        """List the records of all tutorials."""
+        rows = []
+        for source in sources():
+            file = record_of(source)
+            if not file.exists():
+                continue
+            self.env.note_dependency(file)
+            record = json.loads(file.read_text())
+            kinds = [measurement["kind"] for measurement in record["measurements"]]
+            counts = [str(kinds.count(kind)) for kind in ("comparison", "sweep", "costs", "claim")]
+            page = nodes.reference("", record["page"], refuri=f"../tutorials/{record['page']}.html", internal=True)
+            rows.append([page, *map(nodes.Text, counts), _raw(record, self.env.docname)])
+        header = [nodes.Text(name) for name in ("tutorial", "comparisons", "sweeps", "counts", "claims", "data")]
+        return [_table(header, rows)]
+
+
+def _row(cells):
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
+
+
+def _table(header, rows):
+    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in header), cols=len(header))
+    group += nodes.thead("", _row(header))
+    group += nodes.tbody("", *map(_row, rows))
+    return nodes.table("", group)
+
+
+def _add_panel(app, docname, content):
+    """Append the panel to each tutorial's reST."""
+    del app
+    _, _, page = docname.partition("tutorials/")
+    if docname.startswith("tutorials/") and (GALLERY / f"{page}.py").exists():
+        content[0] += f"\n\n.. measured-on:: {page}\n"
+
+
+def setup(app):
+    """Register the directives, and the panel of each tutorial."""
+    app.add_directive("measured-on", MeasuredOn)
+    app.add_directive("measurements", Measurements)
+    app.connect("source-read", _add_panel)
