@@ -1,8 +1,8 @@
 """Exact costs of functions, and claims that they must bear out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from funcdiff.measure.claims import Claim
 from funcdiff.measure.recording import recorded
@@ -47,6 +47,14 @@ class Cost(Shown):
         return {"kind": self.kind, **asdict(self), "uncounted": list(self.uncounted)}
 
 
+# What a claim may be about: the verb and the object of its sentence, and how its amount is written.
+_QUANTITIES: Mapping[str, tuple[str, str, Callable[[int], str]]] = {
+    "flops": ("computes", "less", amount_of_flops),
+    "operations": ("starts", "fewer operations", str),
+    "peak_bytes": ("holds", "less at its peak", amount_of_bytes),
+}
+
+
 @dataclass(frozen=True, repr=False)
 class Costs(Shown, Mapping[str, Cost]):
     """Counts of several functions; a mapping from name to `Cost`."""
@@ -71,40 +79,45 @@ class Costs(Shown, Mapping[str, Cost]):
         name: str,
         *,
         fewer_flops_than: str | None = None,
+        fewer_operations_than: str | None = None,
         smaller_peak_than: str | None = None,
         by: float | None = None,
     ) -> Claim:
-        """State that a function computes or holds less than another.
+        """State that a function costs less than another.
 
         Args:
             name: The function expected to be cheaper.
             fewer_flops_than: The function whose FLOPs it is held against, or
+            fewer_operations_than: the function whose number of operations it is held against, or
             smaller_peak_than: the function whose peak memory it is held against.
             by: At least so many times; None expects any difference.
 
         Raises:
             AssertionError: The counts, which have no noise, say otherwise.
-            ValueError: Not exactly one of the two is given, or the FLOPs of one are only a lower bound.
+            ValueError: Not exactly one of the three is given, or the FLOPs of one are only a lower bound.
         """
-        if (fewer_flops_than is None) == (smaller_peak_than is None):
-            raise ValueError("expected exactly one of fewer_flops_than and smaller_peak_than")
-        if fewer_flops_than is not None:
-            return recorded(self._claim(name, fewer_flops_than, "flops", by))
-        assert smaller_peak_than is not None
-        return recorded(self._claim(name, smaller_peak_than, "peak_bytes", by))
+        others = {"flops": fewer_flops_than, "operations": fewer_operations_than, "peak_bytes": smaller_peak_than}
+        given = [(what, other) for what, other in others.items() if other is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "expected exactly one of fewer_flops_than, fewer_operations_than and smaller_peak_than; "
+                f"got {len(given)}"
+            )
+        ((what, other),) = given
+        return recorded(self._claim(name, other, what, by))
 
-    def _claim(self, name: str, other: str, what: Literal["flops", "peak_bytes"], by: float | None) -> Claim:
+    def _claim(self, name: str, other: str, what: str, by: float | None) -> Claim:
         if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
             raise ValueError(f"expected counts that can be compared, but {', '.join(uncounted)} have no FLOP formula")
+        verb, less_of, amount = _QUANTITIES[what]
         less, more = getattr(self[name], what), getattr(self[other], what)
-        amount, thing = (amount_of_flops, "computes") if what == "flops" else (amount_of_bytes, "holds at its peak")
         factor = f" at least {by:g} times" if by is not None else ""
-        expectation = f"{name} {thing}{factor} less than {other}"
+        expectation = f"{name} {verb}{factor} {less_of} than {other}"
         measured = f"{amount(less)} against {amount(more)}"
         if not (less < more if by is None else less * by <= more):
             raise AssertionError(f"expected: {expectation}; counted: {measured} ({less} and {more})")
-        times = f"{more / less:.3g} times less" if less else "nothing"
-        return Claim(expectation, "holds", f"{name} {thing} {times} than {other}: {measured}.")
+        times = f"{more / less:.3g} times {less_of} than" if less else "nothing, unlike"
+        return Claim(expectation, "holds", f"{name} {verb} {times} {other}: {measured}.")
 
     def table(self) -> Table:
         """Return the counts, one function a row."""
