@@ -11,7 +11,7 @@ import inventories
 
 project = "funcdiff"
 author = "The funcdiff developers"
-copyright = "2026, the funcdiff developers"  # noqa: A001 (the name Sphinx reads)
+copyright = "2026, the funcdiff developers"
 version = release = installed_version("funcdiff")
 
 # Where the site will be served from: only the sitemap, OpenGraph and the 404 page need it.

@@ -54,7 +54,9 @@ def test_stands_alone(tutorial):
             assert node.module.split(".")[0] not in local
 
 
-MEASURED = re.compile(r"\d\s?(ms|µs|us|ns|GFLOPs?|GFLOP/s|[KMG]i?B)\b|\d\s?(times|x|×|%|percent) (faster|slower|less|more)\b")
+MEASURED = re.compile(
+    r"\d\s?(ms|µs|us|ns|GFLOPs?|GFLOP/s|[KMG]i?B)\b|\d\s?(times|x|×|%|percent) (faster|slower|less|more)\b"
+)
 
 
 @pytest.mark.parametrize("source", PROSE, ids=lambda path: path.relative_to(ROOT).as_posix())

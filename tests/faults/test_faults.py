@@ -129,9 +129,12 @@ def test_kept_output_of_another_state_is_refused(project):
 
 
 def test_missing_inventory(project):
-    replace(project, "docs/_ext/inventories.py", 'return {package: (address, str(folder / f"{package}.inv"))', (
-        'return {package: (address, str(folder / f"{package}.inv").replace("torch", "lost"))'
-    ))
+    replace(
+        project,
+        "docs/_ext/inventories.py",
+        'return {package: (address, str(folder / f"{package}.inv"))',
+        ('return {package: (address, str(folder / f"{package}.inv").replace("torch", "lost"))'),
+    )
     fails(project, "lost.inv")
 
 

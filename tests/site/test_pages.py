@@ -9,9 +9,7 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 @pytest.fixture(scope="module", params=[(w, scheme) for w in WIDTHS for scheme in ("light", "dark")], ids="-".join)
 def page(request, browser):
     width, scheme = request.param
-    context = browser.new_context(
-        viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme, offline=True
-    )
+    context = browser.new_context(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme, offline=True)
     yield context.new_page()
     context.close()
 
@@ -31,8 +29,8 @@ def test_page_opens_offline_and_complete(page, path):
         assert [url for url in requests if not url.startswith((SITE.as_uri(), "data:"))] == []
         shown = "image => image.offsetParent !== null && !(image.complete && image.naturalWidth > 0)"
         assert page.evaluate(f"[...document.images].filter({shown}).map(image => image.src)") == []
-    page.remove_listener
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0, f"the page scrolls sideways by {overflow} px"
-    unset = page.evaluate("[...document.querySelectorAll('math')].filter(m => m.getBoundingClientRect().height < 8).length")
+    shown = "math => math.getBoundingClientRect().height < 8"
+    unset = page.evaluate(f"[...document.querySelectorAll('math')].filter({shown}).length")
     assert unset == 0, "mathematics is not drawn"
