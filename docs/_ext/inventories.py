@@ -23,8 +23,11 @@ ADDRESSES = {
 _OWN_PAGES = {
     "torch": (
         "generated/{name}.html",
-        ["torch", "torch.func", "torch.nn", "torch.nn.functional", "torch.nn.utils.parametrize", "torch.autograd"]
-        + ["torch.autograd.functional", "torch.autograd.forward_ad", "torch.linalg", "torch.optim", "torch.Tensor"],
+        [
+            *("torch", "torch.Tensor", "torch.func", "torch.linalg", "torch.optim"),
+            *("torch.autograd", "torch.autograd.functional", "torch.autograd.forward_ad"),
+            *("torch.nn", "torch.nn.functional"),
+        ],
     ),
     "numpy": ("reference/generated/{name}.html", ["numpy", "numpy.linalg", "numpy.testing", "numpy.random"]),
     "matplotlib": ("api/_as_gen/{name}.html", ["matplotlib.pyplot", "matplotlib.axes.Axes"]),

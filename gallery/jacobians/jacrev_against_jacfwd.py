@@ -79,7 +79,7 @@ for args in (tall, wide, square):
 # One pass through the layer takes :math:`mn` multiply-adds. Forward mode makes :math:`n` passes, reverse mode
 # :math:`m`. For the tall layer, 32 inputs and 2048 outputs, counted exactly:
 
-from funcdiff.measure import compare, count
+from funcdiff.measure import compare, count, sweep
 
 count(recipes, *tall)
 

@@ -76,7 +76,7 @@ for recipe in recipes.values():
 # The arithmetic is the same for all: one forward pass and :math:`m` backward passes. What differs is the number of
 # operations that torch is asked to start. Both are counted exactly, without a clock.
 
-from funcdiff.measure import compare, count
+from funcdiff.measure import compare, count, sweep
 
 costs = count(recipes, weight, bias, x)
 costs

@@ -7,15 +7,16 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 
 
 @pytest.fixture(scope="module", params=[(w, scheme) for w in WIDTHS for scheme in ("light", "dark")], ids="-".join)
-def page(request, browser):
+def context(request, browser):
     width, scheme = request.param
     context = browser.new_context(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme, offline=True)
-    yield context.new_page()
+    yield context
     context.close()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
-def test_page_opens_offline_and_complete(page, path):
+def test_page_opens_offline_and_complete(context, path):
+    page = context.new_page()
     requests, errors = [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -34,3 +35,4 @@ def test_page_opens_offline_and_complete(page, path):
     shown = "math => math.getBoundingClientRect().height < 8"
     unset = page.evaluate(f"[...document.querySelectorAll('math')].filter({shown}).length")
     assert unset == 0, "mathematics is not drawn"
+    page.close()
