@@ -92,7 +92,7 @@ from funcdiff.problems import study_network
 
 network = study_network()
 per_row = {name: torch.func.vmap(hessian(network)) for name, hessian in compositions.items()}
-meta = {name: torch.func.vmap(hessian(study_network(device="meta"))) for name, hessian in compositions.items()}
+meta = {name: torch.func.vmap(hessian(study_network().to("meta"))) for name, hessian in compositions.items()}
 
 full = count(meta, torch.empty(100, 5, device="meta"))
 full
