@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from funcdiff.measure.claims import Claim
+from funcdiff.measure.claims import Claim, check_factor
 from funcdiff.measure.recording import recorded
 from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops
 
@@ -86,25 +86,24 @@ class Costs(Shown, Mapping[str, Cost]):
             AssertionError: The counts, which have no noise, say otherwise.
             ValueError: Not exactly one of the two is given, or the FLOPs of one are only a lower bound.
         """
+        check_factor(by)
         if (fewer_flops_than is None) == (smaller_peak_than is None):
             raise ValueError("expected exactly one of fewer_flops_than and smaller_peak_than")
         if fewer_flops_than is not None:
-            return recorded(self._claim(name, fewer_flops_than, "flops", by))
-        assert smaller_peak_than is not None
-        return recorded(self._claim(name, smaller_peak_than, "peak_bytes", by))
-
-    def _claim(self, name: str, other: str, what: Literal["flops", "peak_bytes"], by: float | None) -> Claim:
-        if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
-            raise ValueError(f"expected counts that can be compared, but {', '.join(uncounted)} have no FLOP formula")
-        less, more = getattr(self[name], what), getattr(self[other], what)
-        amount, thing = (amount_of_flops, "computes") if what == "flops" else (amount_of_bytes, "holds at its peak")
+            other = fewer_flops_than
+            if uncounted := self[name].uncounted + self[other].uncounted:
+                raise ValueError(f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula")
+            less, more, amount, does = self[name].flops, self[other].flops, amount_of_flops, "computes"
+        else:
+            other = str(smaller_peak_than)
+            less, more, amount = self[name].peak_bytes, self[other].peak_bytes, amount_of_bytes
+            does = "holds at its peak"
         factor = f" at least {by:g} times" if by is not None else ""
-        expectation = f"{name} {thing}{factor} less than {other}"
-        measured = f"{amount(less)} against {amount(more)}"
+        expectation, counted = f"{name} {does}{factor} less than {other}", f"{amount(less)} against {amount(more)}"
         if not (less < more if by is None else less * by <= more):
-            raise AssertionError(f"expected: {expectation}; counted: {measured} ({less} and {more})")
-        times = f"{more / less:.3g} times less" if less else "nothing"
-        return Claim(expectation, "holds", f"{name} {thing} {times} than {other}: {measured}.")
+            raise AssertionError(f"expected: {expectation}; counted: {counted} ({less} and {more})")
+        times = f"{more / less:.3g} times less" if less else "nothing, less"
+        return recorded(Claim(expectation, "holds", f"{name} {does} {times} than {other}: {counted}."))
 
     def table(self) -> Table:
         """Return the counts, one function a row."""
