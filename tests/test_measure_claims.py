@@ -106,8 +106,7 @@ def test_a_claim_on_counts_states_both():
     claim = COSTS.claim("a", smaller_peak_than="b", by=2)
     assert repr(claim) == "a holds 2.05 times less at its peak than b: 1000 B against 2.00 KiB."
     assert (
-        repr(COSTS.claim("none", fewer_flops_than="b"))
-        == "none computes nothing, unlike b: 0 FLOP against 250 FLOP."
+        repr(COSTS.claim("none", fewer_flops_than="b")) == "none computes nothing, unlike b: 0 FLOP against 250 FLOP."
     )
 
 

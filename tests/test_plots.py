@@ -109,7 +109,7 @@ def test_a_comparison_shows_the_slowest_at_the_bottom():
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(0.02, 0), (0.001, 1)]
     assert ax.get_xscale() == "log"
     assert ax.figure.get_suptitle() == "Time of each candidate"
-    assert comparison_of(a=1.0).plot(title="Mine").get_title(loc="left") == "Mine"
+    assert comparison_of(a=1.0).plot(title="Mine").figure.get_suptitle() == "Mine"
 
 
 def test_a_figure_is_as_wide_as_a_page_and_its_other_ink_is_grey():

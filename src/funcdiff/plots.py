@@ -27,8 +27,8 @@ BLUE, ORANGE, GREEN, VIOLET, MAGENTA, PINK, OLIVE = PALETTE = (
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 GRID = "#9a9a9a"
 
-# The hue follows the mode: reverse blue, forward orange, forward over reverse violet, reverse over forward olive, Taylor
-# and linearised green, plain autograd calls magenta, the automatic choice pink.
+# The hue follows the mode: reverse blue, forward orange, forward over reverse violet, reverse over forward olive,
+# Taylor and linearised green, plain autograd calls magenta, the automatic choice pink.
 COLOURS: Mapping[str, str] = {
     "jacobian": PINK,
     "jacobian_batched_grad": OLIVE,
