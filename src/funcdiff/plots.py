@@ -26,8 +26,8 @@ BLUE, ORANGE, GREEN, VIOLET, MAGENTA, PINK, OLIVE = PALETTE = (
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 GRID = "#9a9a9a"
 
-# The hue follows the mode: reverse blue, forward orange, forward over reverse violet, reverse over forward olive, Taylor
-# and linearised green, plain autograd calls magenta, the automatic choice pink.
+# The hue follows the mode: reverse blue, forward orange, forward over reverse violet, reverse over forward olive,
+# Taylor and linearised green, plain autograd calls magenta, the automatic choice pink.
 COLOURS: Mapping[str, str] = {
     "jacobian": PINK,
     "jacobian_batched_grad": OLIVE,
@@ -128,7 +128,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
             )
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(-0.6, len(names) - 0.4)
-        ax.margins(x=0.12)
+        ax.margins(x=0.15)
         _time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
         ax.set_title(title or "Time of each candidate", loc="left")
