@@ -3,8 +3,8 @@
 from pathlib import Path
 
 ORDER = {
-    "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd"],
-    "hessians": ["four_hessians"],
+    "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd", "winner_map", "six_ways", "weights_and_biases"],
+    "hessians": ["four_hessians", "when_they_disagree", "loss_parameters"],
 }
 
 
