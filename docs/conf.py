@@ -27,6 +27,7 @@ extensions = [
     "sphinx_sitemap",
     "sphinxext.opengraph",
     "notfound.extension",
+    "codelink",
     "mathml",
     "images",
     "links",
@@ -36,7 +37,7 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 nitpicky = True
-default_role = "any"
+default_role = "code-link"
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings give types and shapes together
