@@ -29,6 +29,7 @@ extensions = [
     "notfound.extension",
     "codelink",
     "mathml",
+    "downloads",
     "images",
     "links",
     "tutorials",
@@ -58,6 +59,7 @@ sphinx_gallery_conf = {
     "reset_modules_order": "both",
     "backreferences_dir": "reference/generated/backreferences",
     "doc_module": ("funcdiff",),
+    "ignore_repr_types": r"matplotlib\.",  # a figure shows itself
     "inspect_global_variables": False,  # else each variable links to its type
     "prefer_full_module": {r"funcdiff\.measure"},
     "first_notebook_cell": '%pip install --quiet "funcdiff[gallery]"',
