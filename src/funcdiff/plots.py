@@ -1,6 +1,5 @@
 """Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
 
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,6 +54,11 @@ COLOURS: Mapping[str, str] = {
     "batch_hessian": ROSE,
     "batch_hessian_summed": SKY,
     "check_derivatives": OCHRE,
+    "BFGS": BLUE,
+    "L-BFGS-B": SKY,
+    "Newton-CG": VERMILION,
+    "trust-ncg": GREEN,
+    "trust-exact": OCHRE,
 }
 
 STYLE: Any = {  # matplotlib types each of its settings by name
@@ -178,11 +182,10 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         ends: Name of each line to its last point, in the axes' data.
         hues: Name of each line to its colour.
     """
-    low, high = (math.log(limit) for limit in ax.get_ylim())
     spacing = 0.062
     heights: list[float] = []
-    for _, y in sorted(ends.values(), key=lambda end: end[1]):
-        wanted = (math.log(y) - low) / (high - low)
+    for end in sorted(ends.values(), key=lambda end: end[1]):
+        wanted = float((ax.transScale + ax.transLimits).transform(end)[1])
         heights.append(max(wanted, heights[-1] + spacing) if heights else wanted)
     overshoot = max(heights[-1] - 1, 0)
     for name, height in zip(sorted(ends, key=lambda name: ends[name][1]), heights, strict=True):
