@@ -5,7 +5,7 @@ from pathlib import Path
 ORDER = {
     "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd"],
     "hessians": ["four_hessians"],
-    "uses": ["newton_with_scipy"],
+    "uses": ["newton_with_scipy", "curvature_spectrum"],
 }
 
 
