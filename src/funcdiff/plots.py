@@ -1,7 +1,10 @@
 """Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
 
+<<<<<<< HEAD
 import math
 import textwrap
+=======
+>>>>>>> t3
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,10 +53,23 @@ COLOURS: Mapping[str, str] = {
     "vhp": ORANGE,
     "hessian_diagonal": OLIVE,
     "laplacian": GREEN,
+<<<<<<< HEAD
     "batch_jacobian": PINK,
     "batch_jacobian_summed": MAGENTA,
     "batch_hessian": PINK,
     "batch_hessian_summed": MAGENTA,
+=======
+    "batch_jacobian": ROSE,
+    "batch_jacobian_summed": SKY,
+    "batch_hessian": ROSE,
+    "batch_hessian_summed": SKY,
+    "check_derivatives": OCHRE,
+    "BFGS": BLUE,
+    "L-BFGS-B": SKY,
+    "Newton-CG": VERMILION,
+    "trust-ncg": GREEN,
+    "trust-exact": OCHRE,
+>>>>>>> t3
 }
 
 STYLE: Any = {  # matplotlib types each of its settings by name
@@ -177,11 +193,10 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         ends: Name of each line to its last point, in the axes' data.
         hues: Name of each line to its colour.
     """
-    low, high = (math.log(limit) for limit in ax.get_ylim())
     spacing = 0.062
     heights: list[float] = []
-    for _, y in sorted(ends.values(), key=lambda end: end[1]):
-        wanted = (math.log(y) - low) / (high - low)
+    for end in sorted(ends.values(), key=lambda end: end[1]):
+        wanted = float((ax.transScale + ax.transLimits).transform(end)[1])
         heights.append(max(wanted, heights[-1] + spacing) if heights else wanted)
     overshoot = max(heights[-1] - 1, 0)
     for name, height in zip(sorted(ends, key=lambda name: ends[name][1]), heights, strict=True):
