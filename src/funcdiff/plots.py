@@ -1,10 +1,12 @@
 """Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
 
-<<<<<<< HEAD
 import math
 import textwrap
-=======
->>>>>>> t3
+    "BFGS": BLUE,
+    "L-BFGS-B": MAGENTA,
+    "Newton-CG": ORANGE,
+    "trust-ncg": GREEN,
+    "trust-exact": OLIVE,
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,23 +55,15 @@ COLOURS: Mapping[str, str] = {
     "vhp": ORANGE,
     "hessian_diagonal": OLIVE,
     "laplacian": GREEN,
-<<<<<<< HEAD
     "batch_jacobian": PINK,
     "batch_jacobian_summed": MAGENTA,
     "batch_hessian": PINK,
     "batch_hessian_summed": MAGENTA,
-=======
-    "batch_jacobian": ROSE,
-    "batch_jacobian_summed": SKY,
-    "batch_hessian": ROSE,
-    "batch_hessian_summed": SKY,
-    "check_derivatives": OCHRE,
     "BFGS": BLUE,
-    "L-BFGS-B": SKY,
-    "Newton-CG": VERMILION,
+    "L-BFGS-B": MAGENTA,
+    "Newton-CG": ORANGE,
     "trust-ncg": GREEN,
-    "trust-exact": OCHRE,
->>>>>>> t3
+    "trust-exact": OLIVE,
 }
 
 STYLE: Any = {  # matplotlib types each of its settings by name
