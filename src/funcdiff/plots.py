@@ -1,12 +1,6 @@
 """Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
 
-import math
 import textwrap
-    "BFGS": BLUE,
-    "L-BFGS-B": MAGENTA,
-    "Newton-CG": ORANGE,
-    "trust-ncg": GREEN,
-    "trust-exact": OLIVE,
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
