@@ -30,7 +30,7 @@ def compare(
     """Time candidates against each other on the same arguments.
 
     The candidates are interleaved, in a random order each round, so that a slow phase of the machine meets them all,
-    and their ratio is taken round by round. A sample repeats the call until it lasts about two milliseconds. Garbage
+    and their ratio is taken round by round. A sample repeats a short call until the clock resolves it. Garbage
     collection is off, the device is waited for, and the first call, which may compile, is kept apart.
 
     Args:
