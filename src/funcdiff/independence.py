@@ -101,7 +101,7 @@ def leak(got: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
         sizes.append(largest(torch.where(finite, expected, 0)))
         sizes.append(largest(torch.where(finite, some, 0)))
     size = torch.stack(sizes).amax()
-    return torch.stack(differences).amax() / torch.where(size > 0, size, 1)
+    return (torch.stack(differences).amax() / torch.where(size > 0, size, 1)).detach()
 
 
 def largest(tensor: Tensor) -> Tensor:
