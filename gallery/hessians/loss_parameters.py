@@ -140,8 +140,8 @@ def widened(hidden):
     return {name: hessian(loss) for name, hessian in list(compositions.items())[:2]}, (vector,)
 
 
-study = sweep(widened, [2, 8, 32, 128], label="hidden units", rounds=9)
-study.plot(title="Wider networks: calls first, then arithmetic, which grows as the square")
+study = sweep(widened, [2, 4, 8, 16, 32], label="hidden units", rounds=9)
+study.plot(title="Calls first, then arithmetic, the square of the parameters")
 
 # %%
 # What it says
