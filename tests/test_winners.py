@@ -32,7 +32,7 @@ def axes():
 def test_each_cell_says_how_many_times_faster_its_colour_is_or_that_there_is_no_telling(axes):
     # With nine rounds the interval is the whole range, and one outlier in each pair reaches 1/2.
     texts = {text.get_position(): text.get_text() for text in axes.texts}
-    assert texts == {(0, 0): "=", (1, 1): "=", (0, 1): "=", (1, 0): "5"}
+    assert texts == {(0, 0): "=", (1, 1): "=", (0, 1): "=", (1, 0): "5.0"}
 
 
 def test_the_cell_of_many_inputs_and_few_outputs_lies_at_the_lower_right_in_the_winners_colour(axes):

@@ -153,7 +153,7 @@ for name, finding in findings.items():
 
 from funcdiff.dots import plot_dots
 
-plot_dots(findings, label="relative to the largest entry", title="Forward inside: what is wrong need not be asymmetric")
+plot_dots(findings, label="relative to the largest entry", title="Forward inside: wrong need not mean asymmetric")
 
 # %%
 # A Hessian that is not symmetric is wrong: the normalisations and the solve give themselves away. The determinants do

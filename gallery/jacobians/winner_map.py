@@ -88,7 +88,7 @@ costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 
 sizes = [4, 16, 64, 256, 1024]
 grid = {
-    (n, m): compare(recipes(network(n, m)[0]), torch.randn(n, device=device), rounds=9) for n in sizes for m in sizes
+    (n, m): compare(recipes(network(n, m)[0]), torch.randn(n, device=device), rounds=15) for n in sizes for m in sizes
 }
 
 # %%

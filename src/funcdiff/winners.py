@@ -45,7 +45,8 @@ def plot_winners(
         ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
         image = ax.imshow(shades, cmap=hues, norm=LogNorm(1 / most, most), origin="lower")
         for (x, y), ratio in ratios.items():
-            text = "=" if _undecided(ratio) else f"{max(ratio.median, 1 / ratio.median):.2g}"
+            factor = max(ratio.median, 1 / ratio.median)
+            text = "=" if _undecided(ratio) else f"{factor:.{1 if factor < 10 else 0}f}"
             ax.text(sizes.index(x), sizes.index(y), text, ha="center", va="center", color=INK)
         ax.plot([-0.5, len(sizes) - 0.5], [-0.5, len(sizes) - 0.5], color=INK, linewidth=1, alpha=0.4)
         ax.set_xticks(places, map(str, sizes))
