@@ -5,7 +5,7 @@ from pathlib import Path
 ORDER = {
     "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd"],
     "hessians": ["four_hessians"],
-    "batches": ["per_row", "sum_trick"],
+    "batches": ["per_row", "sum_trick", "chunk_size"],
 }
 
 
