@@ -1,6 +1,6 @@
 """Figures of two costs at once: what time buys in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -39,7 +39,6 @@ def plot_trade(
         for name, (peak, median) in points.items():
             ax.plot([peak, peak], comparison[name].quartiles, color=hues[name], linewidth=7, alpha=0.35)
             ax.plot([peak], [median], marker=_mark(hues[name]), color=hues[name], linestyle="none")
-            ax.annotate(name, (peak, median), xytext=(7, 6), textcoords="offset points", fontsize=10)
         ax.set_xscale("log", base=2)
         _time_axis(ax, "y")
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=6))
@@ -51,7 +50,34 @@ def plot_trade(
         ax.set_xlabel("peak memory of a call, counted")
         ax.set_ylabel("time of a call: median, quartiles")
         ax.set_title(title or "Time against memory", loc="left")
+        label_points(ax, points)
     return ax
+
+
+def label_points(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each point's name above it, on the side that has room, pushed up where two would touch.
+
+    Args:
+        ax: Axes whose scales and limits are final.
+        points: Name to position, in the axes' data.
+    """
+    to_fraction = ax.transData + ax.transAxes.inverted()
+    places = {name: to_fraction.transform(point) for name, point in points.items()}
+    taken: list[tuple[float, float]] = []
+    for name in sorted(places, key=lambda name: float(places[name][1])):
+        x, y = map(float, places[name])
+        height = max([y + 0.045, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
+        taken.append((x, height))
+        left = x > 0.7
+        ax.text(
+            x + (-0.015 if left else 0.015),
+            height,
+            name,
+            transform=ax.transAxes,
+            ha="right" if left else "left",
+            va="center",
+            fontsize=10,
+        )
 
 
 def _whole(peak: int) -> str:
