@@ -5,6 +5,7 @@ from pathlib import Path
 ORDER = {
     "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd"],
     "hessians": ["four_hessians"],
+    "networks": ["cost", "allocator", "training", "derivatives", "errors", "lessons", "numpy_in_out"],
 }
 
 
