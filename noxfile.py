@@ -99,3 +99,10 @@ def faults(session):
     """Plant each fault that must never pass silently, and see the build fail."""
     install(session, "-e", ".[gallery]", "pytest", groups=["docs"])
     session.run("pytest", "-c", "tests/faults/pytest.ini", "tests/faults", *session.posargs)
+
+
+@nox.session
+def picture(session):
+    """Draw the README's picture anew."""
+    install(session, "-e", ".[gallery]")
+    session.run("python", "docs/picture.py")

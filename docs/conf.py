@@ -27,7 +27,9 @@ extensions = [
     "sphinx_sitemap",
     "sphinxext.opengraph",
     "notfound.extension",
+    "codelink",
     "mathml",
+    "downloads",
     "images",
     "links",
     "tutorials",
@@ -36,7 +38,7 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 nitpicky = True
-default_role = "any"
+default_role = "code-link"
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings give types and shapes together
@@ -57,6 +59,7 @@ sphinx_gallery_conf = {
     "reset_modules_order": "both",
     "backreferences_dir": "reference/generated/backreferences",
     "doc_module": ("funcdiff",),
+    "ignore_repr_types": r"matplotlib\.",  # a figure shows itself
     "inspect_global_variables": False,  # else each variable links to its type
     "prefer_full_module": {r"funcdiff\.measure"},
     "first_notebook_cell": '%pip install --quiet "funcdiff[gallery]"',

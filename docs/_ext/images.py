@@ -10,7 +10,7 @@ _IMG = re.compile(r"<img\b[^>]*?\bsrc=\"([^\"]+)\"[^>]*?>")
 
 def _sized(tag, source, page):
     file = (page.parent / source).resolve()
-    if file.suffix != ".png" or not file.exists():
+    if file.suffix != ".png" or not file.exists() or "loading=" in tag:  # a page kept from the last build is done
         return tag
     width, height = Image.open(file).size
     tag = re.sub(r'\s(style|width|height)="[^"]*"', "", tag)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from funcdiff.plots import BLUE, GRID, STYLE, VERMILION, colours, label_lines
+from funcdiff.plots import BLUE, GRID, ORANGE, STYLE, _title, colours, label_lines
 
 
 def plot_curves(
@@ -47,7 +47,7 @@ def plot_curves(
         ax.grid(True)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        ax.set_title(title, loc="left")
+        _title(ax, title)
         label_lines(ax, ends, hues)
     return ax
 
@@ -72,11 +72,11 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
         ax = plt.subplots()[1]
         ax.axhline(0, color=GRID, linewidth=1)
         ax.plot(np.arange(len(values)), values, ".", color=BLUE, markersize=4, label=names[0])
-        ax.plot(ranks, some, "o", color=VERMILION, markerfacecolor="none", markersize=9, label=names[1])
+        ax.plot(ranks, some, "o", color=ORANGE, markerfacecolor="none", markersize=9, label=names[1])
         ax.set_yscale("symlog", linthresh=float(np.abs(values).max()) * 1e-4)
         ax.grid(True)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue")
-        ax.set_title(title, loc="left")
+        _title(ax, title)
         ax.legend(frameon=False)
     return ax

@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp
-from torch.utils._pytree import tree_flatten
 
 from funcdiff._autograd import backward, plain_allowed, reaches_beyond, tracked
 from funcdiff._boundary import (
     Function,
     Primals,
     Scalar,
-    Tree,
     at_point,
     check_primals,
     check_tangents,
@@ -26,6 +24,7 @@ from funcdiff._boundary import (
     scalar,
     whole,
 )
+from funcdiff._trees import Tree, flatten
 
 
 def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
@@ -153,14 +152,12 @@ def hvp_operator(func: Function, *primals: Tree) -> Callable[..., Tree]:
         >>> [hessian(v) for v in torch.eye(2)]
         [tensor([6., 2.]), tensor([2., 0.])]
     """
-    check_primals(primals)
-    leaves, spec = tree_flatten(primals)
-    flat = scalar(func, spec)
-    apply = guarded(lambda *copies: curvature(flat, copies), leaves)
+    flat = scalar(func, spec := check_primals(primals))
+    apply = guarded(lambda *copies: curvature(flat, copies), flatten(primals)[0])
 
     def operator(*tangents: Tree) -> Tree:
         check_tangents(primals, tangents)
-        return whole(apply(tuple(tree_flatten(tangents)[0])), spec)
+        return whole(apply(tuple(flatten(tangents)[0])), spec)
 
     return operator
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from html import escape
+from math import inf
 from typing import Any, ClassVar, Literal
 
 from funcdiff.measure.ratios import CONFIDENCE, Ratio
@@ -16,7 +17,7 @@ class Claim:
     Attributes:
         expectation: What was expected, as a sentence without its full stop.
         verdict: "holds"; "no difference" where the interval holds 1; "undecided" where it holds the factor that was
-            expected; "contradicted".
+            expected, or both were cut off; "contradicted".
         sentence: What was measured.
     """
 
@@ -43,6 +44,12 @@ class Claim:
         return {"kind": self.kind, "holds": self.holds, **asdict(self)}
 
 
+def check_factor(by: float | None) -> None:
+    """Raise if the factor that a claim expects is none."""
+    if by is not None and by <= 0:
+        raise ValueError(f"expected by > 0, the factor between the two, or None for any; got {by}")
+
+
 def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None) -> Claim:
     """Judge whether a candidate is faster than another, at least so many times if ``by`` is given.
 
@@ -52,13 +59,19 @@ def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None) -> Clai
         ratio: The other's time over the candidate's.
         by: The factor expected; None expects any.
     """
+    check_factor(by)
     factor = 1.0 if by is None else by
     expectation = f"{name} is faster than {other}" + (f" at least {by:g} times" if by is not None else "")
-    rounds = f"n = {ratio.n}" if ratio.n > 1 else "one call of the one cut off"
 
     def measured(shown: Ratio) -> str:
-        return f"{shown.median:.3g} times ({CONFIDENCE:.0%} interval {shown.low:.3g} to {shown.high:.3g}, {rounds})"
+        if shown.n == 1:
+            return f"{shown.median:.3g} times ({shown.low:.3g} to {shown.high:.3g}, one call of the one cut off)"
+        interval = f"{CONFIDENCE:.0%} interval {shown.low:.3g} to {shown.high:.3g}"
+        return f"{shown.median:.3g} times ({interval}, n = {shown.n})"
 
+    if ratio.high == inf:
+        sentence = f"{name} and {other} were both cut off after one call: which is faster, this run cannot tell."
+        return Claim(expectation, "undecided", sentence)
     if ratio.low > factor:
         return Claim(expectation, "holds", f"{name} is faster than {other}: {measured(ratio)}.")
     if ratio.low <= 1 <= ratio.high:

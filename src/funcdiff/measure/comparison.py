@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -130,9 +131,9 @@ class Comparison(Shown, Mapping[str, Timing]):
 
     def _row(self, name: str) -> tuple[str, ...]:
         timing, ratio = self[name], self.ratio(name, self.fastest)
-        label, interval = (f"{name} *" if timing.cut_off else name), f"{ratio.low:.3g} to {ratio.high:.3g}"
-        if name == self.fastest:
-            interval = ""
+        label = f"{name} *" if timing.cut_off else name
+        known = name != self.fastest and ratio.high < inf
+        interval = f"{ratio.low:.3g} to {ratio.high:.3g}" if known else ""
         times = (seconds(timing.median), seconds(timing.iqr), f"{ratio.median:.3g}")
         row = (label, *times, interval, str(timing.n), seconds(timing.first))
         return row + self.costs[name].cells if self.costs else row

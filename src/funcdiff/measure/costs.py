@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from funcdiff.measure.claims import Claim
+from funcdiff.measure.claims import Claim, check_factor
 from funcdiff.measure.recording import recorded
 from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops
 
@@ -96,6 +96,7 @@ class Costs(Shown, Mapping[str, Cost]):
             AssertionError: The counts, which have no noise, say otherwise.
             ValueError: Not exactly one of the three is given, or the FLOPs of one are only a lower bound.
         """
+        check_factor(by)
         others = {"flops": fewer_flops_than, "operations": fewer_operations_than, "peak_bytes": smaller_peak_than}
         given = [(what, other) for what, other in others.items() if other is not None]
         if len(given) != 1:
@@ -108,7 +109,7 @@ class Costs(Shown, Mapping[str, Cost]):
 
     def _claim(self, name: str, other: str, what: str, by: float | None) -> Claim:
         if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
-            raise ValueError(f"expected counts that can be compared, but {', '.join(uncounted)} have no FLOP formula")
+            raise ValueError(f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula")
         verb, less_of, amount = _QUANTITIES[what]
         less, more = getattr(self[name], what), getattr(self[other], what)
         factor = f" at least {by:g} times" if by is not None else ""

@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 # Operations that multiply matrices and have no formula: their kernels choose the algorithm.
 UNCOUNTED = re.compile(
-    "_?linalg_|_?cholesky|triangular_solve|lu_|geqrf|ormqr|_fft|mkldnn_|_cudnn_rnn|_trilinear|_?cdist|_?pdist|"
+    "_?linalg_(?!check_errors)|_?cholesky|triangular_solve|lu_|geqrf|ormqr|_fft|mkldnn_|_cudnn_rnn|_trilinear|_?cdist|_?pdist|"
     "_native_multi_head_attention|_transformer_encoder_layer_fwd|_sparse|_scaled_dot_product"
 )
 

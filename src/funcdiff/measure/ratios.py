@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import comb
+from math import comb, inf
 from statistics import median
 from typing import Any
 
@@ -18,7 +18,8 @@ class Ratio:
         median: Median over the rounds of one time divided by the other, both of the same round.
         low: Lower end of the interval that holds the true median with 99 % confidence.
         high: Upper end of that interval.
-        n: Rounds in which both were timed; 1 where a candidate was cut off.
+        n: Rounds in which both were timed; 1 where a candidate was cut off. Then the interval is the range that the
+            other's samples span, and unbounded where both were cut off.
     """
 
     median: float
@@ -33,11 +34,11 @@ class Ratio:
     @property
     def inverse(self) -> "Ratio":
         """The same with the two candidates exchanged."""
-        return Ratio(1 / self.median, 1 / self.high, 1 / self.low, self.n)
+        return Ratio(1 / self.median, 1 / self.high, 1 / self.low if self.low else inf, self.n)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in plain JSON values."""
-        return asdict(self)
+        """Return the fields in plain JSON values; an end that is unbounded is None."""
+        return {**asdict(self), "high": self.high if self.high < inf else None}
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -75,4 +76,6 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ra
         ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
         return Ratio(median(ratios), *median_interval(ratios), n=len(ratios))
     ratios = [a / b for a in numerator for b in denominator]
+    if len(ratios) == 1:
+        return Ratio(ratios[0], 0.0, inf, n=1)
     return Ratio(median(ratios), min(ratios), max(ratios), n=1)

@@ -20,7 +20,9 @@ def significant(value: float, digits: int = 3) -> str:
 def scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
     """Write a quantity in the largest of the units, given largest first, that it reaches."""
     size, unit = next(((size, unit) for size, unit in units if abs(value) >= size), units[-1])
-    number = str(value) if size == 1 and isinstance(value, int) else significant(value / size)
+    if abs(value) < size / 1000:  # what rounding leaves of a difference
+        return f"0 {unit}"
+    number = str(value) if isinstance(value, int) and size == 1 else significant(value / size)
     return f"{number} {unit}"
 
 

@@ -1,0 +1,134 @@
+"""Sentences about cost say what was measured, no more."""
+
+from itertools import product
+from math import inf
+from statistics import median
+
+import pytest
+import torch
+
+from funcdiff.measure import Cost, Costs, Ratio, count
+from funcdiff.measure.claims import claim_on_time
+from funcdiff.measure.ratios import median_interval, paired_ratio
+
+FASTER = Ratio(2.0, 1.8, 2.2, 25)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "by", "verdict", "sentence"),
+    [
+        (FASTER, None, "holds", "a is faster than b: 2 times (99% interval 1.8 to 2.2, n = 25)."),
+        (FASTER, 1.5, "holds", "a is faster than b: 2 times (99% interval 1.8 to 2.2, n = 25)."),
+        (
+            Ratio(1.01, 0.97, 1.05, 25),
+            None,
+            "no difference",
+            "No difference between a and b: 1.01 times (99% interval 0.97 to 1.05, n = 25).",
+        ),
+        (
+            FASTER.inverse,
+            None,
+            "contradicted",
+            "Contradicted by this run: a is faster than b. In fact b is faster, "
+            "2 times (99% interval 1.8 to 2.2, n = 25).",
+        ),
+        (
+            FASTER,
+            3,
+            "contradicted",
+            "Contradicted by this run: a is faster than b at least 3 times. "
+            "It is faster, but only 2 times (99% interval 1.8 to 2.2, n = 25).",
+        ),
+        (
+            FASTER,
+            2,
+            "undecided",
+            "a is faster than b: 2 times (99% interval 1.8 to 2.2, n = 25); whether 2 times, this run cannot tell.",
+        ),
+    ],
+)
+def test_a_claim_on_time_is_judged_by_the_interval(ratio, by, verdict, sentence):
+    claim = claim_on_time("a", "b", ratio, by)
+    assert (claim.verdict, claim.holds, repr(claim)) == (verdict, verdict == "holds", sentence)
+    assert claim._repr_html_().startswith(f'<p class="funcdiff-claim funcdiff-claim-{verdict.replace(" ", "-")}">')
+
+
+@pytest.mark.parametrize("factor", [0, -1])
+def test_a_factor_must_be_positive(factor):
+    with pytest.raises(ValueError, match="expected by > 0"):
+        claim_on_time("a", "b", FASTER, factor)
+    with pytest.raises(ValueError, match="expected by > 0"):
+        Costs({"a": Cost(1, 1, 1, 1), "b": Cost(2, 1, 1, 1)}).claim("a", fewer_flops_than="b", by=factor)
+
+
+@pytest.mark.parametrize("n", [8, 9, 12, 15])
+def test_the_interval_holds_the_median_in_99_of_100_samples(n):
+    # Whether each of n samples lies above the true median is a fair coin: count all outcomes.
+    held = 0
+    for above in product([-1.0, 1.0], repeat=n):
+        low, high = median_interval(above)
+        held += low <= 0 <= high
+    assert held / 2**n >= 0.99
+    low, high = median_interval(range(n))  # and the next narrower pair would not do
+    inside = sum(int(low) + 1 <= sum(sides) <= n - int(low) - 1 for sides in product([0, 1], repeat=n))
+    assert low + high == n - 1
+    narrower = sum(int(low) + 2 <= sum(sides) <= n - int(low) - 2 for sides in product([0, 1], repeat=n))
+    assert narrower / 2**n < 0.99 <= inside / 2**n
+
+
+def test_a_ratio_and_its_inverse():
+    a, b = [2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0], [1.0] * 8
+    ratio = paired_ratio(a, b)
+    assert (ratio.median, ratio.low, ratio.high, ratio.n) == (median(a), 2.0, 16.0, 8)
+    assert ratio.inverse == Ratio(1 / 9, 1 / 16, 1 / 2, 8)
+    assert str(ratio) == "9 (2 to 16)"
+
+
+def test_one_sample_is_set_against_the_range_of_the_other():
+    assert paired_ratio([6.0], [1.0, 2.0, 3.0]) == Ratio(3.0, 2.0, 6.0, 1)
+
+
+def test_two_that_were_cut_off_cannot_be_told_apart():
+    ratio = paired_ratio([6.0], [2.0])
+    assert ratio == Ratio(3.0, 0.0, inf, 1)
+    assert ratio.to_dict() == {"median": 3.0, "low": 0.0, "high": None, "n": 1}
+    assert ratio.inverse == Ratio(1 / 3, 0.0, inf, 1)
+    assert claim_on_time("a", "b", ratio, None).verdict == "undecided"
+
+
+COSTS = Costs({"a": Cost(100, 2, 64, 1000), "b": Cost(250, 2, 64, 2048), "none": Cost(0, 1, 64, 10)})
+
+
+def test_a_claim_on_counts_states_both():
+    claim = COSTS.claim("a", fewer_flops_than="b")
+    assert repr(claim) == "a computes 2.5 times less than b: 100 FLOP against 250 FLOP."
+    assert claim.holds
+    claim = COSTS.claim("a", smaller_peak_than="b", by=2)
+    assert repr(claim) == "a holds 2.05 times less at its peak than b: 1000 B against 2.00 KiB."
+    assert (
+        repr(COSTS.claim("none", fewer_flops_than="b")) == "none computes nothing, unlike b: 0 FLOP against 250 FLOP."
+    )
+
+
+def test_a_false_claim_on_counts_is_an_error_with_both_numbers():
+    with pytest.raises(AssertionError, match=r"expected: b computes less than a; counted: .*250 and 100"):
+        COSTS.claim("b", fewer_flops_than="a")
+    with pytest.raises(AssertionError, match=r"at least 3 times less than b; counted: .*100 and 250"):
+        COSTS.claim("a", fewer_flops_than="b", by=3)
+    with pytest.raises(AssertionError):
+        COSTS.claim("a", fewer_flops_than="a")
+    assert COSTS.claim("a", fewer_flops_than="b", by=2.5).holds
+
+
+@pytest.mark.parametrize("others", [{}, {"fewer_flops_than": "b", "smaller_peak_than": "b"}])
+def test_a_claim_on_counts_is_about_one_thing(others):
+    with pytest.raises(ValueError, match="exactly one of"):
+        COSTS.claim("a", **others)
+
+
+def test_flops_that_are_only_a_lower_bound_bear_no_claim():
+    a = torch.eye(3)
+    costs = count({"solve": torch.linalg.inv, "product": lambda a: a @ a}, a)
+    with pytest.raises(ValueError, match="linalg_inv_ex have no FLOP formula"):
+        costs.claim("solve", fewer_flops_than="product")
+    assert costs.claim("product", smaller_peak_than="solve").holds

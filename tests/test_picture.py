@@ -1,0 +1,13 @@
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_picture_shows_the_counts_of_today():
+    picture = runpy.run_path(str(ROOT / "docs" / "picture.py"))
+    drawn = picture["PICTURE"].read_text(encoding="utf-8")
+    assert picture["PICTURE"].relative_to(ROOT).as_posix() in (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, cost in picture["costs"]().items():
+        assert name in drawn
+        assert picture["label"](cost) in drawn
