@@ -29,6 +29,7 @@ extensions = [
     "notfound.extension",
     "codelink",
     "mathml",
+    "cards",
     "downloads",
     "images",
     "links",
@@ -75,6 +76,7 @@ html_theme = "furo"
 html_title = "funcdiff"
 html_static_path = ["_static"]
 html_css_files = ["funcdiff.css"]
+html_js_files = [("funcdiff.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False

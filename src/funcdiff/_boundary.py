@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_map_only
 
 from funcdiff._refusals import MUTATES, reraise
-from funcdiff._trees import Tree, flatten, map_leaves, unflatten
+from funcdiff._trees import Tree, flatten, unflatten
 
 Function = Callable[..., Tree]
 Flat = Function  # func as a function of the differentiated leaves alone
@@ -69,18 +69,21 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if any(was_written(copy) for copy in copies):
+    if was_written(copies):
         raise RuntimeError(MUTATES)
     return result
 
 
 def copied(arg: Tree) -> Tree:
-    return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, arg)
+    return arg.clone() if isinstance(arg, Tensor) else tree_map_only(Tensor, Tensor.clone, arg)
 
 
-def was_written(copy: Tree) -> bool:
-    # Inference tensors keep no version.
-    return any(isinstance(leaf, Tensor) and not leaf.is_inference() and leaf._version > 0 for leaf in flatten(copy)[0])
+def was_written(copies: Sequence[Tree]) -> bool:
+    for copy in copies:
+        for leaf in flatten(copy)[0]:
+            if isinstance(leaf, Tensor) and not leaf.is_inference() and leaf._version:  # inference tensors have none
+                return True
+    return False
 
 
 def take(args: Sequence[Tree], argnums: int | tuple[int, ...]) -> Tree:
@@ -179,9 +182,8 @@ def at_point(
     tangents: tuple[Tree, ...],
 ) -> Tree:
     """Make `product`, which sees only flat tensors, a product at a point with torch.func.jvp's calling convention."""
-    spec = check_primals(primals)
-    check_tangents(primals, tangents)
-    x, v = flatten(primals)[0], flatten(tangents)[0]
+    x, spec = check_primals(primals)
+    v = check_tangents(tangents, x, spec)
 
     def run(*copies: Tensor) -> Sequence[Tensor]:
         return product(scalar(func, spec), copies[: len(x)], copies[len(x) :])
@@ -211,22 +213,21 @@ def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
     return product[0] if len(product) == 1 else product
 
 
-def check_primals(primals: tuple[Tree, ...]) -> TreeSpec:
-    """The structure of the arguments of a product."""
+def check_primals(primals: tuple[Tree, ...]) -> tuple[Sequence[Tensor], TreeSpec]:
+    """The leaves and the structure of the arguments of a product."""
     if not isinstance(primals, tuple):
         raise TypeError(f"expected primals to be a tuple, func's arguments, got {kind(primals)}; write (x,) for one")
     leaves, spec = flatten(primals)
     check_leaves(leaves, "differentiated argument")
-    return spec
+    return leaves, spec
 
 
-def check_tangents(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> None:
-    """A tangent must be like its primal in all; one that broadcasts would give a wrong number silently."""
-    expected, spec = flatten(primals)
-    got, got_spec = flatten(tangents)
-    if got_spec is not spec and got_spec != spec:
-        raise TypeError(f"expected tangents structured like primals, {spec}, got {got_spec}")
-    for primal, tangent in zip(expected, got, strict=True):
+def check_tangents(tangents: tuple[Tree, ...], primals: Sequence[Tensor], expected: TreeSpec) -> Sequence[Tensor]:
+    """The leaves of the tangents, each like its primal in all: one that broadcasts gives a wrong number silently."""
+    leaves, spec = flatten(tangents)
+    if spec is not expected and spec != expected:
+        raise TypeError(f"expected tangents structured like primals, {expected}, got {spec}")
+    for primal, tangent in zip(primals, leaves, strict=True):
         if not isinstance(tangent, Tensor):
             raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}")
         if tangent.shape != primal.shape:
@@ -238,3 +239,4 @@ def check_tangents(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Non
             raise TypeError(f"expected a tangent of its primal's dtype, {primal.dtype}, got {tangent.dtype}")
         if tangent.device != primal.device:
             raise ValueError(f"expected a tangent on its primal's device, {primal.device}, got {tangent.device}")
+    return leaves

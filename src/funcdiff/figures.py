@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from funcdiff.plots import BLUE, GRID, ORANGE, STYLE, _title, colours, label_lines
+from funcdiff.plots import BLUE, GRID, ORANGE, STYLE, colours, label_lines
 
 
 def plot_curves(
@@ -47,7 +47,7 @@ def plot_curves(
         ax.grid(True)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        _title(ax, title)
+        ax.set_title(title, loc="left")
         label_lines(ax, ends, hues)
     return ax
 
@@ -77,6 +77,6 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
         ax.grid(True)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue")
-        _title(ax, title)
+        ax.set_title(title, loc="left")
         ax.legend(frameon=False)
     return ax

@@ -91,7 +91,7 @@ def weighted(rows: Tensor, count: int) -> Tensor:
 def leak(got: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
     """The largest difference of `got` from the weighted rows of `plain`, relative to the largest entry.
 
-    Entries that are not finite are left out: they show in the result themselves.
+    Entries that are not finite are left out: they show in the result themselves. It is a finding, and carries no graph.
     """
     differences, sizes = [], []
     for some, rows in zip(got, plain, strict=True):
@@ -101,7 +101,7 @@ def leak(got: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
         sizes.append(largest(torch.where(finite, expected, 0)))
         sizes.append(largest(torch.where(finite, some, 0)))
     size = torch.stack(sizes).amax()
-    return torch.stack(differences).amax() / torch.where(size > 0, size, 1)
+    return (torch.stack(differences).amax() / torch.where(size > 0, size, 1)).detach()
 
 
 def largest(tensor: Tensor) -> Tensor:

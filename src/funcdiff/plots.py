@@ -133,7 +133,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
             )
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(-0.6, len(names) - 0.4)
-        ax.margins(x=0.12)
+        ax.margins(x=0.15)
         _time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
         _title(ax, title or "Time of each candidate")

@@ -38,7 +38,7 @@ def compare(
         *args: The arguments.
         rounds: Samples of each candidate; at least 8, which the interval needs.
         threads: Threads torch computes with meanwhile.
-        budget: Seconds; a candidate whose single call (the first apart) takes longer is cut off after that one sample.
+        budget: Seconds; a candidate whose first two calls both take longer is cut off with one sample.
         seed: Of the order within the rounds.
         equal: Whether the results must agree before anything is timed; within the square root of the dtype's precision.
         costs: Whether to add exact counts of each candidate, as `count` takes them.
@@ -77,7 +77,9 @@ def measure(
     with quiet(threads):
         where = environment()
         firsts = first_calls(names, calls, equal=equal)
-        counts, alone = zip(*(calls_a_sample(call, budget) for call in calls), strict=True)
+        counts, alone = zip(
+            *(calls_a_sample(call, first, budget) for call, first in zip(calls, firsts, strict=True)), strict=True
+        )
         running = [i for i, over in enumerate(alone) if over is None]
         orders = [shuffle.sample(running, len(running)) for _ in range(rounds)]
         times = interleaved(calls, counts, orders)

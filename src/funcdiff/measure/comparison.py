@@ -27,7 +27,7 @@ class Timing:
         times: One a round, each the average over ``calls`` calls.
         calls: Calls in a sample, so many that the clock resolves it.
         first: The very first call, which may trace or compile.
-        cut_off: Whether a single call exceeded the budget, so that one sample is all there is.
+        cut_off: Whether both its first calls exceeded the budget, so that one sample is all there is.
     """
 
     times: tuple[float, ...]

@@ -49,17 +49,23 @@ def sample(call: Call, calls: int) -> float:
     return timed(repeatedly)[0] / calls
 
 
-def calls_a_sample(call: Call, budget: float | None) -> tuple[int, float | None]:
+def calls_a_sample(call: Call, first: float, budget: float | None) -> tuple[int, float | None]:
     """Find how many calls make a sample long enough, warming up as it goes.
 
+    Args:
+        call: The candidate.
+        first: Seconds of its first call.
+        budget: Seconds that a call may take.
+
     Returns:
-        The number of calls, and the seconds of a single call if that exceeds the budget, else None.
+        The number of calls, and the seconds of a single call if both that and the first, which a stall of the machine
+        or compiling may have met, exceed the budget, else None.
     """
     calls = 1
     while (duration := calls * sample(call, calls)) < SHORTEST_SAMPLE:
         wanted = math.ceil(calls * SHORTEST_SAMPLE / duration) if duration > 0 else math.inf
         calls = int(min(max(wanted, calls + 1), 10 * calls))
-    over = budget is not None and duration / calls > budget
+    over = budget is not None and min(first, duration / calls) > budget
     return calls, duration / calls if over else None
 
 
