@@ -180,7 +180,7 @@ from funcdiff.figures import plot_curves
 plot_curves(
     {name: (LEVELS, result) for name, result in results.items()},
     xlabel="standard deviation of the noise",
-    ylabel="share recognised, mean and range of 5 seeds",
+    ylabel="share recognised, over 5 seeds",
     title="Trained with a small Jacobian, the network stands more noise",
 )
 
