@@ -1,5 +1,6 @@
 """Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
 
+import math
 import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
