@@ -29,6 +29,8 @@ extensions = [
     "notfound.extension",
     "codelink",
     "mathml",
+    "accuracy",
+    "bad_input",
     "cards",
     "downloads",
     "images",

@@ -9,6 +9,7 @@ ORDER = {
     "products": ["hvp_four_ways", "vhp_and_symmetry", "many_vectors"],
     "networks": ["cost", "allocator", "training", "derivatives", "errors", "lessons", "numpy_in_out"],
     "uses": ["newton_with_scipy", "curvature_spectrum", "physics_informed", "jacobian_regularisation"],
+    "measuring": ["how_we_measure"],
 }
 
 

@@ -3,8 +3,10 @@ How do we measure, and what goes wrong otherwise?
 =================================================
 
 A time without its spread, its threads and its machine persuades, and often misleads: the same two functions can
-come out in either order. The answer in one line: *time the candidates side by side, take their ratio round by round,
-and let no sentence say more than its interval; where a cost can be counted, count it instead.*
+come out in either order.
+
+**Answer:** time the candidates side by side, take their ratio round by round, and let no sentence say more than its
+interval; where a cost can be counted, count it instead.
 """
 
 import subprocess
@@ -19,6 +21,8 @@ from torch.utils.benchmark import Timer as TorchTimer
 from funcdiff.measure import compare, count, environment
 
 # %%
+# The function
+# ------------
 # Two ways to one Jacobian, of a layer with as many outputs as inputs.
 
 torch.manual_seed(0)
@@ -30,8 +34,14 @@ def predict(x):
 
 
 reverse, forward = jacrev(predict), jacfwd(predict)
+torch.testing.assert_close(reverse(x), forward(x))
 
 # %%
+# What breaks
+# -----------
+# Four habits give numbers that mean nothing: to count the first call, to take one sample, to time one candidate after
+# the other, to use more threads than there are free cores. Each is run below; then the way we do it.
+#
 # The first call
 # --------------
 # Whatever runs first pays for loading, tracing and compiling, which no later call repeats. Counted in, it is charged
