@@ -82,7 +82,6 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = "funcdiff"
-html_short_title = "The measured guide to Jacobians, Hessians and Hessian-vector products in PyTorch"
 html_static_path = ["_static"]
 html_css_files = ["funcdiff.css"]
 html_js_files = [("funcdiff.js", {"defer": "defer"})]

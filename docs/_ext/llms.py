@@ -1,6 +1,7 @@
 """Write `llms.txt`: what the site answers, for readers that are programs (https://llmstxt.org)."""
 
 import ast
+from importlib.metadata import metadata
 from pathlib import Path
 
 from cards import answer
@@ -26,7 +27,7 @@ def write(app, exception):
     """List every tutorial with its answer."""
     if exception or app.builder.name != "html":
         return
-    lines = [_HEAD.format(project=app.config.project, summary=app.config.html_short_title)]
+    lines = [_HEAD.format(project=app.config.project, summary=metadata("funcdiff")["Summary"])]
     for folder, names in ORDER.items():
         present = [name for name in names if (GALLERY / folder / f"{name}.py").exists()]
         if present:
