@@ -38,6 +38,7 @@ extensions = [
     "llms",
     "tutorials",
     "provenance",
+    "studies",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]

@@ -112,7 +112,7 @@ def errors() -> dict[str, dict[str, float]]:
 def setup(app: Any) -> dict[str, bool]:
     """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
     from docutils.parsers.rst import Directive
-    from text_table import text_table
+    from tables import table
 
     class AccuracyTable(Directive):
         """A row for each recipe, a column for each case."""
@@ -123,7 +123,7 @@ def setup(app: Any) -> dict[str, bool]:
                 [recipe, *(f"{row[column]:.0e}" if column in row else "" for column in columns)]
                 for recipe, row in errors().items()
             ]
-            return [text_table(["recipe", *columns], body, [3, *(1 for _ in columns)], "accuracy")]
+            return [table(["recipe", *columns], body, [3, *(1 for _ in columns)], "accuracy")]
 
     app.add_directive("accuracy", AccuracyTable)
     return {"parallel_read_safe": True}

@@ -242,13 +242,13 @@ def messages() -> list[tuple[str, str, str]]:
 def setup(app: Any) -> dict[str, bool]:
     """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
     from docutils.parsers.rst import Directive
-    from text_table import text_table
+    from tables import table
 
     class BadInputTable(Directive):
         """The cases in the order of `CASES`."""
 
         def run(self) -> list[Any]:
-            return [text_table(("input", "error", "message"), messages(), (2, 1, 5), "bad-input")]
+            return [table(("input", "error", "message"), messages(), (2, 1, 5), "bad-input")]
 
     app.add_directive("bad-input", BadInputTable)
     return {"parallel_read_safe": True}

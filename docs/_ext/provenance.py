@@ -7,6 +7,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.logging import getLogger
+from tables import table
 from tutorials import GALLERY, record_of, sources
 
 _log = getLogger(__name__)
@@ -68,20 +69,8 @@ class Measurements(SphinxDirective):
             kinds = [measurement["kind"] for measurement in record["measurements"]]
             counts = [str(kinds.count(kind)) for kind in ("comparison", "sweep", "costs", "claim")]
             page = nodes.reference("", record["page"], refuri=f"../tutorials/{record['page']}.html", internal=True)
-            rows.append([page, *map(nodes.Text, counts), _raw(record, self.env.docname)])
-        header = [nodes.Text(name) for name in ("tutorial", "comparisons", "sweeps", "counts", "claims", "data")]
-        return [_table(header, rows)]
-
-
-def _row(cells):
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
-
-
-def _table(header, rows):
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in header), cols=len(header))
-    group += nodes.thead("", _row(header))
-    group += nodes.tbody("", *map(_row, rows))
-    return nodes.table("", group)
+            rows.append([page, *counts, _raw(record, self.env.docname)])
+        return [table(["tutorial", "comparisons", "sweeps", "counts", "claims", "data"], rows)]
 
 
 def _add_panel(app, docname, content):
