@@ -58,9 +58,10 @@ def label_points(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     """Write each point's name above it, on the side that has room, pushed up where two would touch.
 
     Args:
-        ax: Axes whose scales and limits are final.
+        ax: Axes whose scales and margins are final.
         points: Name to position, in the axes' data.
     """
+    ax.autoscale_view()  # else the limits are only those of the points once the figure is drawn
     to_fraction = ax.transData + ax.transAxes.inverted()
     places = {name: to_fraction.transform(point) for name, point in points.items()}
     taken: list[tuple[float, float]] = []
