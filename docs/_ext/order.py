@@ -6,7 +6,7 @@ ORDER = {
     "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd"],
     "hessians": ["four_hessians"],
     "batches": ["per_row", "sum_trick", "chunk_size"],
-    "products": ["hvp_four_ways", "vhp_and_symmetry"],
+    "products": ["hvp_four_ways", "vhp_and_symmetry", "many_vectors"],
 }
 
 
