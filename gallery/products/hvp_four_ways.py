@@ -150,11 +150,11 @@ memory = count(products(sine_sum) | {"H built, then H @ v": by_matrix}, x, v)
 memory.claim("hvp_forward_over_reverse", smaller_peak_than="H built, then H @ v", by=1000)
 
 # %%
-# Time and memory together; the four products lie in one corner.
+# Time and memory together:
 
 from funcdiff.trades import plot_trade
 
-plot_trade(small, title="A product costs a corner of what the matrix costs")
+plot_trade(small, title="Four products in one corner, the matrix in the other")
 
 # %%
 # A deep function

@@ -50,17 +50,19 @@ def plot_trade(
         ax.set_xlabel("peak memory of a call, counted")
         ax.set_ylabel("time of a call: median, quartiles")
         ax.set_title(title or "Time against memory", loc="left")
-        label_points(ax, points)
+        label_points(ax, points, hues)
     return ax
 
 
-def label_points(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+def label_points(ax: Axes, points: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
     """Write each point's name above it, on the side that has room, pushed up where two would touch.
 
     Args:
-        ax: Axes whose scales and limits are final.
+        ax: Axes whose scales and margins are final.
         points: Name to position, in the axes' data.
+        hues: Name to colour.
     """
+    ax.autoscale_view()  # else the limits are only those of the points once the figure is drawn
     to_fraction = ax.transData + ax.transAxes.inverted()
     places = {name: to_fraction.transform(point) for name, point in points.items()}
     taken: list[tuple[float, float]] = []
@@ -73,6 +75,7 @@ def label_points(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
             x + (-0.015 if left else 0.015),
             height,
             name,
+            color=hues[name],
             transform=ax.transAxes,
             ha="right" if left else "left",
             va="center",
