@@ -7,12 +7,9 @@ ORDER = {
     "hessians": ["four_hessians", "when_they_disagree", "loss_parameters"],
     "batches": ["per_row", "sum_trick", "chunk_size"],
     "products": ["hvp_four_ways", "vhp_and_symmetry", "many_vectors"],
-<<<<<<< HEAD
     "networks": ["cost", "allocator", "training", "derivatives", "errors", "lessons", "numpy_in_out"],
     "uses": ["newton_with_scipy", "curvature_spectrum", "physics_informed", "jacobian_regularisation"],
     "measuring": ["how_we_measure"],
-=======
->>>>>>> t2
 }
 
 
