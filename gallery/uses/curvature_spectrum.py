@@ -12,9 +12,7 @@ has :math:`n^2` entries, and its eigenvalues cost :math:`n^3`: out of reach for 
 # %%
 # The function
 # ------------
-# A classifier of handwritten digits, trained for a short while, in float64. We want its loss as a function of one
-# vector of parameters: :func:`funcdiff.module_function` makes the network a function of its parameters and
-# :func:`funcdiff.ravel` makes those a vector. All of it runs on a GPU where there is one.
+# A classifier of handwritten digits, trained for a short while, in float64; on a GPU where there is one.
 
 import numpy as np
 import torch
@@ -42,6 +40,11 @@ def classifier(hidden, steps=40):
     return network
 
 
+# %%
+# We want its loss as a function of one vector: :func:`funcdiff.module_function` makes the network a function of its
+# parameters and :func:`funcdiff.ravel` makes those a vector.
+
+
 def objective(network, pixels, labels):
     """The loss as a function of the vector of all parameters, and that vector."""
     predict, parameters = module_function(network)
@@ -49,7 +52,6 @@ def objective(network, pixels, labels):
     return lambda w: cross_entropy(predict(unravel(w), pixels), labels), vector
 
 
-# %%
 network = classifier(hidden=8)
 loss, weights = objective(network, pixels, labels)
 n = len(weights)
@@ -153,7 +155,7 @@ plot_spectrum(
     everything,
     found,
     names=["whole Hessian", "both ends by Lanczos"],
-    title="Lanczos finds both ends: a few sharp directions, some that curve down",
+    title="Lanczos finds both ends: some directions are sharp, some curve down",
 )
 
 # %%

@@ -65,11 +65,12 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     copies = tuple(copied(arg) for arg in args)
     if torch.compiler.is_compiling():
         return run(*copies)
+    before = writes(copies)
     try:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if was_written(copies):
+    if writes(copies) > before:
         raise RuntimeError(MUTATES)
     return result
 
@@ -78,12 +79,14 @@ def copied(arg: Tree) -> Tree:
     return arg.clone() if isinstance(arg, Tensor) else tree_map_only(Tensor, Tensor.clone, arg)
 
 
-def was_written(copies: Sequence[Tree]) -> bool:
+def writes(copies: Sequence[Tree]) -> int:
+    """How often the tensors were written to; inference tensors do not count."""
+    count = 0
     for copy in copies:
         for leaf in flatten(copy)[0]:
-            if isinstance(leaf, Tensor) and not leaf.is_inference() and leaf._version:  # inference tensors have none
-                return True
-    return False
+            if isinstance(leaf, Tensor) and not leaf.is_inference():
+                count += leaf._version
+    return count
 
 
 def take(args: Sequence[Tree], argnums: int | tuple[int, ...]) -> Tree:

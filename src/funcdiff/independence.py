@@ -113,7 +113,8 @@ def only_independent(blocks: Blocks, leak: Tensor) -> Blocks:
     """`blocks`, refused if the rows leak; NaN where the leak cannot be read (in a transform, on a meta tensor)."""
     limit = tolerance(leak)
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or leak.is_meta:
-        return [[torch.where(leak > limit, torch.nan, block) for block in row] for row in blocks]
+        poison = torch.where(leak > limit, torch.nan, 1)  # a factor, to reach the derivatives of the blocks as well
+        return [[block * poison for block in row] for row in blocks]
     refuse(leak, limit)
     return blocks
 

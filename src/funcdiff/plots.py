@@ -1,5 +1,6 @@
 """Figures of measurements: one colour and one mark per method across the site, labels on the lines."""
 
+import math
 import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from funcdiff.measure import Comparison, Sweep
+from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.measure.tables import seconds
 
 # Chosen by search: each reads on white and on near-black (contrast 3:1), and any two stay apart (24 units of CIELAB)
@@ -176,6 +177,45 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
         ax.set_ylabel("time of a call")
         _title(ax, title or f"Time against {study.label}")
         label_lines(ax, ends, hues)
+    return ax
+
+
+def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the measured against the predicted time of each candidate, and the line on which the two are equal.
+
+    Args:
+        prediction: What `funcdiff.measure.predict` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    hues = colours(list(prediction.times))
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        middle = math.exp(sum(map(math.log, prediction.times.values())) / len(prediction.times))
+        for name, predicted in prediction.times.items():
+            measured = prediction.comparison[name].median
+            ax.plot([predicted], [measured], marker=_mark(hues[name]), color=hues[name], linestyle="none")
+            left = predicted > middle  # beside the mark, on the side where the line does not run
+            ax.annotate(
+                f"{name}  " if left else f"  {name}",
+                (predicted, measured),
+                xytext=(-4 if left else 4, 6 if left else -6),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                color=hues[name],
+                fontsize=10,
+            )
+        ends = [min(prediction.times.values()) / 2, max(prediction.times.values()) * 2]
+        ax.plot(ends, ends, color=GRID, linestyle="--", linewidth=1.2, zorder=0)
+        _time_axis(ax, "y")
+        _time_axis(ax, "x")
+        ax.set_xlabel("predicted time: matrix FLOPs at one rate")
+        ax.set_ylabel("measured time of a call")
+        _title(ax, title or "Measured against predicted time")
     return ax
 
 
