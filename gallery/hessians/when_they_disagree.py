@@ -92,6 +92,17 @@ for name, hessian in forward_inside.items():
     torch.testing.assert_close(wrong, torch.zeros_like(wrong))
 
 # %%
+# Products inherit it: the Hessian-vector product with forward mode inside is wrong as well.
+
+from funcdiff import hvp_forward_over_reverse, hvp_reverse_over_forward
+
+V = torch.ones_like(A)
+product = torch.einsum("ijkl,kl->ij", by_formula, V)
+torch.testing.assert_close(hvp_forward_over_reverse(torch.logdet, (A,), (V,)), product)
+wrong = hvp_reverse_over_forward(torch.logdet, (A,), (V,))
+assert not torch.allclose(wrong, product), "torch has mended logdet: update What breaks of when_they_disagree"
+
+# %%
 # Measurement
 # -----------
 # Other operations save something too: a solve its factors, a normalisation its mean and variance. We ask the same of
@@ -175,8 +186,8 @@ for func in functions.values():
 # %%
 # The price of the right one
 # --------------------------
-# For a scalar function there is none: reverse mode inside takes one pass where forward mode takes :math:`n`. Layer norm
-# between two linear layers, 32 inputs:
+# For a scalar function we expect none: reverse mode inside takes one pass where forward mode takes :math:`n`. Layer
+# norm after a linear layer, 32 inputs:
 
 from funcdiff.measure import compare, count
 

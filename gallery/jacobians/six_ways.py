@@ -150,7 +150,7 @@ wide_times.plot(title="With 1024 inputs and 16 outputs the mode decides")
 # %%
 # Ten times the size
 # ------------------
-# With 10240 in place of 1024 the loops of the wrong mode would take seconds a call, so we leave them out; the batched
+# With 10240 in place of 1024 the loops of the wrong mode would make as many calls, and we leave them out. The batched
 # recipes, and the loops of the right mode, take part.
 
 right_loops = {"dual_loop": dual_loop, "jvp_loop": jvp_loop}

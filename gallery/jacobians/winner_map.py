@@ -92,21 +92,7 @@ grid = {
 }
 
 # %%
-# A cell has the colour of the faster mode and says how many times faster it is; "=" where the run cannot tell. The
-# line is :math:`n = m`, where the rule changes sides.
-
-from funcdiff.winners import plot_winners
-
-plot_winners(
-    grid,
-    "jacobian_forward",
-    "jacobian_reverse",
-    labels=("inputs n", "outputs m"),
-    title="Forward mode above the line, reverse mode below it",
-)
-
-# %%
-# In how many cells off the line does this run bear the rule out?
+# In how many cells off the line :math:`n = m` does this run bear the rule out?
 
 from collections import Counter
 
@@ -118,7 +104,22 @@ def verdict(n, m):
     return grid[n, m].claim(fewer, faster_than=more).verdict
 
 
-Counter(verdict(n, m) for n, m in grid if n != m)
+verdicts = Counter(verdict(n, m) for n, m in grid if n != m)
+verdicts
+
+# %%
+# Where are they? A cell has the colour of the faster mode and says how many times faster it is; "=" where the run
+# cannot tell. The rule changes sides at the line.
+
+from funcdiff.winners import plot_winners
+
+plot_winners(
+    grid,
+    "jacobian_forward",
+    "jacobian_reverse",
+    labels=("inputs n", "outputs m"),
+    title=f"The rule names the faster mode in {verdicts['holds']} of {verdicts.total()} cells off the line",
+)
 
 # %%
 # In the far corners it should win clearly,
