@@ -77,3 +77,28 @@ def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str
         "RMS error / RMS of exact",
     )
     return Table(columns, tuple(rows))
+
+
+def variant_table(variants: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Table:
+    """The errors of several approximations beside each other, each in units of the size of what it approximates.
+
+    Args:
+        variants: Name of an approximation to its quantities, as `error_table` takes them; the same for all.
+
+    Returns:
+        A table of the RMS error over the RMS of the exact values.
+
+    Example:
+        >>> exact = torch.tensor([3.0, 4.0])
+        >>> variant_table({"close": {"value": (1.125 * exact, exact)}, "zero": {"value": (0 * exact, exact)}})
+        RMS error / RMS of exact  value
+        ------------------------  -----
+        close                     0.125
+        zero                       1.00
+    """
+    columns = ("RMS error / RMS of exact", *next(iter(variants.values())))
+    rows = (
+        (name, *(significant(rms(found - exact) / rms(exact)) for found, exact in pairs.values()))
+        for name, pairs in variants.items()
+    )
+    return Table(columns, tuple(rows))

@@ -80,6 +80,7 @@ def plot_maps(
     labels: tuple[str, str],
     title: str,
     signed: bool = True,
+    limit: float | None = None,
 ) -> None:
     """Draw each entry of a function's values over two inputs, in a panel of its own of a new figure.
 
@@ -94,6 +95,7 @@ def plot_maps(
         labels: Names of both inputs.
         title: What the figure shows.
         signed: Whether the sign matters: a diverging colour map, its middle at zero.
+        limit: Where the colours of signed values end, the same in all panels; by default at each panel's own largest.
     """
     across, up, fields, above = map(as_array, (*axes, values, reference))
     half = (across[1] - across[0]) / 2, (up[1] - up[0]) / 2  # an image's extent ends half a pixel beyond its points
@@ -102,7 +104,7 @@ def plot_maps(
         figure = _figure(fields[0, 0], title)
         for ax, index in _panels(figure, fields[0, 0], panels):
             field = fields[:, :, *index].T  # an image's rows are the second axis
-            limits = _limits(field, signed)
+            limits = _limits(field, signed, limit)
             image = ax.imshow(
                 field,
                 origin="lower",
@@ -130,21 +132,21 @@ def plot_learning(curve: LearningCurve, *, title: str) -> None:
         title: What the figure shows.
     """
     with plt.rc_context(STYLE):
-        ax = plt.subplots()[1]
+        figure, ax = plt.subplots()
+        figure.suptitle(title, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
         ax.semilogy(curve.iterations, curve.training, color=BLUE, label="samples fitted")
         if curve.held_out:
             ax.semilogy(curve.iterations, curve.held_out, color=ORANGE, linestyle="-.", label="samples held out")
         ax.set_xlabel("iterations")
         ax.set_ylabel("mean squared error of the values")
-        ax.set_title(title, loc="left")
         ax.grid(True)
         ax.legend(frameon=False)
 
 
-def _limits(field: np.ndarray, signed: bool) -> tuple[float, float]:
+def _limits(field: np.ndarray, signed: bool, limit: float | None) -> tuple[float, float]:
     """The whole range; about zero if the sign matters, and never empty."""
     if signed:
-        largest = float(np.abs(field).max()) or 1.0
+        largest = limit or float(np.abs(field).max()) or 1.0
         return -largest, largest
     low, high = float(field.min()), float(field.max())
     return (low, high) if low < high else (low - 1, high + 1)
@@ -153,7 +155,7 @@ def _limits(field: np.ndarray, signed: bool) -> tuple[float, float]:
 def _figure(entry: np.ndarray, title: str) -> Figure:
     rows = entry.shape[0] if entry.ndim == 2 else 1
     figure = plt.figure(figsize=(6.4, 0.4 + 2.3 * rows))
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
     return figure
 
 
