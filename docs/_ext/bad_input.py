@@ -116,6 +116,12 @@ CASES = [
         "has_aux without aux", lambda: fd.jacobian_reverse(torch.sin, has_aux=True)(X), TypeError, r"\(output, aux\)"
     ),
     BadInput(
+        "aux that is no tensor",
+        lambda: fd.jacobian_loop(lambda x: (x, 1.0), has_aux=True)(X),
+        TypeError,
+        "aux to be a tensor, got a float",
+    ),
+    BadInput(
         "a keyword argument",
         lambda: fd.jacobian_reverse(torch.softmax)(X, dim=0),
         TypeError,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from funcdiff._boundary import Blocks, Function, check_leaves, check_primals, guarded
+from funcdiff._boundary import Blocks, Function, check_leaves, guarded
+from funcdiff._points import check_primals
 from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
 
