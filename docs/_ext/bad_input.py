@@ -254,7 +254,7 @@ def setup(app: Any) -> dict[str, bool]:
         """The cases in the order of `CASES`."""
 
         def run(self) -> list[Any]:
-            return [text_table(("input", "error", "message"), messages(), (2, 1, 5), "bad-input")]
+            return [text_table(("input", "error", "message"), messages(), (24, 16, 60), "bad-input")]
 
     app.add_directive("bad-input", BadInputTable)
     return {"parallel_read_safe": True}

@@ -28,8 +28,8 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
         *primals: Its arguments, tensors or pytrees of them, all with the batch as axis 0.
 
     Returns:
-        The largest derivative of a row by other rows that was found, in units of the largest derivative: 0, but for
-        rounding.
+        The largest derivative of a row by other rows that was found, in units of the largest derivative, at most what
+        rounding gives.
 
     Raises:
         ValueError: The rows mix, by the size that is given; or the output has no row for each row of the input.
