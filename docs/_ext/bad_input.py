@@ -116,6 +116,12 @@ CASES = [
         "has_aux without aux", lambda: fd.jacobian_reverse(torch.sin, has_aux=True)(X), TypeError, r"\(output, aux\)"
     ),
     BadInput(
+        "aux that is no tensor",
+        lambda: fd.jacobian_loop(lambda x: (x, 1.0), has_aux=True)(X),
+        TypeError,
+        "aux to be a tensor, got a float",
+    ),
+    BadInput(
         "a keyword argument",
         lambda: fd.jacobian_reverse(torch.softmax)(X, dim=0),
         TypeError,
@@ -248,7 +254,7 @@ def setup(app: Any) -> dict[str, bool]:
         """The cases in the order of `CASES`."""
 
         def run(self) -> list[Any]:
-            return [table(("input", "error", "message"), messages(), (2, 1, 5), "bad-input")]
+            return [table(("input", "error", "message"), messages(), (24, 16, 60), "bad-input")]
 
     app.add_directive("bad-input", BadInputTable)
     return {"parallel_read_safe": True}
