@@ -41,8 +41,8 @@ def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 
         seed: Of the draw; the global random state stays as it was.
 
     Example:
-        >>> uniform(1000, [0.0, 2.0], [1.0, 4.0]).mean(0).round()
-        tensor([0., 3.])
+        >>> uniform(1000, [0.0, 2.0], [1.0, 4.0]).floor().amin(0)
+        tensor([0., 2.])
     """
     corner, opposite = torch.tensor(low), torch.tensor(high)
     return corner + (opposite - corner) * torch.rand(n, len(low), generator=torch.Generator().manual_seed(seed))
