@@ -133,7 +133,7 @@ times.claim("sum by hand", faster_than="vmap by hand")
 times.claim("batch_jacobian", faster_than="batch_jacobian_summed")
 
 # %%
-second_times = compare(second, x, rounds=8, budget=1.0)
+second_times = compare(second, x, rounds=12, budget=1.0)
 second_times
 
 # %%

@@ -112,7 +112,7 @@ costs.claim("hvp_reverse_over_reverse", smaller_peak_than="hvp_forward_over_reve
 # Measurement: where arithmetic decides
 # -------------------------------------
 
-times = compare(products(loss), rows, directions, rounds=10, costs=True)
+times = compare(products(loss), rows, directions, rounds=12, costs=True)
 times
 
 # %%
@@ -132,7 +132,7 @@ def by_matrix(x, v):
     return hessian_forward_over_reverse(sine_sum)(x) @ v
 
 
-small = compare(products(sine_sum) | {"H built, then H @ v": by_matrix}, x, v, rounds=9, costs=True)
+small = compare(products(sine_sum) | {"H built, then H @ v": by_matrix}, x, v, rounds=12, costs=True)
 small
 
 # %%
