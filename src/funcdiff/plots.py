@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from funcdiff.measure import Comparison, Sweep
+from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.measure.tables import seconds
 
 # Chosen by search: each reads on white and on near-black (contrast 3:1), and any two stay apart (24 units of CIELAB)
@@ -35,6 +35,12 @@ COLOURS: Mapping[str, str] = {
     "jacobian_forward": ORANGE,
     "jacobian_loop": MAGENTA,
     "jacobian_reverse": BLUE,
+    "jacrev": BLUE,
+    "vmap_over_vjp": OLIVE,
+    "grad_loop": MAGENTA,
+    "jacfwd": ORANGE,
+    "dual_loop": GREEN,
+    "jvp_loop": PINK,
     "hessian": PINK,
     "hessian_forward_over_forward": ORANGE,
     "hessian_forward_over_reverse": VIOLET,
@@ -54,6 +60,11 @@ COLOURS: Mapping[str, str] = {
     "batch_jacobian_summed": MAGENTA,
     "batch_hessian": PINK,
     "batch_hessian_summed": MAGENTA,
+    "BFGS": BLUE,
+    "L-BFGS-B": MAGENTA,
+    "Newton-CG": ORANGE,
+    "trust-ncg": GREEN,
+    "trust-exact": OLIVE,
 }
 
 STYLE: Any = {  # matplotlib types each of its settings by name
@@ -129,7 +140,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
             )
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(-0.6, len(names) - 0.4)
-        ax.margins(x=0.12)
+        ax.margins(x=0.15)
         _time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
         _title(ax, title or "Time of each candidate")
@@ -169,6 +180,45 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
     return ax
 
 
+def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the measured against the predicted time of each candidate, and the line on which the two are equal.
+
+    Args:
+        prediction: What `funcdiff.measure.predict` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    hues = colours(list(prediction.times))
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        middle = math.exp(sum(map(math.log, prediction.times.values())) / len(prediction.times))
+        for name, predicted in prediction.times.items():
+            measured = prediction.comparison[name].median
+            ax.plot([predicted], [measured], marker=_mark(hues[name]), color=hues[name], linestyle="none")
+            left = predicted > middle  # beside the mark, on the side where the line does not run
+            ax.annotate(
+                f"{name}  " if left else f"  {name}",
+                (predicted, measured),
+                xytext=(-4 if left else 4, 6 if left else -6),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                color=hues[name],
+                fontsize=10,
+            )
+        ends = [min(prediction.times.values()) / 2, max(prediction.times.values()) * 2]
+        ax.plot(ends, ends, color=GRID, linestyle="--", linewidth=1.2, zorder=0)
+        _time_axis(ax, "y")
+        _time_axis(ax, "x")
+        ax.set_xlabel("predicted time: matrix FLOPs at one rate")
+        ax.set_ylabel("measured time of a call")
+        _title(ax, title or "Measured against predicted time")
+    return ax
+
+
 def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
     """Write each line's name beside its end, to the right of the axes, pushed apart where they would touch.
 
@@ -177,11 +227,10 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         ends: Name of each line to its last point, in the axes' data.
         hues: Name of each line to its colour.
     """
-    low, high = (math.log(limit) for limit in ax.get_ylim())
     spacing = 0.062
     heights: list[float] = []
-    for _, y in sorted(ends.values(), key=lambda end: end[1]):
-        wanted = (math.log(y) - low) / (high - low)
+    for end in sorted(ends.values(), key=lambda end: end[1]):
+        wanted = float((ax.transScale + ax.transLimits).transform(end)[1])
         heights.append(max(wanted, heights[-1] + spacing) if heights else wanted)
     overshoot = max(heights[-1] - 1, 0)
     for name, height in zip(sorted(ends, key=lambda name: ends[name][1]), heights, strict=True):

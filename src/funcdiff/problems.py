@@ -178,12 +178,17 @@ def surface_hessian(x: Tensor) -> Tensor:
 
 
 def study_network(
-    sizes: Sequence[int] = (5, 1000, 1000, 25), *, seed: int = 0, dtype: torch.dtype | None = None
+    sizes: Sequence[int] = (5, 1000, 1000, 25),
+    *,
+    activation: Callable[[], nn.Module] = nn.ELU,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """The fully connected network of the study of derivatives' cost: ELU between linear layers, in evaluation mode.
+    """A fully connected network, in evaluation mode; by default that of the study of derivatives' cost.
 
     Args:
         sizes: The widths, from the input to the output.
+        activation: Makes what stands between the linear layers.
         seed: Of the weights; the global random state stays as it was.
         dtype: Of the weights; torch's default if None.
 
@@ -196,5 +201,5 @@ def study_network(
         torch.manual_seed(seed)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs, dtype=dtype), nn.ELU()]
+            layers += [nn.Linear(inputs, outputs, dtype=dtype), activation()]
     return nn.Sequential(*layers[:-1]).eval()

@@ -6,6 +6,7 @@ from funcdiff.measure.comparison import Comparison, Timing
 from funcdiff.measure.costs import Cost, Costs
 from funcdiff.measure.counting import count
 from funcdiff.measure.documents import document, schema
+from funcdiff.measure.predicting import Prediction, predict
 from funcdiff.measure.provenance import Environment, environment
 from funcdiff.measure.ratios import Ratio
 from funcdiff.measure.recording import recording
@@ -18,6 +19,7 @@ __all__ = [
     "Costs",
     "Crossover",
     "Environment",
+    "Prediction",
     "Ratio",
     "Sweep",
     "Timing",
@@ -25,6 +27,7 @@ __all__ = [
     "count",
     "document",
     "environment",
+    "predict",
     "recording",
     "schema",
     "sweep",

@@ -1,0 +1,207 @@
+r"""
+What do the derivatives of my network cost?
+===========================================
+
+Surrogate networks have few inputs, and many people differentiate them twice, row by row, in a batch. The same Hessian
+can be written in ways that differ by two orders of magnitude in time and in memory.
+
+**Answer:** count the FLOPs of each way, without running it, and take the least: the clock follows the count. With few
+inputs, :func:`funcdiff.jacobian_forward` and :func:`funcdiff.hessian_forward_over_forward`.
+"""
+
+# %%
+# The network
+# -----------
+# Fully connected, 5 -> 1000 -> 1000 -> 25 with ELU, on a batch of 100 rows: the size of many surrogates of
+# simulations. Derivatives are taken of each row by itself, so a Jacobian has shape (100, 25, 5) and a Hessian
+# (100, 25, 5, 5).
+
+import torch
+
+from funcdiff.problems import study_network
+
+torch.manual_seed(0)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+network = study_network().to(device)
+batch = torch.randn(100, 5, device=device)
+
+# %%
+# By hand
+# -------
+# For one row, with layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`, the chain rule multiplies, layer by layer,
+# by the weight and by the slope of ELU, which is :math:`1` where its input is positive and :math:`e^z` elsewhere.
+
+
+def jacobian_by_hand(network, x):
+    jacobian = None
+    for layer in network:
+        if isinstance(layer, torch.nn.Linear):
+            x = layer(x)
+            jacobian = layer.weight @ jacobian if jacobian is not None else layer.weight.expand(len(x), -1, -1)
+        else:
+            jacobian = x.clamp(max=0).exp()[..., None] * jacobian
+            x = layer(x)
+    return jacobian
+
+
+# %%
+# The recipes
+# -----------
+# Both Jacobians and all Hessians, mapped over the rows. They are equal to the chain rule, and to each other.
+
+import funcdiff
+from funcdiff import batch_hessian, batch_jacobian
+
+jacobians = {
+    name: batch_jacobian(network, jacobian=getattr(funcdiff, name)) for name in ("jacobian_forward", "jacobian_reverse")
+}
+ways = [f"hessian_{outer}_over_{inner}" for outer in ("forward", "reverse") for inner in ("forward", "reverse")]
+
+
+def hessians(network):
+    return {name: batch_hessian(network, hessian=getattr(funcdiff, name)) for name in ways}
+
+
+for jacobian in jacobians.values():
+    torch.testing.assert_close(jacobian(batch), jacobian_by_hand(network, batch))
+
+# %%
+# Prediction
+# ----------
+# All are counted exactly, at the full batch. On torch's *meta* device there are shapes and no numbers, so that
+# counting the worst takes neither its time nor its gigabytes.
+
+from funcdiff.measure import compare, count, predict, sweep
+
+meta = study_network().to("meta")
+abstract = {name: batch_jacobian(meta, jacobian=getattr(funcdiff, name)) for name in jacobians} | hessians(meta)
+costs = count({"evaluation": meta, **abstract}, torch.empty(100, 5, device="meta"))
+costs
+
+# %%
+# A Jacobian in forward mode is a pass for each of 5 inputs, in reverse mode one for each of 25 outputs. A Hessian
+# multiplies the passes of its two modes; with reverse mode outside, it pulls back each of the 125 entries of the inner
+# Jacobian.
+
+costs.claim("hessian_forward_over_forward", fewer_flops_than="hessian_forward_over_reverse", by=3)
+
+# %%
+costs.claim("hessian_forward_over_forward", fewer_flops_than="hessian_reverse_over_reverse", by=50)
+
+# %%
+costs.claim("hessian_forward_over_forward", smaller_peak_than="hessian_reverse_over_reverse", by=50)
+
+# %%
+# Measurement: evaluation, and in and out of NumPy
+# ------------------------------------------------
+# Simulations speak NumPy. The way in and out shares memory on a CPU, so it should be lost beside the evaluation.
+
+from funcdiff.arrays import numpy_function
+
+evaluate = numpy_function(network)
+array = batch.cpu().numpy()
+round_trip = numpy_function(lambda x: x, device=device)
+compare({"round trip": round_trip, "evaluation": evaluate}, array, equal=False, rounds=15)
+
+# %%
+# The full batch
+# --------------
+# Of the Hessians, those with forward mode outside. A call over half a second is made once and marked.
+
+forward_outside = {name: hessian for name, hessian in hessians(network).items() if name.startswith("hessian_forward")}
+full = compare({"evaluation": network, **jacobians, **forward_outside}, batch, equal=False, rounds=8, budget=0.5)
+full
+
+# %%
+full.claim("jacobian_forward", faster_than="jacobian_reverse")
+
+# %%
+full.claim("hessian_forward_over_forward", faster_than="hessian_forward_over_reverse")
+
+# %%
+# A tenth of the batch
+# --------------------
+# With 10 rows the worst takes part as well. First, on two rows, all ways are asserted equal.
+
+first, *others = (hessian(batch[:2]) for hessian in hessians(network).values())
+for other in others:
+    torch.testing.assert_close(other, first, rtol=1e-3, atol=1e-5)
+
+times = compare({**jacobians, **hessians(network)}, batch[:10], equal=False, rounds=8, budget=0.5, costs=True)
+times
+
+# %%
+times.claim("hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=20)
+
+# %%
+# Does the count predict the time?
+# --------------------------------
+# We give all methods one rate, in FLOPs a second, and predict each time from its count alone.
+
+prediction = predict(times)
+prediction
+
+# %%
+prediction.plot(title="The count of matrix FLOPs predicts the time of each method, on one line")
+
+# %%
+prediction.rank_order()
+
+# %%
+print(prediction.largest)
+
+# %%
+# Batch size and width
+# --------------------
+# At few rows, and in narrow networks, a call costs what its operations cost to start; from some size on, the FLOPs
+# take over and the curves run parallel.
+
+cheap = {
+    **{name: getattr(funcdiff, name) for name in jacobians},
+    **{name: getattr(funcdiff, name) for name in ways[:2]},
+}
+
+
+def mapped(network):
+    """The two Jacobians and the two cheaper Hessians of each row."""
+    return {name: torch.func.vmap(transform(network)) for name, transform in cheap.items()}
+
+
+sizes = [1, 3, 10, 30]
+study = sweep(lambda rows: (mapped(network), (batch[:rows],)), sizes, label="rows B", equal=False, rounds=8, budget=0.3)
+study.plot(title="Rows: the curves of the methods rise, and part, as FLOPs take over")
+
+# %%
+
+
+def of_width(width):
+    return mapped(study_network((5, width, width, 25)).to(device)), (batch[:10],)
+
+
+study = sweep(of_width, [10, 30, 100, 300, 1000], label="width of the hidden layers", equal=False, rounds=8, budget=0.3)
+study.plot(title="Width: the wider the network, the more the matrix products decide")
+
+# %%
+# What breaks
+# -----------
+# The count of FLOPs is no guide for a small network: there it is operations that are paid for, and the method with
+# fewer FLOPs may start more of them. At width 10, forward mode still computes less, and starts more.
+
+small, args = of_width(10)
+small_costs = count(small, *args)
+small_costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse")
+
+# %%
+small_costs.claim("jacobian_reverse", fewer_operations_than="jacobian_forward")
+
+# %%
+# The prediction from FLOPs for this network, to be held against the one above:
+
+predict(study[10], small_costs)
+
+# %%
+# Takeaway
+# --------
+# For a network with a thousand units a layer the count of FLOPs decides, it can be taken without a run, and it says:
+# with few inputs, forward mode, inside and outside. The exceptions: a small network pays by the operation, so compare
+# operations too; and a layer with a wrong or missing forward formula needs reverse mode, at its price.

@@ -1,0 +1,65 @@
+"""NumPy in, NumPy out: a torch function, network or transform, called from a program that knows no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from funcdiff._boundary import Function
+
+
+def numpy_function(
+    func: Function, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> Callable[..., Any]:
+    """The same function of NumPy arrays: for a network, and for what a transform makes of one.
+
+    Shapes: those of `func`. Cost: a copy of an argument whose dtype or device changes, and of a result that lies on
+    another device; else memory is shared and the call costs microseconds.
+
+    Args:
+        func: Takes tensors, and returns tensors, in tuples, lists and dicts if it likes.
+        dtype: Floating-point arguments are converted to it; by default that of a network's parameters, or else none.
+        device: Arguments are sent there; by default that of a network's parameters, or else the CPU.
+
+    Returns:
+        The function. Its results are detached, on the CPU, and of the dtype that `func` gives them.
+
+    Raises:
+        TypeError: From the function, for an argument that is neither an array, a tensor nor numbers.
+
+    Example:
+        The Jacobian of x -> x^2, 2 x on the diagonal.
+
+        >>> import numpy as np
+        >>> from funcdiff import jacobian_forward
+        >>> numpy_function(jacobian_forward(torch.square))(np.array([1.0, 2.0]))
+        array([[2., 0.],
+               [0., 4.]])
+    """
+    if isinstance(func, torch.nn.Module) and (parameter := next(func.parameters(), None)) is not None:
+        dtype, device = dtype or parameter.dtype, device or parameter.device
+
+    def run(*args: Any) -> Any:
+        return tree_map(as_array, func(*(as_tensor(arg, dtype, device) for arg in args)))
+
+    return run
+
+
+def as_tensor(value: Any, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    """A tensor of an array's entries; it shares memory wherever torch can without a warning."""
+    if not isinstance(value, Tensor):
+        array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+        if array.dtype.kind not in "fciub":
+            raise TypeError(f"expected an array of numbers, got dtype {array.dtype}; convert it, array.astype(float)")
+        value = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return value.to(device, dtype if value.is_floating_point() else None)  # type: ignore[no-any-return] # a Tensor
+
+
+def as_array(value: Any) -> Any:
+    """The array of a tensor's entries, or what is no tensor as it came."""
+    return value.detach().cpu().resolve_conj().resolve_neg().numpy() if isinstance(value, Tensor) else value

@@ -1,0 +1,139 @@
+"""A small network in the place of a function: samples of the function, and training that fits them in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vmap
+from torch.nn.functional import mse_loss
+from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
+
+STRIDE = 10  # iterations between two points of the learning curve
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How the misfit fell, as mean squared errors of the values.
+
+    Attributes:
+        iterations: Iterations done at each point.
+        training: Error on the samples that were fitted.
+        held_out: Error on those that were not; empty if there are none.
+    """
+
+    iterations: tuple[int, ...]
+    training: tuple[float, ...]
+    held_out: tuple[float, ...] = ()
+
+
+def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 0) -> Tensor:
+    """Points drawn evenly from a box.
+
+    Shapes: (n, inputs), in torch's default dtype.
+
+    Args:
+        n: How many.
+        low: The box's lower corner.
+        high: Its upper corner.
+        seed: Of the draw; the global random state stays as it was.
+
+    Example:
+        >>> uniform(1000, [0.0, 2.0], [1.0, 4.0]).mean(0).round()
+        tensor([0., 3.])
+    """
+    corner, opposite = torch.tensor(low), torch.tensor(high)
+    return corner + (opposite - corner) * torch.rand(n, len(low), generator=torch.Generator().manual_seed(seed))
+
+
+def train(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    slopes: Tensor | None = None,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    iterations: int = 600,
+    decay: float = 0.0,
+) -> LearningCurve:
+    """Fit a network to samples, by L-BFGS on all of them at once.
+
+    A small network on a few hundred samples needs no learning rate and no luck this way: nothing is drawn, so the same
+    start gives the same end. One thread computes, so that sums keep their order. A progress bar shows on a terminal.
+
+    Args:
+        network: Maps (B, inputs) to (B, outputs), each row by itself. Its parameters are changed in place.
+        x: Samples, of shape (B, inputs).
+        y: What the network should give there, of shape (B, outputs).
+        slopes: Jacobians that it should have there, of shape (B, outputs, inputs): Sobolev training. Each iteration
+            then costs a forward pass more for each input, and the way back through it.
+        held_out: Samples and values that are only watched.
+        iterations: Of L-BFGS; each takes little more than one forward and one backward pass.
+        decay: Weight of the mean square of the parameters in the loss.
+
+    Returns:
+        The learning curve.
+
+    Raises:
+        ValueError: `y` or `slopes` has another shape than the network gives; `iterations` is below 1.
+
+    Example:
+        >>> from funcdiff.problems import study_network
+        >>> x = uniform(50, [-1.0], [1.0])
+        >>> curve = train(study_network((1, 8, 1), activation=nn.Tanh), x, torch.sin(x), iterations=100)
+        >>> curve.training[-1] < 1e-5
+        True
+    """
+    if iterations < 1:
+        raise ValueError(f"expected iterations >= 1, got {iterations}")
+    with torch.no_grad():
+        _check_shape("y", y, network(x).shape)
+    if slopes is not None:
+        _check_shape("slopes", slopes, (*y.shape, x.shape[1]))
+    optimizer = torch.optim.LBFGS(
+        network.parameters(), max_iter=STRIDE, history_size=20, line_search_fn="strong_wolfe", tolerance_change=0
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = mse_loss(network(x), y)
+        if slopes is not None:
+            total = total + mse_loss(jacobians(network, x), slopes)
+        if decay:
+            total = (
+                total + decay * torch.cat([parameter.flatten() for parameter in network.parameters()]).square().mean()
+            )
+        total.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        return total
+
+    watched = [(x, y)] if held_out is None else [(x, y), held_out]
+    done, errors = [], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for start in tqdm(range(0, iterations, STRIDE), desc="training", disable=None, leave=False):
+            optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it untyped
+            done.append(start + STRIDE)
+            with torch.no_grad():
+                errors.append([mse_loss(network(points), values).item() for points, values in watched])
+    finally:
+        torch.set_num_threads(threads)
+    return LearningCurve(tuple(done), *(tuple(series) for series in zip(*errors, strict=True)))
+
+
+def jacobians(network: nn.Module, x: Tensor) -> Tensor:
+    """The Jacobian of each row of a batch, one tangent for all rows at once; it can be trained through.
+
+    Shapes: (B, inputs) -> (B, outputs, inputs), of a network that takes each row by itself. Cost: a forward pass with
+    its tangent for each input, without the machinery of a vmap over the rows.
+    """
+    units = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    columns: Tensor = vmap(lambda unit: jvp(network, (x,), (unit.expand_as(x),))[1], out_dims=-1)(units)
+    return columns
+
+
+def _check_shape(name: str, given: Tensor, expected: Sequence[int]) -> None:
+    if given.shape != tuple(expected):
+        raise ValueError(f"expected {name} of shape {tuple(expected)}, as the network gives; got {tuple(given.shape)}")
