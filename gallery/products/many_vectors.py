@@ -176,7 +176,7 @@ def with_vectors(k):
 
 
 study = sweep(with_vectors, [1, 4, 16, 64, 256, 512], label="vectors k, for n = 128 inputs", rounds=12)
-study.plot(title="The matrix costs the same at any k; products cost by the vector")
+study.plot(title="The matrix is paid for once, products by the vector")
 
 # %%
 # When the vectors come one after the other, as in Lanczos, the matrix has an advantage that the count does not see:

@@ -66,11 +66,11 @@ def label_points(ax: Axes, points: Mapping[str, tuple[float, float]], hues: Mapp
     taken: list[tuple[float, float]] = []
     for name in sorted(places, key=lambda name: float(places[name][1])):
         x, y = map(float, places[name])
-        height = max([y + 0.045, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
+        height = max([y + 0.055, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
         taken.append((x, height))
         left = x > 0.7
         ax.text(
-            x + (-0.015 if left else 0.015),
+            x + (-0.025 if left else 0.025),
             height,
             name,
             color=hues[name],
