@@ -153,7 +153,7 @@ memory.claim("hvp_forward_over_reverse", smaller_peak_than="H built, then H @ v"
 # %%
 # Time and memory together:
 
-from funcdiff.trades import plot_trade
+from funcdiff.plots import plot_trade
 
 plot_trade(small, title="Four products in one corner, the matrix in the other")
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from funcdiff.measure import Comparison, Cost, Timing, environment
-from funcdiff.trades import plot_trade
+from funcdiff.plots import plot_trade
 
 
 @pytest.fixture(autouse=True)

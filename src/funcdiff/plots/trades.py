@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff.measure import Comparison
 from funcdiff.measure.tables import amount_of_bytes
-from funcdiff.plots import BLUE, STYLE, _mark, _time_axis, _title, colours
+from funcdiff.plots.style import BLUE, STYLE, colours, mark, set_title, time_axis
 
 
 def plot_trade(
@@ -38,16 +38,16 @@ def plot_trade(
             ax.plot(*zip(*(points[name] for name in path), strict=True), color=BLUE)
         for name, (peak, median) in points.items():
             ax.plot([peak, peak], comparison[name].quartiles, color=hues[name], linewidth=7, alpha=0.35)
-            ax.plot([peak], [median], marker=_mark(hues[name]), color=hues[name], linestyle="none")
+            ax.plot([peak], [median], marker=mark(hues[name]), color=hues[name], linestyle="none")
         ax.set_xscale("log", base=2)
-        _time_axis(ax, "y")
+        time_axis(ax, "y")
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=6))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _whole(int(value))))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(x=0.16, y=0.12)
         ax.set_xlabel("peak memory of a call, counted")
         ax.set_ylabel("time of a call: median, quartiles")
-        _title(ax, title or "Time against memory")
+        set_title(ax, title or "Time against memory")
         label_points(ax, points, hues)
     return ax
 
