@@ -56,9 +56,9 @@ def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str
     Example:
         >>> exact = torch.tensor([1.0, 2.0])
         >>> error_table({"value": (exact + 0.5, exact)}, {"all": exact > 0})
-        quantity    region  points  RMS error  99th percentile  RMS of exact  RMS error / RMS of exact
-        ----------  ------  ------  ---------  ---------------  ------------  ------------------------
-        value       all          2      0.500            0.500          1.58                     0.316
+        quantity  region  points  RMS error  99th percentile  RMS of exact  RMS error / RMS of exact
+        --------  ------  ------  ---------  ---------------  ------------  ------------------------
+        value        all       2      0.500            0.500          1.58                     0.316
     """
     rows = []
     for name, (approximation, exact) in pairs.items():
