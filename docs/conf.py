@@ -29,11 +29,16 @@ extensions = [
     "notfound.extension",
     "codelink",
     "mathml",
+    "accuracy",
+    "bad_input",
+    "cards",
     "downloads",
     "images",
     "links",
+    "llms",
     "tutorials",
     "provenance",
+    "studies",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
@@ -46,6 +51,11 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 intersphinx_mapping = inventories.write(Path(__file__).parent / "_inventories")
 intersphinx_timeout = 30  # for linkcheck; the inventories themselves are local
+
+FIRST_NOTEBOOK_CELL = """%pip install --quiet "funcdiff[gallery]"
+from funcdiff.measure import environment
+
+environment()"""
 
 sphinx_gallery_conf = {
     "examples_dirs": "../gallery",
@@ -62,7 +72,7 @@ sphinx_gallery_conf = {
     "ignore_repr_types": r"matplotlib\.",  # a figure shows itself
     "inspect_global_variables": False,  # else each variable links to its type
     "prefer_full_module": {r"funcdiff\.measure"},
-    "first_notebook_cell": '%pip install --quiet "funcdiff[gallery]"',
+    "first_notebook_cell": FIRST_NOTEBOOK_CELL,
     "thumbnail_size": (640, 400),
     "min_reported_time": 0,
     "show_memory": False,
@@ -75,6 +85,7 @@ html_theme = "furo"
 html_title = "funcdiff"
 html_static_path = ["_static"]
 html_css_files = ["funcdiff.css"]
+html_js_files = [("funcdiff.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
@@ -91,3 +102,4 @@ notfound_urls_prefix = "/" + html_baseurl.split("/", 3)[3]
 ogp_site_url = html_baseurl
 ogp_site_name = "funcdiff"
 ogp_social_cards = {"enable": False}  # a page's own figure says more
+ogp_use_first_image = True

@@ -99,8 +99,9 @@ def test_a_candidate_over_the_budget_is_cut_off_after_one_sample(clock):
     assert "one call of the one cut off" in repr(comparison.claim("fast", faster_than="slow"))
 
 
-def test_a_slow_first_call_cuts_nothing_off(clock):
-    assert not compare({"compiled": clock.candidate(60.0, 0.1)}, rounds=8, budget=1)["compiled"].cut_off
+@pytest.mark.parametrize("durations", [(60.0, 0.1), (0.1, 60.0, 0.1)])
+def test_compiling_or_one_stall_cuts_nothing_off(clock, durations):
+    assert not compare({"f": clock.candidate(*durations)}, rounds=8, budget=1)["f"].cut_off
 
 
 def test_each_round_meets_every_candidate_once_in_an_order_of_its_own(clock):

@@ -211,6 +211,10 @@ def test_the_network_study_is_counted_on_meta_tensors_without_being_done():
         "reverse over forward": 180,
         "reverse over reverse": 659,
     }
+    parameters = 4 * (5 * 1000 + 1000 + 1000 * 1000 + 1000 + 1000 * 25 + 25)
+    mebibytes = {name: round((cost.peak_bytes + parameters) / 2**20) for name, cost in costs.items()}
+    assert (mebibytes["jacrev"], mebibytes["forward over reverse"]) == (24, 267)
+    assert mebibytes["reverse over reverse"] == 7183
     assert costs["jacfwd"].flops == (2 + 5) * forward
     assert costs["jacrev"].flops == (1 + 25) * forward
     assert count(study_c("meta"), torch.empty(100, 5, device="meta")) == costs

@@ -74,10 +74,11 @@ def scrape(block, block_vars, gallery_conf):
         figure.savefig(light, dpi=_DPI, facecolor="white")
         darken(figure)
         figure.savefig(dark, dpi=_DPI, facecolor=_BACKGROUND)
-        for path in (light, dark):
-            Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        for path in (light, dark):  # a palette keeps a page light
+            with Image.open(path) as image:
+                image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+                width = image.width // 2
         root = Path(gallery_conf["src_dir"])
-        width = Image.open(light).width // 2
         names = {"light": light.relative_to(root).as_posix(), "dark": dark.relative_to(root).as_posix()}
         rst += _RST.format(alt=alt, width=width, **names)
     plt.close("all")

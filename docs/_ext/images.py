@@ -12,7 +12,8 @@ def _sized(tag, source, page):
     file = (page.parent / source).resolve()
     if file.suffix != ".png" or not file.exists() or "loading=" in tag:  # a page kept from the last build is done
         return tag
-    width, height = Image.open(file).size
+    with Image.open(file) as image:
+        width, height = image.size
     tag = re.sub(r'\s(style|width|height)="[^"]*"', "", tag)
     return tag.replace("<img", f'<img width="{width // 2}" height="{height // 2}" loading="lazy" decoding="async"', 1)
 

@@ -6,7 +6,11 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.logging import getLogger
+from tables import table
 from tutorials import GALLERY, record_of, sources
+
+_log = getLogger(__name__)
 
 
 def _link(text, file, docname):
@@ -65,20 +69,8 @@ class Measurements(SphinxDirective):
             kinds = [measurement["kind"] for measurement in record["measurements"]]
             counts = [str(kinds.count(kind)) for kind in ("comparison", "sweep", "costs", "claim")]
             page = nodes.reference("", record["page"], refuri=f"../tutorials/{record['page']}.html", internal=True)
-            rows.append([page, *map(nodes.Text, counts), _raw(record, self.env.docname)])
-        header = [nodes.Text(name) for name in ("tutorial", "comparisons", "sweeps", "counts", "claims", "data")]
-        return [_table(header, rows)]
-
-
-def _row(cells):
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
-
-
-def _table(header, rows):
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in header), cols=len(header))
-    group += nodes.thead("", _row(header))
-    group += nodes.tbody("", *map(_row, rows))
-    return nodes.table("", group)
+            rows.append([page, *counts, _raw(record, self.env.docname)])
+        return [table(["tutorial", "comparisons", "sweeps", "counts", "claims", "data"], rows)]
 
 
 def _add_panel(app, docname, content):
@@ -89,8 +81,21 @@ def _add_panel(app, docname, content):
         content[0] += f"\n\n.. measured-on:: {page}\n"
 
 
+def _list_claims(app, exception):
+    """Tell at the end of the build which expectations this run did not bear out; on time, that is no fault."""
+    if exception or app.builder.name != "html":
+        return
+    records = [json.loads(record_of(source).read_text()) for source in sources()]
+    claims = [(r["page"], m) for r in records for m in r["measurements"] if m["kind"] == "claim"]
+    others = [f"  {page}: {claim['sentence']}" for page, claim in claims if not claim["holds"]]
+    _log.info("%d of %d claims hold%s", len(claims) - len(others), len(claims), "; not these:" if others else ".")
+    for line in others:
+        _log.info(line)
+
+
 def setup(app):
-    """Register the directives, and the panel of each tutorial."""
+    """Register the directives, the panel of each tutorial and the summary of claims."""
     app.add_directive("measured-on", MeasuredOn)
     app.add_directive("measurements", Measurements)
     app.connect("source-read", _add_panel)
+    app.connect("build-finished", _list_claims, priority=960)  # once every tutorial is known to have run

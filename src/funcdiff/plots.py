@@ -35,6 +35,12 @@ COLOURS: Mapping[str, str] = {
     "jacobian_forward": ORANGE,
     "jacobian_loop": MAGENTA,
     "jacobian_reverse": BLUE,
+    "jacrev": BLUE,
+    "vmap_over_vjp": OLIVE,
+    "grad_loop": MAGENTA,
+    "jacfwd": ORANGE,
+    "dual_loop": GREEN,
+    "jvp_loop": PINK,
     "hessian": PINK,
     "hessian_forward_over_forward": ORANGE,
     "hessian_forward_over_reverse": VIOLET,
@@ -54,6 +60,11 @@ COLOURS: Mapping[str, str] = {
     "batch_jacobian_summed": MAGENTA,
     "batch_hessian": PINK,
     "batch_hessian_summed": MAGENTA,
+    "BFGS": BLUE,
+    "L-BFGS-B": MAGENTA,
+    "Newton-CG": ORANGE,
+    "trust-ncg": GREEN,
+    "trust-exact": OLIVE,
 }
 
 STYLE: Any = {  # matplotlib types each of its settings by name
@@ -129,7 +140,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
             )
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(-0.6, len(names) - 0.4)
-        ax.margins(x=0.12)
+        ax.margins(x=0.15)
         _time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
         _title(ax, title or "Time of each candidate")
@@ -216,11 +227,10 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         ends: Name of each line to its last point, in the axes' data.
         hues: Name of each line to its colour.
     """
-    low, high = (math.log(limit) for limit in ax.get_ylim())
     spacing = 0.062
     heights: list[float] = []
-    for _, y in sorted(ends.values(), key=lambda end: end[1]):
-        wanted = (math.log(y) - low) / (high - low)
+    for end in sorted(ends.values(), key=lambda end: end[1]):
+        wanted = float((ax.transScale + ax.transLimits).transform(end)[1])
         heights.append(max(wanted, heights[-1] + spacing) if heights else wanted)
     overshoot = max(heights[-1] - 1, 0)
     for name, height in zip(sorted(ends, key=lambda name: ends[name][1]), heights, strict=True):

@@ -30,7 +30,7 @@ def compare(
     """Time candidates against each other on the same arguments.
 
     The candidates are interleaved, in a random order each round, so that a slow phase of the machine meets them all,
-    and their ratio is taken round by round. A sample repeats the call until it lasts about two milliseconds. Garbage
+    and their ratio is taken round by round. A sample repeats a short call until the clock resolves it. Garbage
     collection is off, the device is waited for, and the first call, which may compile, is kept apart.
 
     Args:
@@ -38,7 +38,7 @@ def compare(
         *args: The arguments.
         rounds: Samples of each candidate; at least 8, which the interval needs.
         threads: Threads torch computes with meanwhile.
-        budget: Seconds; a candidate whose single call (the first apart) takes longer is cut off after that one sample.
+        budget: Seconds; a candidate whose first two calls both take longer is cut off with one sample.
         seed: Of the order within the rounds.
         equal: Whether the results must agree before anything is timed; within the square root of the dtype's precision.
         costs: Whether to add exact counts of each candidate, as `count` takes them.
@@ -77,13 +77,13 @@ def measure(
     with quiet(threads):
         where = environment()
         firsts = first_calls(names, calls, equal=equal)
-        counts, alone = zip(*(calls_a_sample(call, budget) for call in calls), strict=True)
-        running = [i for i, over in enumerate(alone) if over is None]
+        settled = [calls_a_sample(call, first, budget) for call, first in zip(calls, firsts, strict=True)]
+        running = [i for i, (_, over) in enumerate(settled) if over is None]
         orders = [shuffle.sample(running, len(running)) for _ in range(rounds)]
-        times = interleaved(calls, counts, orders)
+        samples = interleaved(calls, [count for count, _ in settled], orders)
     timings = {
-        name: Timing(tuple(times[i]) if alone[i] is None else (alone[i],), counts[i], firsts[i], alone[i] is not None)
-        for i, name in enumerate(names)
+        name: Timing(tuple(times) if over is None else (over,), count, first, cut_off=over is not None)
+        for name, first, (count, over), times in zip(names, firsts, settled, samples, strict=True)
     }
     counted = count_each(candidates, *args) if costs else None
     return Comparison(timings, threads, describe(args), where, counted)

@@ -27,7 +27,7 @@ class Timing:
         times: One a round, each the average over ``calls`` calls.
         calls: Calls in a sample, so many that the clock resolves it.
         first: The very first call, which may trace or compile.
-        cut_off: Whether a single call exceeded the budget, so that one sample is all there is.
+        cut_off: Whether both its first calls exceeded the budget, so that one sample is all there is.
     """
 
     times: tuple[float, ...]
@@ -115,7 +115,7 @@ class Comparison(Shown, Mapping[str, Timing]):
 
     def table(self) -> Table:
         """Return the table: median and spread, ratio to the fastest with its interval, samples, first call."""
-        columns = ("candidate", "median", "IQR", "ratio", f"{CONFIDENCE:.0%} interval", "n", "first call")
+        columns = ("candidate", "median", "IQR", "ratio to fastest", f"{CONFIDENCE:.0%} interval", "n", "first call")
         rows = tuple(self._row(name) for name in sorted(self, key=lambda name: self[name].median))
         threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
         place = self.environment.accelerator or self.environment.processor

@@ -26,7 +26,8 @@ def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args:
     """Count what a call computes and holds, under any transform, with modules, on any device.
 
     On tensors of ``device="meta"`` nothing is computed and nothing held, so a call that would take minutes or not fit
-    in memory can be counted.
+    in memory can be counted. There, forward mode through sums and products with constants may show a few operations
+    more than on real tensors, torch inferring shapes by them; FLOPs are the same.
 
     Args:
         func: A function, or a mapping of name to function; called as ``func(*args)``.

@@ -1,5 +1,6 @@
 """Tables that read well in a terminal, in a notebook and on a page, and the numbers in them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -92,12 +93,12 @@ class Table:
         return f'<table class="funcdiff-table">\n{caption}{head}\n{body}\n</tbody>\n</table>'
 
 
-class Shown:
+class Shown(ABC):
     """Something that shows itself as its table: as text in a terminal, as HTML in a notebook and on a page."""
 
+    @abstractmethod
     def table(self) -> Table:
         """Return the table that is shown."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         """Return the table as text."""

@@ -1,0 +1,44 @@
+"""Numbers of several subjects as dots on one logarithmic axis."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from funcdiff.plots import MARKS, PALETTE, STYLE
+
+
+def plot_dots(
+    rows: Mapping[str, Mapping[str, float]],
+    *,
+    label: str,
+    title: str,
+    floor: float = 1e-16,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a row a subject, from the top, and in it a dot a number.
+
+    Args:
+        rows: Subject to its numbers, by name; the same names in each row.
+        label: What the numbers are.
+        title: The finding.
+        floor: Where zeros, and what is smaller, are drawn.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    names = list(next(iter(rows.values())))
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 1.6 + 0.32 * len(rows)))[1]
+        for name, hue, mark in zip(names, PALETTE, MARKS, strict=False):
+            values = [max(numbers[name], floor) for numbers in rows.values()]
+            ax.plot(values, range(len(rows)), mark, color=hue, label=name, fillstyle="none", markeredgewidth=1.8)
+        ax.set_xscale("log")
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.grid(True)
+        ax.set_xlabel(label)
+        ax.set_title(title, loc="left")
+        ax.legend(loc="upper center", frameon=False, ncols=len(names))
+    return ax

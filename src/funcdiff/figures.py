@@ -1,0 +1,82 @@
+"""Figures of results: how something falls along a run, where a spectrum ends."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from funcdiff.plots import BLUE, GRID, ORANGE, STYLE, colours, label_lines
+
+
+def plot_curves(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    log: bool = False,
+) -> Axes:
+    """Draw each curve with its name beside its end; of several runs the mean, and all of them as a band.
+
+    Args:
+        curves: Name to x, of shape (points,), and y, of shape (points,) or (runs, points).
+        xlabel: What x is.
+        ylabel: What y is.
+        title: Title: what the figure shows.
+        log: Whether y is logarithmic.
+
+    Returns:
+        The axes.
+    """
+    hues = colours(list(curves))
+    with plt.rc_context(STYLE):
+        ax = plt.subplots()[1]
+        ends = {}
+        for name, (x, y) in curves.items():
+            runs = np.atleast_2d(y)
+            mean = runs.mean(0)
+            ax.plot(x, mean, color=hues[name])
+            if len(runs) > 1:
+                ax.fill_between(x, runs.min(0), runs.max(0), color=hues[name], alpha=0.2, linewidth=0)
+            ends[name] = (float(np.asarray(x)[-1]), float(mean[-1]))
+            ax.plot(*ends[name], "o", color=hues[name])
+        if log:
+            ax.set_yscale("log")
+        ax.grid(True)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        ax.set_title(title, loc="left")
+        label_lines(ax, ends, hues)
+    return ax
+
+
+def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[str], title: str) -> Axes:
+    """Draw all eigenvalues in order, and around those found another way a ring.
+
+    The axis is linear about zero and logarithmic beyond, so that both signs and all sizes are seen.
+
+    Args:
+        eigenvalues: All of them, of shape (n,).
+        found: Some of them, of shape (k,), each ringed at the nearest one's place.
+        names: Of the two, for the legend.
+        title: Title: what the figure shows.
+
+    Returns:
+        The axes.
+    """
+    values, some = np.sort(np.asarray(eigenvalues)), np.asarray(found)
+    ranks = np.abs(values[None] - some[:, None]).argmin(1)
+    with plt.rc_context(STYLE):
+        ax = plt.subplots()[1]
+        ax.axhline(0, color=GRID, linewidth=1)
+        ax.plot(np.arange(len(values)), values, ".", color=BLUE, markersize=4, label=names[0])
+        ax.plot(ranks, some, "o", color=ORANGE, markerfacecolor="none", markersize=9, label=names[1])
+        ax.set_yscale("symlog", linthresh=float(np.abs(values).max()) * 1e-4)
+        ax.grid(True)
+        ax.set_xlabel("rank")
+        ax.set_ylabel("eigenvalue")
+        ax.set_title(title, loc="left")
+        ax.legend(frameon=False)
+    return ax

@@ -1,0 +1,88 @@
+"""Figures of two costs at once: what time buys in memory."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from funcdiff.measure import Comparison
+from funcdiff.measure.tables import amount_of_bytes
+from funcdiff.plots import BLUE, STYLE, _mark, _time_axis, colours
+
+
+def plot_trade(
+    comparison: Comparison, ax: Axes | None = None, *, path: Sequence[str] = (), title: str | None = None
+) -> Axes:
+    """Draw the median time of each candidate against its peak memory, on logarithmic axes.
+
+    Args:
+        comparison: What `funcdiff.measure.compare` returned, with ``costs=True``.
+        ax: Axes to draw on; new ones by default.
+        path: Names of candidates that are steps of one setting; they are joined in that order, in one colour.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: The comparison has no counts.
+    """
+    if comparison.costs is None:
+        raise ValueError("expected a comparison with exact counts; take it with compare(..., costs=True)")
+    points = {name: (comparison.costs[name].peak_bytes, comparison[name].median) for name in comparison}
+    hues = colours([name for name in points if name not in path]) | dict.fromkeys(path, BLUE)
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots()[1]
+        if path:
+            ax.plot(*zip(*(points[name] for name in path), strict=True), color=BLUE)
+        for name, (peak, median) in points.items():
+            ax.plot([peak, peak], comparison[name].quartiles, color=hues[name], linewidth=7, alpha=0.35)
+            ax.plot([peak], [median], marker=_mark(hues[name]), color=hues[name], linestyle="none")
+        ax.set_xscale("log", base=2)
+        _time_axis(ax, "y")
+        ax.xaxis.set_major_locator(LogLocator(base=2, numticks=6))
+        ax.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: amount_of_bytes(int(value)).replace(".00", "").replace(".0 ", " "))
+        )
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.margins(x=0.16, y=0.12)
+        ax.set_xlabel("peak memory of a call, counted")
+        ax.set_ylabel("time of a call: median, quartiles")
+        ax.set_title(title or "Time against memory", loc="left")
+        label_points(ax, points, hues)
+    return ax
+
+
+def label_points(ax: Axes, points: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
+    """Write each point's name above it, on the side that has room, pushed up where two would touch.
+
+    Args:
+        ax: Axes whose scales and margins are final.
+        points: Name to position, in the axes' data.
+        hues: Name to colour.
+    """
+    ax.autoscale_view()  # else the limits are only those of the points once the figure is drawn
+    to_fraction = ax.transData + ax.transAxes.inverted()
+    places = {name: to_fraction.transform(point) for name, point in points.items()}
+    taken: list[tuple[float, float]] = []
+    for name in sorted(places, key=lambda name: float(places[name][1])):
+        x, y = map(float, places[name])
+        height = max([y + 0.045, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
+        taken.append((x, height))
+        left = x > 0.7
+        ax.text(
+            x + (-0.015 if left else 0.015),
+            height,
+            name,
+            color=hues[name],
+            transform=ax.transAxes,
+            ha="right" if left else "left",
+            va="center",
+            fontsize=10,
+        )
+
+
+def _whole(peak: int) -> str:
+    number, unit = amount_of_bytes(peak).split()
+    return f"{float(number):g} {unit}"

@@ -1,0 +1,63 @@
+"""A map of the winner of two methods over two sizes."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+from funcdiff.measure import Comparison, Ratio
+from funcdiff.plots import STYLE, colour
+
+INK = "#14142c"  # not grey: a dark page mirrors greys, and the cells stay light there
+
+
+def plot_winners(
+    grid: Mapping[tuple[int, int], Comparison],
+    name: str,
+    other: str,
+    *,
+    labels: tuple[str, str],
+    title: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which of two methods is faster at each pair of sizes, how many times, and the line of equal sizes.
+
+    Args:
+        grid: From a pair of sizes, (along x, along y), to the comparison made there; both axes take the same sizes.
+        name: A method, in its colour where it is the faster.
+        other: The method it is held against.
+        labels: What the sizes along x and y are.
+        title: The finding.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The axes. A cell says how many times faster its colour is; "=" where the interval of the ratio holds 1.
+    """
+    sizes = sorted({size for pair in grid for size in pair})
+    places = np.arange(len(sizes))
+    ratios = {pair: comparison.ratio(other, name) for pair, comparison in grid.items()}
+    shades = np.array([[1.0 if _undecided(ratios[x, y]) else ratios[x, y].median for x in sizes] for y in sizes])
+    most = max(2.0, (1 / shades).max(), shades.max())
+    hues = LinearSegmentedColormap.from_list("winner", [colour(other), "#f4f4f4", colour(name)])
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        image = ax.imshow(shades, cmap=hues, norm=LogNorm(1 / most, most), origin="lower")
+        for (x, y), ratio in ratios.items():
+            factor = max(ratio.median, 1 / ratio.median)
+            text = "=" if _undecided(ratio) else f"{factor:.{1 if factor < 10 else 0}f}"
+            ax.text(sizes.index(x), sizes.index(y), text, ha="center", va="center", color=INK)
+        ax.plot([-0.5, len(sizes) - 0.5], [-0.5, len(sizes) - 0.5], color=INK, linewidth=1, alpha=0.4)
+        ax.set_xticks(places, map(str, sizes))
+        ax.set_yticks(places, map(str, sizes))
+        ax.set_xlabel(labels[0])
+        ax.set_ylabel(labels[1])
+        ax.set_title(title, loc="left")
+        bar = ax.figure.colorbar(image, ax=ax, label=f"time of {other}\nover time of {name}")
+        bar.outline.set_visible(False)
+    return ax
+
+
+def _undecided(ratio: Ratio) -> bool:
+    return ratio.low <= 1 <= ratio.high

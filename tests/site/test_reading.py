@@ -1,0 +1,50 @@
+"""What a reader meets: pages that are light and stay still while they load, and a search that finds."""
+
+import pytest
+from conftest import PAGES, SITE
+
+TUTORIALS = [page for page in PAGES if page.parent.parent.name == "tutorials" and page.stem != "sg_execution_times"]
+WEIGHT = 600_000  # bytes of a page with its pictures
+SHIFT = 0.02  # the cumulative layout shift, where 0.1 counts as good
+
+WATCH_SHIFTS = """
+window.shift = 0;
+new PerformanceObserver(list => {
+  for (const entry of list.getEntries()) window.shift += entry.value;
+}).observe({type: "layout-shift", buffered: true});
+"""
+
+
+@pytest.mark.parametrize("path", [SITE / "index.html", *TUTORIALS], ids=lambda path: path.stem)
+def test_page_is_light_and_stays_still(browser, address, path):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.add_init_script(WATCH_SHIFTS)
+    sizes = {}
+    page.on("response", lambda response: sizes.update({response.url: len(response.body())}))
+    page.goto(f"{address}/{path.relative_to(SITE).as_posix()}")
+    page.evaluate("for (const image of document.images) image.scrollIntoView()")
+    page.wait_for_load_state("networkidle")
+    shift = page.evaluate("window.shift")
+    page.close()
+    assert shift < SHIFT
+    assert sum(sizes.values()) <= WEIGHT, sizes
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("batch jacobian", "tutorials/batches/per_row.html"),
+        ("hessian vector product", "tutorials/products/hvp_four_ways.html"),
+        ("chunk_size", "tutorials/batches/chunk_size.html"),
+        ("layer norm", "tutorials/hessians/when_they_disagree.html"),
+    ],
+)
+def test_search_finds_the_page(browser, address, words, expected):
+    page = browser.new_page()
+    page.goto(f"{address}/search.html?q={words.replace(' ', '+')}")
+    page.wait_for_selector("#search-results .search a")
+    page.wait_for_function("document.querySelector('#search-progress')?.style.display !== 'block'")
+    page.wait_for_timeout(1000)
+    found = page.eval_on_selector_all("#search-results .search a", "links => links.slice(0, 10).map(a => a.href)")
+    page.close()
+    assert any(expected in link for link in found), found
