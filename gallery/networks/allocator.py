@@ -104,7 +104,7 @@ chunks.claim("in chunks", faster_than="at once")
 # %%
 # Another allocator policy
 # ------------------------
-# glibc returns results of more than 32 MiB to the system at once, whatever comes next. Two environment variables make
+# glibc gives every result above its largest threshold, 32 mebibytes, back to the system at once. Two environment variables make
 # it keep them; they must be set before Python starts, so we start two processes, of which each waits for a line, takes
 # the same Hessian, and answers with its faults.
 
