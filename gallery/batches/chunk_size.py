@@ -120,7 +120,7 @@ times.claim(names[B], faster_than=names[16])
 # %%
 # The trade: each step to the left halves the chunk.
 
-from funcdiff.trades import plot_trade
+from funcdiff.plots import plot_trade
 
 plot_trade(times, path=list(names.values()), title="The chunk trades memory for time")
 

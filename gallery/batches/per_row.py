@@ -142,7 +142,7 @@ costs.claim("batch_jacobian", fewer_operations_than="loop over rows", by=B / 2)
 # Measurement
 # -----------
 
-times = compare(candidates, weight, bias, x, rounds=9)
+times = compare(candidates, weight, bias, x, rounds=12)
 times
 
 # %%
@@ -162,7 +162,7 @@ def with_rows(rows):
     return candidates, (weight, bias, torch.randn(rows, n, device=device))
 
 
-study = sweep(with_rows, [1, 4, 16, 64], label="rows B of the batch", rounds=8)
+study = sweep(with_rows, [1, 4, 16, 64], label="rows B of the batch", rounds=12)
 study.plot(title="The whole batch pays for pairs of rows, the loop for each row")
 
 # %%

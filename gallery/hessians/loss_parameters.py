@@ -166,7 +166,7 @@ flat = eigenvalues[eigenvalues.abs().argsort()[: 8 + 1]]
 torch.testing.assert_close(flat, torch.zeros_like(flat), rtol=0, atol=1e-12)
 
 # %%
-from funcdiff.figures import plot_spectrum
+from funcdiff.plots import plot_spectrum
 
 names = [f"all {len(eigenvalues)}", f"the {len(flat)} flat ones"]
 plot_spectrum(eigenvalues, flat, names=names, title="A few directions carry the curvature, and nine have none")

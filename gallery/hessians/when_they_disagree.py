@@ -162,7 +162,7 @@ for name, finding in findings.items():
 # %%
 # The dots on the right are wrong.
 
-from funcdiff.dots import plot_dots
+from funcdiff.plots import plot_dots
 
 plot_dots(findings, label="relative to the largest entry", title="Forward inside: wrong need not mean asymmetric")
 

@@ -111,7 +111,7 @@ verdicts
 # Where are they? A cell has the colour of the faster mode and says how many times faster it is; "=" where the run
 # cannot tell. The rule changes sides at the line.
 
-from funcdiff.winners import plot_winners
+from funcdiff.plots import plot_winners
 
 plot_winners(
     grid,

@@ -108,7 +108,7 @@ assert network_second.shape == (100, 3, 2, 2)
 
 # %%
 
-from funcdiff.fields import derivative_names, plot_maps, plot_profiles
+from funcdiff.plots import derivative_names, plot_maps, plot_profiles
 
 names = {order: derivative_names(output, order) for order in (1, 2)}
 labels = tuple(f"x{'₁₂'[i]}" for i in pair)

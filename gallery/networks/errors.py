@@ -121,7 +121,7 @@ torch.testing.assert_close(trained()(rows), network(rows), rtol=1e-3, atol=1e-6)
 # Along one input, the other held at 1, which for the first input is the edge of the domain. Limits are symmetric, so
 # that zero lies in the middle.
 
-from funcdiff.fields import derivative_names, plot_maps, plot_profiles
+from funcdiff.plots import derivative_names, plot_maps, plot_profiles
 
 profile = torch.full((100, 2), held_at, dtype=torch.float64)
 profile[:, along] = axes[along]

@@ -109,7 +109,7 @@ curve = train(network, x, surface(x), held_out=(held_out, surface(held_out)), it
 
 # %%
 
-from funcdiff.fields import plot_learning
+from funcdiff.plots import plot_learning
 
 plot_learning(curve, title="The error falls on the samples fitted, and on those held out")
 

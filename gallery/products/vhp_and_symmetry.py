@@ -76,8 +76,8 @@ torch.testing.assert_close(by_b, a * (b @ va) + a * (a @ vb) + (a @ b) * va)
 # %%
 # Prediction
 # ----------
-# Both hold the gradient's graph. The forward product multiplies by the tangent of the constant :math:`A` as well,
-# which is zero; the reverse product does not.
+# The forward product multiplies by the tangent of the constant :math:`A` as well, which is zero; the reverse product
+# does not.
 
 from funcdiff.measure import compare, count
 

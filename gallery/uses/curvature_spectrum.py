@@ -148,7 +148,7 @@ times.claim("both ends by Lanczos", faster_than="whole Hessian")
 # ------------
 # A few large eigenvalues, many near zero, and some below it: after these steps the network lies at no minimum.
 
-from funcdiff.figures import plot_spectrum
+from funcdiff.plots import plot_spectrum
 
 assert found[0] < 0 < found[-1]
 plot_spectrum(

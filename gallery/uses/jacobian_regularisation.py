@@ -176,7 +176,7 @@ for name, result in results.items():
 assert (results["Jacobian penalty"] > results["plain"])[:, -1].all(), "the penalty no longer helps: mend the answer"
 
 # %%
-from funcdiff.figures import plot_curves
+from funcdiff.plots import plot_curves
 
 plot_curves(
     {name: (LEVELS, result) for name, result in results.items()},

@@ -163,7 +163,7 @@ for name, run in solvers.items():
     assert distance < 2e-3
 
 # %%
-from funcdiff.figures import plot_curves
+from funcdiff.plots import plot_curves
 
 axes = plot_curves(
     curves,

@@ -176,7 +176,7 @@ print(f"mean square residual after:  {residual().item():.2g}")
 # The residual is small where we trained. The exact solution says how wrong the network is elsewhere, on a grid that
 # it never saw.
 
-from funcdiff.fields import plot_maps
+from funcdiff.plots import plot_maps
 
 axis = torch.linspace(0, 1, 65, **like)
 grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)

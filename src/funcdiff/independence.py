@@ -48,8 +48,13 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
 
     def run(*copies: Tree) -> Tensor:
         leaves, spec = flatten(copies)
-        output, pull = vjp(lambda *leaves: func(*unflatten(leaves, spec)), *leaves)  # type: ignore[misc]  # no aux
-        check_leaves(flatten(output)[0], "output of func")
+
+        def flat(*leaves: Tensor) -> Tree:
+            output = func(*unflatten(leaves, spec))
+            check_leaves(flatten(output)[0], "output of func")
+            return output
+
+        output, pull = vjp(flat, *leaves)  # type: ignore[misc]  # two without aux
         return first_order_leak(pull, output, leaves)
 
     leak = guarded(run, primals)

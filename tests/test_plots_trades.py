@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from funcdiff.measure import Comparison, Cost, Timing, environment
-from funcdiff.trades import plot_trade
+from funcdiff.plots import plot_trade
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,9 @@ def test_each_candidate_stands_at_its_peak_and_its_median(comparison):
     ax = plot_trade(comparison, title="Memory for time")
     marked = {tuple(line.get_xydata()[0]) for line in ax.lines if line.get_linestyle() == "None"}
     assert marked == {(2.0**22, 1e-3), (2.0**16, 4e-3)}
+    assert ax.xaxis.get_major_formatter()(2.0**20) == "1 MiB"
     assert {text.get_text() for text in ax.texts} == {"many", "few"}
-    assert ax.get_title("left") == "Memory for time"
+    assert ax.figure.get_suptitle() == "Memory for time"
 
 
 def test_steps_of_one_setting_are_joined_in_their_order(comparison):

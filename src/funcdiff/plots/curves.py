@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from funcdiff.plots import BLUE, GRID, ORANGE, STYLE, colours, label_lines
+from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines
 
 
 def plot_curves(

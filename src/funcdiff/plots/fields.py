@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from funcdiff.arrays import as_array
-from funcdiff.plots import BLUE, ORANGE, STYLE
+from funcdiff.plots.style import BLUE, ORANGE, STYLE
 from funcdiff.surrogates import LearningCurve
 
 REFERENCE = "#808080"  # a neutral grey, which a dark page can mirror

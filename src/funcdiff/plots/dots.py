@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from funcdiff.plots import MARKS, PALETTE, STYLE
+from funcdiff.plots.style import MARKS, PALETTE, STYLE
 
 
 def plot_dots(

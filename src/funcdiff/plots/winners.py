@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
 from funcdiff.measure import Comparison, Ratio
-from funcdiff.plots import STYLE, colour
+from funcdiff.plots.style import STYLE, colour
 
 INK = "#14142c"  # not grey: a dark page mirrors greys, and the cells stay light there
 

@@ -5,8 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from funcdiff.measure import Comparison, Timing, environment
-from funcdiff.plots import colour
-from funcdiff.winners import plot_winners
+from funcdiff.plots import colour, plot_winners
 
 ROUNDS = 9
 

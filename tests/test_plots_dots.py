@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 
-from funcdiff.dots import plot_dots
+from funcdiff.plots import plot_dots
 
 
 def test_rows_run_from_the_top_and_zeros_lie_on_the_floor():

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from funcdiff.figures import plot_curves, plot_spectrum
-from funcdiff.plots import COLOURS, label_lines
+from funcdiff.plots import COLOURS, label_lines, plot_curves, plot_spectrum
 
 
 @pytest.fixture(autouse=True)

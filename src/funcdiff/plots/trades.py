@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff.measure import Comparison
 from funcdiff.measure.tables import amount_of_bytes
-from funcdiff.plots import BLUE, STYLE, _mark, _time_axis, colours
+from funcdiff.plots.style import BLUE, STYLE, colours, mark, set_title, time_axis
 
 
 def plot_trade(
@@ -38,18 +38,16 @@ def plot_trade(
             ax.plot(*zip(*(points[name] for name in path), strict=True), color=BLUE)
         for name, (peak, median) in points.items():
             ax.plot([peak, peak], comparison[name].quartiles, color=hues[name], linewidth=7, alpha=0.35)
-            ax.plot([peak], [median], marker=_mark(hues[name]), color=hues[name], linestyle="none")
+            ax.plot([peak], [median], marker=mark(hues[name]), color=hues[name], linestyle="none")
         ax.set_xscale("log", base=2)
-        _time_axis(ax, "y")
+        time_axis(ax, "y")
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=6))
-        ax.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: amount_of_bytes(int(value)).replace(".00", "").replace(".0 ", " "))
-        )
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _whole(int(value))))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(x=0.16, y=0.12)
         ax.set_xlabel("peak memory of a call, counted")
         ax.set_ylabel("time of a call: median, quartiles")
-        ax.set_title(title or "Time against memory", loc="left")
+        set_title(ax, title or "Time against memory")
         label_points(ax, points, hues)
     return ax
 
@@ -68,11 +66,11 @@ def label_points(ax: Axes, points: Mapping[str, tuple[float, float]], hues: Mapp
     taken: list[tuple[float, float]] = []
     for name in sorted(places, key=lambda name: float(places[name][1])):
         x, y = map(float, places[name])
-        height = max([y + 0.045, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
+        height = max([y + 0.055, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
         taken.append((x, height))
         left = x > 0.7
         ax.text(
-            x + (-0.015 if left else 0.015),
+            x + (-0.025 if left else 0.025),
             height,
             name,
             color=hues[name],

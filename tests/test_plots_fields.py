@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from funcdiff.fields import REFERENCE, SIGNED, UNSIGNED, derivative_names, plot_learning, plot_maps, plot_profiles
+from funcdiff.plots import derivative_names, plot_learning, plot_maps, plot_profiles
+from funcdiff.plots.fields import REFERENCE, SIGNED, UNSIGNED
 from funcdiff.surrogates import LearningCurve
 
 X1, X2 = torch.linspace(-2, 2, 5), torch.linspace(-1, 1, 3)

@@ -1,0 +1,120 @@
+"""Figures of measurements: times side by side, over sizes, and against what was predicted."""
+
+import math
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from funcdiff.measure import Comparison, Prediction, Sweep
+from funcdiff.measure.tables import seconds
+from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis
+
+
+def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the median time of each candidate, with its quartiles as a bar.
+
+    Args:
+        comparison: What `funcdiff.measure.compare` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    names = sorted(comparison, key=lambda name: comparison[name].median, reverse=True)
+    hues = colours(names)
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 1.5 + 0.42 * len(names)))[1]
+        for row, name in enumerate(names):
+            timing = comparison[name]
+            ax.plot(timing.quartiles, [row, row], color=hues[name], linewidth=7, alpha=0.35, solid_capstyle="butt")
+            ax.plot([timing.median], [row], marker=mark(hues[name]), color=hues[name], linestyle="none")
+            note = " (cut off)" if timing.cut_off else ""
+            ax.annotate(
+                f"{seconds(timing.median)}{note}",
+                (timing.quartiles[1], row),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(-0.6, len(names) - 0.4)
+        ax.margins(x=0.15)
+        time_axis(ax, "x")
+        ax.set_xlabel("time of a call: median, quartiles")
+        set_title(ax, title or "Time of each candidate")
+    return ax
+
+
+def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the median times over the sizes, the quartiles as a band, on logarithmic axes.
+
+    Args:
+        study: What `funcdiff.measure.sweep` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    hues = colours(study.names)
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots()[1]
+        ends = {}
+        for name in study.names:
+            sizes = [size for size, comparison in study.items() if name in comparison]
+            timings = [study[size][name] for size in sizes]
+            low, high = zip(*(timing.quartiles for timing in timings), strict=True)
+            ax.fill_between(sizes, low, high, color=hues[name], alpha=0.25, linewidth=0)
+            ax.plot(sizes, [timing.median for timing in timings], color=hues[name], marker=mark(hues[name]))
+            ends[name] = (sizes[-1], timings[-1].median)
+        ax.set_xscale("log")
+        time_axis(ax, "y")
+        ax.set_xticks(list(study), [str(size) for size in study])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel(study.label)
+        ax.set_ylabel("time of a call")
+        set_title(ax, title or f"Time against {study.label}")
+        label_lines(ax, ends, hues)
+    return ax
+
+
+def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw the measured against the predicted time of each candidate, and the line on which the two are equal.
+
+    Args:
+        prediction: What `funcdiff.measure.predict` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+    """
+    hues = colours(list(prediction.times))
+    with plt.rc_context(STYLE):
+        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        middle = math.exp(sum(map(math.log, prediction.times.values())) / len(prediction.times))
+        for name, predicted in prediction.times.items():
+            measured = prediction.comparison[name].median
+            ax.plot([predicted], [measured], marker=mark(hues[name]), color=hues[name], linestyle="none")
+            left = predicted > middle  # beside the mark, on the side where the line does not run
+            ax.annotate(
+                f"{name}  " if left else f"  {name}",
+                (predicted, measured),
+                xytext=(-4 if left else 4, 6 if left else -6),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                color=hues[name],
+                fontsize=10,
+            )
+        ends = [min(prediction.times.values()) / 2, max(prediction.times.values()) * 2]
+        ax.plot(ends, ends, color=GRID, linestyle="--", linewidth=1.2, zorder=0)
+        time_axis(ax, "y")
+        time_axis(ax, "x")
+        ax.set_xlabel("predicted time: matrix FLOPs at one rate")
+        ax.set_ylabel("measured time of a call")
+        set_title(ax, title or "Measured against predicted time")
+    return ax
