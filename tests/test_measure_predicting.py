@@ -44,8 +44,8 @@ def test_rank_order_answers_to_the_times(times, verdict, sentence):
 def test_table_stands_in_the_order_of_the_counts():
     prediction = predict(made_up({"b": 800, "a": 100}, {"a": 1.0, "b": 2.0}))
     assert prediction.table().rows == (
-        ("a", "100 FLOP", "500 ms", "1.00 s", "2.00"),
-        ("b", "800 FLOP", "4.00 s", "2.00 s", "0.500"),
+        ("a", "1 B", "100 FLOP", "500 ms", "1.00 s", "2.00"),
+        ("b", "1 B", "800 FLOP", "4.00 s", "2.00 s", "0.500"),
     )
     assert prediction.table().caption == "one rate for all: 200 FLOP/s"
 

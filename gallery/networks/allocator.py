@@ -105,8 +105,8 @@ chunks.claim("in chunks", faster_than="at once")
 # Another allocator policy
 # ------------------------
 # glibc gives every result above its largest threshold, 32 mebibytes, back to the system at once. Two environment
-# variables make it keep them; they must be set before Python starts, so we start two processes, of which each waits for
-# a line, takes the same Hessian, and answers with its faults.
+# variables make it keep them. They must be set before Python starts, so we start two processes: each waits for a line,
+# takes the same Hessian, and answers with its faults.
 
 import os
 import subprocess

@@ -11,7 +11,7 @@ from funcdiff.measure.claims import Claim
 from funcdiff.measure.comparison import Comparison
 from funcdiff.measure.costs import Cost
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, amount_of_flops, seconds, significant
+from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops, seconds, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,10 +70,11 @@ class Prediction(Shown):
 
     def table(self) -> Table:
         """Return counts, predicted and measured times and their ratios."""
-        columns = ("candidate", "matrix FLOPs", "predicted", "measured", "measured / predicted")
+        columns = ("candidate", "peak", "matrix FLOPs", "predicted", "measured", "measured / predicted")
         rows = tuple(
             (
                 name,
+                amount_of_bytes(self.costs[name].peak_bytes),
                 amount_of_flops(self.costs[name].flops),
                 seconds(time),
                 seconds(self.comparison[name].median),
