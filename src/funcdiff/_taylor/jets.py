@@ -1,0 +1,227 @@
+"""Second-order jets: a value, its first and its second derivatives, carried together through torch's operations.
+
+NOTE: for ``y = h(x)``, with ``x_i`` the derivative along direction i and ``x_ij`` the second one along i and j,
+
+    y_i = Dh[x_i],    y_ij = Dh[x_ij] + D²h[x_i, x_j].
+
+A rule gives ``h``'s value, its differential ``Dh`` and, unless ``h`` is affine, its curvature ``D²h``; `carry` does the rest.
+Second derivatives are symmetric, so only the pairs i <= j travel; a Laplacian needs just the sum of the x_ii.
+
+A `Jet` is no tensor, so an operation without a rule, or one that looks past the Python layer of torch, stops with an
+error instead of quietly treating it as a constant.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+RULES: dict[Any, Rule] = {}
+
+
+class NoRuleError(Exception):
+    """An operation has no Taylor rule: the whole function must go another way."""
+
+
+class Pairs:
+    """Which second derivatives travel: those of the directions ``left[k]`` and ``right[k]``, or their one sum.
+
+    Args:
+        left: (q,) directions, or None for "each direction with itself".
+        right: (q,) directions, or None likewise.
+        summed: whether only the sum over the pairs is wanted, as for a Laplacian.
+    """
+
+    def __init__(self, left: torch.Tensor | None, right: torch.Tensor | None, summed: bool) -> None:
+        self.left, self.right, self.summed = left, right, summed
+        self.grad_enabled = torch.is_grad_enabled()
+
+    def count(self, first: torch.Tensor) -> int:
+        """How many second derivatives travel with the first ones (n, ...)."""
+        return 1 if self.summed else len(first if self.left is None else self.left)
+
+    def __call__(self, form: Callable[[list[Any], list[Any]], Any], firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Values of the stacked quadratic ``form``: (n, ...) first derivatives -> (q, ...), or (1, ...) when summed."""
+        left = firsts if self.left is None else [first[self.left] for first in firsts]
+        right = firsts if self.right is None else [first[self.right] for first in firsts]
+        stacks = tree_leaves(form(left, right))
+        return [stack.sum(0, keepdim=True) for stack in stacks] if self.summed else stacks
+
+
+class Jet:
+    """A tensor under differentiation: ``value`` (*S), ``first`` (n, *S), ``second`` (q, *S), or None where it is zero.
+
+    ``shared`` says that another tensor may be a view of this one, so that it must not be changed in place.
+    """
+
+    def __init__(
+        self, value: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None, pairs: Pairs, shared: bool = False
+    ) -> None:
+        self.value, self.first, self.second, self.pairs, self.shared = value, first, second, pairs, shared
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return apply(func, args, kwargs or {})
+
+    @property
+    def __class__(self) -> type:  # modules and functional_call ask isinstance(x, torch.Tensor)
+        return torch.Tensor
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        raise NoRuleError("__class__ of a tensor under differentiation")
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(torch.Tensor, name)
+        if callable(member):
+            return lambda *args, **kwargs: apply(member, (self, *args), kwargs)
+        if name in ATTRIBUTES or name.startswith("is_"):
+            return getattr(self.value, name)
+        return apply(member.__get__, (self,), {})
+
+    def __iter__(self) -> Any:
+        return iter(self.unbind(0))
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __bool__(self) -> bool:  # a branch is taken by value; the derivative is that of the branch
+        return bool(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __float__(self) -> float:
+        return read_out(float, (self,), {})
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"Jet({self.value!r})"
+
+
+ATTRIBUTES = frozenset(("shape", "dtype", "device", "ndim", "layout", "requires_grad", "names", "itemsize", "nbytes"))
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def method(*args: Any) -> Any:
+        return apply(getattr(torch.Tensor, name), args, {})
+
+    method.__name__ = name
+    return method
+
+
+_ARITHMETIC = "add sub mul truediv floordiv mod pow matmul"
+for _name in (
+    *(f"__{prefix}{stem}__" for stem in _ARITHMETIC.split() for prefix in ("", "r", "i")),
+    *(f"__{stem}__" for stem in "neg pos abs eq ne lt le gt ge getitem setitem".split()),
+):
+    if hasattr(torch.Tensor, _name):
+        setattr(Jet, _name, _operator(_name))
+
+
+def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Carry the jets among the arguments through one torch function."""
+    rule = RULES.get(func)
+    if rule is None or kwargs.get("out") is not None:
+        raise NoRuleError(getattr(func, "__name__", func))
+    if kwargs.get("inplace"):
+        return overwrite(args[0], rule(func, args, {**kwargs, "inplace": False}))
+    return rule(func, args, kwargs)
+
+
+def overwrite(target: Any, result: Any) -> Any:
+    """Change a jet in place, where no other tensor can see it."""
+    if type(target) is not Jet or type(result) is not Jet or target.shared:
+        raise NoRuleError("in-place operation on a tensor that has views or no derivative yet")
+    if result.value.shape != target.value.shape or result.value.dtype != target.value.dtype:
+        raise NoRuleError("in-place operation that changes shape or dtype")
+    target.value, target.first, target.second = result.value, result.first, result.second
+    return target
+
+
+def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Refuse to turn a tensor under differentiation into a Python number."""
+    raise RefusedError(
+        f"{func.__name__}() takes a number out of a tensor that is being differentiated, and its derivative would be "
+        "lost: keep it a tensor, or use .detach() first if a constant is meant"
+    )
+
+
+class RefusedError(RuntimeError):
+    """The function does something whose derivative torch's own modes do not agree on."""
+
+
+def check_grad_mode(enabled: bool) -> None:
+    """Refuse an operation under no_grad() in a function that was called with gradients enabled."""
+    if enabled and not torch.is_grad_enabled():
+        raise RefusedError(
+            "func computes under torch.no_grad(), which reverse mode takes for a constant and forward mode ignores: "
+            "use .detach() where a constant is meant, and remove no_grad() where not"
+        )
+
+
+def close(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], list[Jet]]:
+    """Split a call into ``h``, a function of plain tensors only, and the jets it is applied to."""
+    leaves, spec = tree_flatten((args, kwargs))
+    places = [place for place, leaf in enumerate(leaves) if type(leaf) is Jet]
+    jets = [leaves[place] for place in places]
+    check_grad_mode(jets[0].pairs.grad_enabled)
+
+    def h(*tensors: torch.Tensor) -> Any:
+        filled = list(leaves)
+        for place, tensor in zip(places, tensors, strict=True):
+            filled[place] = tensor
+        args, kwargs = tree_unflatten(filled, spec)
+        return func(*args, **kwargs)
+
+    return h, jets
+
+
+def carry(
+    jets: Sequence[Jet],
+    value: Any,
+    differential: Callable[..., Any],
+    curvature: Callable[[list[Any], list[Any]], Any] | None = None,
+    shared: bool = False,
+) -> Any:
+    """The jets of ``y = h(x)`` (see the note above): ``value`` with each floating-point tensor in it made a jet.
+
+    Args:
+        jets: the arguments of ``h``.
+        value: ``h`` of their values, a tensor or a pytree.
+        differential: stacks (k, ...) of one tangent for each jet -> stacks of the floating-point outputs' tangents.
+        curvature: two such lists of stacks -> stacks of the second differential along them; None for affine ``h``.
+        shared: whether ``value`` may be a view of an argument.
+    """
+    leaves, spec = tree_flatten(value)
+    if any(leaf.is_complex() for leaf in leaves):
+        raise NoRuleError("complex numbers")
+    floating = [place for place, leaf in enumerate(leaves) if leaf.is_floating_point()]
+    pairs, size = jets[0].pairs, len(floating)
+    first = tree_leaves(differential(*[jet.first for jet in jets]))
+    second: list[Any] = [None] * size
+    if any(jet.second is not None for jet in jets):
+        second = tree_leaves(differential(*_seconds(jets)))
+    if curvature is not None:
+        bends = pairs(curvature, [jet.first for jet in jets])
+        second = [bend if part is None else part + bend for part, bend in zip(second, bends, strict=True)]
+    for place, a, b in zip(floating, first, second, strict=True):
+        dtype = leaves[place].dtype
+        leaves[place] = Jet(leaves[place], a.to(dtype), None if b is None else b.to(dtype), pairs, shared)
+    if shared:
+        for jet in jets:
+            jet.shared = True
+    return tree_unflatten(leaves, spec)
+
+
+def _seconds(jets: Sequence[Jet]) -> list[torch.Tensor]:
+    count = next(jet.second.shape[0] for jet in jets if jet.second is not None)
+    return [jet.value.new_zeros((count, *jet.value.shape)) if jet.second is None else jet.second for jet in jets]
