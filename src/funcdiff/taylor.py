@@ -26,7 +26,7 @@ from funcdiff._boundary import (
     wrap_argnums,
 )
 from funcdiff._passes import basis, in_turn, joined
-from funcdiff._taylor.jets import Jet, Pairs, RefusedError, check_grad_mode
+from funcdiff._taylor.jets import Jet, Pairs, TensorJet, RefusedError, check_grad_mode
 from funcdiff._taylor.layers import RULES
 from funcdiff.hessians import hessian_forward_over_reverse
 
@@ -88,7 +88,7 @@ def _transform(
                 returned = func(*put(copies, position, tree_unflatten(leaves, in_spec)))
                 output, aux = split_aux(returned) if has_aux else (returned, ())
                 outputs, spec = tree_flatten(output)
-                check_leaves(outputs, "output of func")
+                check_leaves([_plain(leaf) for leaf in outputs], "output of func")
                 specs.append(spec)
                 return outputs, aux
 
@@ -171,9 +171,10 @@ def _seconds(
 ) -> list[Tensor]:
     """Stacked second derivatives (q, *out) of each output along the pairs."""
     def evaluate(_: Tensor) -> list[Tensor]:
-        jets = [Jet(primal, seed, None, pairs) for primal, seed in zip(primals, seeds, strict=True)]
+        make = Jet if torch.compiler.is_compiling() else TensorJet
+        jets = [make(primal, seed, None, pairs) for primal, seed in zip(primals, seeds, strict=True)]
         outputs, extra = flat(*jets)
-        aux.append(tree_map(lambda leaf: leaf.value if type(leaf) is Jet else leaf, extra))
+        aux.append(tree_map(_plain, extra))
         return [_second(output, pairs.count(seeds[0])) for output in outputs]
 
     # NOTE: this vmap over one dummy entry batches nothing. It makes torch apply `randomness`, and show custom autograd
@@ -181,8 +182,12 @@ def _seconds(
     return [second[0] for second in vmap(evaluate, randomness=randomness)(torch.empty(1))]
 
 
+def _plain(leaf: Any) -> Any:
+    return leaf.value if isinstance(leaf, Jet) else leaf
+
+
 def _second(output: Any, count: int) -> Tensor:
-    if type(output) is Jet and output.second is not None:
+    if isinstance(output, Jet) and output.second is not None:
         return output.second
     return output.new_zeros((count, *output.shape))
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 RULES: dict[Any, Rule] = {}
+COMPOSITES: dict[Any, Callable[..., Any]] = {}
 
 
 class NoRuleError(Exception):
@@ -61,19 +62,11 @@ class Jet:
     ) -> None:
         self.value, self.first, self.second, self.pairs, self.shared = value, first, second, pairs, shared
 
-    @classmethod
+    @staticmethod
     def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return apply(func, args, kwargs or {})
-
-    @property
-    def __class__(self) -> type:  # modules and functional_call ask isinstance(x, torch.Tensor)
-        return torch.Tensor
-
-    @__class__.setter
-    def __class__(self, value: type) -> None:
-        raise NoRuleError("__class__ of a tensor under differentiation")
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(torch.Tensor, name)
@@ -81,7 +74,19 @@ class Jet:
             return lambda *args, **kwargs: apply(member, (self, *args), kwargs)
         if name in ATTRIBUTES or name.startswith("is_"):
             return getattr(self.value, name)
-        return apply(member.__get__, (self,), {})
+        raise NoRuleError(name)
+
+    @property
+    def T(self) -> Any:  # noqa: N802  # as torch spells it
+        return self.permute(*reversed(range(self.ndim)))
+
+    @property
+    def mT(self) -> Any:  # noqa: N802  # as torch spells it
+        return self.transpose(-2, -1)
+
+    @property
+    def data(self) -> Any:
+        return self.detach()
 
     def __iter__(self) -> Any:
         return iter(self.unbind(0))
@@ -103,6 +108,14 @@ class Jet:
 
     def __repr__(self) -> str:
         return f"Jet({self.value!r})"
+
+
+class TensorJet(Jet):
+    """A jet that modules and `torch.func.functional_call` take for a tensor; torch.compile needs the plain one."""
+
+    @property  # type: ignore[misc]  # object's own __class__ is writable, which nothing here needs
+    def __class__(self) -> type:
+        return torch.Tensor
 
 
 ATTRIBUTES = frozenset(("shape", "dtype", "device", "ndim", "layout", "requires_grad", "names", "itemsize", "nbytes"))
@@ -128,6 +141,8 @@ for _name in (
 def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry the jets among the arguments through one torch function."""
     rule = RULES.get(func)
+    if rule is None and func in COMPOSITES and not torch.compiler.is_compiling():
+        return COMPOSITES[func](*args, **kwargs)
     if rule is None or kwargs.get("out") is not None:
         raise NoRuleError(getattr(func, "__name__", func))
     if kwargs.get("inplace"):
@@ -137,7 +152,7 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 def overwrite(target: Any, result: Any) -> Any:
     """Change a jet in place, where no other tensor can see it."""
-    if type(target) is not Jet or type(result) is not Jet or target.shared:
+    if not isinstance(target, Jet) or not isinstance(result, Jet) or target.shared:
         raise NoRuleError("in-place operation on a tensor that has views or no derivative yet")
     if result.value.shape != target.value.shape or result.value.dtype != target.value.dtype:
         raise NoRuleError("in-place operation that changes shape or dtype")
@@ -171,7 +186,7 @@ def close(
 ) -> tuple[Callable[..., Any], list[Jet]]:
     """Split a call into ``h``, a function of plain tensors only, and the jets it is applied to."""
     leaves, spec = tree_flatten((args, kwargs))
-    places = [place for place, leaf in enumerate(leaves) if type(leaf) is Jet]
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Jet)]
     jets = [leaves[place] for place in places]
     check_grad_mode(jets[0].pairs.grad_enabled)
 
@@ -215,7 +230,7 @@ def carry(
         second = [bend if part is None else part + bend for part, bend in zip(second, bends, strict=True)]
     for place, a, b in zip(floating, first, second, strict=True):
         dtype = leaves[place].dtype
-        leaves[place] = Jet(leaves[place], a.to(dtype), None if b is None else b.to(dtype), pairs, shared)
+        leaves[place] = type(jets[0])(leaves[place], a.to(dtype), None if b is None else b.to(dtype), pairs, shared)
     if shared:
         for jet in jets:
             jet.shared = True

@@ -25,6 +25,11 @@ def linear(h: Callable[..., Any], jets: list[Jet]) -> Any:
 
 def affine(h: Callable[..., Any], jets: list[Jet]) -> Any:
     """Affine, at least piecewise: Dh by torch's own forward mode, no curvature."""
+    return carry(jets, h(*_values(jets)), _differential(h, jets))
+
+
+def view(h: Callable[..., Any], jets: list[Jet]) -> Any:
+    """Affine, and perhaps a view of a jet."""
     return carry(jets, h(*_values(jets)), _differential(h, jets), shared=True)
 
 

@@ -3,6 +3,7 @@
 Normalisations are here because torch 2.13's nested forward mode is silently wrong for the fused ones.
 """
 
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -10,13 +11,13 @@ import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves
 
 from funcdiff._taylor import kinds
-from funcdiff._taylor.jets import RULES, Jet, NoRuleError, apply, carry, close
+from funcdiff._taylor.jets import COMPOSITES, RULES, Jet, NoRuleError, apply, carry, close
 from funcdiff._taylor.operations import rule
 
 
 def _on(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Apply ``func`` to arguments of which some may be jets."""
-    jets = any(type(leaf) is Jet for leaf in tree_leaves((args, kwargs)))
+    jets = any(isinstance(leaf, Jet) for leaf in tree_leaves((args, kwargs)))
     return apply(func, args, kwargs) if jets else func(*args, **kwargs)
 
 
@@ -30,7 +31,7 @@ def _linear(func: Any, args: Any, kwargs: Any) -> Any:
         return input, weight, bias
 
     x, weight, bias = parse(*args, **kwargs)
-    if type(weight) is Jet or type(bias) is Jet:
+    if isinstance(weight, Jet) or isinstance(bias, Jet):
         return _add(_on(torch.matmul, x, weight.t()), bias)
     return carry([x], func(x.value, weight, bias), lambda t: func(t, weight))
 
@@ -38,7 +39,7 @@ def _linear(func: Any, args: Any, kwargs: Any) -> Any:
 @rule("matmul __matmul__ mm")
 def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
-    if type(x) is Jet and type(y) is not Jet and y.dim() <= 2:  # one product over all leading axes, without vmap
+    if isinstance(x, Jet) and not isinstance(y, Jet) and y.dim() <= 2:  # one product over all leading axes, without vmap
         return carry([x], func(x.value, y), lambda t: torch.matmul(t, y))
     return kinds.bilinear(*close(torch.matmul, args, kwargs))
 
@@ -46,7 +47,7 @@ def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
 @rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 def _convolution(func: Any, args: Any, kwargs: Any) -> Any:
     def parse(input: Any, weight: Any, bias: Any = None, *rest: Any, **options: Any) -> Any:
-        product = kinds.bilinear if type(input) is Jet or type(weight) is Jet else None
+        product = kinds.bilinear if isinstance(input, Jet) or isinstance(weight, Jet) else None
         if product is None:
             raise NoRuleError("convolution whose bias alone varies")
         y = product(*close(func, (input, weight, None, *rest), options))
@@ -193,3 +194,17 @@ def _dropout(func: Any, args: Any, kwargs: Any) -> Any:
     x, *rest = args
     mask = func(torch.ones_like(x.value), *rest, **kwargs)  # drawn once: value and derivatives share it
     return _on(torch.mul, x, mask)
+
+
+def _ungated(func: FunctionType) -> Any:
+    """The body of one of torch's Python functions, which would hand jets back to us, as it runs on tensors."""
+    gates = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    scope = {**func.__globals__, **dict.fromkeys(gates, lambda *_: False)}
+    body = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
+    body.__kwdefaults__ = func.__kwdefaults__
+    return body
+
+
+COMPOSITES.update(
+    {func: _ungated(func) for func in vars(F).values() if isinstance(func, FunctionType) and func not in RULES}
+)

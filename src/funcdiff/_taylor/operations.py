@@ -30,15 +30,13 @@ def rule(names: str) -> Callable[[Rule], Rule]:
 
     def decorate(body: Rule) -> Rule:
         for name in names.split():
-            for space in _NAMESPACES:
+            for space in (torch.Tensor,) if name.startswith("__") else _NAMESPACES:
                 func = getattr(space, name, None)
                 if callable(func):
                     RULES[func] = body
                     in_place = f"__i{name[2:]}" if name.startswith("__") else f"{name}_"
                     if hasattr(space, in_place):
                         RULES[getattr(space, in_place)] = _overwriting(func, body)
-                elif hasattr(func, "__get__"):  # a property, such as Tensor.mT
-                    RULES[func.__get__] = body
         return body
 
     return decorate
@@ -62,7 +60,7 @@ rule(
 )(_closed(kinds.constant))
 rule(
     """clone contiguous reshape reshape_as view_as expand expand_as broadcast_to permute transpose t swapaxes swapdims
-    movedim moveaxis T mT H mH adjoint unsqueeze squeeze flatten ravel unflatten chunk split split_with_sizes
+    movedim moveaxis adjoint unsqueeze squeeze flatten ravel unflatten chunk split split_with_sizes
     tensor_split hsplit vsplit dsplit unbind select narrow __getitem__ index_select gather take_along_dim take diagonal
     diag diag_embed tril triu flip fliplr flipud roll rot90 repeat tile repeat_interleave sum mean cumsum neg negative
     __neg__ positive __pos__ trace unfold fold pixel_shuffle pixel_unshuffle channel_shuffle avg_pool1d avg_pool2d
@@ -71,10 +69,10 @@ rule(
 )(_closed(kinds.linear))
 rule(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack where masked_fill index_fill index_add
-    index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd broadcast_tensors
-    meshgrid atleast_1d atleast_2d atleast_3d block_diag max min amax amin aminmax maximum minimum fmax fmin sort topk
+    index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd block_diag max min amax amin aminmax maximum minimum fmax fmin sort topk
     kthvalue median nanmedian msort cummax cummin max_pool1d max_pool2d max_pool3d embedding l1_loss nansum index_put"""
 )(_closed(kinds.affine))
+rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(kinds.view))
 rule(
     """relu relu6 abs absolute __abs__ hardtanh leaky_relu threshold hardshrink softshrink clamp clip clamp_min
     clamp_max hardsigmoid frac deg2rad rad2deg copysign fmod remainder __mod__ nan_to_num"""
@@ -96,10 +94,10 @@ rule(
     cosine_similarity pairwise_distance normalize cov corrcoef lerp prelu glu addcmul addcdiv dist renorm trapezoid
     trapz chain_matmul multi_dot bilinear cumulative_trapezoid"""
 )(_closed(kinds.smooth))
-rule("item tolist numpy __float__ __array__ __complex__")(read_out)
+rule("item tolist numpy __float__ __array__")(read_out)
 
 
-@rule("detach data")
+@rule("detach")
 def _detach(func: Any, args: Any, kwargs: Any) -> Any:
     args[0].shared = True
     return func(args[0].value)
@@ -123,19 +121,19 @@ def _setitem(func: Any, args: Any, kwargs: Any) -> None:
 
 
 def _plain(x: Any) -> Any:
-    return x.value if type(x) is Jet else x
+    return x.value if isinstance(x, Jet) else x
 
 
 def _sum(value: torch.Tensor, *terms: tuple[Any, Callable[[torch.Tensor], torch.Tensor]]) -> Any:
     """The jet of a sum of elementwise linear maps, each given with its argument; plain arguments have no derivative."""
-    maps = [mapping for x, mapping in terms if type(x) is Jet]
+    maps = [mapping for x, mapping in terms if isinstance(x, Jet)]
 
     def differential(*stacks: torch.Tensor) -> torch.Tensor:
         parts = [mapping(aligned(stack, value)) for stack, mapping in zip(stacks, maps, strict=True)]
         total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return total.expand(total.shape[0], *value.shape)
 
-    return carry([x for x, _ in terms if type(x) is Jet], value, differential)
+    return carry([x for x, _ in terms if isinstance(x, Jet)], value, differential)
 
 
 @rule("add __add__ __radd__")
@@ -162,7 +160,7 @@ def _mul(func: Any, args: Any, kwargs: Any) -> Any:
     if x is y:
         return apply(torch.square, (x,), {})
     value = func(_plain(x), _plain(y))
-    if type(x) is not Jet or type(y) is not Jet:
+    if not isinstance(x, Jet) or not isinstance(y, Jet):
         return _sum(value, (x, lambda t: t * y), (y, lambda t: x * t))
     return carry(
         [x, y],
@@ -177,7 +175,7 @@ def _div(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
     if kwargs.get("rounding_mode") is not None:
         return func(_plain(x), _plain(y), **kwargs)
-    if type(y) is Jet:
+    if isinstance(y, Jet):
         return y.reciprocal() * x
     return _sum(func(x.value, y), (x, lambda t: t / y))
 
