@@ -26,8 +26,8 @@ from funcdiff._boundary import (
     wrap_argnums,
 )
 from funcdiff._passes import basis, in_turn, joined
-from funcdiff._taylor.jets import Jet, Pairs, TensorJet, RefusedError, check_grad_mode
-from funcdiff._taylor.layers import RULES
+from funcdiff._taylor.jets import Jet, Pairs, RefusedError, Sum, TensorJet, check_grad_mode
+from funcdiff._taylor.layers import NORMS
 from funcdiff.hessians import hessian_forward_over_reverse
 
 Blocks = list[list[list[Tensor]]]  # for each output leaf, a matrix of blocks: a row and a column for each primal
@@ -129,13 +129,11 @@ def _taylor_blocks(flat: Function, primals: Sequence[Tensor], chunk_size: int | 
     aux: list[Tree] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
+        used, runs = _runs(n, start, stop)
         seeds = basis(primals, 0, n)
-        if stop - start == left.numel():
-            pairs = Pairs(left, right, summed=False)
-        else:  # only the directions that this chunk's pairs need
-            used, places = torch.unique(torch.stack((left[start:stop], right[start:stop])), return_inverse=True)
-            seeds, pairs = [seed[used] for seed in seeds], Pairs(*places, summed=False)
-        return _seconds(flat, primals, seeds, pairs, randomness, aux)
+        if len(used) < n:
+            seeds = [seed[used] for seed in seeds]
+        return _seconds(flat, primals, seeds, Pairs(runs), randomness, aux)
 
     seconds = joined(in_turn(run, left.numel(), chunk_size, randomness), left.numel())
     place = left.new_empty(n, n)
@@ -154,13 +152,25 @@ def _taylor_blocks(flat: Function, primals: Sequence[Tensor], chunk_size: int | 
     return [blocks(second) for second in seconds], aux[-1]
 
 
+def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int, int]]]:
+    """Pairs ``start`` to ``stop`` of all (i, j), i <= j, row by row: the directions in them, and the runs among these."""
+    runs, row = [], 0
+    for i in range(n):
+        first, last = max(start, row), min(stop, row + n - i)
+        if first < last:
+            runs.append((i, i + first - row, i + last - row))
+        row += n - i
+    used = sorted({i for i, _, _ in runs}.union(*(range(first, last) for _, first, last in runs)))
+    place = {direction: k for k, direction in enumerate(used)}
+    return used, [(place[i], place[first], place[first] + last - first) for i, first, last in runs]
+
+
 def _taylor_sums(flat: Function, primals: Sequence[Tensor], chunk_size: int | None, randomness: str) -> Any:
     n = sum(primal.numel() for primal in primals)
     aux: list[Tree] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
-        pairs = Pairs(None, None, summed=True)
-        return _seconds(flat, primals, basis(primals, start, stop), pairs, randomness, aux)
+        return _seconds(flat, primals, basis(primals, start, stop), Sum(), randomness, aux)
 
     parts = in_turn(run, n, chunk_size, randomness)
     return [functools.reduce(torch.add, (part[0] for part in some)) for some in zip(*parts, strict=True)], aux[-1]
@@ -219,11 +229,30 @@ def _composed_sums(flat: Function, primals: Sequence[Tensor], chunk_size: int | 
 
 
 class _Watch(TorchFunctionMode):
-    """Refuse, in a composition, what torch differentiates silently wrong."""
+    """In a composition, put right or refuse what torch differentiates silently wrong.
+
+    NOTE [norms]. In torch 2.13 every composition gets the block d²/dweight dx of layer_norm and batch_norm wrong.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
         self.grad_enabled = torch.is_grad_enabled()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         check_grad_mode(self.grad_enabled)
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in NORMS:
+            return NORMS[func](func, args, kwargs)
+        name = getattr(func, "__name__", "").split(".")[0]
+        if name in WRONG or (name.startswith("scatter_reduce") and "prod" in (*args, *kwargs.values())):
+            raise RefusedError(
+                f"torch differentiates {name} twice without an error but wrong: write it with simpler operations"
+                "or use nn.functional's form of it, where there is one"
+            )
+        return func(*args, **kwargs)
+
+
+WRONG = frozenset(
+    """native_layer_norm native_batch_norm native_group_norm _native_batch_norm_legit _batch_norm_with_update batch_norm
+    instance_norm cudnn_batch_norm index_reduce""".split()
+)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+Form = Callable[[list[Any], list[Any]], Any]
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 RULES: dict[Any, Rule] = {}
 COMPOSITES: dict[Any, Callable[..., Any]] = {}
@@ -27,28 +28,46 @@ class NoRuleError(Exception):
 
 
 class Pairs:
-    """Which second derivatives travel: those of the directions ``left[k]`` and ``right[k]``, or their one sum.
+    """Which second derivatives travel: along the pairs of directions (i, j), j in ``start .. stop`` of each run.
 
-    Args:
-        left: (q,) directions, or None for "each direction with itself".
-        right: (q,) directions, or None likewise.
-        summed: whether only the sum over the pairs is wanted, as for a Laplacian.
+    Slices of the first derivatives serve a run without copying them, as gathering by index would.
     """
 
-    def __init__(self, left: torch.Tensor | None, right: torch.Tensor | None, summed: bool) -> None:
-        self.left, self.right, self.summed = left, right, summed
+    def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
+        self.runs = runs
         self.grad_enabled = torch.is_grad_enabled()
 
     def count(self, first: torch.Tensor) -> int:
         """How many second derivatives travel with the first ones (n, ...)."""
-        return 1 if self.summed else len(first if self.left is None else self.left)
+        return sum(stop - start for _, start, stop in self.runs)
 
-    def __call__(self, form: Callable[[list[Any], list[Any]], Any], firsts: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Values of the stacked quadratic ``form``: (n, ...) first derivatives -> (q, ...), or (1, ...) when summed."""
-        left = firsts if self.left is None else [first[self.left] for first in firsts]
-        right = firsts if self.right is None else [first[self.right] for first in firsts]
-        stacks = tree_leaves(form(left, right))
-        return [stack.sum(0, keepdim=True) for stack in stacks] if self.summed else stacks
+    def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The stacked bilinear ``form`` along all pairs: first derivatives (n, ...) -> (q, ...) for each output."""
+        left = [torch.cat([x[i : i + 1].expand(stop - start, *x.shape[1:]) for i, start, stop in self.runs]) for x in firsts]
+        right = [torch.cat([x[start:stop] for _, start, stop in self.runs]) for x in firsts]
+        return tree_leaves(form(left, right))
+
+    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
+        """``base`` plus the entrywise products along all pairs."""
+        products = torch.cat([x[i] * y[start:stop] for i, start, stop in self.runs])
+        return products if base is None else base + products
+
+
+class Sum(Pairs):
+    """Only the sum over the pairs (i, i) travels: enough for a Laplacian."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def count(self, first: torch.Tensor) -> int:
+        return 1
+
+    def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [stack.sum(0, keepdim=True) for stack in tree_leaves(form(firsts, firsts))]
+
+    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
+        total = (x * y).sum(0, keepdim=True)
+        return total if base is None else base + total
 
 
 class Jet:
@@ -83,6 +102,9 @@ class Jet:
     @property
     def mT(self) -> Any:  # noqa: N802  # as torch spells it
         return self.transpose(-2, -1)
+
+    H = T
+    mH = mT  # noqa: N815
 
     @property
     def data(self) -> Any:
@@ -204,7 +226,7 @@ def carry(
     jets: Sequence[Jet],
     value: Any,
     differential: Callable[..., Any],
-    curvature: Callable[[list[Any], list[Any]], Any] | None = None,
+    curvature: Form | None = None,
     shared: bool = False,
 ) -> Any:
     """The jets of ``y = h(x)`` (see the note above): ``value`` with each floating-point tensor in it made a jet.
@@ -226,7 +248,7 @@ def carry(
     if any(jet.second is not None for jet in jets):
         second = tree_leaves(differential(*_seconds(jets)))
     if curvature is not None:
-        bends = pairs(curvature, [jet.first for jet in jets])
+        bends = pairs.bend(curvature, [jet.first for jet in jets])
         second = [bend if part is None else part + bend for part, bend in zip(second, bends, strict=True)]
     for place, a, b in zip(floating, first, second, strict=True):
         dtype = leaves[place].dtype

@@ -35,7 +35,7 @@ def view(h: Callable[..., Any], jets: list[Jet]) -> Any:
 
 def smooth(h: Callable[..., Any], jets: list[Jet]) -> Any:
     """Any operation whose nested forward mode is right in torch: D²h[a, b] is jvp inside jvp."""
-    values, only = _values(jets), _floating(h)
+    values, only = _primals(jets), _floating(h)
 
     def bend(a: list[Any], b: list[Any]) -> Any:
         return jvp(lambda *xs: jvp(only, xs, tuple(a))[1], values, tuple(b))[1]
@@ -47,22 +47,20 @@ def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
     """y = g(x) entry by entry: two scalar derivatives serve all directions."""
     if len(jets) > 1:
         return smooth(h, jets)
-    x = jets[0].value
+    (x,) = _primals(jets)
     one = torch.ones_like(x)
     (value, slope), (_, bend) = jvp(lambda x: jvp(h, (x,), (one,)), (x,), (one,))
-    return carry(
-        jets,
-        value,
-        lambda t: slope * aligned(t, value),
-        lambda a, b: bend * (aligned(a[0], value) * aligned(b[0], value)),
-    )
+    jet = carry(jets, value, lambda t: slope * aligned(t, value))
+    first = aligned(jets[0].first, value)
+    jet.second = jet.pairs.multiply(bend * first, first, jet.second)
+    return jet
 
 
 def piecewise_linear(h: Callable[..., Any], jets: list[Jet]) -> Any:
     """y = g(x) entry by entry, where g'' = 0."""
     if len(jets) > 1:
         return affine(h, jets)
-    x = jets[0].value
+    (x,) = _primals(jets)
     value, slope = jvp(h, (x,), (torch.ones_like(x),))
     return carry(jets, value, lambda t: slope * aligned(t, value))
 
@@ -93,11 +91,16 @@ def _values(jets: list[Jet]) -> tuple[torch.Tensor, ...]:
     return tuple(jet.value for jet in jets)
 
 
+def _primals(jets: list[Jet]) -> tuple[torch.Tensor, ...]:
+    """The values, copied: torch's forward mode refuses some expanded and sliced tensors."""
+    return tuple(jet.value.clone() for jet in jets)
+
+
 def _floating(h: Callable[..., Any]) -> Callable[..., Any]:
     """Only the floating-point outputs of ``h``: a jvp has no others."""
     return lambda *xs: tuple(leaf for leaf in tree_leaves(h(*xs)) if leaf.is_floating_point())
 
 
 def _differential(h: Callable[..., Any], jets: list[Jet]) -> Callable[..., Any]:
-    values, only = _values(jets), _floating(h)
+    values, only = _primals(jets), _floating(h)
     return vmap(lambda *tangents: jvp(only, values, tangents)[1])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves
 
 from funcdiff._taylor import kinds
-from funcdiff._taylor.jets import COMPOSITES, RULES, Jet, NoRuleError, apply, carry, close
+from funcdiff._taylor.jets import COMPOSITES, RULES, Jet, NoRuleError, RefusedError, Rule, apply, carry, close
 from funcdiff._taylor.operations import rule
 
 
@@ -127,7 +127,10 @@ def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
         eps: float = 1e-5,
     ) -> Any:
         if training and running_mean is not None:
-            raise NoRuleError("batch norm that changes its running statistics")
+            raise RefusedError(
+                "func changes the running statistics of a batch norm in training mode, at each evaluation: call "
+                "module.eval(), or use track_running_stats=False"
+            )
         shape = _channels(input)
         if training:
             x = _standardise(input, (0, *range(2, input.dim())), eps)
@@ -151,14 +154,29 @@ def _instance_norm(func: Any, args: Any, kwargs: Any) -> Any:
         eps: float = 1e-5,
     ) -> Any:
         if running_mean is not None:
-            raise NoRuleError("instance norm with running statistics")
+            raise RefusedError("instance norm with running statistics is not supported: use track_running_stats=False")
         return _scaled(_standardise(input, tuple(range(2, input.dim())), eps), weight, bias, _channels(input))
 
     return instance_norm(*args, **kwargs)
 
 
-RULES[F.batch_norm] = _batch_norm  # torch.batch_norm orders its arguments otherwise
-RULES[F.instance_norm] = _instance_norm
+# torch.batch_norm and torch.instance_norm, with other orders of their arguments, have no rule.
+RULES.update({F.batch_norm: _batch_norm, F.instance_norm: _instance_norm})
+NORMS: dict[Any, Rule] = {
+    **dict.fromkeys((F.layer_norm, torch.layer_norm), _layer_norm),
+    **dict.fromkeys((F.group_norm, torch.group_norm), _group_norm),
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+}
+
+
+@rule("glu")
+def _glu(func: Any, args: Any, kwargs: Any) -> Any:
+    def glu(input: Any, dim: int = -1) -> Any:
+        signal, gate = input.chunk(2, dim)
+        return signal * gate.sigmoid()
+
+    return glu(*args, **kwargs)
 
 
 @rule("scaled_dot_product_attention")
@@ -206,5 +224,5 @@ def _ungated(func: FunctionType) -> Any:
 
 
 COMPOSITES.update(
-    {func: _ungated(func) for func in vars(F).values() if isinstance(func, FunctionType) and func not in RULES}
+    {func: _ungated(func) for func in vars(F).values() if isinstance(func, FunctionType) and func not in RULES and func.__code__.co_filename == F.__file__}
 )

@@ -1,7 +1,7 @@
 """The kind of each torch operation by name; an operation that is not named here or in `layers` has no rule.
 
 Left out on purpose is what torch 2.13's nested forward mode gets wrong: det, logdet, slogdet, solve, cholesky_solve,
-householder_product, scatter_reduce, cdist and others; normalisations have rules of their own in `layers`.
+householder_product, scatter_reduce, cdist, logaddexp and others; normalisations have rules of their own in `layers`.
 """
 
 from collections.abc import Callable
@@ -65,12 +65,14 @@ rule(
     diag diag_embed tril triu flip fliplr flipud roll rot90 repeat tile repeat_interleave sum mean cumsum neg negative
     __neg__ positive __pos__ trace unfold fold pixel_shuffle pixel_unshuffle channel_shuffle avg_pool1d avg_pool2d
     avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate diff to type type_as float double
-    half real resolve_conj resolve_neg conj conj_physical"""
+    half real resolve_conj resolve_neg conj conj_physical diagflat sum_to_size"""
 )(_closed(kinds.linear))
 rule(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack where masked_fill index_fill index_add
     index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd block_diag max min amax amin aminmax maximum minimum fmax fmin sort topk
-    kthvalue median nanmedian msort cummax cummin max_pool1d max_pool2d max_pool3d embedding l1_loss nansum index_put"""
+    kthvalue median nanmedian msort cummax cummin max_pool1d max_pool2d max_pool3d
+    max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d embedding l1_loss nansum index_put put"""
 )(_closed(kinds.affine))
 rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(kinds.view))
 rule(
@@ -81,17 +83,16 @@ rule(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan arcsin arccos arctan
     sinh cosh tanh asinh acosh atanh arcsinh arccosh arctanh sigmoid expit logit elu celu selu gelu silu mish softplus
     logsigmoid softsign tanhshrink hardswish erf erfc erfinv lgamma gammaln digamma psi polygamma i0 i0e i1 i1e sinc
-    ndtr log_ndtr ndtri entr xlogy xlog1py pow __pow__ __rpow__ float_power atan2 arctan2 hypot logaddexp logaddexp2
-    ldexp mvlgamma multigammaln erfcx"""
+    ndtr log_ndtr ndtri entr xlogy xlog1py pow __pow__ __rpow__ float_power atan2 arctan2 hypot ldexp mvlgamma multigammaln erfcx"""
 )(_closed(kinds.elementwise))
 rule("__rmatmul__ bmm mv dot inner outer ger vdot kron tensordot einsum cross vecdot")(
     _closed(kinds.bilinear)
 )
 rule(
     """softmax log_softmax softmin logsumexp logcumsumexp prod cumprod var std var_mean std_mean norm vector_norm
-    matrix_norm inv inverse matrix_exp matrix_power mse_loss smooth_l1_loss huber_loss binary_cross_entropy
-    binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss soft_margin_loss
-    cosine_similarity pairwise_distance normalize cov corrcoef lerp prelu glu addcmul addcdiv dist renorm trapezoid
+    matrix_norm inv inverse matrix_exp matrix_power mse_loss smooth_l1_loss binary_cross_entropy
+    binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss
+    cosine_similarity pairwise_distance normalize cov corrcoef lerp prelu addcmul addcdiv dist renorm trapezoid
     trapz chain_matmul multi_dot bilinear cumulative_trapezoid"""
 )(_closed(kinds.smooth))
 rule("item tolist numpy __float__ __array__")(read_out)
