@@ -19,6 +19,7 @@ from funcdiff.products import (
     hvp_reverse_over_reverse,
     vhp,
 )
+from funcdiff.taylor import hessian_taylor, laplacian
 
 __all__ = [
     "batch_hessian",
@@ -31,6 +32,7 @@ __all__ = [
     "hessian_forward_over_reverse",
     "hessian_reverse_over_forward",
     "hessian_reverse_over_reverse",
+    "hessian_taylor",
     "hvp_double_backward",
     "hvp_forward_over_reverse",
     "hvp_operator",
@@ -40,6 +42,7 @@ __all__ = [
     "jacobian_forward",
     "jacobian_loop",
     "jacobian_reverse",
+    "laplacian",
     "module_function",
     "ravel",
     "vhp",

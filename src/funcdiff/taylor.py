@@ -1,36 +1,33 @@
-"""Hessians and Laplacians by second-order Taylor mode: one evaluation of the function carries all its derivatives."""
+"""Hessians and Laplacians by second-order Taylor mode: the function runs once and carries all derivatives along."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec
 
 from funcdiff._boundary import (
     Function,
-    Tree,
+    aux_apart,
     check_argnums,
     check_chunk_size,
     check_leaves,
+    check_range,
     guarded,
     put,
     refuse_keywords,
-    split_aux,
     take,
-    wrap_argnums,
 )
-from funcdiff._passes import basis, in_turn, joined
-from funcdiff._taylor.jets import Jet, Pairs, RefusedError, Sum, TensorJet, check_grad_mode
-from funcdiff._taylor.layers import NORMS
-from funcdiff.hessians import hessian_forward_over_reverse
+from funcdiff._taylor import composition, evaluation
+from funcdiff._taylor.jets import RefusedError, plain
+from funcdiff._trees import Tree, flatten, unflatten
 
-Blocks = list[list[list[Tensor]]]  # for each output leaf, a matrix of blocks: a row and a column for each primal
+_log = logging.getLogger(__name__)
 
 
 def hessian_taylor(
@@ -41,11 +38,44 @@ def hessian_taylor(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Hessian by symmetric second-order Taylor mode.
+    """Hessian by symmetric second-order Taylor mode: fast where func has many outputs and few inputs.
 
-    One evaluation carries the value, the n first derivatives and the n(n+1)/2 different second ones.
+    The function runs once, on its value, its n first derivatives and its n(n+1)/2 different second ones.
+    Cost: 1 + n + n(n+1)/2 passes of func, however many outputs it has; forward over reverse takes (1 + n)(1 + m), which
+    is less for m = 1.
+
+    Where an operation has no Taylor rule (complex numbers, an RNN, a custom autograd function, a transform in func),
+    the whole Hessian is taken by `hessian_forward_over_reverse` instead; the logger ``funcdiff.taylor`` says so.
+
+    Args:
+        func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
+        argnums: the argument, or arguments, to differentiate with respect to.
+        has_aux: whether func returns ``(output, aux)``; the transform then returns ``(hessian, aux)``.
+        chunk_size: how many second derivatives to carry at a time, each time with the first ones they need; None for
+            all. Fewer take less memory and more time.
+        randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
+
+    Returns:
+        A function of func's own arguments. A tensor (*in) -> (*out) gives (*out, *in, *in); with pytrees the output's
+        structure is outermost, then the input's, twice.
+
+    Raises:
+        TypeError: an argument differentiated, or an output, is not a real floating-point tensor.
+        ValueError: ``randomness="different"``, with which there is no Hessian.
+        RuntimeError: func does what torch's modes disagree about: no_grad(), .item(), a batch norm in training mode.
+
+    Source: Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
+
+    >>> import torch
+    >>> hessian_taylor(lambda x: x[0] ** 2 * x[1])(torch.tensor([3.0, 5.0]))
+    tensor([[10.,  6.],
+            [ 6.,  0.]])
     """
-    return _transform(_taylor_blocks, _composed_blocks, func, argnums, has_aux, chunk_size, randomness)
+
+    def nested(blocks: evaluation.Blocks, in_spec: TreeSpec) -> Tree:
+        return unflatten([unflatten(row, in_spec) for row in blocks], in_spec)
+
+    return _transform(func, argnums, has_aux, chunk_size, randomness, evaluation.hessians, composition.hessians, nested)
 
 
 def laplacian(
@@ -56,51 +86,79 @@ def laplacian(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Sum of the second derivatives along all inputs, without the Hessian."""
-    return _transform(_taylor_sums, _composed_sums, func, argnums, has_aux, chunk_size, randomness)
+    """Sum of the second derivatives along every input, by collapsed Taylor mode: never a Hessian.
+
+    The function runs once, on its value, its n first derivatives and the one sum of its second ones. Cost: 2 + n passes
+    of func, however many outputs it has. Where an operation has no Taylor rule, it is the trace of
+    `hessian_forward_over_reverse` instead, as for `hessian_taylor`. To train through it, differentiate the result.
+
+    Args:
+        func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
+        argnums: the argument, or arguments, over all of whose entries the sum goes.
+        has_aux: whether func returns ``(output, aux)``; the transform then returns ``(laplacian, aux)``.
+        chunk_size: how many first derivatives to carry at a time; None for all.
+        randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
+
+    Returns:
+        A function of func's own arguments; its result has the shape, or the structure, of func's output.
+
+    Raises:
+        TypeError: an argument differentiated, or an output, is not a real floating-point tensor.
+        ValueError: ``randomness="different"``, with which there is no Laplacian.
+        RuntimeError: func does what torch's modes disagree about: no_grad(), .item(), a batch norm in training mode.
+
+    Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
+    arXiv:2505.13644.
+
+    >>> import torch
+    >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))  # 8 x[0]
+    tensor(24.)
+    """
+
+    def whole(sums: Tensor, _: TreeSpec) -> Tree:
+        return sums
+
+    return _transform(
+        func, argnums, has_aux, chunk_size, randomness, evaluation.laplacians, composition.laplacians, whole
+    )
 
 
 def _transform(
-    taylor: Function,
-    composed: Function,
     func: Function,
     argnums: int | tuple[int, ...],
     has_aux: bool,
     chunk_size: int | None,
     randomness: str,
+    by_jets: Function,
+    by_composition: Function,
+    nested: Callable[[Any, TreeSpec], Tree],
 ) -> Function:
-    """Taylor mode where every operation of func has a rule, else the composition; func's arguments -> the result."""
+    """Give the two ways to a result, which see only flat tensors, torch.func's calling convention."""
     check_argnums(argnums)
     check_chunk_size(chunk_size)
-    check_randomness(randomness)
+    _check_randomness(randomness)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-        position = wrap_argnums(argnums, len(args))
-        primals, in_spec = tree_flatten(take(args, position))
+        check_range(argnums, len(args))
+        primals, in_spec = flatten(take(args, argnums))
         check_leaves(primals, "differentiated argument")
 
         def run(*copies: Tree) -> Tree:
-            specs = []
+            out_specs: list[TreeSpec] = []
 
-            def flat(*leaves: Tensor) -> tuple[list[Tensor], Tree]:
-                returned = func(*put(copies, position, tree_unflatten(leaves, in_spec)))
-                output, aux = split_aux(returned) if has_aux else (returned, ())
-                outputs, spec = tree_flatten(output)
-                check_leaves([_plain(leaf) for leaf in outputs], "output of func")
-                specs.append(spec)
+            def flat(*leaves: Tensor) -> tuple[Sequence[Any], Tree]:
+                returned = func(*put(copies, argnums, unflatten(leaves, in_spec)))
+                output, aux = aux_apart(returned) if has_aux else (returned, ())
+                outputs, out_spec = flatten(output)
+                check_leaves([plain(leaf) for leaf in outputs], "output of func")
+                out_specs.append(out_spec)
                 return outputs, aux
 
-            inputs = tree_flatten(take(copies, position))[0]
-            try:
-                results, aux = taylor(flat, inputs, chunk_size, randomness)
-            except RefusedError:
-                raise
-            except Exception:  # whatever stops a jet, torch's own transforms decide; func's own errors come again
-                results, aux = composed(flat, inputs, chunk_size, randomness)
-            nested = [tree_map_blocks(result, in_spec) for result in results]
-            result = tree_unflatten(nested, specs[-1])
+            leaves = flatten(take(copies, argnums))[0]
+            results, aux = _first_possible(by_jets, by_composition, flat, leaves, chunk_size, randomness)
+            result = unflatten([nested(one, in_spec) for one in results], out_specs[-1])
             return (result, aux) if has_aux else result
 
         return guarded(run, args)
@@ -108,151 +166,22 @@ def _transform(
     return wrapper
 
 
-def check_randomness(randomness: str) -> None:
+def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) -> Any:
+    """By jets if they pass through func. What stops them is no error yet: of that, torch's own transforms decide."""
+    try:
+        return by_jets(*problem)
+    except (RefusedError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        obstacle = f"{type(error).__name__}: {error}"
+    if not torch.compiler.is_compiling():
+        _log.info("no Taylor mode, forward over reverse instead: %s", obstacle)
+    return by_composition(*problem)
+
+
+def _check_randomness(randomness: str) -> None:
     if randomness not in ("error", "same"):
         raise ValueError(
             f'expected randomness to be "error" or "same", got {randomness!r}: '
-            "derivatives of different random draws make no Hessian"
+            "second derivatives of different draws belong to no function"
         )
-
-
-def tree_map_blocks(result: Any, in_spec: Any) -> Tree:
-    if isinstance(result, Tensor):
-        return result
-    return tree_unflatten([tree_unflatten(row, in_spec) for row in result], in_spec)
-
-
-def _taylor_blocks(flat: Function, primals: Sequence[Tensor], chunk_size: int | None, randomness: str) -> Any:
-    sizes = [primal.numel() for primal in primals]
-    n = sum(sizes)
-    left, right = torch.triu_indices(n, n, device=primals[0].device)
-    aux: list[Tree] = []
-
-    def run(start: int, stop: int) -> list[Tensor]:
-        used, runs = _runs(n, start, stop)
-        seeds = basis(primals, 0, n)
-        if len(used) < n:
-            seeds = [seed[used] for seed in seeds]
-        return _seconds(flat, primals, seeds, Pairs(runs), randomness, aux)
-
-    seconds = joined(in_turn(run, left.numel(), chunk_size, randomness), left.numel())
-    place = left.new_empty(n, n)
-    place[left, right] = place[right, left] = torch.arange(left.numel(), device=left.device)
-
-    def blocks(second: Tensor) -> list[list[Tensor]]:
-        full = second[place].movedim((0, 1), (-2, -1))
-        return [
-            [
-                block.reshape(*full.shape[:-2], *row.shape, *column.shape)
-                for block, column in zip(part.split(sizes, -1), primals, strict=True)
-            ]
-            for part, row in zip(full.split(sizes, -2), primals, strict=True)
-        ]
-
-    return [blocks(second) for second in seconds], aux[-1]
-
-
-def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Pairs ``start`` to ``stop`` of all (i, j), i <= j, row by row: the directions in them, and the runs among these."""
-    runs, row = [], 0
-    for i in range(n):
-        first, last = max(start, row), min(stop, row + n - i)
-        if first < last:
-            runs.append((i, i + first - row, i + last - row))
-        row += n - i
-    used = sorted({i for i, _, _ in runs}.union(*(range(first, last) for _, first, last in runs)))
-    place = {direction: k for k, direction in enumerate(used)}
-    return used, [(place[i], place[first], place[first] + last - first) for i, first, last in runs]
-
-
-def _taylor_sums(flat: Function, primals: Sequence[Tensor], chunk_size: int | None, randomness: str) -> Any:
-    n = sum(primal.numel() for primal in primals)
-    aux: list[Tree] = []
-
-    def run(start: int, stop: int) -> list[Tensor]:
-        return _seconds(flat, primals, basis(primals, start, stop), Sum(), randomness, aux)
-
-    parts = in_turn(run, n, chunk_size, randomness)
-    return [functools.reduce(torch.add, (part[0] for part in some)) for some in zip(*parts, strict=True)], aux[-1]
-
-
-def _seconds(
-    flat: Function, primals: Sequence[Tensor], seeds: Sequence[Tensor], pairs: Pairs, randomness: str, aux: list[Tree]
-) -> list[Tensor]:
-    """Stacked second derivatives (q, *out) of each output along the pairs."""
-    def evaluate(_: Tensor) -> list[Tensor]:
-        make = Jet if torch.compiler.is_compiling() else TensorJet
-        jets = [make(primal, seed, None, pairs) for primal, seed in zip(primals, seeds, strict=True)]
-        outputs, extra = flat(*jets)
-        aux.append(tree_map(_plain, extra))
-        return [_second(output, pairs.count(seeds[0])) for output in outputs]
-
-    # NOTE: this vmap over one dummy entry batches nothing. It makes torch apply `randomness`, and show custom autograd
-    # functions, whose derivative need not be that of their formula, to the jets, which refuse them.
-    return [second[0] for second in vmap(evaluate, randomness=randomness)(torch.empty(1))]
-
-
-def _plain(leaf: Any) -> Any:
-    return leaf.value if isinstance(leaf, Jet) else leaf
-
-
-def _second(output: Any, count: int) -> Tensor:
-    if isinstance(output, Jet) and output.second is not None:
-        return output.second
-    return output.new_zeros((count, *output.shape))
-
-
-def _composed_blocks(flat: Function, primals: Sequence[Tensor], chunk_size: int | None, randomness: str) -> Any:
-    def watched(*leaves: Tensor) -> Any:
-        with _Watch():
-            outputs, aux = flat(*leaves)
-        return tuple(outputs), aux
-
-    every = tuple(range(len(primals)))
-    transform = hessian_forward_over_reverse(
-        watched, every, has_aux=True, chunk_size=chunk_size, randomness=randomness
-    )
-    return transform(*primals)
-
-
-def _composed_sums(flat: Function, primals: Sequence[Tensor], chunk_size: int | None, randomness: str) -> Any:
-    results, aux = _composed_blocks(flat, primals, chunk_size, randomness)
-
-    def trace(blocks: Sequence[Sequence[Tensor]]) -> Tensor:
-        squares = [
-            rows[i].reshape(*rows[i].shape[: rows[i].dim() - 2 * primal.dim()], primal.numel(), primal.numel())
-            for i, (rows, primal) in enumerate(zip(blocks, primals, strict=True))
-        ]
-        return functools.reduce(torch.add, (square.diagonal(0, -2, -1).sum(-1) for square in squares))
-
-    return [trace(blocks) for blocks in results], aux
-
-
-class _Watch(TorchFunctionMode):
-    """In a composition, put right or refuse what torch differentiates silently wrong.
-
-    NOTE [norms]. In torch 2.13 every composition gets the block d²/dweight dx of layer_norm and batch_norm wrong.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.grad_enabled = torch.is_grad_enabled()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        check_grad_mode(self.grad_enabled)
-        kwargs = kwargs or {}
-        if func in NORMS:
-            return NORMS[func](func, args, kwargs)
-        name = getattr(func, "__name__", "").split(".")[0]
-        if name in WRONG or (name.startswith("scatter_reduce") and "prod" in (*args, *kwargs.values())):
-            raise RefusedError(
-                f"torch differentiates {name} twice without an error but wrong: write it with simpler operations"
-                "or use nn.functional's form of it, where there is one"
-            )
-        return func(*args, **kwargs)
-
-
-WRONG = frozenset(
-    """native_layer_norm native_batch_norm native_group_norm _native_batch_norm_legit _batch_norm_with_update batch_norm
-    instance_norm cudnn_batch_norm index_reduce""".split()
-)

@@ -4,7 +4,8 @@ NOTE: for ``y = h(x)``, with ``x_i`` the derivative along direction i and ``x_ij
 
     y_i = Dh[x_i],    y_ij = Dh[x_ij] + D²h[x_i, x_j].
 
-A rule gives ``h``'s value, its differential ``Dh`` and, unless ``h`` is affine, its curvature ``D²h``; `carry` does the rest.
+A rule gives the value of ``h``, its differential ``Dh`` and, unless ``h`` is affine, its curvature ``D²h``; `carry`
+does the rest.
 Second derivatives are symmetric, so only the pairs i <= j travel; a Laplacian needs just the sum of the x_ii.
 
 A `Jet` is no tensor, so an operation without a rule, or one that looks past the Python layer of torch, stops with an
@@ -12,7 +13,7 @@ error instead of quietly treating it as a constant.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -43,7 +44,9 @@ class Pairs:
 
     def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
         """The stacked bilinear ``form`` along all pairs: first derivatives (n, ...) -> (q, ...) for each output."""
-        left = [torch.cat([x[i : i + 1].expand(stop - start, *x.shape[1:]) for i, start, stop in self.runs]) for x in firsts]
+        left = [
+            torch.cat([x[i : i + 1].expand(stop - start, *x.shape[1:]) for i, start, stop in self.runs]) for x in firsts
+        ]
         right = [torch.cat([x[start:stop] for _, start, stop in self.runs]) for x in firsts]
         return tree_leaves(form(left, right))
 
@@ -123,7 +126,7 @@ class Jet:
         return int(self.value)
 
     def __float__(self) -> float:
-        return read_out(float, (self,), {})
+        read_out(float, (self,), {})
 
     def __hash__(self) -> int:
         return id(self)
@@ -140,6 +143,11 @@ class TensorJet(Jet):
         return torch.Tensor
 
 
+def plain(x: Any) -> Any:
+    """The value of a jet; anything else as it is."""
+    return x.value if isinstance(x, Jet) else x
+
+
 ATTRIBUTES = frozenset(("shape", "dtype", "device", "ndim", "layout", "requires_grad", "names", "itemsize", "nbytes"))
 
 
@@ -151,10 +159,11 @@ def _operator(name: str) -> Callable[..., Any]:
     return method
 
 
-_ARITHMETIC = "add sub mul truediv floordiv mod pow matmul"
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+_OTHERS = ("neg", "pos", "abs", "eq", "ne", "lt", "le", "gt", "ge", "getitem", "setitem")
 for _name in (
-    *(f"__{prefix}{stem}__" for stem in _ARITHMETIC.split() for prefix in ("", "r", "i")),
-    *(f"__{stem}__" for stem in "neg pos abs eq ne lt le gt ge getitem setitem".split()),
+    *(f"__{prefix}{stem}__" for stem in _ARITHMETIC for prefix in ("", "r", "i")),
+    *(f"__{stem}__" for stem in _OTHERS),
 ):
     if hasattr(torch.Tensor, _name):
         setattr(Jet, _name, _operator(_name))
@@ -182,7 +191,7 @@ def overwrite(target: Any, result: Any) -> Any:
     return target
 
 
-def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
     """Refuse to turn a tensor under differentiation into a Python number."""
     raise RefusedError(
         f"{func.__name__}() takes a number out of a tensor that is being differentiated, and its derivative would be "

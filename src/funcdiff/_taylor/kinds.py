@@ -44,12 +44,12 @@ def smooth(h: Callable[..., Any], jets: list[Jet]) -> Any:
 
 
 def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
-    """y = g(x) entry by entry: two scalar derivatives serve all directions."""
+    """One function g of each entry: its two derivatives there serve all directions."""
     if len(jets) > 1:
         return smooth(h, jets)
     (x,) = _primals(jets)
     one = torch.ones_like(x)
-    (value, slope), (_, bend) = jvp(lambda x: jvp(h, (x,), (one,)), (x,), (one,))
+    (value, slope), (_, bend) = _push(lambda x: _push(h, x, one), x, one)
     jet = carry(jets, value, lambda t: slope * aligned(t, value))
     first = aligned(jets[0].first, value)
     jet.second = jet.pairs.multiply(bend * first, first, jet.second)
@@ -57,11 +57,11 @@ def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
 
 
 def piecewise_linear(h: Callable[..., Any], jets: list[Jet]) -> Any:
-    """y = g(x) entry by entry, where g'' = 0."""
+    """One function g of each entry, with g'' = 0."""
     if len(jets) > 1:
         return affine(h, jets)
     (x,) = _primals(jets)
-    value, slope = jvp(h, (x,), (torch.ones_like(x),))
+    value, slope = _push(h, x, torch.ones_like(x))
     return carry(jets, value, lambda t: slope * aligned(t, value))
 
 
@@ -94,6 +94,12 @@ def _values(jets: list[Jet]) -> tuple[torch.Tensor, ...]:
 def _primals(jets: list[Jet]) -> tuple[torch.Tensor, ...]:
     """The values, copied: torch's forward mode refuses some expanded and sliced tensors."""
     return tuple(jet.value.clone() for jet in jets)
+
+
+def _push(func: Callable[..., Any], x: torch.Tensor, tangent: torch.Tensor) -> tuple[Any, Any]:
+    """The jvp in one argument, as a pair: torch's own is typed as two or three results."""
+    value, slope = jvp(func, (x,), (tangent,))[:2]
+    return value, slope
 
 
 def _floating(h: Callable[..., Any]) -> Callable[..., Any]:

@@ -39,7 +39,9 @@ def _linear(func: Any, args: Any, kwargs: Any) -> Any:
 @rule("matmul __matmul__ mm")
 def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
-    if isinstance(x, Jet) and not isinstance(y, Jet) and y.dim() <= 2:  # one product over all leading axes, without vmap
+    if (
+        isinstance(x, Jet) and not isinstance(y, Jet) and y.dim() <= 2
+    ):  # one product over all leading axes, without vmap
         return carry([x], func(x.value, y), lambda t: torch.matmul(t, y))
     return kinds.bilinear(*close(torch.matmul, args, kwargs))
 
@@ -73,7 +75,7 @@ def _standardise(x: Any, axes: tuple[int, ...], eps: float) -> Any:
 
 
 def _scaled(x: Any, weight: Any, bias: Any, shape: tuple[int, ...] | None = None) -> Any:
-    """weight * x + bias, both reshaped to ``shape`` first when one is given."""
+    """Multiply by the weight and add the bias, both reshaped to ``shape`` first when one is given."""
     if shape is not None:
         weight, bias = (p if p is None else p.reshape(shape) for p in (weight, bias))
     return _add(x if weight is None else _on(torch.mul, x, weight), bias)
@@ -153,6 +155,8 @@ def _instance_norm(func: Any, args: Any, kwargs: Any) -> Any:
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Any:
+        if not use_input_stats:
+            return _batch_norm(func, (input, running_mean, running_var, weight, bias, False, momentum, eps), {})
         if running_mean is not None:
             raise RefusedError("instance norm with running statistics is not supported: use track_running_stats=False")
         return _scaled(_standardise(input, tuple(range(2, input.dim())), eps), weight, bias, _channels(input))
@@ -224,5 +228,9 @@ def _ungated(func: FunctionType) -> Any:
 
 
 COMPOSITES.update(
-    {func: _ungated(func) for func in vars(F).values() if isinstance(func, FunctionType) and func not in RULES and func.__code__.co_filename == F.__file__}
+    {
+        func: _ungated(func)
+        for func in vars(F).values()
+        if isinstance(func, FunctionType) and func not in RULES and func.__code__.co_filename == F.__file__
+    }
 )

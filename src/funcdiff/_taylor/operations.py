@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from funcdiff._taylor import kinds
-from funcdiff._taylor.jets import RULES, Jet, NoRuleError, Rule, apply, carry, close, overwrite, read_out
+from funcdiff._taylor.jets import RULES, Jet, NoRuleError, Rule, apply, carry, close, overwrite, plain, read_out
 from funcdiff._taylor.kinds import aligned
 
 _NAMESPACES: tuple[Any, ...] = (
@@ -69,10 +69,10 @@ rule(
 )(_closed(kinds.linear))
 rule(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack where masked_fill index_fill index_add
-    index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd block_diag max min amax amin aminmax maximum minimum fmax fmin sort topk
-    kthvalue median nanmedian msort cummax cummin max_pool1d max_pool2d max_pool3d
-    max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d embedding l1_loss nansum index_put put"""
+    index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd block_diag
+    max min amax amin aminmax maximum minimum fmax fmin sort topk kthvalue median nanmedian msort cummax cummin
+    max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d embedding l1_loss nansum index_put put"""
 )(_closed(kinds.affine))
 rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(kinds.view))
 rule(
@@ -83,11 +83,10 @@ rule(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan arcsin arccos arctan
     sinh cosh tanh asinh acosh atanh arcsinh arccosh arctanh sigmoid expit logit elu celu selu gelu silu mish softplus
     logsigmoid softsign tanhshrink hardswish erf erfc erfinv lgamma gammaln digamma psi polygamma i0 i0e i1 i1e sinc
-    ndtr log_ndtr ndtri entr xlogy xlog1py pow __pow__ __rpow__ float_power atan2 arctan2 hypot ldexp mvlgamma multigammaln erfcx"""
+    ndtr log_ndtr ndtri entr xlogy xlog1py pow __pow__ __rpow__ float_power atan2 arctan2 hypot ldexp mvlgamma
+    multigammaln erfcx"""
 )(_closed(kinds.elementwise))
-rule("__rmatmul__ bmm mv dot inner outer ger vdot kron tensordot einsum cross vecdot")(
-    _closed(kinds.bilinear)
-)
+rule("__rmatmul__ bmm mv dot inner outer ger vdot kron tensordot einsum cross vecdot")(_closed(kinds.bilinear))
 rule(
     """softmax log_softmax softmin logsumexp logcumsumexp prod cumprod var std var_mean std_mean norm vector_norm
     matrix_norm inv inverse matrix_exp matrix_power mse_loss smooth_l1_loss binary_cross_entropy
@@ -121,10 +120,6 @@ def _setitem(func: Any, args: Any, kwargs: Any) -> None:
     overwrite(args[0], kinds.affine(*close(assigned, args, kwargs)))
 
 
-def _plain(x: Any) -> Any:
-    return x.value if isinstance(x, Jet) else x
-
-
 def _sum(value: torch.Tensor, *terms: tuple[Any, Callable[[torch.Tensor], torch.Tensor]]) -> Any:
     """The jet of a sum of elementwise linear maps, each given with its argument; plain arguments have no derivative."""
     maps = [mapping for x, mapping in terms if isinstance(x, Jet)]
@@ -140,19 +135,19 @@ def _sum(value: torch.Tensor, *terms: tuple[Any, Callable[[torch.Tensor], torch.
 @rule("add __add__ __radd__")
 def _add(func: Any, args: Any, kwargs: Any) -> Any:
     (x, y), alpha = args, kwargs.get("alpha", 1)
-    return _sum(func(_plain(x), _plain(y), **kwargs), (x, lambda t: t), (y, lambda t: alpha * t))
+    return _sum(func(plain(x), plain(y), **kwargs), (x, lambda t: t), (y, lambda t: alpha * t))
 
 
 @rule("sub subtract __sub__")
 def _sub(func: Any, args: Any, kwargs: Any) -> Any:
     (x, y), alpha = args, kwargs.get("alpha", 1)
-    return _sum(func(_plain(x), _plain(y), **kwargs), (x, lambda t: t), (y, lambda t: -alpha * t))
+    return _sum(func(plain(x), plain(y), **kwargs), (x, lambda t: t), (y, lambda t: -alpha * t))
 
 
 @rule("rsub __rsub__")
 def _rsub(func: Any, args: Any, kwargs: Any) -> Any:
     (x, y), alpha = args, kwargs.get("alpha", 1)
-    return _sum(func(_plain(x), _plain(y), **kwargs), (x, lambda t: -alpha * t), (y, lambda t: t))
+    return _sum(func(plain(x), plain(y), **kwargs), (x, lambda t: -alpha * t), (y, lambda t: t))
 
 
 @rule("mul multiply __mul__ __rmul__")
@@ -160,7 +155,7 @@ def _mul(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
     if x is y:
         return apply(torch.square, (x,), {})
-    value = func(_plain(x), _plain(y))
+    value = func(plain(x), plain(y))
     if not isinstance(x, Jet) or not isinstance(y, Jet):
         return _sum(value, (x, lambda t: t * y), (y, lambda t: x * t))
     return carry(
@@ -175,7 +170,7 @@ def _mul(func: Any, args: Any, kwargs: Any) -> Any:
 def _div(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
     if kwargs.get("rounding_mode") is not None:
-        return func(_plain(x), _plain(y), **kwargs)
+        return func(plain(x), plain(y), **kwargs)
     if isinstance(y, Jet):
         return y.reciprocal() * x
     return _sum(func(x.value, y), (x, lambda t: t / y))
