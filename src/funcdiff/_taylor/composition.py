@@ -69,23 +69,26 @@ class _Guard(TorchFunctionMode):
         check_grad_mode(self.grad_enabled)
         if func in NORMS:
             return NORMS[func](func, args, kwargs)
-        name = getattr(func, "__name__", "").split(".")[0]
-        if name in _WRONG or (name.startswith("scatter_reduce") and "prod" in (*args[3:], kwargs.get("reduce"))):
+        if func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce"))):
             raise RefusedError(
-                f"torch differentiates {name} twice wrong, without an error: use torch.nn.functional's form of it, or "
-                "write it with simpler operations"
+                f"torch differentiates {func.__name__} twice wrong, without an error: use torch.nn.functional's form of "
+                "it, or write it with simpler operations"
             )
         return func(*args, **kwargs)
 
 
-_WRONG = frozenset(
-    (
-        "native_layer_norm",
-        "native_batch_norm",
-        "native_group_norm",
-        "_native_batch_norm_legit",
-        "_batch_norm_with_update",
-        "batch_norm",
-        "instance_norm",
-    )
+def _forms(names: str) -> frozenset[Any]:
+    """The functions, the methods and the operators of these names."""
+    forms: set[Any] = set()
+    for name in names.split():
+        operator = getattr(torch.ops.aten, name)
+        forms.update((operator, *(getattr(operator, overload) for overload in operator.overloads())))
+        forms.update(getattr(space, name) for space in (torch, torch.Tensor) if hasattr(space, name))
+    return frozenset(forms)
+
+
+_WRONG = _forms(
+    """native_layer_norm native_batch_norm native_group_norm _native_batch_norm_legit _batch_norm_with_update batch_norm
+    instance_norm"""
 )
+_SCATTER = _forms("scatter_reduce scatter_reduce_")

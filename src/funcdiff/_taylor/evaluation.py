@@ -13,7 +13,7 @@ from torch.func import vmap
 from funcdiff._boundary import Flat
 from funcdiff._passes import basis, in_turn, joined
 from funcdiff._taylor import layers as layers  # its rules, and those of operations, are registered on import
-from funcdiff._taylor.jets import Jet, Pairs, Sum, TensorJet, plain
+from funcdiff._taylor.jets import Jet, Pairs, Seed, Sum, jet_of, plain
 from funcdiff._trees import Tree, map_leaves
 
 Blocks = list[list[Tensor]]  # a Hessian, with a row and a column of blocks for each primal
@@ -83,12 +83,14 @@ def _evaluate(
     flat: Flat, primals: Sequence[Tensor], seeds: Sequence[Tensor], pairs: Pairs, randomness: str, aux: list[Tree]
 ) -> list[Tensor]:
     """The second derivatives (q, *out) of each output that ``pairs`` asks for; the aux goes into ``aux``."""
-    kind = Jet if torch.compiler.is_compiling() else TensorJet
 
     def run(_: Tensor) -> list[Tensor]:
-        outputs, extra = flat(*(kind(primal, seed, None, pairs) for primal, seed in zip(primals, seeds, strict=True)))
+        jets: list[Any] = [Jet(primal, seed, None, pairs) for primal, seed in zip(primals, seeds, strict=True)]
+        if not torch.compiler.is_compiling():  # the compiler knows plain classes better than tensors without data
+            jets = [Seed(jet) for jet in jets]
+        outputs, extra = flat(*jets)
         aux.append(map_leaves(plain, extra))
-        return [_second(output, pairs.count(seeds[0])) for output in outputs]
+        return [_second(jet_of(output), pairs.count(seeds[0])) for output in outputs]
 
     # NOTE [dummy vmap]. Nothing is batched over this one entry. It makes torch apply `randomness`, and hand over custom
     # autograd functions, whose derivative need not be that of their formula: they have no rule.

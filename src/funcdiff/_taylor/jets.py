@@ -12,6 +12,8 @@ A `Jet` is no tensor, so an operation without a rule, or one that looks past the
 error instead of quietly treating it as a constant.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -135,42 +137,68 @@ class Jet:
         return f"Jet({self.value!r})"
 
 
-class TensorJet(Jet):
-    """A jet that modules and `torch.func.functional_call` take for a tensor; torch.compile needs the plain one."""
+class Seed(torch.Tensor):
+    """An input's jet in the guise of a tensor, which `torch.func.functional_call` insists on for parameters.
 
-    @property  # type: ignore[misc]  # object's own __class__ is writable, which nothing here needs
-    def __class__(self) -> type:
-        return torch.Tensor
+    It has no data: what reaches it below the Python layer of torch, say from a transform inside func, has no rule.
+    """
+
+    jet: Jet
+
+    @staticmethod
+    def __new__(cls, jet: Jet) -> Seed:
+        x = jet.value
+        seed: Seed = torch.Tensor._make_wrapper_subclass(cls, x.shape, dtype=x.dtype, device=x.device)
+        seed.jet = jet
+        return seed
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ == "__get__":  # an attribute
+            return getattr(args[0].jet, func.__self__.__name__)  # type: ignore[attr-defined]  # a method of a descriptor
+        if func is torch.Tensor.__iter__:
+            return iter(args[0].jet)
+        return apply(func, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any, kwargs: Any = None) -> Any:  # type: ignore[override]  # torch's stub takes it for an instance's method
+        raise NoRuleError(f"{func.__name__} inside another transform")
+
+
+def jet_of(x: Any) -> Any:
+    """The jet in a seed; anything else as it is."""
+    return x.jet if type(x) is Seed else x
 
 
 def plain(x: Any) -> Any:
-    """The value of a jet; anything else as it is."""
+    """The value of a jet or a seed; anything else as it is."""
+    x = jet_of(x)
     return x.value if isinstance(x, Jet) else x
 
 
 ATTRIBUTES = frozenset(("shape", "dtype", "device", "ndim", "layout", "requires_grad", "names", "itemsize", "nbytes"))
 
 
-def _operator(name: str) -> Callable[..., Any]:
-    def method(*args: Any) -> Any:
-        return apply(getattr(torch.Tensor, name), args, {})
-
-    method.__name__ = name
-    return method
+def _operator(func: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args: apply(func, args, {})
 
 
-_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
-_OTHERS = ("neg", "pos", "abs", "eq", "ne", "lt", "le", "gt", "ge", "getitem", "setitem")
-for _name in (
-    *(f"__{prefix}{stem}__" for stem in _ARITHMETIC for prefix in ("", "r", "i")),
-    *(f"__{stem}__" for stem in _OTHERS),
-):
-    if hasattr(torch.Tensor, _name):
-        setattr(Jet, _name, _operator(_name))
+for _stem in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    for _name in (f"__{_stem}__", f"__r{_stem}__", f"__i{_stem}__"):
+        if hasattr(torch.Tensor, _name):
+            setattr(Jet, _name, _operator(getattr(torch.Tensor, _name)))
+for _stem in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "abs"):
+    setattr(Jet, f"__{_stem}__", _operator(getattr(torch, _stem)))
+for _name in ("__getitem__", "__setitem__"):
+    setattr(Jet, _name, _operator(getattr(torch.Tensor, _name)))
 
 
 def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry the jets among the arguments through one torch function."""
+    args = tuple(jet_of(arg) for arg in args)
+    kwargs = {key: jet_of(arg) for key, arg in kwargs.items()}
     rule = RULES.get(func)
     if rule is None and func in COMPOSITES and not torch.compiler.is_compiling():
         return COMPOSITES[func](*args, **kwargs)
@@ -217,6 +245,7 @@ def close(
 ) -> tuple[Callable[..., Any], list[Jet]]:
     """Split a call into ``h``, a function of plain tensors only, and the jets it is applied to."""
     leaves, spec = tree_flatten((args, kwargs))
+    leaves = [jet_of(leaf) for leaf in leaves]
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Jet)]
     jets = [leaves[place] for place in places]
     check_grad_mode(jets[0].pairs.grad_enabled)
@@ -261,7 +290,7 @@ def carry(
         second = [bend if part is None else part + bend for part, bend in zip(second, bends, strict=True)]
     for place, a, b in zip(floating, first, second, strict=True):
         dtype = leaves[place].dtype
-        leaves[place] = type(jets[0])(leaves[place], a.to(dtype), None if b is None else b.to(dtype), pairs, shared)
+        leaves[place] = Jet(leaves[place], a.to(dtype), None if b is None else b.to(dtype), pairs, shared)
     if shared:
         for jet in jets:
             jet.shared = True

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch.func import jvp, vmap
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from funcdiff._taylor.jets import Jet, carry
 
@@ -40,7 +40,7 @@ def smooth(h: Callable[..., Any], jets: list[Jet]) -> Any:
     def bend(a: list[Any], b: list[Any]) -> Any:
         return jvp(lambda *xs: jvp(only, xs, tuple(a))[1], values, tuple(b))[1]
 
-    return carry(jets, h(*values), _differential(h, jets), vmap(bend))
+    return carry(jets, h(*values), _differential(h, jets), _along(bend))
 
 
 def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
@@ -107,6 +107,19 @@ def _floating(h: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *xs: tuple(leaf for leaf in tree_leaves(h(*xs)) if leaf.is_floating_point())
 
 
+def _along(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Vmap over stacks; unrolled for torch.compile, which fails on forward mode inside a vmap inside a vmap."""
+    if not torch.compiler.is_compiling():
+        return vmap(func)
+
+    def unrolled(*stacks: Any) -> list[torch.Tensor]:
+        count = len(tree_leaves(stacks)[0])
+        outputs = [func(*(tree_map(lambda stack, k=k: stack[k], s) for s in stacks)) for k in range(count)]
+        return [torch.stack(some) for some in zip(*outputs, strict=True)]
+
+    return unrolled
+
+
 def _differential(h: Callable[..., Any], jets: list[Jet]) -> Callable[..., Any]:
     values, only = _primals(jets), _floating(h)
-    return vmap(lambda *tangents: jvp(only, values, tangents)[1])
+    return _along(lambda *tangents: jvp(only, values, tangents)[1])

@@ -46,6 +46,14 @@ def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
     return kinds.bilinear(*close(torch.matmul, args, kwargs))
 
 
+@rule("bilinear")
+def _bilinear(func: Any, args: Any, kwargs: Any) -> Any:
+    def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
+        return _add(_on(torch.einsum, "...i,oij,...j->...o", input1, weight, input2), bias)
+
+    return bilinear(*args, **kwargs)
+
+
 @rule("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 def _convolution(func: Any, args: Any, kwargs: Any) -> Any:
     def parse(input: Any, weight: Any, bias: Any = None, *rest: Any, **options: Any) -> Any:

@@ -56,7 +56,7 @@ rule(
     __floordiv__ argmax argmin argsort any all count_nonzero nonzero argwhere logical_not logical_and logical_or
     logical_xor searchsorted bucketize zeros_like ones_like empty_like new_zeros new_ones new_empty int long bool short
     byte size dim ndimension numel nelement is_floating_point is_complex is_contiguous element_size stride is_tensor
-    result_type can_cast get_device"""
+    result_type can_cast get_device __len__ __bool__ __int__"""
 )(_closed(kinds.constant))
 rule(
     """clone contiguous reshape reshape_as view_as expand expand_as broadcast_to permute transpose t swapaxes swapdims
@@ -92,7 +92,7 @@ rule(
     matrix_norm inv inverse matrix_exp matrix_power mse_loss smooth_l1_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss
     cosine_similarity pairwise_distance normalize cov corrcoef lerp prelu addcmul addcdiv dist renorm trapezoid
-    trapz chain_matmul multi_dot bilinear cumulative_trapezoid"""
+    trapz chain_matmul multi_dot cumulative_trapezoid"""
 )(_closed(kinds.smooth))
 rule("item tolist numpy __float__ __array__")(read_out)
 
