@@ -38,8 +38,8 @@ REMEDIES = (
     ),
     (
         "would mutate a captured Tensor",
-        "func writes in place into a tensor it captured (running statistics of a batch norm in training mode?); call "
-        "module.eval(), or clone the captured tensor inside func",
+        "func writes in place into a tensor it is not differentiated by (another argument, or running statistics of a "
+        "batch norm in training mode); call module.eval(), or clone that tensor inside func",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from funcdiff._boundary import Blocks, Function, check_leaves, check_primals, guarded
+from funcdiff._boundary import Blocks, Function, check_leaves, guarded
+from funcdiff._points import check_primals
 from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
 
@@ -27,8 +28,8 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
         *primals: Its arguments, tensors or pytrees of them, all with the batch as axis 0.
 
     Returns:
-        The largest derivative of a row by other rows that was found, in units of the largest derivative: 0, but for
-        rounding.
+        The largest derivative of a row by other rows that was found, in units of the largest derivative, at most what
+        rounding gives.
 
     Raises:
         ValueError: The rows mix, by the size that is given; or the output has no row for each row of the input.
@@ -101,7 +102,7 @@ def leak(got: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
         sizes.append(largest(torch.where(finite, expected, 0)))
         sizes.append(largest(torch.where(finite, some, 0)))
     size = torch.stack(sizes).amax()
-    return torch.stack(differences).amax() / torch.where(size > 0, size, 1)
+    return (torch.stack(differences).amax() / torch.where(size > 0, size, 1)).detach()
 
 
 def largest(tensor: Tensor) -> Tensor:
@@ -113,7 +114,8 @@ def only_independent(blocks: Blocks, leak: Tensor) -> Blocks:
     """`blocks`, refused if the rows leak; NaN where the leak cannot be read (in a transform, on a meta tensor)."""
     limit = tolerance(leak)
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or leak.is_meta:
-        return [[torch.where(leak > limit, torch.nan, block) for block in row] for row in blocks]
+        poison = torch.where(leak > limit, torch.nan, 1)  # a factor, to reach the derivatives of the blocks as well
+        return [[block * poison for block in row] for row in blocks]
     refuse(leak, limit)
     return blocks
 
