@@ -197,7 +197,8 @@ class Causal(nn.Module):
 
 ACTIVATIONS = (
     nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.LeakyReLU,
-    nn.Hardswish, nn.Hardsigmoid, nn.Tanhshrink, nn.Softshrink, nn.Softsign, nn.CELU, nn.SELU, nn.PReLU, nn.Hardtanh, nn.ReLU6,
+    nn.Hardswish, nn.Hardsigmoid, nn.Tanhshrink, nn.Softshrink, nn.Softsign, nn.CELU, nn.SELU, nn.PReLU,
+    nn.Hardtanh, nn.ReLU6,
 )  # fmt: skip
 NETWORKS = {
     **{kind.__name__: (lambda kind=kind: mlp(kind()), (4,)) for kind in ACTIVATIONS},

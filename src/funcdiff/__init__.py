@@ -19,8 +19,8 @@ from funcdiff.products import (
     hvp_reverse_over_reverse,
     vhp,
 )
-from funcdiff.taylor import hessian_taylor, laplacian
 from funcdiff.summed import batch_hessian_summed, batch_jacobian_summed
+from funcdiff.taylor import hessian_taylor, laplacian
 
 __all__ = [
     "batch_hessian",

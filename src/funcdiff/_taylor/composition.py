@@ -71,8 +71,8 @@ class _Guard(TorchFunctionMode):
             return NORMS[func](func, args, kwargs)
         if func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce"))):
             raise RefusedError(
-                f"torch differentiates {func.__name__} twice wrong, without an error: use torch.nn.functional's form of "
-                "it, or write it with simpler operations"
+                f"torch differentiates {func.__name__} twice wrong, without an error: use its form in "
+                "torch.nn.functional, or write it with simpler operations"
             )
         return func(*args, **kwargs)
 

@@ -13,7 +13,7 @@ from torch.func import vmap
 from funcdiff._boundary import Flat
 from funcdiff._passes import basis, in_turn, joined
 from funcdiff._taylor import layers as layers  # its rules, and those of operations, are registered on import
-from funcdiff._taylor.jets import Jet, Pairs, Seed, Sum, jet_of, plain
+from funcdiff._taylor.jets import Jet, Pairs, Sum, disguise, jet_of, plain
 from funcdiff._trees import Tree, map_leaves
 
 Blocks = list[list[Tensor]]  # a Hessian, with a row and a column of blocks for each primal
@@ -85,9 +85,7 @@ def _evaluate(
     """The second derivatives (q, *out) of each output that ``pairs`` asks for; the aux goes into ``aux``."""
 
     def run(_: Tensor) -> list[Tensor]:
-        jets: list[Any] = [Jet(primal, seed, None, pairs) for primal, seed in zip(primals, seeds, strict=True)]
-        if not torch.compiler.is_compiling():  # the compiler knows plain classes better than tensors without data
-            jets = [Seed(jet) for jet in jets]
+        jets = [disguise(Jet(primal, seed, None, pairs)) for primal, seed in zip(primals, seeds, strict=True)]
         outputs, extra = flat(*jets)
         aux.append(map_leaves(plain, extra))
         return [_second(jet_of(output), pairs.count(seeds[0])) for output in outputs]

@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from funcdiff._trees import map_leaves
+
 Form = Callable[[list[Any], list[Any]], Any]
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 RULES: dict[Any, Rule] = {}
@@ -137,8 +139,8 @@ class Jet:
         return f"Jet({self.value!r})"
 
 
-class Seed(torch.Tensor):
-    """An input's jet in the guise of a tensor, which `torch.func.functional_call` insists on for parameters.
+class TensorJet(torch.Tensor):
+    """A jet in the guise of a tensor: what func sees, as modules and `torch.func.functional_call` insist on tensors.
 
     It has no data: what reaches it below the Python layer of torch, say from a transform inside func, has no rule.
     """
@@ -146,11 +148,11 @@ class Seed(torch.Tensor):
     jet: Jet
 
     @staticmethod
-    def __new__(cls, jet: Jet) -> Seed:
+    def __new__(cls, jet: Jet) -> TensorJet:
         x = jet.value
-        seed: Seed = torch.Tensor._make_wrapper_subclass(cls, x.shape, dtype=x.dtype, device=x.device)
-        seed.jet = jet
-        return seed
+        disguised: TensorJet = torch.Tensor._make_wrapper_subclass(cls, x.shape, dtype=x.dtype, device=x.device)
+        disguised.jet = jet
+        return disguised
 
     @classmethod
     def __torch_function__(
@@ -168,12 +170,17 @@ class Seed(torch.Tensor):
 
 
 def jet_of(x: Any) -> Any:
-    """The jet in a seed; anything else as it is."""
-    return x.jet if type(x) is Seed else x
+    """The jet behind the guise; anything else as it is."""
+    return x.jet if type(x) is TensorJet else x
+
+
+def disguise(x: Any) -> Any:
+    """A jet as func is to see it; the compiler traces plain classes better than tensors without data."""
+    return TensorJet(x) if isinstance(x, Jet) and not torch.compiler.is_compiling() else x
 
 
 def plain(x: Any) -> Any:
-    """The value of a jet or a seed; anything else as it is."""
+    """The value of a jet; anything else as it is."""
     x = jet_of(x)
     return x.value if isinstance(x, Jet) else x
 
@@ -185,12 +192,26 @@ def _operator(func: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: apply(func, args, {})
 
 
-for _stem in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
-    for _name in (f"__{_stem}__", f"__r{_stem}__", f"__i{_stem}__"):
-        if hasattr(torch.Tensor, _name):
-            setattr(Jet, _name, _operator(getattr(torch.Tensor, _name)))
-for _stem in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "abs"):
-    setattr(Jet, f"__{_stem}__", _operator(getattr(torch, _stem)))
+def _reflected(func: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, y: apply(func, (y, x), {})
+
+
+for _stem, _name in {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pow": "pow",
+    "matmul": "matmul",
+}.items():
+    setattr(Jet, f"__{_stem}__", _operator(getattr(torch, _name)))
+    setattr(Jet, f"__r{_stem}__", _reflected(getattr(torch, _name)))
+    if _name != "matmul":
+        setattr(Jet, f"__i{_stem}__", _operator(getattr(torch.Tensor, f"{_name}_")))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "abs"):
+    setattr(Jet, f"__{_name}__", _operator(getattr(torch, _name)))
 for _name in ("__getitem__", "__setitem__"):
     setattr(Jet, _name, _operator(getattr(torch.Tensor, _name)))
 
@@ -205,12 +226,15 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if rule is None or kwargs.get("out") is not None:
         raise NoRuleError(getattr(func, "__name__", func))
     if kwargs.get("inplace"):
-        return overwrite(args[0], rule(func, args, {**kwargs, "inplace": False}))
-    return rule(func, args, kwargs)
+        result = overwrite(args[0], rule(func, args, {**kwargs, "inplace": False}))
+    else:
+        result = rule(func, args, kwargs)
+    return disguise(result) if isinstance(result, Jet) else map_leaves(disguise, result)
 
 
 def overwrite(target: Any, result: Any) -> Any:
     """Change a jet in place, where no other tensor can see it."""
+    result = jet_of(result)
     if not isinstance(target, Jet) or not isinstance(result, Jet) or target.shared:
         raise NoRuleError("in-place operation on a tensor that has views or no derivative yet")
     if result.value.shape != target.value.shape or result.value.dtype != target.value.dtype:

@@ -135,19 +135,18 @@ def _sum(value: torch.Tensor, *terms: tuple[Any, Callable[[torch.Tensor], torch.
 @rule("add __add__ __radd__")
 def _add(func: Any, args: Any, kwargs: Any) -> Any:
     (x, y), alpha = args, kwargs.get("alpha", 1)
-    return _sum(func(plain(x), plain(y), **kwargs), (x, lambda t: t), (y, lambda t: alpha * t))
+    return _sum(plain(x) + alpha * plain(y), (x, lambda t: t), (y, lambda t: t if alpha == 1 else alpha * t))
 
 
 @rule("sub subtract __sub__")
 def _sub(func: Any, args: Any, kwargs: Any) -> Any:
     (x, y), alpha = args, kwargs.get("alpha", 1)
-    return _sum(func(plain(x), plain(y), **kwargs), (x, lambda t: t), (y, lambda t: -alpha * t))
+    return _sum(plain(x) - alpha * plain(y), (x, lambda t: t), (y, lambda t: -alpha * t))
 
 
 @rule("rsub __rsub__")
 def _rsub(func: Any, args: Any, kwargs: Any) -> Any:
-    (x, y), alpha = args, kwargs.get("alpha", 1)
-    return _sum(func(plain(x), plain(y), **kwargs), (x, lambda t: -alpha * t), (y, lambda t: t))
+    return _sub(func, args[::-1], kwargs)
 
 
 @rule("mul multiply __mul__ __rmul__")
@@ -155,7 +154,7 @@ def _mul(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
     if x is y:
         return apply(torch.square, (x,), {})
-    value = func(plain(x), plain(y))
+    value = plain(x) * plain(y)
     if not isinstance(x, Jet) or not isinstance(y, Jet):
         return _sum(value, (x, lambda t: t * y), (y, lambda t: x * t))
     return carry(
@@ -173,7 +172,7 @@ def _div(func: Any, args: Any, kwargs: Any) -> Any:
         return func(plain(x), plain(y), **kwargs)
     if isinstance(y, Jet):
         return y.reciprocal() * x
-    return _sum(func(x.value, y), (x, lambda t: t / y))
+    return _sum(x.value / y, (x, lambda t: t / y))
 
 
 @rule("__rtruediv__ __rdiv__")
