@@ -16,9 +16,14 @@ with warnings.catch_warnings():
 # Without a second derivative to compare with: not smooth at the sampled points, rounded to single precision or less
 # (which central differences cannot resolve), or writing to repeated places in no fixed order.
 NO_REFERENCE = {
-    "bfloat16", "float", "half", "nn.functional.max_unpool1d", "nn.functional.max_unpool2d", "nn.functional.max_unpool3d",
+    "bfloat16",
+    "float",
+    "half",
+    "nn.functional.max_unpool1d",
+    "nn.functional.max_unpool2d",
+    "nn.functional.max_unpool3d",
     "linalg.norm.subgradients_at_zero",
-}  # fmt: skip
+}
 SLOW = {"pca_lowrank", "svd_lowrank", "lu_solve", "linalg.lu_solve"}
 
 
