@@ -46,7 +46,7 @@ def scalar_function(operator, sample):
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     places = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
     sizes = [leaves[i].numel() for i in places]
-    if not 0 < sum(sizes) <= 12 or any(x.layout is not torch.strided for x in tensors):
+    if not 0 < sum(sizes) <= 9 or any(x.layout is not torch.strided for x in tensors):
         return None
 
     def func(vector):
@@ -78,7 +78,7 @@ def central_differences(func, x, step=1e-5):
 def test_right_or_refused(operator):
     torch.manual_seed(0)
     problems = (scalar_function(operator, sample) for sample in operator.sample_inputs("cpu", torch.float64, True))
-    for func, x in [problem for problem in problems if problem is not None][:2]:
+    for func, x in [problem for problem in problems if problem is not None][:1]:
         try:
             hessian = hessian_taylor(func)(x)
             total = laplacian(func)(x)

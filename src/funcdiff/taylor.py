@@ -45,7 +45,9 @@ def hessian_taylor(
     is less for m = 1.
 
     Where an operation has no Taylor rule (complex numbers, an RNN, a custom autograd function, a transform in func),
-    the whole Hessian is taken by `hessian_forward_over_reverse` instead; the logger ``funcdiff.taylor`` says so.
+    the whole Hessian is taken by `hessian_forward_over_reverse` instead; the logger ``funcdiff.taylor`` says so. Under
+    torch.compile, keep custom autograd functions out of func: torch 2.13 then takes the derivative of their
+    forward formula instead of the one they define, in `torch.func.hessian` as well.
 
     Args:
         func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.

@@ -13,7 +13,8 @@ from torch.func import vmap
 from funcdiff._boundary import Flat
 from funcdiff._passes import basis, in_turn, joined
 from funcdiff._taylor import layers as layers  # its rules, and those of operations, are registered on import
-from funcdiff._taylor.jets import Jet, Pairs, Sum, disguise, jet_of, plain
+from funcdiff._taylor.jets import Jet, disguise, jet_of, plain
+from funcdiff._taylor.pairs import Pairs, Sum
 from funcdiff._trees import Tree, map_leaves
 
 Blocks = list[list[Tensor]]  # a Hessian, with a row and a column of blocks for each primal
