@@ -20,6 +20,7 @@ from funcdiff.products import (
     vhp,
 )
 from funcdiff.summed import batch_hessian_summed, batch_jacobian_summed
+from funcdiff.taylor import hessian_taylor, laplacian
 
 __all__ = [
     "batch_hessian",
@@ -32,6 +33,7 @@ __all__ = [
     "hessian_forward_over_reverse",
     "hessian_reverse_over_forward",
     "hessian_reverse_over_reverse",
+    "hessian_taylor",
     "hvp_double_backward",
     "hvp_forward_over_reverse",
     "hvp_operator",
@@ -41,6 +43,7 @@ __all__ = [
     "jacobian_forward",
     "jacobian_loop",
     "jacobian_reverse",
+    "laplacian",
     "module_function",
     "ravel",
     "vhp",
