@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._differences import Estimate, mixed, slope
-from funcdiff._modes import HESSIANS, JACOBIANS, PRODUCTS, Function
+from funcdiff._modes import RECIPES, Function, Modes
 
 _AGREES = 1e-8  # disagreement up to which a mode is right, relative to the largest entry
 _WRONG = 1e-6  # ... from which it is wrong; rounding alone may reach between
@@ -53,26 +53,35 @@ class Examination:
     directions, with other steps, contradict it and agree with the reference, or another mode agrees with the reference.
     """
 
-    def __init__(self, func: Function, size: int, device: torch.device | str = "cpu", seed: int = 0) -> None:
+    def __init__(
+        self,
+        func: Function,
+        size: int,
+        device: torch.device | str = "cpu",
+        *,
+        modes: Modes = RECIPES,
+        seed: int = 0,
+    ) -> None:
         """Evaluate `func` twice at the origin; its own errors pass through."""
         self.func = func
+        self.modes = modes
         self.axes = torch.eye(size, dtype=torch.float64, device=device)
         self.centre = func(self.axes.new_zeros(size)).detach()
         self.repeats = torch.equal(self.centre, func(self.axes.new_zeros(size)).detach())
         self.generator = torch.Generator().manual_seed(seed)
 
-    def verdicts(self, modes: Collection[str] | None = None) -> list[Verdict]:
-        """Judge `modes`, by default all."""
-        names = [name for name in (*JACOBIANS, *HESSIANS, *PRODUCTS) if modes is None or name in modes]
+    def verdicts(self, only: Collection[str] | None = None) -> list[Verdict]:
+        """Judge all modes, or `only` those."""
+        names = [name for group in self.modes for name in group if only is None or name in only]
         if not self.repeats:
             reason = "two calls at the same point differ: randomness, or a state that func keeps"
             return [Verdict(name, "undecided", detail=reason) for name in names]
         return _settled([self._verdict(name) for name in names])
 
     def _verdict(self, name: str) -> Verdict:
-        if name in PRODUCTS:
+        if name in self.modes.products:
             return self._judge_product(name)
-        return self._judge_hessian(name) if name in HESSIANS else self._first[name]
+        return self._judge_hessian(name) if name in self.modes.hessians else self._first[name]
 
     @cached_property
     def floor(self) -> float:
@@ -89,7 +98,7 @@ class Examination:
         """Differences of a right Jacobian; without one, of the values, for each pair of axes."""
         right = [name for name in _FASTEST if self._first[name].outcome == "right"]
         if right:
-            mode = partial(JACOBIANS[right[0]], self.func)
+            mode = partial(self.modes.jacobians[right[0]], self.func)
             gradient = _nan_outside(mode, self.jacobian.value)
             return _stack([slope(partial(_along, gradient, axis)) for axis in self.axes])
         pairs = [[mixed(partial(_across, self._value, u, v)) for u in self.axes] for v in self.axes]
@@ -97,7 +106,7 @@ class Examination:
 
     @cached_property
     def _first(self) -> dict[str, Verdict]:
-        return {name: self._judge_jacobian(name) for name in JACOBIANS}
+        return {name: self._judge_jacobian(name) for name in self.modes.jacobians}
 
     def _judge_jacobian(self, name: str) -> Verdict:
         def confirm(answer: Tensor) -> bool:
@@ -105,7 +114,7 @@ class Examination:
             witness = slope(partial(_along, self._value, along), start=0.1, ratio=3.0)
             return _contradicts(witness, answer @ along, self.jacobian.value @ along)
 
-        return self._judge(name, lambda: JACOBIANS[name](self.func, self._origin()), self.jacobian, confirm)
+        return self._judge(name, lambda: self.modes.jacobians[name](self.func, self._origin()), self.jacobian, confirm)
 
     def _judge_hessian(self, name: str) -> Verdict:
         def confirm(answer: Tensor) -> bool:
@@ -113,7 +122,7 @@ class Examination:
             witness = mixed(partial(_across, self._value, u, v))
             return _contradicts(witness, answer @ v @ u, self.hessian.value @ v @ u)
 
-        return self._judge(name, lambda: HESSIANS[name](self.func, self._origin()), self.hessian, confirm)
+        return self._judge(name, lambda: self.modes.hessians[name](self.func, self._origin()), self.hessian, confirm)
 
     def _judge_product(self, name: str) -> Verdict:
         weight, along = self._random(len(self.centre)), self._random(len(self.axes))
@@ -130,7 +139,7 @@ class Examination:
             return _contradicts(witness, answer @ across, reference.value @ across)
 
         def product() -> Tensor:
-            return PRODUCTS[name](lambda x: self.func(x) @ weight, self._origin(), along)
+            return self.modes.products[name](lambda x: self.func(x) @ weight, self._origin(), along)
 
         return self._judge(name, product, reference, confirm, float(weight.abs().sum() * along.abs().sum()))
 
@@ -166,7 +175,7 @@ class Examination:
             kink = "the derivative jumps at this point (a kink)"
             detail = kink if reference.kink.any() else "the differences do not settle"
         unit = max(scale, floor, torch.finfo(torch.float64).tiny)
-        asymmetry = float((answer - answer.mT).abs().max() / unit) if name in HESSIANS else None
+        asymmetry = float((answer - answer.mT).abs().max() / unit) if name in self.modes.hessians else None
         return Verdict(name, outcome, float(gap.max() / unit), detail, asymmetry)
 
     def _value(self, point: Tensor) -> Tensor:

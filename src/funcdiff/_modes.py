@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,21 +32,31 @@ def _double_backward(f: Function, x: Tensor, v: Tensor) -> Tensor:
     return torch.autograd.grad(g, x, v, materialize_grads=True)[0]
 
 
-JACOBIANS: dict[str, Callable[[Function, Tensor], Tensor]] = {
-    "jacobian_loop": _loop,
-    "jacobian_batched_grad": _batched,
-    "jacobian_reverse": lambda f, x: jacrev(f)(x),
-    "jacobian_forward": lambda f, x: jacfwd(f)(x),
-}
-HESSIANS: dict[str, Callable[[Function, Tensor], Tensor]] = {
-    "hessian_forward_over_reverse": lambda f, x: jacfwd(jacrev(f))(x),
-    "hessian_reverse_over_reverse": lambda f, x: jacrev(jacrev(f))(x),
-    "hessian_reverse_over_forward": lambda f, x: jacrev(jacfwd(f))(x),
-    "hessian_forward_over_forward": lambda f, x: jacfwd(jacfwd(f))(x),
-}
-PRODUCTS: dict[str, Callable[[Function, Tensor, Tensor], Tensor]] = {
-    "hvp_forward_over_reverse": lambda f, x, v: jvp(grad(f), (x,), (v,))[1],
-    "hvp_reverse_over_reverse": lambda f, x, v: vjp(grad(f), x)[1](v)[0],
-    "hvp_reverse_over_forward": lambda f, x, v: grad(lambda z: jvp(f, (z,), (v,))[1])(x),
-    "hvp_double_backward": _double_backward,
-}
+class Modes(NamedTuple):
+    """Recipes by name: (func, x) -> Jacobian or Hessian, (func, x, v) -> product."""
+
+    jacobians: dict[str, Callable[[Function, Tensor], Tensor]]
+    hessians: dict[str, Callable[[Function, Tensor], Tensor]]
+    products: dict[str, Callable[[Function, Tensor, Tensor], Tensor]]
+
+
+RECIPES = Modes(
+    {
+        "jacobian_loop": _loop,
+        "jacobian_batched_grad": _batched,
+        "jacobian_reverse": lambda f, x: jacrev(f)(x),
+        "jacobian_forward": lambda f, x: jacfwd(f)(x),
+    },
+    {
+        "hessian_forward_over_reverse": lambda f, x: jacfwd(jacrev(f))(x),
+        "hessian_reverse_over_reverse": lambda f, x: jacrev(jacrev(f))(x),
+        "hessian_reverse_over_forward": lambda f, x: jacrev(jacfwd(f))(x),
+        "hessian_forward_over_forward": lambda f, x: jacfwd(jacfwd(f))(x),
+    },
+    {
+        "hvp_forward_over_reverse": lambda f, x, v: jvp(grad(f), (x,), (v,))[1],
+        "hvp_reverse_over_reverse": lambda f, x, v: vjp(grad(f), x)[1](v)[0],
+        "hvp_reverse_over_forward": lambda f, x, v: grad(lambda z: jvp(f, (z,), (v,))[1])(x),
+        "hvp_double_backward": _double_backward,
+    },
+)

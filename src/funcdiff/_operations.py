@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,90 @@ from funcdiff._modes import Function
 
 _STEP = 1e-4
 _DIRECTIONS = 3
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One torch call inside a function, and how its tensors move in the first few directions of the input."""
+
+    call: Callable[..., Any]
+    leaves: list[Any]
+    tree: TreeSpec
+    tangents: dict[int, Tensor]
+
+    @property
+    def name(self) -> str:
+        """As in `torch.nn.functional.layer_norm`."""
+        return str(resolve_name(self.call) or getattr(self.call, "__name__", self.call))
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """A few combinations of the results, with the arguments moved by `t`."""
+        moved = [x.clone() if isinstance(x, Tensor) else x for x in self.leaves]
+        for i, tangent in self.tangents.items():
+            moved[i] = self.leaves[i] + torch.tensordot(t, tangent, 1)
+        args, kwargs = tree_unflatten(moved, self.tree)
+        results = [
+            y for y in tree_leaves(self.call(*args, **kwargs)) if isinstance(y, Tensor) and y.is_floating_point()
+        ]
+        flat = torch.cat([y.flatten() for y in results])
+        mixture = torch.randn(_DIRECTIONS, len(flat), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        return mixture.to(flat) @ flat
+
+
+def responsible(func: Function, size: int, modes: Collection[str], device: torch.device | str = "cpu") -> list[str]:
+    """The operations on which one of `modes` is wrong when each is taken alone, in the order `func` calls them.
+
+    A custom `torch.autograd.Function` is invisible to torch's recording: it is named when no operation is at fault.
+    """
+    names = [operation.name for operation in operations(func, size, device) if is_wrong(operation, modes)]
+    return list(dict.fromkeys(names)) or _custom_functions(func, size, device)
+
+
+def operations(func: Function, size: int, device: torch.device | str = "cpu") -> Iterator[Operation]:
+    """The torch calls in `func` near the origin that depend on its input, once for each set of shapes.
+
+    Each moves only as `func` moves it, so that one that needs, say, symmetric matrices gets them.
+    """
+    axes = torch.eye(size, dtype=torch.float64, device=device)[:_DIRECTIONS]
+    centre = _record(func, axes.new_zeros(size))
+    moved = [(_record(func, _STEP * axis), _record(func, -_STEP * axis)) for axis in axes]
+    if any(len(side) != len(centre) for pair in moved for side in pair):
+        return  # the path through func depends on the data: its calls cannot be matched
+    seen = set()
+    for i, (call, leaves, tree) in enumerate(centre):
+        tangents = {}
+        for j, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.dtype == torch.float64:
+                sides = [(ahead[i][1][j] - behind[i][1][j]) / (2 * _STEP) for ahead, behind in moved]
+                if any(side.any() for side in sides):
+                    tangents[j] = torch.stack(sides)
+        key = str((call, [getattr(leaf, "shape", leaf) for leaf in leaves], list(tangents)))
+        if tangents and key not in seen:
+            seen.add(key)
+            yield Operation(call, leaves, tree, tangents)
+
+
+def is_wrong(operation: Operation, modes: Collection[str]) -> bool:
+    """Whether one of `modes` is wrong on `operation` alone."""
+    try:
+        tangent = next(iter(operation.tangents.values()))
+        func = between_cubics(operation, tangent.new_zeros(len(tangent)))
+        verdicts = Examination(func, len(tangent), tangent.device).verdicts(modes)
+    except Exception:  # not an operation that can be differentiated alone: an integer result, none at all
+        return False
+    return any(verdict.outcome == "wrong" for verdict in verdicts)
+
+
+def between_cubics(operation: Function, origin: Tensor) -> Function:
+    """`operation` with a cubic before and after it, so that its tangents and cotangents depend on the input too."""
+    unit = operation(origin).detach().abs().max().clamp(min=1.0)
+
+    def sandwich(t: Tensor) -> Tensor:
+        y = operation(t + t**2 / 2 + t**3 / 6) / unit
+        return y + y**2 / 2 + y**3 / 6
+
+    return sandwich
+
 
 _Call = tuple[Callable[..., Any], list[Any], TreeSpec]
 
@@ -32,82 +117,11 @@ class _Recorder(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def responsible(func: Function, size: int, modes: Collection[str], device: torch.device | str = "cpu") -> list[str]:
-    """The operations on which one of `modes` is wrong when each is taken alone, in the order `func` calls them.
-
-    Each operation is moved only along the directions in which `func` moves its arguments, so one that needs, say,
-    symmetric matrices still gets them. A custom `torch.autograd.Function` is invisible to torch's recording: it is
-    named when no recorded operation is at fault.
-    """
-    names = [
-        name for name, alone in _alone(func, size, device) if _is_wrong(alone, min(size, _DIRECTIONS), modes, device)
-    ]
-    return list(dict.fromkeys(names)) or _custom_functions(func, size, device)
-
-
-def between_cubics(operation: Function, origin: Tensor) -> Function:
-    """`operation` with a cubic before and after it, so that its tangents and cotangents depend on the input too."""
-    unit = operation(origin).detach().abs().max().clamp(min=1.0)
-
-    def sandwich(t: Tensor) -> Tensor:
-        y = operation(t + t**2 / 2 + t**3 / 6) / unit
-        return y + y**2 / 2 + y**3 / 6
-
-    return sandwich
-
-
 def _record(func: Function, point: Tensor) -> list[_Call]:
     recorder = _Recorder()
     with recorder:
         func(point)
     return recorder.calls
-
-
-def _alone(func: Function, size: int, device: torch.device | str) -> Iterator[tuple[str, Function]]:
-    """Each operation, once per set of shapes, as a function of the first few input directions."""
-    axes = torch.eye(size, dtype=torch.float64, device=device)[:_DIRECTIONS]
-    centre = _record(func, axes.new_zeros(size))
-    moved = [(_record(func, _STEP * axis), _record(func, -_STEP * axis)) for axis in axes]
-    if any(len(side) != len(centre) for pair in moved for side in pair):
-        return  # the path through func depends on the data: its calls cannot be matched
-    seen = set()
-    for i, (operation, leaves, tree) in enumerate(centre):
-        tangents = {}
-        for j, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and leaf.dtype == torch.float64:
-                sides = [(ahead[i][1][j] - behind[i][1][j]) / (2 * _STEP) for ahead, behind in moved]
-                if any(side.any() for side in sides):
-                    tangents[j] = torch.stack(sides)
-        key = (operation, tuple(getattr(leaf, "shape", leaf) for leaf in leaves), tuple(tangents))
-        if tangents and str(key) not in seen:
-            seen.add(str(key))
-            yield resolve_name(operation) or operation.__name__, _moving(operation, leaves, tree, tangents)
-
-
-def _moving(operation: Callable[..., Any], leaves: list[Any], tree: TreeSpec, tangents: dict[int, Tensor]) -> Function:
-    def alone(t: Tensor) -> Tensor:
-        moved = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
-        for j, tangent in tangents.items():
-            moved[j] = leaves[j] + torch.tensordot(t, tangent, 1)
-        args, kwargs = tree_unflatten(moved, tree)
-        outputs = [
-            y for y in tree_leaves(operation(*args, **kwargs)) if isinstance(y, Tensor) and y.is_floating_point()
-        ]
-        y = torch.cat([y.flatten() for y in outputs])
-        mixture = torch.randn(_DIRECTIONS, len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        return mixture.to(y) @ y
-
-    return alone
-
-
-def _is_wrong(func: Function, size: int, modes: Collection[str], device: torch.device | str) -> bool:
-    try:
-        examination = Examination(
-            between_cubics(func, torch.zeros(size, dtype=torch.float64, device=device)), size, device
-        )
-        return any(verdict.outcome == "wrong" for verdict in examination.verdicts(modes))
-    except Exception:  # not an operation that can be differentiated alone: an integer result, a view of nothing
-        return False
 
 
 def _custom_functions(func: Function, size: int, device: torch.device | str) -> list[str]:

@@ -54,7 +54,7 @@ def check_derivatives(
     cuda = {x.device for x in tree_leaves(primals) if isinstance(x, torch.Tensor) and x.is_cuda}
     with torch.random.fork_rng(devices=cuda):
         subject = Subject(func, primals, directions, seed)
-        examination = Examination(subject, subject.size, subject.device, seed)
+        examination = Examination(subject, subject.size, subject.device, seed=seed)
         verdicts = examination.verdicts()
         wrong = [verdict.mode for verdict in verdicts if verdict.outcome == "wrong"]
         with warnings.catch_warnings():
