@@ -1,0 +1,78 @@
+"""Reverse mode by plain autograd: torch.func's transforms cost more than a small problem does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from funcdiff._boundary import Flat, Tree
+
+
+def plain_allowed() -> bool:
+    """Not inside vmap, grad, jvp, torch.compile or inference mode, where only torch.func differentiates."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_inference_mode_enabled()
+    )
+
+
+def plain_vjp(flat: Flat, *primals: Tensor) -> tuple[Tree, Callable[[Tree], Sequence[Tensor]], Tree]:
+    """What `torch.func.vjp(flat, *primals, has_aux=True)` returns, of primals that are the recipe's own copies."""
+    if not plain_allowed():
+        return torch.func.vjp(flat, *primals, has_aux=True)  # type: ignore[return-value]  # three, with aux
+    output, aux = tracked(flat, primals)
+    outputs = tree_flatten(output)[0]
+    keep = torch.is_grad_enabled() and reaches_beyond(primals, outputs)
+
+    def pull(cotangents: Tree) -> Sequence[Tensor]:
+        return backward(outputs, primals, tree_flatten(cotangents)[0], create_graph=keep)
+
+    return output, pull, aux if keep else tree_map_only(Tensor, Tensor.detach, aux)
+
+
+def tracked(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Tree:
+    """`func(*primals)` with a graph that starts at the primals, whatever the caller's grad mode."""
+    for primal in primals:
+        if not primal.requires_grad:
+            primal.requires_grad_()
+    with torch.enable_grad():
+        return func(*primals)
+
+
+def backward(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool
+) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad`, with zeros where an output depends on no input, and its graph kept for the next call."""
+    pairs = [(output, u) for output, u in zip(outputs, cotangents, strict=True) if output.requires_grad]
+    if not pairs:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    gradients = torch.autograd.grad(
+        [output for output, _ in pairs],
+        inputs,
+        [u for _, u in pairs],
+        retain_graph=True,
+        create_graph=create_graph,
+        allow_unused=True,
+    )
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
+
+
+def reaches_beyond(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+    """Does the graph end in a leaf of the caller's, a tensor that requires grad: then results keep their graph."""
+    seen: set[Node] = set()
+    waiting = [output.grad_fn for output in outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # only the nodes that end a graph have one
+        if leaf is not None and not any(leaf is primal for primal in primals):
+            return True
+        waiting.extend(following for following, _ in node.next_functions)
+    return False

@@ -1,0 +1,74 @@
+"""What torch says when it cannot differentiate a function, and the way out of each."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+MUTATES = (
+    "func writes into one of its arguments in place, which no transform differentiates reliably (yours is untouched); "
+    "write out of place, x = x + 1, and use ReLU(inplace=False)"
+)
+
+REMEDIES = (
+    (
+        "calling .item() on a Tensor",
+        "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts "
+        "the derivative and cannot be batched; keep it a tensor, with torch.stack or torch.where, or use jacobian_loop, "
+        "which needs no vmap, if the number is a constant",
+    ),
+    (
+        "data-dependent control flow",
+        "func branches on the value of a tensor, which vmap cannot batch; write the branch as torch.where, or use "
+        "jacobian_loop, which needs no vmap",
+    ),
+    (
+        "operators that can support dynamic shape",
+        "func makes a tensor whose shape depends on values (x[x > 0], nonzero, unique), which vmap cannot batch; "
+        "use torch.where or masked_fill, or jacobian_loop, which needs no vmap",
+    ),
+    (
+        "inplace arithmetic(self, *extra_args) is not possible",
+        "func writes batched values in place into a tensor that is not batched; build the result out of place "
+        "(torch.stack, torch.cat), or start from x.new_zeros(...), or use jacobian_loop, which needs no vmap",
+    ),
+    (
+        "random operation while in randomness error mode",
+        "func draws random numbers (dropout in training mode?), one draw a direction; call module.eval(), or pass "
+        'randomness="same" for one draw shared by all',
+    ),
+    (
+        "would mutate a captured Tensor",
+        "func writes in place into a tensor it captured (running statistics of a batch norm in training mode?); call "
+        "module.eval(), or clone the captured tensor inside func",
+    ),
+    ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
+    (
+        "forward AD with",
+        "an operation in func has no forward-mode derivative; use a recipe of reverse mode alone: jacobian_reverse, "
+        "hessian_reverse_over_reverse, hvp_reverse_over_reverse (fused attention: under sdpa_kernel(SDPBackend.MATH))",
+    ),
+    (
+        "_scaled_dot_product",
+        "fused attention has no second derivative; put the call inside "
+        "`with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`",
+    ),
+    (
+        "setup_context",
+        "func calls a torch.autograd.Function written in the old style, which torch.func refuses; give it a "
+        "setup_context, or use a recipe on plain autograd: jacobian_loop, hvp_double_backward",
+    ),
+    (
+        "saved tensor hooks",
+        "func uses saved-tensor hooks (checkpointing?), which torch.func refuses; use a recipe on plain autograd: "
+        "jacobian_loop, hvp_double_backward",
+    ),
+)
+
+
+def reraise(error: RuntimeError) -> NoReturn:
+    """Raise `error` again, below the remedy for it where there is one (and it was not raised by an inner recipe)."""
+    for fragment, remedy in REMEDIES if error.__cause__ is None else ():
+        if fragment in str(error):
+            kind = NotImplementedError if isinstance(error, NotImplementedError) else RuntimeError
+            raise kind(f"{remedy}. torch said: {error}") from error
+    raise error
