@@ -65,7 +65,7 @@ def summary(atlas: dict[str, Any]) -> str:
     bad = sum(bool(wrong(entry)) for entry in judged)
     return (
         f"On torch {atlas['torch']}: {operators} operators and {len(judged) - operators} layers judged, "
-        f"{len(atlas['entries']) - len(judged)} more have no real derivative to judge. Some mode is wrong on {bad} of them. "
+        f"{len(atlas['entries']) - len(judged)} more have no real derivative to judge. Some mode is wrong on {bad}. "
         f"Never wrong: {', '.join(f'``{mode}``' for mode in never) or 'no mode'}."
     )
 

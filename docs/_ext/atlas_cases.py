@@ -12,29 +12,56 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-SAMPLES = 3  # a case, of those with the fewest numbers
-_LARGEST = 2000  # numbers in a sample
+_LARGEST = 1000  # numbers in a sample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """A function and a point: `func(*primals)`."""
 
     func: Callable[..., Any]
     primals: tuple[Any, ...]
 
+    @property
+    def size(self) -> int:
+        """How many numbers can be moved."""
+        return sum(self.leaves[i].numel() for i in self.moving)
+
+    @property
+    def leaves(self) -> list[Any]:
+        """What the primals hold."""
+        return tree_leaves(self.primals)
+
+    @property
+    def moving(self) -> list[int]:
+        """Which leaves can be moved."""
+        return [i for i, x in enumerate(self.leaves) if isinstance(x, Tensor) and x.is_floating_point()]
+
+    def first_alone(self) -> Sample:
+        """The same with only the first tensor moving, itself where there is no other."""
+        if len(self.moving) < 2:
+            return self
+        leaves, tree = tree_flatten(self.primals)
+        first = self.moving[0]
+
+        def func(x: Tensor) -> Any:
+            return self.func(*tree_unflatten([*leaves[:first], x, *leaves[first + 1 :]], tree))
+
+        return Sample(func, (leaves[first],))
+
 
 def cases() -> Iterator[tuple[str, str, list[Sample]]]:
     """Kind ("operator" or "layer"), name and samples of everything that takes float64."""
     for op in op_db:
         if op.supports_autograd and torch.float64 in op.dtypes:
-            yield "operator", op.full_name, _smallest(list(_operator_samples(op)))
+            yield "operator", op.full_name, _chosen(list(_operator_samples(op)))
     for info in module_db:
         for training in (True, False) if info.train_and_eval_differ else (True,):
             suffix = ("", " (eval)")[not training] if info.train_and_eval_differ else ""
-            yield "layer", info.name + suffix, _smallest(list(_layer_samples(info, training)))
+            yield "layer", info.name + suffix, _chosen(list(_layer_samples(info, training)))
 
 
 def _operator_samples(op: Any) -> Iterator[Sample]:
@@ -77,7 +104,8 @@ def _differentiable(func: Callable[..., Any]) -> Callable[..., Any]:
     def selected(*primals: Any) -> list[Any]:
         if not kept:
             tracked = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), primals)
-            leaves = tree_leaves(func(*tracked))
+            with _NoRandomness():
+                leaves = tree_leaves(func(*tracked))
             kept.extend(i for i, y in enumerate(leaves) if isinstance(y, Tensor) and y.requires_grad)
         leaves = tree_leaves(func(*primals))
         return [leaves[i] for i in kept]
@@ -85,15 +113,22 @@ def _differentiable(func: Callable[..., Any]) -> Callable[..., Any]:
     return selected
 
 
-def _smallest(samples: list[Sample]) -> list[Sample]:
-    """The smallest that are no mere scalars or empties, spread over what the samples vary."""
+class _NoRandomness(TorchDispatchMode):
+    """Refuses operations that draw random numbers: with other numbers they are another function."""
 
-    def size(sample: Sample) -> int:
-        return sum(x.numel() for x in tree_leaves(sample.primals) if isinstance(x, Tensor) and x.is_floating_point())
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise ValueError(f"{func} draws random numbers")
+        return func(*args, **(kwargs or {}))
 
-    usable = sorted((s for s in samples if 1 < size(s) <= _LARGEST), key=size) or samples
-    return (
-        [usable[i * (len(usable) - 1) // max(SAMPLES - 1, 1)] for i in range(SAMPLES)]
-        if len(usable) > SAMPLES
-        else usable
-    )
+
+def _chosen(samples: list[Sample]) -> list[Sample]:
+    """The first usable one, and the largest: with all its tensors moving, and with the first alone.
+
+    Batching rules differ by which tensors are batched, so what moves along matters.
+    """
+    usable = [sample for sample in samples if 1 < sample.size <= _LARGEST] or samples
+    if not usable:
+        return []
+    largest = max(usable, key=lambda sample: sample.size)
+    return list(dict.fromkeys([usable[0], largest, largest.first_alone()]))

@@ -71,12 +71,14 @@ class Examination:
         self.generator = torch.Generator().manual_seed(seed)
 
     def verdicts(self, only: Collection[str] | None = None) -> list[Verdict]:
-        """Judge all modes, or `only` those."""
-        names = [name for group in self.modes for name in group if only is None or name in only]
+        """Judge all modes, or `only` those: by the others of their order too, which may have to bear witness."""
+        groups = [group for group in self.modes if only is None or any(name in group for name in only)]
         if not self.repeats:
             reason = "two calls at the same point differ: randomness, or a state that func keeps"
-            return [Verdict(name, "undecided", detail=reason) for name in names]
-        return _settled([self._verdict(name) for name in names])
+            found = [Verdict(name, "undecided", detail=reason) for group in groups for name in group]
+        else:
+            found = _settled([self._verdict(name) for group in groups for name in group])
+        return [verdict for verdict in found if only is None or verdict.mode in only]
 
     def _verdict(self, name: str) -> Verdict:
         if name in self.modes.products:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from funcdiff._judging import Examination
-from funcdiff._modes import Function
+from funcdiff._modes import RECIPES, Function, Modes
 
 _STEP = 1e-4
 _DIRECTIONS = 3
@@ -42,8 +42,9 @@ class Operation:
             y for y in tree_leaves(self.call(*args, **kwargs)) if isinstance(y, Tensor) and y.is_floating_point()
         ]
         flat = torch.cat([y.flatten() for y in results])
-        mixture = torch.randn(_DIRECTIONS, len(flat), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        return mixture.to(flat) @ flat
+        # Any generic numbers, but drawn by no generator: vmap refuses those.
+        mixture = torch.arange(1.0, _DIRECTIONS * len(flat) + 1, dtype=torch.float64, device=flat.device).cos()
+        return mixture.view(_DIRECTIONS, -1) @ flat
 
 
 def responsible(func: Function, size: int, modes: Collection[str], device: torch.device | str = "cpu") -> list[str]:
@@ -51,7 +52,7 @@ def responsible(func: Function, size: int, modes: Collection[str], device: torch
 
     A custom `torch.autograd.Function` is invisible to torch's recording: it is named when no operation is at fault.
     """
-    names = [operation.name for operation in operations(func, size, device) if is_wrong(operation, modes)]
+    names = [operation.name for operation in operations(func, size, device) if wrong_alone(operation, modes)]
     return list(dict.fromkeys(names)) or _custom_functions(func, size, device)
 
 
@@ -79,15 +80,15 @@ def operations(func: Function, size: int, device: torch.device | str = "cpu") ->
             yield Operation(call, leaves, tree, tangents)
 
 
-def is_wrong(operation: Operation, modes: Collection[str]) -> bool:
-    """Whether one of `modes` is wrong on `operation` alone."""
+def wrong_alone(operation: Operation, only: Collection[str], modes: Modes = RECIPES) -> list[str]:
+    """Those of the named modes that are wrong on `operation` alone."""
     try:
         tangent = next(iter(operation.tangents.values()))
         func = between_cubics(operation, tangent.new_zeros(len(tangent)))
-        verdicts = Examination(func, len(tangent), tangent.device).verdicts(modes)
+        verdicts = Examination(func, len(tangent), tangent.device, modes=modes).verdicts(only)
     except Exception:  # not an operation that can be differentiated alone: an integer result, none at all
-        return False
-    return any(verdict.outcome == "wrong" for verdict in verdicts)
+        return []
+    return [verdict.mode for verdict in verdicts if verdict.outcome == "wrong"]
 
 
 def between_cubics(operation: Function, origin: Tensor) -> Function:

@@ -26,6 +26,8 @@ class Subject:
         self.moving = [i for i, x in enumerate(self.leaves) if isinstance(x, Tensor) and x.is_floating_point()]
         _expect_real(self.leaves, "primals")
         self.point = [self.leaves[i].detach().double() for i in self.moving]
+        if not all(x.isfinite().all() for x in self.point):
+            raise ValueError("the primals hold NaN or infinity, where nothing can be moved. Choose another point.")
         self.device = self.point[0].device
         self.evaluations = 0
         self.mutates = False
