@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.utils._pytree import tree_flatten, tree_map_only
 
-from funcdiff._boundary import Flat, Tree
+from funcdiff._boundary import Flat
+from funcdiff._trees import Tree, flatten, map_leaves
 
 
 def plain_allowed() -> bool:
@@ -21,18 +22,21 @@ def plain_allowed() -> bool:
     )
 
 
-def plain_vjp(flat: Flat, *primals: Tensor) -> tuple[Tree, Callable[[Tree], Sequence[Tensor]], Tree]:
-    """What `torch.func.vjp(flat, *primals, has_aux=True)` returns, of primals that are the recipe's own copies."""
+def plain_vjp(flat: Flat, *primals: Tensor, has_aux: bool) -> tuple[Any, ...]:
+    """What `torch.func.vjp` returns, for primals that are the recipe's own copies."""
     if not plain_allowed():
-        return torch.func.vjp(flat, *primals, has_aux=True)  # type: ignore[return-value]  # three, with aux
-    output, aux = tracked(flat, primals)
-    outputs = tree_flatten(output)[0]
+        return torch.func.vjp(flat, *primals, has_aux=has_aux)
+    returned = tracked(flat, primals)
+    output, aux = returned if has_aux else (returned, None)
+    outputs = flatten(output)[0]
     keep = torch.is_grad_enabled() and reaches_beyond(primals, outputs)
 
     def pull(cotangents: Tree) -> Sequence[Tensor]:
-        return backward(outputs, primals, tree_flatten(cotangents)[0], create_graph=keep)
+        return backward(outputs, primals, flatten(cotangents)[0], create_graph=keep)
 
-    return output, pull, aux if keep else tree_map_only(Tensor, Tensor.detach, aux)
+    if not has_aux:
+        return output, pull
+    return output, pull, aux if keep else map_leaves(Tensor.detach, aux)
 
 
 def tracked(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Tree:

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_map_only
 
 from funcdiff._refusals import MUTATES, reraise
+from funcdiff._trees import Tree, flatten, unflatten
 
-Tree = Any  # a tensor, or dicts, lists and tuples of them: torch's pytrees
 Function = Callable[..., Tree]
-Flat = Callable[..., tuple[Tree, Tree]]  # of the differentiated leaves alone, to (output, aux)
+Flat = Function  # func as a function of the differentiated leaves alone
 Scalar = Callable[..., Tensor]
 Primals = tuple[Tensor, ...]
 Blocks = list[list[Tensor]]  # for each output leaf, a block for each primal
-Derivative = tuple[Blocks, TreeSpec, Tree]  # the blocks, the structure of the output, and aux
+Derivative = tuple[Blocks, TreeSpec, list[Tree]]  # the blocks, the structure of the output, and [aux] if there is one
 
 
 def differentiate(
@@ -35,20 +35,20 @@ def differentiate(
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-        position = wrap_argnums(argnums, len(args))
-        primals, in_spec = tree_flatten(take(args, position))
+        check_range(argnums, len(args))
+        primals, in_spec = flatten(take(args, argnums))
         check_leaves(primals, "differentiated argument")
 
         def run(*copies: Tree) -> Tree:
-            def flat(*leaves: Tensor) -> tuple[Tree, Tree]:
-                returned = func(*put(copies, position, tree_unflatten(leaves, in_spec)))
-                output, aux = split_aux(returned) if has_aux else (returned, ())
-                check_leaves(tree_flatten(output)[0], "output of func")
-                return output, aux
+            def flat(*leaves: Tensor) -> Tree:
+                returned = func(*put(copies, argnums, unflatten(leaves, in_spec)))
+                output = aux_apart(returned)[0] if has_aux else returned
+                check_leaves(flatten(output)[0], "output of func")
+                return returned
 
-            blocks, out_spec, aux = derivative(flat, tuple(tree_flatten(take(copies, position))[0]))
-            result = tree_unflatten([tree_unflatten(row, in_spec) for row in blocks], out_spec)
-            return (result, aux) if has_aux else result
+            blocks, out_spec, aux = derivative(flat, tuple(flatten(take(copies, argnums))[0]))
+            result = unflatten([unflatten(row, in_spec) for row in blocks], out_spec)
+            return (result, *aux) if has_aux else result
 
         return guarded(run, args)
 
@@ -65,11 +65,12 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     copies = tuple(copied(arg) for arg in args)
     if torch.compiler.is_compiling():
         return run(*copies)
+    before = writes(copies)
     try:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if any(was_written(copy) for copy in copies):
+    if writes(copies) > before:
         raise RuntimeError(MUTATES)
     return result
 
@@ -78,24 +79,28 @@ def copied(arg: Tree) -> Tree:
     return arg.clone() if isinstance(arg, Tensor) else tree_map_only(Tensor, Tensor.clone, arg)
 
 
-def was_written(copy: Tree) -> bool:
-    leaves = (copy,) if isinstance(copy, Tensor) else tree_flatten(copy)[0]
-    # Inference tensors keep no version.
-    return any(isinstance(leaf, Tensor) and not leaf.is_inference() and leaf._version > 0 for leaf in leaves)
+def writes(copies: Sequence[Tree]) -> int:
+    """How often the tensors were written to; inference tensors do not count."""
+    count = 0
+    for copy in copies:
+        for leaf in flatten(copy)[0]:
+            if isinstance(leaf, Tensor) and not leaf.is_inference():
+                count += leaf._version
+    return count
 
 
-def take(args: Sequence[Tree], position: int | tuple[int, ...]) -> Tree:
-    return args[position] if isinstance(position, int) else tuple(args[i] for i in position)
+def take(args: Sequence[Tree], argnums: int | tuple[int, ...]) -> Tree:
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
 
 
-def put(args: Sequence[Tree], position: int | tuple[int, ...], selected: Tree) -> list[Tree]:
+def put(args: Sequence[Tree], argnums: int | tuple[int, ...], selected: Tree) -> list[Tree]:
     placed = list(args)
-    for i, arg in [(position, selected)] if isinstance(position, int) else zip(position, selected, strict=True):
+    for i, arg in [(argnums, selected)] if isinstance(argnums, int) else zip(argnums, selected, strict=True):
         placed[i] = arg
     return placed
 
 
-def split_aux(returned: Tree) -> tuple[Tree, Tree]:
+def aux_apart(returned: Tree) -> tuple[Tree, Tree]:
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise TypeError(f"has_aux=True expects func to return (output, aux), got {kind(returned)}")
     return returned
@@ -109,15 +114,15 @@ def check_argnums(argnums: int | tuple[int, ...]) -> None:
         raise ValueError("expected argnums to name at least one argument, got ()")
 
 
-def wrap_argnums(argnums: int | tuple[int, ...], count: int) -> int | tuple[int, ...]:
-    """Negative positions counted from the end, as torch does."""
+def check_range(argnums: int | tuple[int, ...], count: int) -> None:
+    """Positions may be negative, counted from the end, as in torch."""
+    if isinstance(argnums, int) and -count <= argnums < count:
+        return
     many = argnums if isinstance(argnums, tuple) else (argnums,)
-    wrapped = tuple(i + count if i < 0 else i for i in many)
-    if not all(0 <= i < count for i in wrapped):
-        raise ValueError(f"argnums={argnums} is out of range: func was called with {count} positional arguments")
-    if len(set(wrapped)) != len(wrapped):
-        raise ValueError(f"expected argnums to name each argument once, got {argnums} of {count} arguments")
-    return wrapped if isinstance(argnums, tuple) else wrapped[0]
+    if not all(-count <= i < count for i in many):
+        raise ValueError(f"expected argnums within the {count} positional arguments of the call, got {argnums}")
+    if len({i % count for i in many}) < len(many):
+        raise ValueError(f"expected argnums to name each of the {count} arguments once at most, got {argnums}")
 
 
 def check_chunk_size(chunk_size: int | None) -> None:
@@ -144,9 +149,7 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
         raise TypeError(f"expected at least one tensor as {role}, got none")
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            raise TypeError(
-                f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}{ADVICE.get(role, '')}"
-            )
+            raise TypeError(f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}; {ADVICE[role]}")
         if leaf.is_complex():
             raise TypeError(f"expected a real {role}, got {leaf.dtype}; split it by torch.view_as_real")
         if not leaf.is_floating_point():
@@ -155,14 +158,15 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
             raise TypeError(
                 f"expected a dense {role}, got {layout(leaf)}; convert it, x.to_dense() or to_padded_tensor"
             )
-    if len(leaves) > 1 and len({leaf.device for leaf in leaves}) > 1:
-        devices = ", ".join(sorted({str(leaf.device) for leaf in leaves}))
-        raise ValueError(f"expected all tensors of the {role} on one device, got {devices}; move them with .to(device)")
+        if leaf.device != leaves[0].device:
+            devices = f"{leaves[0].device} and {leaf.device}"
+            raise ValueError(f"expected every {role} on one device, got {devices}; move them by .to(device)")
 
 
 ADVICE = {
-    "output of func": "; return tensors (no float(), .item(), .numpy() on the way), other results by has_aux=True",
-    "differentiated argument": "; pass tensors, or leave the argument out of argnums",
+    "output of func": "return tensors (no float(), .item(), .numpy() on the way), other results by has_aux=True",
+    "raveled tree": "leave it out",
+    "differentiated argument": "pass tensors, or leave the argument out of argnums",
 }
 
 
@@ -181,21 +185,20 @@ def at_point(
     tangents: tuple[Tree, ...],
 ) -> Tree:
     """Make `product`, which sees only flat tensors, a product at a point with torch.func.jvp's calling convention."""
-    check_primals(primals)
-    check_tangents(primals, tangents)
+    x, spec = check_primals(primals)
+    v = check_tangents(tangents, x, spec)
 
-    def run(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-        leaves, spec = tree_flatten(primals)
-        return whole(product(scalar(func, spec), tuple(leaves), tuple(tree_flatten(tangents)[0])), spec)
+    def run(*copies: Tensor) -> Sequence[Tensor]:
+        return product(scalar(func, spec), copies[: len(x)], copies[len(x) :])
 
-    return guarded(run, (primals, tangents))
+    return whole(guarded(run, (*x, *v)), spec)
 
 
 def scalar(func: Function, spec: TreeSpec) -> Scalar:
     """`func` of flat leaves, refused unless it returns one number."""
 
     def flat(*leaves: Tensor) -> Tensor:
-        output = func(*tree_unflatten(leaves, spec))
+        output = func(*unflatten(leaves, spec))
         check_leaves([output], "output of func")
         if output.dim() > 0:
             raise ValueError(
@@ -209,23 +212,25 @@ def scalar(func: Function, spec: TreeSpec) -> Scalar:
 
 def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
     """Leaves as the caller gave the primals; of a single primal, that primal alone."""
-    product = tree_unflatten(leaves, spec)
+    product = unflatten(leaves, spec)
     return product[0] if len(product) == 1 else product
 
 
-def check_primals(primals: tuple[Tree, ...]) -> None:
+def check_primals(primals: tuple[Tree, ...]) -> tuple[Sequence[Tensor], TreeSpec]:
+    """The leaves and the structure of the arguments of a product."""
     if not isinstance(primals, tuple):
         raise TypeError(f"expected primals to be a tuple, func's arguments, got {kind(primals)}; write (x,) for one")
-    check_leaves(tree_flatten(primals)[0], "differentiated argument")
+    leaves, spec = flatten(primals)
+    check_leaves(leaves, "differentiated argument")
+    return leaves, spec
 
 
-def check_tangents(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> None:
-    """A tangent must be like its primal in all; one that broadcasts would give a wrong number silently."""
-    expected, spec = tree_flatten(primals)
-    got, got_spec = tree_flatten(tangents)
-    if got_spec != spec:
-        raise TypeError(f"expected tangents structured like primals, {spec}, got {got_spec}")
-    for primal, tangent in zip(expected, got, strict=True):
+def check_tangents(tangents: tuple[Tree, ...], primals: Sequence[Tensor], expected: TreeSpec) -> Sequence[Tensor]:
+    """The leaves of the tangents, each like its primal in all: one that broadcasts gives a wrong number silently."""
+    leaves, spec = flatten(tangents)
+    if spec is not expected and spec != expected:
+        raise TypeError(f"expected tangents structured like primals, {expected}, got {spec}")
+    for primal, tangent in zip(primals, leaves, strict=True):
         if not isinstance(tangent, Tensor):
             raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}")
         if tangent.shape != primal.shape:
@@ -237,3 +242,4 @@ def check_tangents(primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Non
             raise TypeError(f"expected a tangent of its primal's dtype, {primal.dtype}, got {tangent.dtype}")
         if tangent.device != primal.device:
             raise ValueError(f"expected a tangent on its primal's device, {primal.device}, got {tangent.device}")
+    return leaves

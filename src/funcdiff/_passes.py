@@ -9,9 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec
 
-from funcdiff._boundary import Blocks, Derivative, Tree
+from funcdiff._boundary import Blocks, Derivative
+from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
 T = TypeVar("T")
 
@@ -24,10 +25,10 @@ def rows(
     randomness: str,
 ) -> tuple[Blocks, TreeSpec]:
     """Every row of the Jacobian: the basis of the output, pulled back; a chunk of one vector without vmap."""
-    leaves, spec = tree_flatten(output)
+    leaves, spec = flatten(output)
 
     def pull_leaves(*cotangents: Tensor) -> tuple[Tensor, ...]:
-        return tuple(pull(tree_unflatten(cotangents, spec)))
+        return tuple(pull(unflatten(cotangents, spec)))
 
     def pull_one(*cotangents: Tensor) -> tuple[Tensor, ...]:
         return tuple(gradient[None] for gradient in pull_leaves(*(u[0] for u in cotangents)))
@@ -35,7 +36,8 @@ def rows(
     pulled = pull_one if chunk_size == 1 else vmap(pull_leaves, randomness=randomness)
     sizes = [leaf.numel() for leaf in leaves]
     parts = in_turn(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
-    split = [torch.split(gradient, sizes) for gradient in joined(parts, sum(sizes))]
+    stacked = joined(parts, sum(sizes))
+    split = [torch.split(rows, sizes) for rows in stacked] if len(sizes) > 1 else [(rows,) for rows in stacked]
     blocks = [
         [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
         for i, leaf in enumerate(leaves)
@@ -44,14 +46,14 @@ def rows(
 
 
 def columns(
-    push: Callable[..., tuple[Tree, Tree]], primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+    push: Callable[..., tuple[Tree, list[Tree]]], primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> Derivative:
     """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
     pushed = vmap(push, randomness=randomness)
     sizes = [primal.numel() for primal in primals]
     parts = in_turn(lambda *span: pushed(*basis(primals, *span)), sum(sizes), chunk_size, randomness)
     slope, stacked_aux = parts[0]
-    stacked = joined([tuple(tree_flatten(slope)[0]) for slope, _ in parts], sum(sizes))
+    stacked = joined([tuple(flatten(slope)[0]) for slope, _ in parts], sum(sizes))
     blocks = [
         [
             part.view(leaf.shape[1:] + primal.shape)
@@ -59,15 +61,16 @@ def columns(
         ]
         for leaf in stacked
     ]
-    return blocks, tree_flatten(slope)[1], tree_map(lambda aux: aux[0], stacked_aux)
+    return blocks, flatten(slope)[1], [map_leaves(lambda leaf: leaf[0], aux) for aux in stacked_aux]
 
 
 def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     """Vectors `start` to `stop` of the standard basis of the space of `like`, stacked along axis 0."""
     sizes = [leaf.numel() for leaf in like]
-    vectors = torch.zeros(stop - start, sum(sizes), dtype=like[0].dtype, device=like[0].device)
-    vectors.diagonal(start).fill_(1)
-    parts = torch.split(vectors, sizes, 1)
+    vectors = torch.eye(stop - start, sum(sizes), dtype=like[0].dtype, device=like[0].device)
+    if start:
+        vectors = vectors.roll(start, 1)
+    parts = torch.split(vectors, sizes, 1) if len(sizes) > 1 else [vectors]
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
 

@@ -13,8 +13,8 @@ REMEDIES = (
     (
         "calling .item() on a Tensor",
         "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts "
-        "the derivative and cannot be batched; keep it a tensor, with torch.stack or torch.where, or use jacobian_loop, "
-        "which needs no vmap, if the number is a constant",
+        "the derivative and cannot be batched; keep it a tensor, by torch.stack or torch.where, or use "
+        "jacobian_loop, which needs no vmap, if the number is a constant",
     ),
     (
         "data-dependent control flow",
@@ -38,8 +38,8 @@ REMEDIES = (
     ),
     (
         "would mutate a captured Tensor",
-        "func writes in place into a tensor it captured (running statistics of a batch norm in training mode?); call "
-        "module.eval(), or clone the captured tensor inside func",
+        "func writes in place into a tensor it is not differentiated by (another argument, or running statistics of a "
+        "batch norm in training mode); call module.eval(), or clone that tensor inside func",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (

@@ -8,14 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
-from torch.utils._pytree import (
-    TreeSpec,
-    _broadcast_to_and_flatten,
-    tree_flatten,
-    tree_leaves,
-    tree_map,
-    tree_unflatten,
-)
+from torch.utils._pytree import TreeSpec, _broadcast_to_and_flatten
 
 from funcdiff._boundary import (
     Blocks,
@@ -23,13 +16,13 @@ from funcdiff._boundary import (
     Flat,
     Function,
     Primals,
-    Tree,
     check_chunk_size,
     differentiate,
     guarded,
     refuse_keywords,
 )
 from funcdiff._passes import columns, contracted, in_turn, rows
+from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 from funcdiff.hessians import hessian_forward_over_reverse
 from funcdiff.independence import first_order_leak, irregular, leak, only_independent, weighted
 from funcdiff.jacobians import jacobian_reverse
@@ -114,7 +107,7 @@ def over_rows(row: Function, in_dims: Any, chunk_size: int | None, randomness: s
     mapped = vmap(row, in_dims=in_dims, randomness=randomness)
 
     def run(*args: Tree) -> Tree:
-        leaves, spec = tree_flatten(args)
+        leaves, spec = flatten(args)
         dims = _broadcast_to_and_flatten(in_dims, spec) or []
         try:
             sizes = {leaf.shape[dim] for leaf, dim in zip(leaves, dims, strict=False) if dim is not None}
@@ -128,10 +121,10 @@ def over_rows(row: Function, in_dims: Any, chunk_size: int | None, randomness: s
                 leaf if dim is None else leaf.narrow(dim, start, stop - start)
                 for leaf, dim in zip(leaves, dims, strict=True)
             ]
-            return mapped(*tree_unflatten(part, spec))
+            return mapped(*unflatten(part, spec))
 
         parts = in_turn(some, max(sizes), chunk_size, randomness)
-        return tree_map(lambda *parts: torch.cat(parts), *parts)
+        return map_leaves(lambda *parts: torch.cat(parts), *parts)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
@@ -174,7 +167,7 @@ def batch_jacobian_summed(
     """
 
     def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, aux = vjp(flat, *primals, has_aux=True)  # type: ignore[misc]  # three, with aux
+        output, pull, *aux = vjp(flat, *primals, has_aux=has_aux)
         found = first_order_leak(pull, output, primals)
         blocks, spec = summed_rows(pull, output, primals, chunk_size, randomness)
         return only_independent(blocks, found), spec, aux
@@ -213,15 +206,16 @@ def batch_hessian_summed(
     def hessian(flat: Flat, primals: Primals) -> Derivative:
         flat(*primals)  # refuses a function that mixes rows, which under vmap it could not
 
-        def push(*tangents: Tensor) -> tuple[Tree, Tree]:
+        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
             every_row = tuple(v.expand_as(x) for v, x in zip(tangents, primals, strict=True))
-            return jvp(flat, primals, every_row, has_aux=True)[1:]  # type: ignore[return-value]  # slope, aux
+            _, slope, *aux = jvp(flat, primals, every_row, has_aux=has_aux)
+            return slope, aux
 
         one_row = [x.sum(0) for x in primals]
         blocks, spec, aux = columns(push, one_row, chunk_size, randomness)
         direction = [irregular(x) for x in one_row]
         probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
-        got = tree_leaves(jvp(flat, primals, probe, has_aux=True)[1])
+        got = flatten(jvp(flat, primals, probe, has_aux=has_aux)[1])[0]
         return only_independent(blocks, leak(got, [contracted(row, direction) for row in blocks])), spec, aux
 
     inner = batch_jacobian_summed(func, argnums, **options)
@@ -238,10 +232,8 @@ def summed_rows(
     """The rows of the sum of `output` over the batch, as blocks (B, output, input)."""
 
     def pull_every_row(cotangents: Tree) -> Sequence[Tensor]:
-        return pull(tree_map(lambda u, y: u.expand_as(y), cotangents, output))
+        return pull(map_leaves(lambda u, y: u.expand_as(y), cotangents, output))
 
-    sums = tree_map(lambda y: y.sum(0), output)
+    sums = map_leaves(lambda y: y.sum(0), output)
     blocks, spec = rows(pull_every_row, sums, primals, chunk_size, randomness)
-    return [
-        [block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, tree_leaves(sums), strict=True)
-    ], spec
+    return [[block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, flatten(sums)[0], strict=True)], spec

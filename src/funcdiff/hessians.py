@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 from torch.func import jvp, vjp
-from torch.utils._pytree import tree_unflatten
 
-from funcdiff._boundary import Derivative, Flat, Function, Primals, Tree, differentiate
+from funcdiff._boundary import Derivative, Flat, Function, Primals, differentiate
 from funcdiff._passes import columns, contracted, rows
+from funcdiff._trees import Tree, unflatten
 from funcdiff.jacobians import jacobian_forward, jacobian_reverse
 
 
@@ -163,13 +163,14 @@ def hessian_diagonal(
     """
 
     def diagonal(flat: Flat, primals: Primals) -> Derivative:
-        def push(*tangents: Tensor) -> tuple[Tree, Tree]:
-            def slope(*leaves: Tensor) -> tuple[Tree, Tree]:
-                output, pull, aux = vjp(flat, *leaves, has_aux=True)  # type: ignore[misc]  # three, with aux
+        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
+            def slope(*leaves: Tensor) -> Tree:
+                output, pull, *aux = vjp(flat, *leaves, has_aux=has_aux)
                 blocks, spec = rows(pull, output, leaves, chunk_size, randomness)
-                return tree_unflatten([contracted(row, tangents) for row in blocks], spec), aux
+                slopes = unflatten([contracted(row, tangents) for row in blocks], spec)
+                return (slopes, *aux) if has_aux else slopes
 
-            _, curvature, aux = jvp(slope, primals, tangents, has_aux=True)  # type: ignore[misc]  # three, with aux
+            _, curvature, *aux = jvp(slope, primals, tangents, has_aux=has_aux)
             return curvature, aux
 
         return columns(push, primals, chunk_size, randomness)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.func import vjp
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from funcdiff._boundary import Blocks, Function, Tree, check_leaves, check_primals, guarded
+from funcdiff._boundary import Blocks, Function, check_leaves, check_primals, guarded
+from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
 
 def check_batch_independence(func: Function, *primals: Tree) -> float:
@@ -46,9 +46,9 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
     check_primals(primals)
 
     def run(*copies: Tree) -> Tensor:
-        leaves, spec = tree_flatten(copies)
-        output, pull = vjp(lambda *leaves: func(*tree_unflatten(leaves, spec)), *leaves)  # type: ignore[misc]  # no aux
-        check_leaves(tree_flatten(output)[0], "output of func")
+        leaves, spec = flatten(copies)
+        output, pull = vjp(lambda *leaves: func(*unflatten(leaves, spec)), *leaves)  # type: ignore[misc]  # no aux
+        check_leaves(flatten(output)[0], "output of func")
         return first_order_leak(pull, output, leaves)
 
     leak = guarded(run, primals)
@@ -58,10 +58,10 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
 
 def first_order_leak(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequence[Tensor]) -> Tensor:
     """The leak between rows in the derivative of `output`, by two pulls."""
-    count = row_count(primals, tree_flatten(output)[0])
-    directions = tree_map(lambda y: irregular(y.sum(0))[None], output)
-    plain = pull(tree_map(lambda c: c.expand(count, *c.shape[1:]), directions))
-    return leak(pull(tree_map(lambda c: weighted(c, count), directions)), plain)
+    count = row_count(primals, flatten(output)[0])
+    directions = map_leaves(lambda y: irregular(y.sum(0))[None], output)
+    plain = pull(map_leaves(lambda c: c.expand(count, *c.shape[1:]), directions))
+    return leak(pull(map_leaves(lambda c: weighted(c, count), directions)), plain)
 
 
 def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
@@ -101,7 +101,7 @@ def leak(got: Sequence[Tensor], plain: Sequence[Tensor]) -> Tensor:
         sizes.append(largest(torch.where(finite, expected, 0)))
         sizes.append(largest(torch.where(finite, some, 0)))
     size = torch.stack(sizes).amax()
-    return torch.stack(differences).amax() / torch.where(size > 0, size, 1)
+    return (torch.stack(differences).amax() / torch.where(size > 0, size, 1)).detach()
 
 
 def largest(tensor: Tensor) -> Tensor:
@@ -113,7 +113,8 @@ def only_independent(blocks: Blocks, leak: Tensor) -> Blocks:
     """`blocks`, refused if the rows leak; NaN where the leak cannot be read (in a transform, on a meta tensor)."""
     limit = tolerance(leak)
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or leak.is_meta:
-        return [[torch.where(leak > limit, torch.nan, block) for block in row] for row in blocks]
+        poison = torch.where(leak > limit, torch.nan, 1)  # a factor, to reach the derivatives of the blocks as well
+        return [[block * poison for block in row] for row in blocks]
     refuse(leak, limit)
     return blocks
 

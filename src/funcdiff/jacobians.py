@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from funcdiff._autograd import plain_vjp
-from funcdiff._boundary import Derivative, Flat, Function, Primals, Tree, differentiate
+from funcdiff._boundary import Derivative, Flat, Function, Primals, differentiate
 from funcdiff._passes import columns, rows
+from funcdiff._trees import Tree
 
 
 def jacobian_reverse(
@@ -51,7 +52,7 @@ def jacobian_reverse(
     """
 
     def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, aux = vjp(flat, *primals, has_aux=True)  # type: ignore[misc]  # three, with aux
+        output, pull, *aux = vjp(flat, *primals, has_aux=has_aux)
         return *rows(pull, output, primals, chunk_size, randomness), aux
 
     return differentiate(jacobian, func, argnums, has_aux, chunk_size)
@@ -96,8 +97,8 @@ def jacobian_forward(
     """
 
     def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        def push(*tangents: Tensor) -> tuple[Tree, Tree]:
-            _, slope, aux = jvp(flat, primals, tangents, has_aux=True)  # type: ignore[misc]  # three, with aux
+        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
+            _, slope, *aux = jvp(flat, primals, tangents, has_aux=has_aux)
             return slope, aux
 
         return columns(push, primals, chunk_size, randomness)
@@ -128,7 +129,7 @@ def jacobian_batched_grad(
     """
 
     def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, aux = plain_vjp(flat, *primals)
+        output, pull, *aux = plain_vjp(flat, *primals, has_aux=has_aux)
         return *rows(pull, output, primals, chunk_size, randomness), aux
 
     return differentiate(jacobian, func, argnums, has_aux, chunk_size)
@@ -159,7 +160,7 @@ def jacobian_loop(
     """
 
     def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, aux = plain_vjp(flat, *primals)
+        output, pull, *aux = plain_vjp(flat, *primals, has_aux=has_aux)
         return *rows(pull, output, primals, 1, randomness), aux
 
     return differentiate(jacobian, func, argnums, has_aux, chunk_size)

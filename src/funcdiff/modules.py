@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from funcdiff._boundary import Function, Tree, check_leaves
+from funcdiff._boundary import Function, check_leaves
+from funcdiff._trees import Tree, flatten, unflatten
 
 Parameters = dict[str, Tensor]
 
@@ -98,7 +98,7 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
         >>> unravel(2 * vector)["bias"]
         tensor([2., 2.])
     """
-    leaves, spec = tree_flatten(tree)
+    leaves, spec = flatten(tree)
     check_leaves(leaves, "raveled tree")
     dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1:
@@ -110,6 +110,6 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
         if vector.shape != (sum(sizes),):
             raise ValueError(f"expected a vector of shape ({sum(sizes)},), got {tuple(vector.shape)}")
         parts = [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]
-        return tree_unflatten(parts, spec)
+        return unflatten(parts, spec)
 
     return torch.cat([leaf.reshape(-1) for leaf in leaves]), unravel

@@ -1,0 +1,35 @@
+"""torch's pytrees, with a short way for the commonest: a tensor, a few tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_structure, tree_unflatten
+
+Tree = Any  # a tensor, or dicts, lists and tuples of them
+LEAF = tree_structure(None)
+TUPLES = [tree_structure((None,) * length) for length in range(8)]
+FLAT = frozenset(map(id, TUPLES))
+
+
+def flatten(tree: Tree) -> tuple[Sequence[Any], TreeSpec]:
+    """The leaves of a tree and its structure."""
+    if isinstance(tree, Tensor):
+        return (tree,), LEAF
+    if type(tree) is tuple and len(tree) < len(TUPLES) and all(isinstance(leaf, Tensor) for leaf in tree):
+        return tree, TUPLES[len(tree)]
+    return tree_flatten(tree)
+
+
+def unflatten(leaves: Sequence[Any], spec: TreeSpec) -> Tree:
+    """The tree of that structure."""
+    if spec is LEAF:
+        return leaves[0]
+    return tuple(leaves) if id(spec) in FLAT else tree_unflatten(leaves, spec)
+
+
+def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """The tree of `function` of every leaf, and of the leaves at its place in trees like it."""
+    return function(tree, *others) if isinstance(tree, Tensor) else tree_map(function, tree, *others)

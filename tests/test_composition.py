@@ -1,0 +1,213 @@
+"""Recipes inside transforms, gradients through recipes, torch.compile around them, and which graphs results carry."""
+
+import pytest
+import torch
+from torch.func import grad, vmap
+from torch.testing import assert_close
+
+import funcdiff as fd
+
+JACOBIANS = [fd.jacobian_loop, fd.jacobian_batched_grad, fd.jacobian_reverse, fd.jacobian_forward]
+HESSIANS = [
+    fd.hessian_forward_over_reverse,
+    fd.hessian_reverse_over_reverse,
+    fd.hessian_reverse_over_forward,
+    fd.hessian_forward_over_forward,
+]
+PRODUCTS = [
+    fd.hvp_forward_over_reverse,
+    fd.hvp_reverse_over_reverse,
+    fd.hvp_reverse_over_forward,
+    fd.hvp_double_backward,
+    fd.vhp,
+    lambda func, primals, tangents: fd.hvp_operator(func, *primals)(*tangents),
+]
+X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+V = torch.tensor([1.0, 0.5, -1.0], dtype=torch.float64)
+ROWS = torch.stack([X, -X, 2 * X, X - 1])
+
+
+def cubes(weight, x):
+    return weight * x**3
+
+
+def cube_sum(x):
+    return (x**3).sum()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+@pytest.mark.parametrize("recipe", JACOBIANS)
+def test_vmap_of_a_jacobian(recipe, chunk_size):
+    got = vmap(recipe(cubes, argnums=1, chunk_size=chunk_size), (None, 0))(V, ROWS)
+    assert_close(got, torch.diag_embed(3 * V * ROWS**2))
+
+
+@pytest.mark.parametrize("recipe", HESSIANS)
+def test_vmap_of_a_hessian(recipe):
+    assert_close(vmap(recipe(cube_sum))(ROWS), torch.diag_embed(6 * ROWS))
+
+
+@pytest.mark.parametrize("recipe", PRODUCTS)
+def test_vmap_of_a_product(recipe):
+    assert_close(vmap(lambda x: recipe(cube_sum, (x,), (V,)))(ROWS), 6 * ROWS * V)
+
+
+def test_vmap_of_an_operator_takes_many_vectors():
+    assert_close(vmap(fd.hvp_operator(cube_sum, X))(torch.eye(3, dtype=X.dtype)), torch.diag(6 * X))
+
+
+@pytest.mark.parametrize("recipe", [*JACOBIANS, fd.batch_jacobian, fd.batch_jacobian_summed])
+def test_training_through_a_jacobian(recipe):
+    # the trace of the Jacobian is 3 sum(w x^2): its gradient by w is 3 x^2
+    point = ROWS if recipe in (fd.batch_jacobian, fd.batch_jacobian_summed) else X
+    options = {"in_dims": (None, 0)} if recipe is fd.batch_jacobian else {}
+    jacobian = recipe(cubes, argnums=1, **options)
+    want = 3 * point**2 if point is X else 3 * (ROWS**2).sum(0)
+    assert_close(grad(lambda weight: jacobian(weight, point).sum())(V), want)
+    weight = V.clone().requires_grad_()
+    jacobian(weight, point).sum().backward()
+    assert_close(weight.grad, want)
+
+
+@pytest.mark.parametrize("recipe", JACOBIANS)
+def test_training_through_a_jacobian_reaches_captured_weights_and_the_point(recipe):
+    weight, x = V.clone().requires_grad_(), X.clone().requires_grad_()
+    recipe(lambda x: cubes(weight, x))(x).sum().backward()
+    assert_close(weight.grad, 3 * X**2)
+    assert_close(x.grad, 6 * V * X)
+    recipe(lambda x: cubes(2 * weight, x))(X).sum().backward()
+    assert_close(weight.grad, 9 * X**2)
+
+
+@pytest.mark.parametrize("recipe", [*HESSIANS, fd.hessian_diagonal])
+def test_training_through_a_hessian(recipe):
+    weight = V.clone().requires_grad_()
+    recipe(lambda x: cubes(weight, x).sum())(X).sum().backward()
+    assert_close(weight.grad, 6 * X)
+
+
+@pytest.mark.parametrize("recipe", PRODUCTS)
+def test_training_through_a_product(recipe):
+    weight, x = V.clone().requires_grad_(), X.clone().requires_grad_()
+    recipe(lambda x: cubes(weight, x).sum(), (x,), (V,)).sum().backward()
+    assert_close(weight.grad, 6 * X * V)
+    assert_close(x.grad, 6 * V * V)
+    assert_close(grad(lambda x: recipe(cube_sum, (x,), (V,)).sum())(X), 6 * V)
+
+
+@pytest.mark.parametrize("recipe", [*JACOBIANS, *HESSIANS, fd.hessian_diagonal])
+def test_a_result_has_a_graph_only_where_a_tensor_of_the_caller_requires_grad(recipe):
+    x = X.clone().requires_grad_()
+    shared = X * 2
+    for func in (cube_sum, lambda x: (shared * x + shared * x.sin()).sum()):
+        assert not recipe(func)(X).requires_grad
+        assert recipe(func)(x).requires_grad == (func is not None)
+        with torch.no_grad():
+            assert not recipe(func)(x).requires_grad
+    assert x.grad is None
+    assert not X.requires_grad
+
+
+@pytest.mark.parametrize("recipe", PRODUCTS)
+def test_a_product_has_a_graph_only_where_a_tensor_of_the_caller_requires_grad(recipe):
+    x = X.clone().requires_grad_()
+    assert not recipe(cube_sum, (X,), (V,)).requires_grad
+    assert recipe(cube_sum, (x,), (V,)).requires_grad
+    with torch.no_grad():
+        got = recipe(cube_sum, (x,), (V,))
+    assert not got.requires_grad
+    assert_close(got, 6 * X * V)
+
+
+@pytest.mark.parametrize("recipe", JACOBIANS)
+def test_aux_has_a_graph_only_where_a_tensor_of_the_caller_requires_grad(recipe):
+    func = lambda x: (x**3, x**2)  # noqa: E731  # shorter than its test
+    assert not recipe(func, has_aux=True)(X)[1].requires_grad
+    assert recipe(func, has_aux=True)(X.clone().requires_grad_())[1].requires_grad
+
+
+@pytest.mark.parametrize("recipe", [*JACOBIANS, *HESSIANS])
+def test_inference_mode_and_inference_tensors(recipe):
+    with torch.inference_mode():
+        x = X.clone()
+        inside = recipe(cube_sum)(x).clone()
+    assert_close(recipe(cube_sum)(x), recipe(cube_sum)(X))
+    assert_close(inside, recipe(cube_sum)(X))
+
+
+@pytest.mark.parametrize("recipe", PRODUCTS)
+def test_products_in_inference_mode(recipe):
+    with torch.inference_mode():
+        assert_close(recipe(cube_sum, (X.clone(),), (V.clone(),)), 6 * X * V)
+
+
+@pytest.mark.parametrize("recipe", [*JACOBIANS, *HESSIANS])
+def test_nan_propagates(recipe):
+    x = torch.tensor([1.0, float("nan")], dtype=torch.float64)
+    got = recipe(lambda x: x**3)(x)
+    assert got[..., 1, 1].isnan().all() if got.dim() == 2 else got[1, 1, 1].isnan()
+    assert got.reshape(2, -1)[0, 0] == (3 if got.dim() == 2 else 6)
+
+
+@pytest.mark.parametrize("recipe", [fd.jacobian_loop, fd.jacobian_batched_grad])
+def test_plain_autograd_takes_old_custom_functions_and_checkpoints(recipe):
+    class Old(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, u):
+            (x,) = ctx.saved_tensors
+            return 3 * x**2 * u
+
+    assert_close(recipe(Old.apply)(X), torch.diag(3 * X**2))
+    checkpointed = lambda x: torch.utils.checkpoint.checkpoint(lambda x: x**3, x, use_reentrant=False)  # noqa: E731
+    assert_close(recipe(checkpointed)(X), torch.diag(3 * X**2))
+    assert_close(fd.hvp_double_backward(lambda x: Old.apply(x).sum(), (X,), (V,)), 6 * X * V)
+
+
+def test_calling_a_transform_leaves_its_arguments_and_keeps_the_name():
+    x = X.clone()
+    recipe = fd.jacobian_forward(cubes, argnums=1)
+    recipe(V, x)
+    assert recipe.__name__ == "cubes"
+    assert x.equal(X)
+    assert x.grad is None
+
+
+COMPILED = {
+    "jacobian_loop": lambda w, x: fd.jacobian_loop(cubes, 1)(w, x),
+    "jacobian_batched_grad": lambda w, x: fd.jacobian_batched_grad(cubes, 1)(w, x),
+    "jacobian_reverse": lambda w, x: fd.jacobian_reverse(cubes, (0, 1), chunk_size=2)(w, x),
+    "jacobian_forward": lambda w, x: fd.jacobian_forward(cubes, 1, chunk_size=2)(w, x),
+    "hessian_forward_over_reverse": lambda w, x: fd.hessian_forward_over_reverse(cubes, 1)(w, x),
+    "hessian_reverse_over_reverse": lambda w, x: fd.hessian_reverse_over_reverse(cubes, 1)(w, x),
+    "hessian_reverse_over_forward": lambda w, x: fd.hessian_reverse_over_forward(cubes, 1)(w, x),
+    "hessian_forward_over_forward": lambda w, x: fd.hessian_forward_over_forward(cubes, 1)(w, x),
+    "hessian_diagonal": lambda w, x: fd.hessian_diagonal(cubes, 1)(w, x),
+    "hvp_forward_over_reverse": lambda w, x: fd.hvp_forward_over_reverse(cube_sum, (x,), (w,)),
+    "hvp_reverse_over_forward": lambda w, x: fd.hvp_reverse_over_forward(cube_sum, (x,), (w,)),
+    "hvp_double_backward": lambda w, x: fd.hvp_double_backward(cube_sum, (x,), (w,)),
+    "hvp_operator": lambda w, x: fd.hvp_operator(cube_sum, x)(w),
+    "batch_jacobian": lambda w, x: fd.batch_jacobian(cubes, 1, (None, 0), chunk_size=2)(w, torch.stack([x, w, x])),
+    "batch_hessian": lambda w, x: fd.batch_hessian(torch.tanh)(torch.stack([x, w])),
+    "batch_jacobian_summed": lambda w, x: fd.batch_jacobian_summed(lambda rows: w * rows)(torch.stack([x, w])),
+    "batch_hessian_summed": lambda w, x: fd.batch_hessian_summed(lambda rows: w * rows**3)(torch.stack([x, w])),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiles_as_one_graph(name):
+    torch.compiler.reset()
+    compiled = torch.compile(COMPILED[name], fullgraph=True, backend="aot_eager")
+    assert_close(compiled(V, X), COMPILED[name](V, X))
+
+
+def test_while_torch_compile_traces_the_checks_are_left_out(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert_close(fd.jacobian_loop(cubes, 1)(V, X), torch.diag(3 * V * X**2))
+    x = X.clone()
+    fd.jacobian_forward(lambda x: x.mul_(2) ** 2)(x)
+    assert x.equal(X)
