@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from funcdiff import check_derivatives
+from funcdiff import check_derivatives, problems
 from funcdiff._differences import mixed, slope
+from funcdiff._judging import Examination
 
 ALL = {verdict.mode for verdict in check_derivatives(torch.sin, torch.tensor(0.3)).verdicts}
 FIRST = {mode for mode in ALL if mode.startswith("jacobian")}
@@ -115,6 +116,34 @@ def test_no_mode_is_accused_on_what_torch_does_right(func, primal):
     assert set(report.right) >= FIRST
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "problem",
+    [
+        problems.linear_map(torch.linspace(-1, 2, 6, dtype=torch.float64).view(2, 3)),
+        problems.tanh_layer(torch.linspace(-1, 2, 6, dtype=torch.float64).view(2, 3), torch.ones(2).double()),
+        problems.quadratic_form(torch.linspace(-1, 2, 9, dtype=torch.float64).view(3, 3)),
+        problems.softmax_cross_entropy(1),
+        problems.sine_sum(),
+    ],
+    ids=lambda problem: problem.name,
+)
+def test_the_reference_is_the_derivative_by_hand(problem, seed):
+    x = torch.randn(3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    examination = Examination(lambda t: problem.func(x + t).reshape(-1), 3)
+    torch.testing.assert_close(examination.jacobian.value, problem.jacobian(x).reshape(-1, 3), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(examination.hessian.value, problem.hessian(x).reshape(-1, 3, 3), rtol=1e-9, atol=1e-9)
+    assert {verdict.outcome for verdict in examination.verdicts()} == {"right"}
+
+
+def test_without_a_right_jacobian_the_values_alone_judge_the_hessian():
+    examination = Examination(lambda t: WrongJvp.apply(t + 0.3) * t.detach(), 2)
+    assert {v.outcome for v in examination.verdicts() if v.mode.startswith("jacobian")} == {"wrong"}
+    expected = torch.zeros(2, 2, 2, dtype=torch.float64)
+    expected[0, 0, 0] = expected[1, 1, 1] = 2 * math.cos(0.3)
+    torch.testing.assert_close(examination.hessian.value, expected, rtol=1e-7, atol=1e-7)
+
+
 def test_a_report_on_a_sine_counts_and_agrees():
     report = check_derivatives(torch.sin, torch.tensor([0.5, 1.0]))
     assert report.ok
@@ -160,6 +189,23 @@ def test_layer_norm_is_named():
     assert {"hessian_reverse_over_forward", "hessian_forward_over_forward"} <= set(report.wrong)
     assert {"hessian_forward_over_reverse", "hessian_reverse_over_reverse"} <= set(report.right)
     assert report["hessian_forward_over_forward"].asymmetry is not None
+
+
+def test_layer_norm_with_its_weights_defeats_every_batched_hessian():
+    def func(x, weight):
+        return F.layer_norm(x, (4,), weight).sin()
+
+    report = check_derivatives(func, torch.linspace(-1, 2, 12).view(3, 4).sin(), torch.tensor([0.5, -1.0, 2.0, 1.5]))
+    assert {"hessian_forward_over_reverse", "hessian_reverse_over_reverse"} <= set(report.wrong)
+    assert {"hvp_forward_over_reverse", "hvp_reverse_over_reverse", "hvp_double_backward"} <= set(report.right)
+    assert report.responsible == ("torch.nn.functional.layer_norm",)
+
+
+def test_a_detached_factor_is_wrong_in_every_mode_and_the_advice_says_so():
+    report = check_derivatives(lambda x: x * x.detach(), torch.tensor([1.0, 2.0]))
+    assert set(report.wrong) >= FIRST
+    assert report["jacobian_loop"].error == pytest.approx(0.5)
+    assert "detach" in report.advice
 
 
 def test_cdist_in_batched_reverse_mode():

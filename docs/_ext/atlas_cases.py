@@ -57,14 +57,14 @@ def cases() -> Iterator[tuple[str, str, list[Sample]]]:
     """Kind ("operator" or "layer"), name and samples of everything that takes float64."""
     for op in op_db:
         if op.supports_autograd and torch.float64 in op.dtypes:
-            yield "operator", op.full_name, _chosen(list(_operator_samples(op)))
+            yield "operator", op.full_name, chosen(list(operator_samples(op)))
     for info in module_db:
         for training in (True, False) if info.train_and_eval_differ else (True,):
             suffix = ("", " (eval)")[not training] if info.train_and_eval_differ else ""
-            yield "layer", info.name + suffix, _chosen(list(_layer_samples(info, training)))
+            yield "layer", info.name + suffix, chosen(list(layer_samples(info, training)))
 
 
-def _operator_samples(op: Any) -> Iterator[Sample]:
+def operator_samples(op: Any) -> Iterator[Sample]:
     """An operator as torch's own gradient checks call it: `gradcheck_wrapper` symmetrises what must be symmetric."""
     for sample in op.sample_inputs("cpu", torch.float64):
 
@@ -74,7 +74,7 @@ def _operator_samples(op: Any) -> Iterator[Sample]:
         yield Sample(_differentiable(func), (sample.input, sample.args, sample.kwargs))
 
 
-def _layer_samples(info: Any, training: bool) -> Iterator[Sample]:
+def layer_samples(info: Any, training: bool) -> Iterator[Sample]:
     """A layer as a function of its parameters and inputs; attention by the kernel that has all derivatives.
 
     Buffers are copied at each call: batch norm writes its running statistics into them.
@@ -122,7 +122,7 @@ class _NoRandomness(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _chosen(samples: list[Sample]) -> list[Sample]:
+def chosen(samples: list[Sample]) -> list[Sample]:
     """The first usable one, and the largest: with all its tensors moving, and with the first alone.
 
     Batching rules differ by which tensors are batched, so what moves along matters.

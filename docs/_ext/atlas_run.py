@@ -107,10 +107,11 @@ def run(only: str = "") -> dict[str, Any]:
         else:
             entry["reason"] = " ".join(failures[0].split())[:300]
         entries.append(entry)
-    return {"torch": torch.__version__, "modes": _names(), "entries": entries, "reproductions": scripts}
+    return {"torch": torch.__version__, "modes": mode_names(), "entries": entries, "reproductions": scripts}
 
 
-def _names() -> list[str]:
+def mode_names() -> list[str]:
+    """The columns of the table."""
     return [name for group in MODES for name in group]
 
 

@@ -57,6 +57,10 @@ class DerivativeReport:
             kinds = dict.fromkeys(verdict.mode.split("_")[0] for verdict in self.verdicts)
             use = [next((name for name in self.right if name.startswith(kind)), f"no {kind}") for kind in kinds]
             parts.append(f"avoid {', '.join(self.wrong)}{because}; right: {', '.join(use)}")
+        if self.wrong and not any(name.startswith("jacobian") for name in self.right):
+            parts.append(
+                "does func hold part of its input constant (detach, no_grad, item), or is a custom backward wrong?"
+            )
         parts += [
             f"{outcome}: {_shortened(detail.partition(' torch said:')[0], 200)}"
             for outcome, detail in dict.fromkeys(others)
