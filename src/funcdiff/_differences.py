@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,33 @@ class Estimate(NamedTuple):
     value: Tensor
     error: Tensor
     kink: Tensor
+
+
+def slope_along(func: Callable[[Tensor], Tensor], axis: Tensor, start: float = 2**-3, ratio: float = 4.0) -> Estimate:
+    """The slope of `func` at the origin along `axis`."""
+    return slope(lambda t: func(t * axis), start, ratio)
+
+
+def curvature_across(func: Callable[[Tensor], Tensor], u: Tensor, v: Tensor) -> Estimate:
+    """The second derivative of `func` at the origin along `u` and `v`."""
+    return mixed(lambda s, t: func(s * u + t * v))
+
+
+def stacked(estimates: Sequence[Estimate]) -> Estimate:
+    """Many as one, on a last axis of their own."""
+    return Estimate(*(torch.stack(parts, -1) for parts in zip(*estimates, strict=True)))
+
+
+def nan_outside(func: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+    """`func`, with NaN in place of whatever it raises outside its domain."""
+
+    def guarded(point: Tensor) -> Tensor:
+        try:
+            return func(point).detach()
+        except Exception:
+            return torch.full_like(like, math.nan)
+
+    return guarded
 
 
 def slope(curve: Callable[[float], Tensor], start: float = 2**-3, ratio: float = 4.0, steps: int = 10) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from funcdiff._differences import Estimate, mixed, slope
+from funcdiff._differences import Estimate, curvature_across, nan_outside, slope_along, stacked
 from funcdiff._modes import RECIPES, Function, Modes
 
 _AGREES = 1e-8  # disagreement up to which a mode is right, relative to the largest entry
@@ -93,7 +93,7 @@ class Examination:
     @cached_property
     def jacobian(self) -> Estimate:
         """Differences of the values."""
-        return _stack([slope(partial(_along, self._value, axis)) for axis in self.axes])
+        return stacked([slope_along(self._value, axis) for axis in self.axes])
 
     @cached_property
     def hessian(self) -> Estimate:
@@ -101,10 +101,9 @@ class Examination:
         right = [name for name in _FASTEST if self._first[name].outcome == "right"]
         if right:
             mode = partial(self.modes.jacobians[right[0]], self.func)
-            gradient = _nan_outside(mode, self.jacobian.value)
-            return _stack([slope(partial(_along, gradient, axis)) for axis in self.axes])
-        pairs = [[mixed(partial(_across, self._value, u, v)) for u in self.axes] for v in self.axes]
-        return _stack([_stack(row) for row in pairs])
+            gradient = nan_outside(mode, self.jacobian.value)
+            return stacked([slope_along(gradient, axis) for axis in self.axes])
+        return stacked([stacked([curvature_across(self._value, u, v) for u in self.axes]) for v in self.axes])
 
     @cached_property
     def _first(self) -> dict[str, Verdict]:
@@ -113,7 +112,7 @@ class Examination:
     def _judge_jacobian(self, name: str) -> Verdict:
         def confirm(answer: Tensor) -> bool:
             along = self._random(len(self.axes))
-            witness = slope(partial(_along, self._value, along), start=0.1, ratio=3.0)
+            witness = slope_along(self._value, along, start=0.1, ratio=3.0)
             return _contradicts(witness, answer @ along, self.jacobian.value @ along)
 
         return self._judge(name, lambda: self.modes.jacobians[name](self.func, self._origin()), self.jacobian, confirm)
@@ -121,7 +120,7 @@ class Examination:
     def _judge_hessian(self, name: str) -> Verdict:
         def confirm(answer: Tensor) -> bool:
             u, v = self._random(len(self.axes)), self._random(len(self.axes))
-            witness = mixed(partial(_across, self._value, u, v))
+            witness = curvature_across(self._value, u, v)
             return _contradicts(witness, answer @ v @ u, self.hessian.value @ v @ u)
 
         return self._judge(name, lambda: self.modes.hessians[name](self.func, self._origin()), self.hessian, confirm)
@@ -137,7 +136,7 @@ class Examination:
 
         def confirm(answer: Tensor) -> bool:
             across = self._random(len(self.axes))
-            witness = mixed(partial(_across, lambda x: self._value(x) @ weight, along, across))
+            witness = curvature_across(lambda x: self._value(x) @ weight, along, across)
             return _contradicts(witness, answer @ across, reference.value @ across)
 
         def product() -> Tensor:
@@ -181,7 +180,7 @@ class Examination:
         return Verdict(name, outcome, float(gap.max() / unit), detail, asymmetry)
 
     def _value(self, point: Tensor) -> Tensor:
-        return _nan_outside(self.func, self.centre)(point)
+        return nan_outside(self.func, self.centre)(point)
 
     def _origin(self) -> Tensor:
         return self.axes.new_zeros(len(self.axes))
@@ -203,32 +202,8 @@ def _settled(verdicts: list[Verdict]) -> list[Verdict]:
     return [settle(verdict) for verdict in verdicts]
 
 
-def _along(func: Function, axis: Tensor, t: float) -> Tensor:
-    return func(t * axis)
-
-
-def _across(func: Function, u: Tensor, v: Tensor, s: float, t: float) -> Tensor:
-    return func(s * u + t * v)
-
-
-def _stack(estimates: Sequence[Estimate]) -> Estimate:
-    return Estimate(*(torch.stack(parts, -1) for parts in zip(*estimates, strict=True)))
-
-
 def _contradicts(witness: Estimate, answer: Tensor, reference: Tensor) -> bool:
     """Whether, in some entry, the witness sides with the reference: ten times nearer to it than to the answer."""
     gap = (answer - reference).abs().nan_to_num(math.inf)
     doubt = torch.maximum((witness.value - reference).abs(), witness.error)
     return bool((10 * doubt < gap).any())
-
-
-def _nan_outside(func: Function, like: Tensor) -> Function:
-    """`func`, with NaN in place of whatever it raises outside its domain."""
-
-    def guarded(point: Tensor) -> Tensor:
-        try:
-            return func(point).detach()
-        except Exception:
-            return torch.full_like(like, math.nan)
-
-    return guarded
