@@ -75,24 +75,31 @@ def avoid_table(atlas: dict[str, Any]) -> str:
     rows = []
     for entry in atlas["entries"]:
         if off := wrong(entry):
-            right = [mode for mode, found in entry["modes"].items() if found["outcome"] == "right"]
+            right = [
+                mode for mode, found in entry["modes"].items() if found["outcome"] == "right" and "vmap" not in mode
+            ]
+            right = [mode for mode in right if mode == base(mode) or base(mode) not in right]
             errors = ", ".join(f"{mode} ({error:.2g})" for mode, error in off.items())
             rows.append([entry["name"], errors, ", ".join(right) or "none"])
     return _table("derivative-atlas-avoid", ["operation", "wrong (relative error)", "right"], rows)
 
 
 def full_table(atlas: dict[str, Any]) -> str:
-    """Operation by mode; a refusal links to its text below, so that the keyboard and a page without script reach it."""
+    """Operation by recipe, chunked and batched only where they differ.
+
+    A refusal links to its text below, so that the keyboard and a page without script reach it.
+    """
     texts: dict[str, int] = {}
+    columns = [mode for mode in atlas["modes"] if mode == base(mode)]
     rows = []
     for entry in atlas["entries"]:
         modes = entry.get("modes", {})
-        cells = [_cell(modes[mode], texts) if mode in modes else "" for mode in atlas["modes"]]
+        cells = [_cell(modes, column, texts) if modes else "" for column in columns]
         if not modes:
             cells[0] = f"not judged: {escape(entry['reason'])}"
         rows.append([escape(entry["name"]), entry["kind"], *cells])
     notes = "".join(f"<li id='atlas-note-{i}'>{escape(text)}</li>" for text, i in texts.items())
-    table = _table("derivative-atlas", ["operation", "kind", *atlas["modes"]], rows, escaped=True)
+    table = _table("derivative-atlas", ["operation", "kind", *columns], rows, escaped=True)
     return f"{table}<details open><summary>Texts of the refusals and reasons</summary><ol>{notes}</ol></details>"
 
 
@@ -104,7 +111,21 @@ def reproductions(atlas: dict[str, Any]) -> Iterator[nodes.Node]:
         yield nodes.paragraph("", f"Expected {repro['expected']}, obtained {repro['obtained']}.")
 
 
-def _cell(found: dict[str, Any], texts: dict[str, int]) -> str:
+def base(mode: str) -> str:
+    """The recipe alone: "jacobian_reverse" of "jacobian_reverse, vmap"."""
+    return mode.partition(",")[0]
+
+
+def _cell(modes: dict[str, dict[str, Any]], column: str, texts: dict[str, int]) -> str:
+    others = [
+        f"{mode.partition(', ')[2]}: {_verdict(found, texts)}"
+        for mode, found in modes.items()
+        if base(mode) == column != mode and found["outcome"] != modes[column]["outcome"]
+    ]
+    return "<br>".join([_verdict(modes[column], texts), *others])
+
+
+def _verdict(found: dict[str, Any], texts: dict[str, int]) -> str:
     outcome = found["outcome"]
     word = f"wrong {found['error']:.1g}" if outcome == "wrong" else outcome
     if "counts" in found:
