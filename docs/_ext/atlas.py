@@ -61,7 +61,7 @@ def summary(atlas: dict[str, Any]) -> str:
     """A paragraph: what was looked at, by which torch, and how often each mode was wrong."""
     judged = [entry for entry in atlas["entries"] if "modes" in entry]
     operators = sum(entry["kind"] == "operator" for entry in judged)
-    never = [mode for mode in atlas["modes"] if not any(mode in wrong(entry) for entry in judged)]
+    never = [mode for mode in atlas["modes"] if mode == base(mode) and not any(mode in wrong(e) for e in judged)]
     bad = sum(bool(wrong(entry)) for entry in judged)
     return (
         f"On torch {atlas['torch']}: {operators} operators and {len(judged) - operators} layers judged, "
@@ -71,17 +71,20 @@ def summary(atlas: dict[str, Any]) -> str:
 
 
 def avoid_table(atlas: dict[str, Any]) -> str:
-    """Operation, wrong modes with their errors, right modes."""
+    """Operation, wrong modes with their errors, and what to use in place of each kind that has a wrong one."""
     rows = []
     for entry in atlas["entries"]:
         if off := wrong(entry):
-            right = [
-                mode for mode, found in entry["modes"].items() if found["outcome"] == "right" and "vmap" not in mode
-            ]
-            right = [mode for mode in right if mode == base(mode) or base(mode) not in right]
             errors = ", ".join(f"{mode} ({error:.2g})" for mode, error in off.items())
-            rows.append([entry["name"], errors, ", ".join(right) or "none"])
+            kinds = dict.fromkeys(mode.partition("_")[0] for mode in off)
+            rows.append([entry["name"], errors, ", ".join(_instead(entry, kind) for kind in kinds)])
     return _table("derivative-atlas-avoid", ["operation", "wrong (relative error)", "right"], rows)
+
+
+def _instead(entry: Entry, kind: str) -> str:
+    found = entry["modes"].items()
+    right = [mode for mode, verdict in found if mode.startswith(kind) and verdict["outcome"] == "right"]
+    return next((mode for mode in right if "vmap" not in mode), f"no {kind}")
 
 
 def full_table(atlas: dict[str, Any]) -> str:
