@@ -1,6 +1,7 @@
 """Measured, checked recipes for Jacobians, Hessians and Hessian-vector products in PyTorch."""
 
 from funcdiff.batches import batch_hessian, batch_jacobian
+from funcdiff.checks import check_derivatives
 from funcdiff.hessians import (
     hessian_diagonal,
     hessian_forward_over_forward,
@@ -28,6 +29,7 @@ __all__ = [
     "batch_jacobian",
     "batch_jacobian_summed",
     "check_batch_independence",
+    "check_derivatives",
     "hessian_diagonal",
     "hessian_forward_over_forward",
     "hessian_forward_over_reverse",
