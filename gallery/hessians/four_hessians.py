@@ -90,9 +90,10 @@ times.claim("hessian_forward_over_reverse", faster_than="hessian_reverse_over_re
 
 from funcdiff.problems import study_network
 
-network = study_network()
+network = study_network().requires_grad_(False)  # we differentiate by the inputs alone
 per_row = {name: torch.func.vmap(hessian(network)) for name, hessian in compositions.items()}
-meta = {name: torch.func.vmap(hessian(study_network().to("meta"))) for name, hessian in compositions.items()}
+on_meta = study_network().requires_grad_(False).to("meta")
+meta = {name: torch.func.vmap(hessian(on_meta)) for name, hessian in compositions.items()}
 
 full = count(meta, torch.empty(100, 5, device="meta"))
 full
@@ -146,5 +147,6 @@ assert not torch.allclose(wrong, trusted), "torch has mended layer norm: update 
 # Takeaway
 # --------
 # Put forward mode outside. Inside, take the mode that suits the shape, as for a Jacobian; with a normalisation layer,
-# a determinant or a linear solve inside the function take reverse mode, whatever the shape. The exception is an
-# operation without a forward formula, where reverse over reverse is all there is.
+# a determinant or a linear solve inside the function take reverse mode, whatever the shape. The exceptions: an
+# operation without a forward formula, where reverse over reverse is all there is; and few inputs, where no composition
+# is needed, for :func:`funcdiff.hessian_taylor` computes each second derivative once.
