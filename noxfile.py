@@ -11,6 +11,9 @@ nox.options.default_venv_backend = "virtualenv"  # pip-backed: the constraints f
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["docs", "tests", "lint"]
 
+# Threads that wait for each other on shared cores stall for long; what measures threads sets their number itself.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
 ROOT = Path(__file__).parent
 SITE = ROOT / "docs" / "_build" / "html"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -25,7 +28,7 @@ def build_site(session, *options):
     """Build the HTML site; warnings are errors."""
     install(session, "-e", ".[gallery]", groups=["docs"])
     args = ["-b", "html", "-n", "-W", "--keep-going", *options, "docs", str(SITE), *session.posargs]
-    session.run("sphinx-build", *args)
+    session.run("sphinx-build", *args, env=ONE_THREAD)
     # Printed when nox itself is done, hence its last line.
     atexit.register(print, f"The site: {SITE / 'index.html'}")
 
@@ -46,7 +49,7 @@ def docs_fast(session):
 def tests(session):
     """Test the package, its doctests and the gallery's sources."""
     install(session, "-e", ".[gallery]", groups=["tests"])
-    session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
 
 
 @nox.session

@@ -117,6 +117,18 @@ def test_rows_of_several_axes():
     assert_close(got, vmap(fd.hessian_forward_over_reverse(lambda x: (x**3).sum()))(images))
 
 
+@pytest.mark.parametrize(("chunk_size", "pushes"), [(None, 1), (1, 3), (2, 2)])
+def test_a_summed_hessian_takes_chunk_size_directions_at_once(chunk_size, pushes):
+    calls = []
+
+    def counted(rows):
+        calls.append(1)
+        return batched_cubes(WEIGHT, rows)
+
+    fd.batch_hessian_summed(counted, chunk_size=chunk_size)(ROWS)
+    assert len(calls) == pushes + 2  # one to check the first derivatives, one to check the second
+
+
 def second_order_mix(rows):
     return (rows * rows.roll(1, 0)).sum(1)
 

@@ -86,6 +86,14 @@ def test_no_more_than_chunk_size_directions_at_once(recipe, directions, chunk_si
     assert sum(sizes) == directions
 
 
+@pytest.mark.parametrize(("chunk_size", "largest"), [(None, 3), (2, 2), (1, 1)])
+def test_a_summed_jacobian_takes_chunk_size_rows_at_once(chunk_size, largest):
+    sizes = []
+    identity = spied(sizes)
+    fd.batch_jacobian_summed(lambda rows: identity(rows).sin(), chunk_size=chunk_size)(ROWS)
+    assert max(sizes) == largest
+
+
 @pytest.mark.parametrize("chunk_size", [None, 1, 2])
 def test_a_loop_takes_one_row_at_a_time(chunk_size):
     sizes = []

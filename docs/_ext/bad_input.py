@@ -137,6 +137,12 @@ CASES = [
         r"functools.partial\(func, dim=...\)",
     ),
     BadInput(
+        "a keyword argument of a batch",
+        lambda: fd.batch_jacobian(torch.softmax)(ROWS, dim=0),
+        TypeError,
+        "positional arguments only, got dim=...",
+    ),
+    BadInput(
         "a vector where a product needs a scalar",
         lambda: fd.hvp_reverse_over_reverse(torch.sin, (X,), (X,)),
         ValueError,

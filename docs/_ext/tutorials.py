@@ -80,6 +80,7 @@ def reset(gallery_conf, name, when):
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
         torch.set_warn_always(True)  # else a warning that an earlier tutorial provoked stays silent here
         torch.manual_seed(0)
+        torch.set_num_threads(1)
         gc.collect()
         _running["recording"] = recording()
         _running["log"] = _running["recording"].__enter__()

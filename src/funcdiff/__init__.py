@@ -1,6 +1,7 @@
 """Measured, checked recipes for Jacobians, Hessians and Hessian-vector products in PyTorch."""
 
 from funcdiff.batches import batch_hessian, batch_jacobian
+from funcdiff.checks import check_derivatives
 from funcdiff.hessians import (
     hessian_diagonal,
     hessian_forward_over_forward,
@@ -20,6 +21,7 @@ from funcdiff.products import (
     vhp,
 )
 from funcdiff.summed import batch_hessian_summed, batch_jacobian_summed
+from funcdiff.taylor import hessian_taylor, laplacian
 
 __all__ = [
     "batch_hessian",
@@ -27,11 +29,13 @@ __all__ = [
     "batch_jacobian",
     "batch_jacobian_summed",
     "check_batch_independence",
+    "check_derivatives",
     "hessian_diagonal",
     "hessian_forward_over_forward",
     "hessian_forward_over_reverse",
     "hessian_reverse_over_forward",
     "hessian_reverse_over_reverse",
+    "hessian_taylor",
     "hvp_double_backward",
     "hvp_forward_over_reverse",
     "hvp_operator",
@@ -41,6 +45,7 @@ __all__ = [
     "jacobian_forward",
     "jacobian_loop",
     "jacobian_reverse",
+    "laplacian",
     "module_function",
     "ravel",
     "vhp",

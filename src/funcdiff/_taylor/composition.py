@@ -1,0 +1,94 @@
+"""Forward over reverse for functions that jets cannot pass, guarded where torch is silently wrong."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from funcdiff._boundary import Flat
+from funcdiff._taylor.evaluation import Blocks
+from funcdiff._taylor.jets import RefusedError, check_grad_mode
+from funcdiff._taylor.layers import NORMS
+from funcdiff._trees import Tree
+from funcdiff.hessians import hessian_forward_over_reverse
+
+
+def hessians(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[Blocks], Tree]:
+    """The Hessian of each output of ``flat``, and its aux."""
+    grad_enabled = torch.is_grad_enabled()
+
+    def guarded(*leaves: Tensor) -> tuple[Tree, Tree]:
+        with _Guard(grad_enabled):
+            outputs, aux = flat(*leaves)
+        return tuple(outputs), aux
+
+    every = tuple(range(len(primals)))
+    options: Any = {"has_aux": True, "chunk_size": chunk_size, "randomness": randomness}
+    blocks, aux = hessian_forward_over_reverse(guarded, every, **options)(*primals)
+    return list(blocks), aux
+
+
+def laplacians(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[Tensor], Tree]:
+    """The trace of each of these Hessians."""
+    results, aux = hessians(flat, primals, chunk_size, randomness)
+
+    def trace(blocks: Blocks) -> Tensor:
+        parts = []
+        for i, primal in enumerate(primals):
+            n, output_shape = primal.numel(), blocks[i][i].shape[: blocks[i][i].dim() - 2 * primal.dim()]
+            parts.append(blocks[i][i].reshape(*output_shape, n, n).diagonal(0, -2, -1).sum(-1))
+        return functools.reduce(torch.add, parts)
+
+    return [trace(blocks) for blocks in results], aux
+
+
+class _Guard(TorchFunctionMode):
+    """Put right, or refuse, what torch 2.13 differentiates twice wrong without an error.
+
+    NOTE [norms]. All four compositions get the block d²/dweight dx of layer_norm and batch_norm wrong; written as a
+    composition of simpler operations they are right.
+    """
+
+    def __init__(self, grad_enabled: bool) -> None:
+        super().__init__()
+        self.grad_enabled = grad_enabled
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        check_grad_mode(self.grad_enabled)
+        if func in NORMS:
+            return NORMS[func](func, args, kwargs)
+        if func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce"))):
+            raise RefusedError(
+                f"torch differentiates {func.__name__} twice wrong, without an error: use its form in "
+                "torch.nn.functional, or write it with simpler operations"
+            )
+        return func(*args, **kwargs)
+
+
+def _forms(names: str) -> frozenset[Any]:
+    """The functions, the methods and the operators of these names."""
+    forms: set[Any] = set()
+    for name in names.split():
+        operator = getattr(torch.ops.aten, name)
+        forms.update((operator, *(getattr(operator, overload) for overload in operator.overloads())))
+        forms.update(getattr(space, name) for space in (torch, torch.Tensor) if hasattr(space, name))
+    return frozenset(forms)
+
+
+_WRONG = _forms(
+    """native_layer_norm native_batch_norm native_group_norm _native_batch_norm_legit _batch_norm_with_update batch_norm
+    instance_norm"""
+)
+_SCATTER = _forms("scatter_reduce scatter_reduce_")

@@ -1,0 +1,56 @@
+"""Which second derivatives a jet carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+Form = Callable[[list[Any], list[Any]], Any]  # bilinear: two lists of stacks, one for each argument, to stacks
+
+
+class Pairs:
+    """Which second derivatives travel: along the pairs of directions (i, j), j in ``start .. stop`` of each run.
+
+    Slices of the first derivatives serve a run without copying them, as gathering by index would.
+    """
+
+    def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
+        self.runs = runs
+        self.grad_enabled = torch.is_grad_enabled()
+
+    def count(self, first: torch.Tensor) -> int:
+        """How many second derivatives travel with the first ones (n, ...)."""
+        return sum(stop - start for _, start, stop in self.runs)
+
+    def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The stacked bilinear ``form`` along all pairs: first derivatives (n, ...) -> (q, ...) for each output."""
+        left = [
+            torch.cat([x[i : i + 1].expand(stop - start, *x.shape[1:]) for i, start, stop in self.runs]) for x in firsts
+        ]
+        right = [torch.cat([x[start:stop] for _, start, stop in self.runs]) for x in firsts]
+        return tree_leaves(form(left, right))
+
+    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
+        """``base`` plus the entrywise products along all pairs."""
+        products = torch.cat([x[i] * y[start:stop] for i, start, stop in self.runs])
+        return products if base is None else base + products
+
+
+class Sum(Pairs):
+    """Only the sum over the pairs (i, i) travels: enough for a Laplacian."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def count(self, first: torch.Tensor) -> int:
+        return 1
+
+    def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [stack.sum(0, keepdim=True) for stack in tree_leaves(form(firsts, firsts))]
+
+    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
+        total = (x * y).sum(0, keepdim=True)
+        return total if base is None else base + total

@@ -1,0 +1,63 @@
+"""Are the derivatives of this function right? Every mode, judged by differences."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from funcdiff._judging import Examination
+from funcdiff._operations import responsible
+from funcdiff._reports import DerivativeReport
+from funcdiff._subject import Subject
+
+
+def check_derivatives(
+    func: Callable[..., Any], *primals: Any, directions: int | None = 8, seed: int = 0
+) -> DerivativeReport:
+    """Judge every Jacobian, Hessian and HVP recipe on `func` at `primals` against finite differences.
+
+    Works on float64 copies: of the floating-point tensors in `primals`, all of which are differentiated, and of `func`
+    itself where it is a module. The differences are central and Richardson-extrapolated, each entry with an estimate
+    of its error, and a mode is called wrong only if a second set of differences confirms it. Where a mode is wrong,
+    each torch operation inside `func` is judged alone, to name the one responsible.
+
+    Args:
+        func: a function of tensors, or pytrees of them, to a tensor or a pytree; outputs that are not floating-point
+            are left out. Called with `primals` many times; a state it keeps outside a module is its own.
+        *primals: the point; anything but floating-point tensors is passed on as it is.
+        directions: inputs, or outputs, that number more than this are seen through so many random combinations of
+            them, so that large networks take no longer; None takes every entry.
+        seed: of the random directions.
+
+    Returns:
+        A `DerivativeReport`: `.ok`, `.right`, `.wrong`, `.advice`, one verdict a mode; it prints as a table.
+
+    Raises:
+        TypeError: no floating-point tensor, or a complex one, among the primals or in the result; or a result of lower
+            precision than float64.
+        ValueError: `func` fails at float64 copies, or is not finite at `primals`.
+
+    Cost: with k inputs or directions and l outputs, about 10k evaluations of `func` for the Jacobian (at most 20k) and
+    as many Jacobians for the Hessian, beside one run of each mode; seconds for a small network.
+
+    Source: D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982); the random directions follow JAX's
+    `check_grads`.
+
+    >>> report = check_derivatives(torch.sin, torch.tensor([0.5, 1.0]))
+    >>> report.ok, report.wrong
+    (True, ())
+    """
+    cuda = {x.device for x in tree_leaves(primals) if isinstance(x, torch.Tensor) and x.is_cuda}
+    with torch.random.fork_rng(devices=cuda):
+        subject = Subject(func, primals, directions, seed)
+        examination = Examination(subject, subject.size, subject.device, seed=seed)
+        verdicts = examination.verdicts()
+        wrong = [verdict.mode for verdict in verdicts if verdict.outcome == "wrong"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in the examination
+            blamed = responsible(subject, subject.size, wrong, subject.device) if wrong else []
+    return DerivativeReport(str(subject), tuple(verdicts), tuple(blamed), subject.evaluations, subject.mutates)

@@ -1,0 +1,189 @@
+"""Hessians and Laplacians by second-order Taylor mode: the function runs once and carries all derivatives along."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec
+
+from funcdiff._boundary import (
+    Function,
+    aux_apart,
+    check_argnums,
+    check_chunk_size,
+    check_leaves,
+    check_range,
+    guarded,
+    put,
+    refuse_keywords,
+    take,
+)
+from funcdiff._taylor import composition, evaluation
+from funcdiff._taylor.jets import RefusedError, plain
+from funcdiff._trees import Tree, flatten, unflatten
+
+_log = logging.getLogger(__name__)
+
+
+def hessian_taylor(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """Hessian by symmetric second-order Taylor mode: fast where func has many outputs and few inputs.
+
+    The function runs once, on its value, its n first derivatives and its n(n+1)/2 different second ones.
+    Cost: 1 + n + n(n+1)/2 passes of func, however many outputs it has; forward over reverse takes (1 + n)(1 + m), which
+    is less for m = 1.
+
+    Where an operation has no Taylor rule (complex numbers, an RNN, a custom autograd function, a transform in func),
+    the whole Hessian is taken by `hessian_forward_over_reverse` instead; the logger ``funcdiff.taylor`` says so. Under
+    torch.compile, keep custom autograd functions out of func: torch 2.13 then takes the derivative of their
+    forward formula instead of the one they define, in `torch.func.hessian` as well.
+
+    Args:
+        func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
+        argnums: the argument, or arguments, to differentiate with respect to.
+        has_aux: whether func returns ``(output, aux)``; the transform then returns ``(hessian, aux)``.
+        chunk_size: how many second derivatives to carry at a time, each time with the first ones they need; None for
+            all. Fewer take less memory and more time.
+        randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
+
+    Returns:
+        A function of func's own arguments. A tensor (*in) -> (*out) gives (*out, *in, *in); with pytrees the output's
+        structure is outermost, then the input's, twice.
+
+    Raises:
+        TypeError: an argument differentiated, or an output, is not a real floating-point tensor.
+        ValueError: ``randomness="different"``, with which there is no Hessian.
+        RuntimeError: func does what torch's modes disagree about: no_grad(), .item(), a batch norm in training mode.
+
+    Source: Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
+
+    >>> import torch
+    >>> hessian_taylor(lambda x: x[0] ** 2 * x[1])(torch.tensor([3.0, 5.0]))
+    tensor([[10.,  6.],
+            [ 6.,  0.]])
+    """
+
+    def nested(blocks: evaluation.Blocks, in_spec: TreeSpec) -> Tree:
+        return unflatten([unflatten(row, in_spec) for row in blocks], in_spec)
+
+    return _transform(func, argnums, has_aux, chunk_size, randomness, evaluation.hessians, composition.hessians, nested)
+
+
+def laplacian(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """Sum of the second derivatives along every input, by collapsed Taylor mode: never a Hessian.
+
+    The function runs once, on its value, its n first derivatives and the one sum of its second ones. Cost: 2 + n passes
+    of func, however many outputs it has. Where an operation has no Taylor rule, it is the trace of
+    `hessian_forward_over_reverse` instead, as for `hessian_taylor`. To train through it, differentiate the result.
+
+    Args:
+        func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
+        argnums: the argument, or arguments, over all of whose entries the sum goes.
+        has_aux: whether func returns ``(output, aux)``; the transform then returns ``(laplacian, aux)``.
+        chunk_size: how many first derivatives to carry at a time; None for all.
+        randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
+
+    Returns:
+        A function of func's own arguments; its result has the shape, or the structure, of func's output.
+
+    Raises:
+        TypeError: an argument differentiated, or an output, is not a real floating-point tensor.
+        ValueError: ``randomness="different"``, with which there is no Laplacian.
+        RuntimeError: func does what torch's modes disagree about: no_grad(), .item(), a batch norm in training mode.
+
+    Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
+    arXiv:2505.13644.
+
+    >>> import torch
+    >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))  # 8 x[0]
+    tensor(24.)
+    """
+
+    def whole(sums: Tensor, _: TreeSpec) -> Tree:
+        return sums
+
+    return _transform(
+        func, argnums, has_aux, chunk_size, randomness, evaluation.laplacians, composition.laplacians, whole
+    )
+
+
+def _transform(
+    func: Function,
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    chunk_size: int | None,
+    randomness: str,
+    by_jets: Function,
+    by_composition: Function,
+    nested: Callable[[Any, TreeSpec], Tree],
+) -> Function:
+    """Give the two ways to a result, which see only flat tensors, torch.func's calling convention."""
+    check_argnums(argnums)
+    check_chunk_size(chunk_size)
+    _check_randomness(randomness)
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        refuse_keywords(kwargs)
+        check_range(argnums, len(args))
+        primals, in_spec = flatten(take(args, argnums))
+        check_leaves(primals, "differentiated argument")
+
+        def run(*copies: Tree) -> Tree:
+            out_specs: list[TreeSpec] = []
+
+            def flat(*leaves: Tensor) -> tuple[Sequence[Any], Tree]:
+                returned = func(*put(copies, argnums, unflatten(leaves, in_spec)))
+                output, aux = aux_apart(returned) if has_aux else (returned, ())
+                outputs, out_spec = flatten(output)
+                check_leaves([plain(leaf) for leaf in outputs], "output of func")
+                out_specs.append(out_spec)
+                return outputs, aux
+
+            leaves = flatten(take(copies, argnums))[0]
+            results, aux = _first_possible(by_jets, by_composition, flat, leaves, chunk_size, randomness)
+            result = unflatten([nested(one, in_spec) for one in results], out_specs[-1])
+            return (result, aux) if has_aux else result
+
+        return guarded(run, args)
+
+    return wrapper
+
+
+def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) -> Any:
+    """By jets if they pass through func. What stops them is no error yet: of that, torch's own transforms decide."""
+    try:
+        return by_jets(*problem)
+    except (RefusedError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        obstacle = f"{type(error).__name__}: {error}"
+    if not torch.compiler.is_compiling():
+        _log.info("no Taylor mode, forward over reverse instead: %s", obstacle)
+    return by_composition(*problem)
+
+
+def _check_randomness(randomness: str) -> None:
+    if randomness not in ("error", "same"):
+        raise ValueError(
+            f'expected randomness to be "error" or "same", got {randomness!r}: '
+            "second derivatives of different draws belong to no function"
+        )

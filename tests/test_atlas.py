@@ -1,0 +1,165 @@
+"""The derivative atlas: its data, its reproductions, its judge on planted faults, its page."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+DOCS = Path(__file__).parents[1] / "docs"
+sys.path.append(str(DOCS / "_ext"))  # where Sphinx finds its extensions too
+
+pytest.importorskip("expecttest", reason="torch's operator database needs it")
+pytest.importorskip("sphinx", reason="the page is made by Sphinx")
+
+import atlas  # noqa: E402 - found once the path is set
+import atlas_cases  # noqa: E402
+import atlas_repro  # noqa: E402
+import atlas_run  # noqa: E402
+from sphinx.errors import ExtensionError  # noqa: E402
+from test_checks import WrongDoubleBackward, WrongJvp  # noqa: E402
+
+DATA = json.loads((DOCS / "reference" / "atlas.json").read_text())
+ENTRIES = {(entry["kind"], entry["name"]): entry for entry in DATA["entries"]}
+FORWARD_INSIDE = {"hessian_reverse_over_forward", "hessian_forward_over_forward"}
+
+
+def wrong(name, kind="operator"):
+    return set(atlas.wrong(ENTRIES[kind, name]))
+
+
+def test_coverage():
+    judged = [entry["kind"] for entry in DATA["entries"] if "modes" in entry]
+    assert judged.count("operator") >= 400
+    assert judged.count("layer") >= 60
+
+
+def test_every_entry_is_judged_by_every_mode_or_says_why_not():
+    for entry in DATA["entries"]:
+        if "modes" in entry:
+            assert list(entry["modes"]) == DATA["modes"] == atlas_run.mode_names()
+            assert all("detail" in found for found in entry["modes"].values() if found["outcome"] != "right")
+        else:
+            assert entry["reason"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nn.functional.layer_norm",
+        "nn.functional.instance_norm",
+        "nn.functional.batch_norm",
+        "linalg.det",
+        "logdet",
+        "linalg.slogdet",
+        "linalg.solve",
+        "linalg.householder_product",
+    ],
+)
+def test_forward_inside_is_wrong_where_it_is_known_to_be(name):
+    assert wrong(name) >= FORWARD_INSIDE
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("cdist", "jacobian_reverse"),
+        ("cholesky_inverse", "jacobian_forward"),
+        ("scatter_reduce.prod", "hessian_forward_over_reverse"),
+        ("nn.functional.linear_cross_entropy.chunked", "hessian_forward_over_forward"),
+    ],
+)
+def test_other_known_faults(name, mode):
+    assert mode in wrong(name)
+
+
+def test_the_layers_with_those_operations_inherit_their_faults():
+    assert wrong("nn.LayerNorm", "layer") >= FORWARD_INSIDE
+    assert wrong("nn.BatchNorm1d", "layer") >= FORWARD_INSIDE
+    assert wrong("nn.TransformerEncoderLayer", "layer") >= FORWARD_INSIDE
+
+
+@pytest.mark.parametrize("name", ["sin", "matmul", "softmax", "nn.functional.gelu", "linalg.inv"])
+def test_nothing_is_wrong_where_the_derivatives_are_classical(name):
+    assert not wrong(name)
+
+
+@pytest.mark.parametrize(
+    "repro", DATA["reproductions"], ids=lambda repro: f"{repro['operation']}-{repro['modes'][0].replace(', ', '-')}"
+)
+def test_a_reproduction_still_reproduces(repro):
+    found = atlas_repro.numbers(repro["script"])
+    assert found is not None, "the script fails: make the atlas anew (nox -s atlas)"
+    assert atlas_repro.differ(*found), "this torch has mended it: make the atlas anew (nox -s atlas)"
+    assert len(repro["script"].rstrip().splitlines()) <= 12
+
+
+def test_reproductions_name_faults_of_the_table():
+    cases = {entry["name"]: set(atlas.wrong(entry)) for entry in DATA["entries"]}
+    for repro in DATA["reproductions"]:
+        assert set(repro["modes"]) & cases[repro["case"]]
+
+
+@pytest.mark.parametrize(
+    ("func", "faulty"),
+    [
+        (WrongJvp.apply, {"jacobian_forward", "hvp_reverse_over_forward"}),
+        (WrongDoubleBackward.apply, {"hessian_reverse_over_reverse", "hvp_double_backward"}),
+        (torch.sin, set()),
+    ],
+)
+def test_a_planted_fault_is_found_and_what_is_right_beside_it_is_not_accused(func, faulty):
+    sample = atlas_cases.Sample(func, (torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64),))
+    verdicts = {verdict.mode: verdict.outcome for verdict in atlas_run.judge(sample)}
+    accused = {mode for mode, outcome in verdicts.items() if outcome == "wrong"}
+    assert accused >= faulty
+    assert bool(accused) == bool(faulty)
+    assert verdicts["jacobian_loop"] == verdicts["jacobian_reverse"] == "right"
+
+
+def test_a_fresh_judgement_agrees_with_the_data():
+    database = {op.full_name: op for op in atlas_cases.op_db}
+    for name in ("nn.functional.layer_norm", "sin"):
+        samples = atlas_cases.chosen(list(atlas_cases.operator_samples(database[name])))
+        accused = {v.mode for sample in samples for v in atlas_run.judge(sample) if v.outcome == "wrong"}
+        assert accused == wrong(name)
+
+
+def test_a_reproduction_is_refused_where_nothing_is_wrong():
+    subject = atlas_run.Subject(torch.sin, (torch.ones(3, dtype=torch.float64),), 3, seed=0)
+    sine = next(operation for operation in atlas_run.operations(subject, 3) if operation.name == "torch.sin")
+    assert atlas_repro.reproduction(sine, "jacobian_forward", ["jacobian_forward"], ["jacobian_loop"]) is None
+
+
+def test_random_operations_are_not_judged():
+    assert "random" in ENTRIES["operator", "normal"]["reason"]
+
+
+def test_a_stale_atlas_fails_the_build(tmp_path):
+    old = tmp_path / "atlas.json"
+    old.write_text(json.dumps(DATA | {"torch": "2.0.0+cpu"}))
+    with pytest.raises(ExtensionError, match="nox -s atlas"):
+        atlas.load(old)
+
+
+def test_the_data_are_of_this_torch():
+    assert atlas.load(DOCS / "reference" / "atlas.json") == DATA
+
+
+def test_the_page_builds_with_table_links_and_scripts(tmp_path):
+    from sphinx.cmd.build import build_main
+
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "conf.py").write_text("extensions = ['atlas']\nproject = 'test'\nexclude_patterns = []\n")
+    for name in ("atlas.rst", "atlas.json"):
+        (source / name).write_text((DOCS / "reference" / name).read_text())
+    (source / "index.rst").write_text("Home\n====\n\n.. toctree::\n\n   atlas\n")
+    assert build_main(["-qnW", "-b", "html", str(source), str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "atlas.html").read_text()
+    assert page.count("<tr>") > len(DATA["entries"])
+    assert 'id="atlas-note-1"' in page.replace("'", '"')
+    assert "atlas.js" in page
+    assert "atlas.js" not in (tmp_path / "out" / "index.html").read_text()
+    assert page.count("torch.manual_seed") == 0 or page.count("highlight-python") >= len(DATA["reproductions"])
