@@ -32,7 +32,7 @@ from funcdiff.surrogates import train, uniform
 low, high = [-2.0, -1.0], [2.0, 1.0]
 x = uniform(500, low, high, seed=1)
 network = study_network((2, 100, 100, 3), activation=torch.nn.GELU)
-train(network, x, surface(x), iterations=1000)
+train(network, x, surface(x), iterations=600)
 network = network.double().eval().requires_grad_(False)  # we differentiate in the inputs alone
 
 # %%

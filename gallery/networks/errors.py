@@ -37,7 +37,7 @@ low, high = torch.tensor([-2.0, -1.0]), torch.tensor([2.0, 1.0])
 def trained():
     x = uniform(500, low.tolist(), high.tolist(), seed=1)
     network = study_network((2, 100, 100, 3), activation=torch.nn.GELU)
-    train(network, x, surface(x), iterations=1000)
+    train(network, x, surface(x), iterations=600)
     return network.double().eval().requires_grad_(False)
 
 
