@@ -11,7 +11,7 @@ from funcdiff.measure.tables import Table, significant
 
 
 def relative_error(approximation: Tensor, exact: Tensor, *, eps: float = 1e-2) -> Tensor:
-    """(approximation - exact) / (|exact| + eps), by entries: signed, and finite where the exact value passes zero.
+    """`(approximation - exact) / (|exact| + eps)`, by entries: signed, and finite where the exact value passes zero.
 
     Shapes: those of the arguments. In units of the exact value where that is large against `eps`, and of `eps` where
     it is small.
@@ -47,8 +47,8 @@ def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str
     """The error of several quantities, in each region of the points: root mean square and 99th percentile.
 
     Args:
-        pairs: Name of a quantity to its approximation and its exact values, each of shape (*points, ...).
-        regions: Name of a region to the points in it, booleans of shape (*points,).
+        pairs: Name of a quantity to its approximation and its exact values, each of shape `(*points, ...)`.
+        regions: Name of a region to the points in it, booleans of shape `(*points,)`.
 
     Returns:
         A table. Absolute errors, the size of the exact values, and the first over the second; over all entries.

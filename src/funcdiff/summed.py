@@ -35,7 +35,7 @@ def batch_jacobian_summed(
     Where each output row depends on its own input row alone, the other rows contribute zeros to the sum: m backward
     passes over the batch give all B Jacobians, and `func` needs no vmap. A function that mixes rows (batch norm in
     training mode, attention or a mean over the batch) would give wrong numbers this way, and is refused, by two more
-    backward passes: see NOTE [rows that mix] in `funcdiff.independence`. Where the check cannot be read,
+    backward passes; NOTE [rows that mix] beside `check_batch_independence` says how. Where the check cannot be read,
     inside vmap, grad or torch.compile, the result of such a function is all NaN.
 
     Shapes: (B, output, input); `func` and the differentiated arguments have the batch as axis 0.

@@ -58,8 +58,8 @@ def hessian_taylor(
         randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
 
     Returns:
-        A function of func's own arguments. A tensor (*in) -> (*out) gives (*out, *in, *in); with pytrees the output's
-        structure is outermost, then the input's, twice.
+        A function of func's own arguments. A tensor `(*in) -> (*out)` gives `(*out, *in, *in)`; with pytrees the
+        output's structure is outermost, then the input's, twice.
 
     Raises:
         TypeError: an argument differentiated, or an output, is not a real floating-point tensor.

@@ -33,7 +33,7 @@ class Cost(Shown):
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The counts as they stand in a table, under `columns`."""
+        """The counts as they stand in a table, under their columns."""
         bound = "≥ " if self.uncounted else ""
         sizes = amount_of_bytes(self.bytes_written), amount_of_bytes(self.peak_bytes)
         return f"{bound}{amount_of_flops(self.flops)}", str(self.operations), *sizes
