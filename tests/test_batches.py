@@ -117,6 +117,18 @@ def test_rows_of_several_axes():
     assert_close(got, vmap(fd.hessian_forward_over_reverse(lambda x: (x**3).sum()))(images))
 
 
+@pytest.mark.parametrize(("chunk_size", "pushes"), [(None, 1), (1, 3), (2, 2)])
+def test_a_summed_hessian_takes_chunk_size_directions_at_once(chunk_size, pushes):
+    calls = []
+
+    def counted(rows):
+        calls.append(1)
+        return batched_cubes(WEIGHT, rows)
+
+    fd.batch_hessian_summed(counted, chunk_size=chunk_size)(ROWS)
+    assert len(calls) == pushes + 2  # one to check the first derivatives, one to check the second
+
+
 def second_order_mix(rows):
     return (rows * rows.roll(1, 0)).sum(1)
 
@@ -127,8 +139,9 @@ MIXING = {
     "attention over the batch": lambda rows: (rows @ rows.T).softmax(1) @ rows,
     "a sum from the first row on": lambda rows: rows.cumsum(0) ** 2,
     "a sum from the last row on": lambda rows: rows.flip(0).cumsum(0) ** 2,
+    "attention, of tiny size": lambda rows: 1e-13 * (rows @ rows.T).softmax(1) @ rows,
     "neighbours": lambda rows: rows * rows.roll(1, 0),
-    "one row, a little": lambda rows: rows**2 + 1e-6 * torch.eye(5, dtype=rows.dtype)[3][:, None] * rows[1],
+    "one row, a little": lambda rows: rows**2 + 1e-9 * torch.eye(5, dtype=rows.dtype)[3][:, None] * rows[1],
 }
 
 

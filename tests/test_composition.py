@@ -42,6 +42,13 @@ def test_vmap_of_a_jacobian(recipe, chunk_size):
     assert_close(got, torch.diag_embed(3 * V * ROWS**2))
 
 
+@pytest.mark.parametrize("recipe", JACOBIANS)
+def test_vmap_of_a_jacobian_with_aux(recipe):
+    got, aux = vmap(recipe(lambda x: (x**3, x.sum()), has_aux=True))(ROWS)
+    assert_close(got, torch.diag_embed(3 * ROWS**2))
+    assert_close(aux, ROWS.sum(1))
+
+
 @pytest.mark.parametrize("recipe", HESSIANS)
 def test_vmap_of_a_hessian(recipe):
     assert_close(vmap(recipe(cube_sum))(ROWS), torch.diag_embed(6 * ROWS))

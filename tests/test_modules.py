@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -100,6 +102,7 @@ def test_ravel_and_back():
     ids=lambda layer: type(layer).__name__,
 )
 def test_layers_with_another_function_in_training_are_refused_in_training_only(layer):
+    layer = copy.deepcopy(layer)  # its mode is changed below
     module = nn.ModuleDict({"inner": layer})
     with pytest.raises(ValueError, match=f"{type(layer).__name__} 'inner"):
         fd.module_function(module)

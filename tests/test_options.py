@@ -16,6 +16,9 @@ def tanh_layer(x):
     return torch.tanh(WEIGHT @ x)
 
 
+WEIGHT_SLOPE = (1 - tanh_layer(X) ** 2)[:, None] * WEIGHT
+
+
 def noisy(x):
     return x**2 * torch.rand_like(x)
 
@@ -29,35 +32,10 @@ def test_chunks_change_nothing(recipe, chunk_size):
     assert_close(recipe(tanh_layer, chunk_size=chunk_size)(point), recipe(tanh_layer)(point), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize(("recipe", "axis"), [(fd.jacobian_forward, 3), (fd.jacobian_reverse, 2)])
-@pytest.mark.parametrize("chunk_size", [1, 2])
-def test_no_more_than_chunk_size_directions_at_once(recipe, axis, chunk_size):
-    sizes = []
+def spied(sizes):
+    """The identity, which notes for how many directions at once it is differentiated."""
 
-    class Spy(torch.autograd.Function):
-        generate_vmap_rule = False
-
-        @staticmethod
-        def forward(x):
-            return x.clone()
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            pass
-
-        @staticmethod
-        def backward(ctx, u):
-            return SpyGradient.apply(u)
-
-        @staticmethod
-        def jvp(ctx, t):
-            return SpyGradient.apply(t)
-
-        @staticmethod
-        def vmap(info, in_dims, x):
-            return Spy.apply(x), in_dims[0]
-
-    class SpyGradient(torch.autograd.Function):
+    class Slope(torch.autograd.Function):
         @staticmethod
         def forward(u):
             sizes.append(1)
@@ -72,9 +50,73 @@ def test_no_more_than_chunk_size_directions_at_once(recipe, axis, chunk_size):
             sizes.append(info.batch_size)
             return u.clone(), in_dims[0]
 
-    assert_close(recipe(lambda x: tanh_layer(Spy.apply(x)), chunk_size=chunk_size)(X), recipe(tanh_layer)(X))
+    class Identity(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, u):
+            return Slope.apply(u)
+
+        @staticmethod
+        def jvp(ctx, t):
+            return Slope.apply(t)
+
+        @staticmethod
+        def vmap(info, in_dims, x):
+            return Identity.apply(x), in_dims[0]
+
+    return Identity.apply
+
+
+@pytest.mark.parametrize(
+    ("recipe", "directions"), [(fd.jacobian_forward, 3), (fd.jacobian_reverse, 2), (fd.jacobian_batched_grad, 2)]
+)
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_no_more_than_chunk_size_directions_at_once(recipe, directions, chunk_size):
+    sizes = []
+    identity = spied(sizes)
+    assert_close(recipe(lambda x: tanh_layer(identity(x)), chunk_size=chunk_size)(X), recipe(tanh_layer)(X))
     assert max(sizes) == chunk_size
-    assert sum(sizes) == axis
+    assert sum(sizes) == directions
+
+
+@pytest.mark.parametrize(("chunk_size", "largest"), [(None, 3), (2, 2), (1, 1)])
+def test_a_summed_jacobian_takes_chunk_size_rows_at_once(chunk_size, largest):
+    sizes = []
+    identity = spied(sizes)
+    fd.batch_jacobian_summed(lambda rows: identity(rows).sin(), chunk_size=chunk_size)(ROWS)
+    assert max(sizes) == largest
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_a_loop_takes_one_row_at_a_time(chunk_size):
+    sizes = []
+    identity = spied(sizes)
+    assert_close(fd.jacobian_loop(lambda x: tanh_layer(identity(x)), chunk_size=chunk_size)(X), WEIGHT_SLOPE)
+    assert sizes == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "point", "calls"),
+    [(fd.hessian_diagonal, X, 2), (fd.batch_jacobian, ROWS, 3), (fd.batch_hessian, ROWS, 3)],
+)
+def test_each_chunk_calls_the_function_once(recipe, point, calls):
+    seen = []
+
+    def counted(x):
+        seen.append(1)
+        return tanh_layer(x)
+
+    recipe(counted)(point)
+    assert len(seen) == 1
+    recipe(counted, chunk_size=2)(point)
+    assert len(seen) == 1 + calls
 
 
 @pytest.mark.parametrize("recipe", FORWARD)

@@ -123,7 +123,7 @@ def setup(app: Any) -> dict[str, bool]:
                 [recipe, *(f"{row[column]:.0e}" if column in row else "" for column in columns)]
                 for recipe, row in errors().items()
             ]
-            return [text_table(["recipe", *columns], body, [3, *(1 for _ in columns)], "accuracy")]
+            return [text_table(["recipe", *columns], body, [30, *(10 for _ in columns)], "accuracy")]
 
     app.add_directive("accuracy", AccuracyTable)
     return {"parallel_read_safe": True}

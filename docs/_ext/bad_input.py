@@ -113,13 +113,34 @@ CASES = [
     BadInput("chunk_size True", lambda: fd.batch_jacobian(torch.sin, chunk_size=True), TypeError, "positive int"),
     BadInput("randomness unknown", lambda: fd.jacobian_reverse(torch.sin, randomness="on")(X), RuntimeError, "'same'"),
     BadInput(
-        "has_aux without aux", lambda: fd.jacobian_reverse(torch.sin, has_aux=True)(X), TypeError, r"\(output, aux\)"
+        "has_aux without aux",
+        lambda: fd.jacobian_reverse(torch.sin, has_aux=True)(X),
+        TypeError,
+        r"\(output, aux\), got a Tensor",
+    ),
+    BadInput(
+        "has_aux with three results",
+        lambda: fd.jacobian_forward(lambda x: (x, x, x), has_aux=True)(X),
+        TypeError,
+        r"\(output, aux\), got a tuple",
+    ),
+    BadInput(
+        "aux that is no tensor",
+        lambda: fd.jacobian_loop(lambda x: (x, 1.0), has_aux=True)(X),
+        TypeError,
+        "aux to be a tensor, got a float",
     ),
     BadInput(
         "a keyword argument",
         lambda: fd.jacobian_reverse(torch.softmax)(X, dim=0),
         TypeError,
         r"functools.partial\(func, dim=...\)",
+    ),
+    BadInput(
+        "a keyword argument of a batch",
+        lambda: fd.batch_jacobian(torch.softmax)(ROWS, dim=0),
+        TypeError,
+        "positional arguments only, got dim=...",
     ),
     BadInput(
         "a vector where a product needs a scalar",
@@ -133,7 +154,7 @@ CASES = [
         ValueError,
         r"got shape \(1,\)",
     ),
-    BadInput("primals not in a tuple", lambda: fd.vhp(cube_sum, X, X), TypeError, r"write \(x,\)"),
+    BadInput("primals not in a tuple", lambda: fd.vhp(cube_sum, X, X), TypeError, r"got a Tensor; write \(x,\)"),
     BadInput(
         "tangents of another structure",
         lambda: fd.hvp_double_backward(cube_sum, (X,), (X, X)),
@@ -156,12 +177,33 @@ CASES = [
         "a nested input",
         lambda: fd.jacobian_forward(torch.sin)(torch.nested.nested_tensor([X, X], layout=torch.jagged)),
         TypeError,
-        "dense .*nested",
+        "dense differentiated argument, got a nested tensor",
     ),
     BadInput("a misspelt parameter", parameters_but(wait=X), KeyError, "unknown \\['wait'\\]"),
     BadInput("a missing parameter", parameters_but(bias=None), KeyError, "missing \\['bias'\\]"),
     BadInput("dropout in training mode", lambda: fd.module_function(nn.Dropout(0.5)), ValueError, "Dropout .*eval"),
     BadInput("batch norm in training mode", lambda: fd.module_function(nn.BatchNorm1d(3)), ValueError, "BatchNorm1d"),
+    BadInput(
+        "a product at a number",
+        lambda: fd.hvp_operator(cube_sum, 1.0),
+        TypeError,
+        "each differentiated argument to be a tensor, got a float; pass tensors",
+    ),
+    BadInput(
+        "a product with a function that returns a number",
+        lambda: fd.vhp(lambda x: 1.0, (X,), (X,)),
+        TypeError,
+        "each output of func to be a tensor, got a float; return tensors",
+    ),
+    BadInput(
+        "a batch check of a function that returns nothing",
+        lambda: fd.check_batch_independence(lambda rows: None, ROWS),
+        TypeError,
+        "output of func to be a tensor, got None; return tensors",
+    ),
+    BadInput(
+        "a number in ravel", lambda: fd.ravel({"x": X, "n": 3}), TypeError, "raveled tree to be a tensor, got a int"
+    ),
     BadInput("dtypes mixed in ravel", lambda: fd.ravel((X, X.float())), TypeError, "one dtype"),
     BadInput("a vector too long to unravel", lambda: fd.ravel(X)[1](torch.ones(4)), ValueError, r"shape \(3,\)"),
     BadInput("an input written to, forward mode", lambda: fd.jacobian_forward(mutate)(X), RuntimeError, "in place"),
@@ -248,7 +290,7 @@ def setup(app: Any) -> dict[str, bool]:
         """The cases in the order of `CASES`."""
 
         def run(self) -> list[Any]:
-            return [text_table(("input", "error", "message"), messages(), (2, 1, 5), "bad-input")]
+            return [text_table(("input", "error", "message"), messages(), (24, 16, 60), "bad-input")]
 
     app.add_directive("bad-input", BadInputTable)
     return {"parallel_read_safe": True}

@@ -1,6 +1,6 @@
 """Measured, checked recipes for Jacobians, Hessians and Hessian-vector products in PyTorch."""
 
-from funcdiff.batches import batch_hessian, batch_hessian_summed, batch_jacobian, batch_jacobian_summed
+from funcdiff.batches import batch_hessian, batch_jacobian
 from funcdiff.checks import check_derivatives
 from funcdiff.hessians import (
     hessian_diagonal,
@@ -20,6 +20,7 @@ from funcdiff.products import (
     hvp_reverse_over_reverse,
     vhp,
 )
+from funcdiff.summed import batch_hessian_summed, batch_jacobian_summed
 
 __all__ = [
     "batch_hessian",

@@ -37,7 +37,7 @@ def rows(
     sizes = [leaf.numel() for leaf in leaves]
     parts = in_turn(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
     stacked = joined(parts, sum(sizes))
-    split = [torch.split(rows, sizes) for rows in stacked] if len(sizes) > 1 else [(rows,) for rows in stacked]
+    split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
     blocks = [
         [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
         for i, leaf in enumerate(leaves)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from funcdiff._boundary import Blocks, Function, check_leaves, check_primals, guarded
+from funcdiff._boundary import Blocks, Function, check_leaves, guarded
+from funcdiff._points import check_primals
 from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
 
@@ -27,8 +28,8 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
         *primals: Its arguments, tensors or pytrees of them, all with the batch as axis 0.
 
     Returns:
-        The largest derivative of a row by other rows that was found, in units of the largest derivative: 0, but for
-        rounding.
+        The largest derivative of a row by other rows that was found, in units of the largest derivative, at most what
+        rounding gives.
 
     Raises:
         ValueError: The rows mix, by the size that is given; or the output has no row for each row of the input.
@@ -47,8 +48,13 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
 
     def run(*copies: Tree) -> Tensor:
         leaves, spec = flatten(copies)
-        output, pull = vjp(lambda *leaves: func(*unflatten(leaves, spec)), *leaves)  # type: ignore[misc]  # no aux
-        check_leaves(flatten(output)[0], "output of func")
+
+        def flat(*leaves: Tensor) -> Tree:
+            output = func(*unflatten(leaves, spec))
+            check_leaves(flatten(output)[0], "output of func")
+            return output
+
+        output, pull = vjp(flat, *leaves)  # type: ignore[misc]  # two without aux
         return first_order_leak(pull, output, leaves)
 
     leak = guarded(run, primals)

@@ -70,7 +70,7 @@ def jacobian_forward(
 
     Shapes, arguments, errors: those of `jacobian_reverse`, where not said otherwise.
     Cost: n forward passes with a tangent each, (2 + n) F in matrix products (torch's primal pass included); memory for
-    `chunk_size` of them at once, and no graph.
+    `chunk_size` of them at once, and no graph. `torch.no_grad()` inside `func` does not stop forward mode.
 
     Args:
         func: From tensors (or pytrees of them) to a tensor (or a pytree of them).
@@ -116,8 +116,8 @@ def jacobian_batched_grad(
 ) -> Function:
     """The Jacobian by rows, in one batched call of plain autograd (what `is_grads_batched=True` does).
 
-    Shapes, arguments, errors, cost: those of `jacobian_reverse`, at about half of its overhead: `func` runs on plain
-    tensors, under no transform. Inside vmap, grad or torch.compile, where there is no plain autograd, it is
+    Shapes, arguments, errors, cost: those of `jacobian_reverse`, with less overhead: `func` runs on plain tensors,
+    under no transform. Inside vmap, grad or torch.compile, where there is no plain autograd, it is
     `jacobian_reverse`.
 
     Example:

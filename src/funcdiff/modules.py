@@ -23,7 +23,7 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
             rows of the batch, and running statistics are updated on copies, not in the module.
 
     Returns:
-        `func` and its first argument: all parameters by name, frozen or not, detached from the module's.
+        `func`, and its first argument, all parameters by name, frozen or not, detached from the module's.
 
     Raises:
         ValueError: A layer in training mode would make the function random, or mix the rows of a batch.

@@ -13,17 +13,8 @@ from torch import Tensor
 from torch.func import jvp, vjp
 
 from funcdiff._autograd import backward, plain_allowed, reaches_beyond, tracked
-from funcdiff._boundary import (
-    Function,
-    Primals,
-    Scalar,
-    at_point,
-    check_primals,
-    check_tangents,
-    guarded,
-    scalar,
-    whole,
-)
+from funcdiff._boundary import Function, Primals, guarded
+from funcdiff._points import Scalar, at_point, check_primals, check_tangents, scalar, whole
 from funcdiff._trees import Tree
 
 
@@ -163,7 +154,7 @@ def hvp_operator(func: Function, *primals: Tree) -> Callable[..., Tree]:
 
 
 def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
-    """The gradient by every leaf, as `torch.func.grad` takes it, with half of its overhead."""
+    """The gradient by every leaf, as `torch.func.grad` takes it, with less overhead."""
 
     def slope(*leaves: Tensor) -> tuple[Tensor, ...]:
         output, pull = vjp(flat, *leaves)  # type: ignore[misc]  # two without aux
