@@ -18,7 +18,7 @@ Entry = dict[str, Any]
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The atlas at `path`; one made by another torch fails the build."""
+    """The atlas at `path`, a verdict written as one word spelt out; one made by another torch fails the build."""
     atlas: dict[str, Any] = json.loads(path.read_text())
     if torch.__version__.partition("+")[0] != atlas["torch"].partition("+")[0]:
         message = (
@@ -26,6 +26,9 @@ def load(path: Path) -> dict[str, Any]:
             "run `nox -s atlas` to make it anew"
         )
         raise ExtensionError(message)
+    for entry in atlas["entries"]:
+        found = entry.get("modes", {}).items()
+        entry["modes"] = {mode: {"outcome": v} if isinstance(v, str) else v for mode, v in found}
     return atlas
 
 
@@ -54,12 +57,12 @@ class DerivativeAtlas(SphinxDirective):
 
 def wrong(entry: Entry) -> dict[str, float]:
     """The modes that are wrong on `entry`, each with its error."""
-    return {mode: found["error"] for mode, found in entry.get("modes", {}).items() if found["outcome"] == "wrong"}
+    return {mode: found["error"] for mode, found in entry["modes"].items() if found["outcome"] == "wrong"}
 
 
 def summary(atlas: dict[str, Any]) -> str:
     """A paragraph: what was looked at, by which torch, and how often each mode was wrong."""
-    judged = [entry for entry in atlas["entries"] if "modes" in entry]
+    judged = [entry for entry in atlas["entries"] if entry["modes"]]
     operators = sum(entry["kind"] == "operator" for entry in judged)
     never = [mode for mode in atlas["modes"] if mode == base(mode) and not any(mode in wrong(e) for e in judged)]
     bad = sum(bool(wrong(entry)) for entry in judged)
@@ -92,16 +95,15 @@ def full_table(atlas: dict[str, Any]) -> str:
 
     A refusal links to its text below, so that the keyboard and a page without script reach it.
     """
-    texts: dict[str, int] = {}
     columns = [mode for mode in atlas["modes"] if mode == base(mode)]
     rows = []
     for entry in atlas["entries"]:
-        modes = entry.get("modes", {})
-        cells = [_cell(modes, column, texts) if modes else "" for column in columns]
+        modes = entry["modes"]
+        cells = [_cell(modes, column) if modes else "" for column in columns]
         if not modes:
             cells[0] = f"not judged: {escape(entry['reason'])}"
         rows.append([escape(entry["name"]), entry["kind"], *cells])
-    notes = "".join(f"<li id='atlas-note-{i}'>{escape(text)}</li>" for text, i in texts.items())
+    notes = "".join(f"<li id='atlas-note-{i}'>{escape(text)}</li>" for i, text in enumerate(atlas["texts"]))
     table = _table("derivative-atlas", ["operation", "kind", *columns], rows, escaped=True)
     return f"{table}<details open><summary>Texts of the refusals and reasons</summary><ol>{notes}</ol></details>"
 
@@ -119,23 +121,22 @@ def base(mode: str) -> str:
     return mode.partition(",")[0]
 
 
-def _cell(modes: dict[str, dict[str, Any]], column: str, texts: dict[str, int]) -> str:
+def _cell(modes: dict[str, dict[str, Any]], column: str) -> str:
     others = [
-        f"{mode.partition(', ')[2]}: {_verdict(found, texts)}"
+        f"{mode.partition(', ')[2]}: {_verdict(found)}"
         for mode, found in modes.items()
         if base(mode) == column != mode and found["outcome"] != modes[column]["outcome"]
     ]
-    return "<br>".join([_verdict(modes[column], texts), *others])
+    return "<br>".join([_verdict(modes[column]), *others])
 
 
-def _verdict(found: dict[str, Any], texts: dict[str, int]) -> str:
+def _verdict(found: dict[str, Any]) -> str:
     outcome = found["outcome"]
     word = f"wrong {found['error']:.1g}" if outcome == "wrong" else outcome
     if "counts" in found:
         word += f" ({found['counts'][outcome]} of {sum(found['counts'].values())})"
     if outcome in ("refuses", "undecided"):
-        note = texts.setdefault(found["detail"], len(texts) + 1)
-        word = f"<a href='#atlas-note-{note}'>{word}</a>"
+        word = f"<a href='#atlas-note-{found['text']}'>{word}</a>"
     return f"<span class='atlas-{outcome}'>{word}</span>"
 
 

@@ -123,12 +123,13 @@ class _NoRandomness(TorchDispatchMode):
 
 
 def chosen(samples: list[Sample]) -> list[Sample]:
-    """The first usable one, and the largest: with all its tensors moving, and with the first alone.
+    """The first usable one, the smallest, the middle one and the largest; of the largest also its first tensor alone.
 
     Batching rules differ by which tensors are batched, so what moves along matters.
     """
     usable = [sample for sample in samples if 1 < sample.size <= _LARGEST] or samples
     if not usable:
         return []
-    largest = max(usable, key=lambda sample: sample.size)
-    return list(dict.fromkeys([usable[0], largest, largest.first_alone()]))
+    ranked = sorted(usable, key=lambda sample: sample.size)
+    picked = [usable[0], ranked[0], ranked[len(ranked) // 2], ranked[-1], ranked[-1].first_alone()]
+    return list(dict.fromkeys(picked))

@@ -73,23 +73,25 @@ def reproduce(sample: Sample, verdicts: list[Verdict], known: set[tuple[str, str
                 yield {"operation": operation.name, **script}
 
 
-def summary(verdicts: list[Verdict]) -> dict[str, Any]:
-    """The verdicts on one mode over the samples: the gravest, with its text, and how often each was given."""
+def summary(verdicts: list[Verdict], texts: dict[str, int]) -> dict[str, Any] | str:
+    """The verdicts on one mode over the samples: the gravest, with its text by number, and how often each was given."""
     gravest = min(verdicts, key=lambda v: (GRAVEST.index(v.outcome), -v.error))
     counts = Counter(verdict.outcome for verdict in verdicts)
     found: dict[str, Any] = {"outcome": gravest.outcome}
     if gravest.outcome == "wrong":
         found["error"] = float(f"{gravest.error:.2g}")
     if gravest.detail:
-        found["detail"] = " ".join(gravest.detail.split())[:400]
+        found["text"] = texts.setdefault(" ".join(gravest.detail.split())[:400], len(texts))
     if len(counts) > 1:
         found["counts"] = dict(counts)
-    return found
+    return found if len(found) > 1 else gravest.outcome
 
 
 def run(only: str = "") -> dict[str, Any]:
     """The atlas: every case whose name contains `only`."""
-    entries, scripts, known = [], [], set()
+    entries, scripts = [], []
+    known: set[tuple[str, str]] = set()
+    texts: dict[str, int] = {}
     for kind, name, samples in cases():
         if only not in name:
             continue
@@ -103,11 +105,22 @@ def run(only: str = "") -> dict[str, Any]:
                 scripts += [{"case": name, **script} for script in reproduce(sample, judged[-1], known)]
         entry: dict[str, Any] = {"kind": kind, "name": name, "samples": len(judged)}
         if judged:
-            entry["modes"] = {column[0].mode: summary(list(column)) for column in zip(*judged, strict=True)}
+            entry["modes"] = {column[0].mode: summary(list(column), texts) for column in zip(*judged, strict=True)}
         else:
             entry["reason"] = " ".join(failures[0].split())[:300]
         entries.append(entry)
-    return {"torch": torch.__version__, "modes": mode_names(), "entries": entries, "reproductions": scripts}
+    made = {"torch": torch.__version__, "modes": mode_names(), "texts": list(texts)}
+    return made | {"entries": entries, "reproductions": scripts}
+
+
+def written(findings: dict[str, Any]) -> str:
+    """As JSON with an entry a line, so that what changes between two torches shows in a diff."""
+    parts = []
+    for key, value in findings.items():
+        many = isinstance(value, list) and key != "modes"
+        body = "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]" if many else json.dumps(value)
+        parts.append(f'"{key}": {body}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def mode_names() -> list[str]:
@@ -118,4 +131,4 @@ def mode_names() -> list[str]:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # torch's own samples warn by the dozen
     torch.set_num_threads(1)
-    Path(sys.argv[1]).write_text(json.dumps(run(*sys.argv[2:]), indent=1) + "\n")
+    Path(sys.argv[1]).write_text(written(run(*sys.argv[2:])))

@@ -33,7 +33,8 @@ class Verdict:
     Attributes:
         mode: the recipe's name.
         outcome: right, wrong, refuses or undecided.
-        error: the largest disagreement with the differences, relative to the largest entry; NaN without an answer.
+        error: the largest disagreement with the differences, relative to the largest entry, or to the value where the
+            derivative is zero; NaN without an answer.
         detail: what confirmed a wrong, the text of a refusal, the reason for undecided.
         asymmetry: of a Hessian, the largest entry of H - H^T relative to the largest of H.
     """
@@ -175,7 +176,7 @@ class Examination:
         else:
             kink = "the derivative jumps at this point (a kink)"
             detail = kink if reference.kink.any() else "the differences do not settle"
-        unit = max(scale, floor, torch.finfo(torch.float64).tiny)
+        unit = scale if scale > floor else max(float(self.centre.abs().max()), floor, torch.finfo(torch.float64).tiny)
         asymmetry = float((answer - answer.mT).abs().max() / unit) if name in self.modes.hessians else None
         return Verdict(name, outcome, float(gap.max() / unit), detail, asymmetry)
 
