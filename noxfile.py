@@ -109,3 +109,10 @@ def picture(session):
     """Draw the README's picture anew."""
     install(session, "-e", ".[gallery]")
     session.run("python", "docs/picture.py")
+
+
+@nox.session
+def atlas(session):
+    """Differentiate every operator by every recipe anew, for the atlas; needed when torch changes."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "docs/_ext/atlas_run.py", "docs/reference/atlas.json", *session.posargs, env=ONE_THREAD)

@@ -30,6 +30,7 @@ extensions = [
     "codelink",
     "mathml",
     "accuracy",
+    "atlas",
     "bad_input",
     "cards",
     "downloads",

@@ -22,6 +22,7 @@ HESSIANS = (
     fd.hessian_reverse_over_reverse,
     fd.hessian_reverse_over_forward,
     fd.hessian_forward_over_forward,
+    fd.hessian_taylor,
 )
 PRODUCTS = (
     fd.hvp_forward_over_reverse,
@@ -79,6 +80,7 @@ def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield recipe.__name__, recipe(func)(x), second
     diagonal = second.reshape(*output, n, n).diagonal(dim1=-2, dim2=-1).reshape(first.shape)
     yield "hessian_diagonal", fd.hessian_diagonal(func)(x), diagonal
+    yield "laplacian", fd.laplacian(func)(x), diagonal.reshape(*output, n).sum(-1)
     if not output:
         v = torch.linspace(-1, 2, n, dtype=x.dtype).reshape(x.shape)
         want = (second.reshape(n, n) @ v.reshape(n)).reshape(x.shape)

@@ -76,6 +76,9 @@ times
 times.claim("into kept", faster_than="fresh")
 
 # %%
+times.plot(title="A fresh result pays for its pages, a kept one does not")
+
+# %%
 # The recipe: a Hessian in chunks
 # -------------------------------
 # The Hessian of a network 5 -> 50 -> 50 -> 25, forward over reverse, over 1400 rows makes intermediate results of 125

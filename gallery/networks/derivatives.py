@@ -12,11 +12,11 @@ of them come from :func:`funcdiff.batch_jacobian` and :func:`funcdiff.batch_hess
 # %%
 # What to look at
 # ---------------
-# Any output, and any pair of inputs: change these. A profile varies one input and holds the others at 1.
+# Any output, and any pair of inputs: change these. A profile varies one input and holds the others at 0.75.
 
 output = 0
 pair = (0, 1)
-held_at = 1.0
+held_at = 0.75
 
 # %%
 # The function has two inputs in :math:`(-2, 2)` and :math:`(-1, 1)` and three outputs:

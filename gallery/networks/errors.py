@@ -16,7 +16,7 @@ held for them. It does not: each derivative enlarges what was missed.
 
 output = 0
 along = 0
-held_at = 1.0
+held_at = 0.75
 relative = True
 
 # %%

@@ -184,6 +184,13 @@ variant_table(fits)
 
 # %%
 
+from funcdiff.plots import plot_dots
+
+sizes = {name: {q: rms(fit - true) / rms(true) for q, (fit, true) in pairs.items()} for name, pairs in fits.items()}
+plot_dots(sizes, label="RMS error / RMS of exact", title="What three trainings leave of errors, by derivative")
+
+# %%
+
 for rival in ("plain", "plain, as many FLOPs"):
     gains = [f"{quantity} {ratio(fits[rival], fits['Sobolev'], quantity):.3g}" for quantity in exact]
     print(f"Sobolev training divides the errors of the training '{rival}' by:", ", ".join(gains))
