@@ -94,7 +94,7 @@ def site(session):
     session.run("python", "-m", "build", "--wheel", "--outdir", session.create_tmp())
     (wheel,) = Path(session.create_tmp()).glob("*.whl")
     install(session, f"{wheel}[gallery]")
-    session.run("pytest", "-c", "tests/site/pytest.ini", "tests/site", *session.posargs)
+    session.run("pytest", "-c", "tests/site/pytest.ini", "-n", "2", "tests/site", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
