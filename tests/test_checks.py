@@ -335,6 +335,13 @@ def test_a_point_outside_the_domain_is_refused():
         check_derivatives(torch.log, torch.tensor([-1.0]))
 
 
+def test_a_point_that_cannot_be_moved_and_no_direction_to_move_in_are_refused():
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        check_derivatives(torch.exp, torch.tensor([-math.inf]))
+    with pytest.raises(ValueError, match="positive int"):
+        check_derivatives(torch.sin, torch.ones(2), directions=0)
+
+
 def test_errors_of_the_function_itself_pass():
     with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied|size mismatch"):
         check_derivatives(lambda x: x @ x, torch.ones(2, 3, dtype=torch.float64))

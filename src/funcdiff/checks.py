@@ -22,8 +22,8 @@ def check_derivatives(
 
     Works on float64 copies: of the floating-point tensors in `primals`, all of which are differentiated, and of `func`
     itself where it is a module. The differences are central and Richardson-extrapolated, each entry with an estimate
-    of its error, and a mode is called wrong only if a second set of differences confirms it. Where a mode is wrong,
-    each torch operation inside `func` is judged alone, to name the one responsible.
+    of its error, and a mode is called wrong only if other differences, or another mode that is right, confirm it. Where
+    one is wrong, each torch operation inside `func` is judged alone, to name the one responsible.
 
     Args:
         func: a function of tensors, or pytrees of them, to a tensor or a pytree; outputs that are not floating-point
@@ -39,7 +39,8 @@ def check_derivatives(
     Raises:
         TypeError: no floating-point tensor, or a complex one, among the primals or in the result; or a result of lower
             precision than float64.
-        ValueError: `func` fails at float64 copies, or is not finite at `primals`.
+        ValueError: `func` fails at float64 copies, `primals` or its value there are not finite, or `directions` is not
+            positive.
 
     Cost: with k inputs or directions and l outputs, about 10k evaluations of `func` for the Jacobian (at most 20k) and
     as many Jacobians for the Hessian, beside one run of each mode; seconds for a small network.
@@ -47,10 +48,14 @@ def check_derivatives(
     Source: D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982); the random directions follow JAX's
     `check_grads`.
 
-    >>> report = check_derivatives(torch.sin, torch.tensor([0.5, 1.0]))
-    >>> report.ok, report.wrong
-    (True, ())
+    Example:
+        >>> import torch
+        >>> report = check_derivatives(torch.sin, torch.tensor([0.5, 1.0]))
+        >>> report.ok, report.wrong
+        (True, ())
     """
+    if directions is not None and directions < 1:
+        raise ValueError(f"expected directions to be a positive int, or None for every entry, got {directions}")
     cuda = {x.device for x in tree_leaves(primals) if isinstance(x, torch.Tensor) and x.is_cuda}
     with torch.random.fork_rng(devices=cuda):
         subject = Subject(func, primals, directions, seed)
