@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from funcdiff.plots.style import MARKS, PALETTE, STYLE
+from funcdiff.plots.style import MARKS, PALETTE, STYLE, set_title
 
 
 def plot_dots(
@@ -39,6 +39,6 @@ def plot_dots(
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.grid(True)
         ax.set_xlabel(label)
-        ax.set_title(title, loc="left")
-        ax.legend(loc="upper center", frameon=False, ncols=len(names))
+        set_title(ax, title)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=len(names))
     return ax

@@ -1,7 +1,5 @@
 """Figures of measurements: times side by side, over sizes, and against what was predicted."""
 
-import math
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
@@ -95,11 +93,10 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
     hues = colours(list(prediction.times))
     with plt.rc_context(STYLE):
         ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
-        middle = math.exp(sum(map(math.log, prediction.times.values())) / len(prediction.times))
-        for name, predicted in prediction.times.items():
+        for rank, (name, predicted) in enumerate(sorted(prediction.times.items(), key=lambda item: item[1])):
             measured = prediction.comparison[name].median
             ax.plot([predicted], [measured], marker=mark(hues[name]), color=hues[name], linestyle="none")
-            left = predicted > middle  # beside the mark, on the side where the line does not run
+            left = rank % 2 == 1  # neighbours on either side of the line, where their names do not meet
             ax.annotate(
                 f"{name}  " if left else f"  {name}",
                 (predicted, measured),
