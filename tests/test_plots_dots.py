@@ -12,5 +12,5 @@ def test_rows_run_from_the_top_and_zeros_lie_on_the_floor():
     assert drawn == {"error": ([1.0, 1e-9], [0, 1]), "asymmetry": ([1e-12, 1e-3], [0, 1])}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "second"]
     assert axes.yaxis_inverted()
-    assert axes.get_title("left") == "Two of four are small"
+    assert axes.figure.get_suptitle() == "Two of four are small"
     plt.close(axes.figure)
