@@ -47,8 +47,8 @@ def docs_fast(session):
 
 @nox.session
 def tests(session):
-    """Test the package, its doctests and the gallery's sources."""
-    install(session, "-e", ".[gallery]", groups=["tests"])
+    """Test the package, its doctests, the gallery's sources and the pages that are computed."""
+    install(session, "-e", ".[gallery]", groups=["tests", "docs"])
     session.run("pytest", *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
 
 

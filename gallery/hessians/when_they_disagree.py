@@ -94,7 +94,7 @@ for name, hessian in forward_inside.items():
 # %%
 # Products inherit it: the Hessian-vector product with forward mode inside is wrong as well.
 
-from funcdiff import hvp_forward_over_reverse, hvp_reverse_over_forward
+from funcdiff import check_derivatives, hvp_forward_over_reverse, hvp_reverse_over_forward
 
 V = torch.ones_like(A)
 product = torch.einsum("ijkl,kl->ij", by_formula, V)
@@ -173,6 +173,11 @@ plot_dots(findings, label="relative to the largest entry", title="Forward inside
 for name in ("det", "logdet"):
     assert findings[name]["error"] > 0.1, f"torch has mended {name}: update Measurement of when_they_disagree"
     assert findings[name]["asymmetry"] < 1e-10
+
+# %%
+# Of a function of your own, one call asks every recipe, and names the operation at fault:
+
+check_derivatives(functions["layer_norm"], A)
 
 # %%
 # With reverse mode inside, every one of them is right and symmetric in its input.
