@@ -243,6 +243,6 @@ times.claim("hessian_forward_over_reverse", faster_than="forward over forward, n
 # Takeaway
 # --------
 # Put reverse mode inside whenever a normalisation, a determinant or a solve may be, and by the weight of a norm take
-# Taylor mode or plain autograd. Test a new operation against differences of the gradient, in float64; read asymmetry as
+# Taylor mode or plain autograd. Put a new operation before :func:`funcdiff.check_derivatives`; read asymmetry as
 # proof of an error and symmetry as no proof. The exception is a function of few inputs and many outputs, where forward
 # over forward is the cheap one: write the operation out, as the ways around do, and check again.
