@@ -91,9 +91,12 @@ def site(session):
     if not (SITE / "index.html").exists():
         session.error(f"no site in {SITE}: run `nox -s docs` first")
     install(session, "build", groups=["site"])
-    session.run("python", "-m", "build", "--wheel", "--outdir", session.create_tmp())
-    (wheel,) = Path(session.create_tmp()).glob("*.whl")
+    wheels = Path(session.create_tmp(), "wheels")
+    shutil.rmtree(wheels, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels))
+    (wheel,) = wheels.glob("*.whl")
     install(session, f"{wheel}[gallery]")
+    session.install("--force-reinstall", "--no-deps", str(wheel))  # of the same version, pip would keep the last one
     session.run("pytest", "-c", "tests/site/pytest.ini", "-n", "2", "tests/site", *session.posargs, env=ONE_THREAD)
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -14,8 +15,9 @@ author = "The funcdiff developers"
 copyright = "2026, the funcdiff developers"
 version = release = installed_version("funcdiff")
 
-# Where the site will be served from: only the sitemap, OpenGraph and the 404 page need it.
-html_baseurl = os.environ.get("SITE_URL", "https://funcdiff.example/").rstrip("/") + "/"
+# Where the site will be served from: what must be an absolute address (sitemap, OpenGraph, llms.txt, 404) starts with
+# it. A variable that is set and empty is what GitHub gives a pull request.
+html_baseurl = (os.environ.get("SITE_URL") or "https://funcdiff.example").rstrip("/") + "/"
 
 extensions = [
     "sphinx.ext.autodoc",
@@ -98,7 +100,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 sitemap_url_scheme = "{link}"
 sitemap_show_lastmod = False  # it would ask git, which a downloaded archive does not have
-notfound_urls_prefix = "/" + html_baseurl.split("/", 3)[3]
+notfound_urls_prefix = urlsplit(html_baseurl).path
 
 ogp_site_url = html_baseurl
 ogp_site_name = "funcdiff"

@@ -45,7 +45,10 @@ class DerivativeReport:
 
     def __getitem__(self, mode: str) -> Verdict:
         """The verdict on `mode`."""
-        return next(verdict for verdict in self.verdicts if verdict.mode == mode)
+        for verdict in self.verdicts:
+            if verdict.mode == mode:
+                return verdict
+        raise KeyError(f"expected one of {', '.join(verdict.mode for verdict in self.verdicts)}; got {mode!r}")
 
     @property
     def advice(self) -> str:

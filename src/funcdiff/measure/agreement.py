@@ -51,6 +51,8 @@ def _leaf_difference(expected: Any, result: Any) -> str | None:
         return f"their devices are {a.device} and {b.device}"
     if a.is_meta or a.numel() == 0:
         return None
+    if a.dtype is torch.bool:
+        return None if torch.equal(a, b) else f"{int((a ^ b).sum())} of their {a.numel()} entries differ"
     relative = tolerance(a.dtype)
     finite = a[a.isfinite()].abs()
     scale = float(finite.max()) if finite.numel() else 0.0

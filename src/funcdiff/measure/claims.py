@@ -46,8 +46,8 @@ class Claim:
 
 def check_factor(by: float | None) -> None:
     """Raise if the factor that a claim expects is none."""
-    if by is not None and by <= 0:
-        raise ValueError(f"expected by > 0, the factor between the two, or None for any; got {by}")
+    if by is not None and by < 1:
+        raise ValueError(f"expected by >= 1, the factor between the two, or None for any; got {by}")
 
 
 def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None) -> Claim:
