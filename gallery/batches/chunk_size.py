@@ -187,6 +187,6 @@ assert without.peak_bytes == kept["frozen, 8 rows"].peak_bytes
 # %%
 # Takeaway
 # --------
-# Peak memory is a straight line in the chunk, so two counts choose it; measure among the chunks that fit, for the
-# largest need not be the fastest. The exceptions: no chunk brings the peak below twice the answer; and who trains
-# through a Hessian needs the graph of all its chunks, and has to make the batch itself smaller.
+# Peak memory is a straight line in the chunk, so two counts choose it; measure among the chunks that fit, and
+# expect little from the largest over the next. The exceptions: no chunk brings the peak below twice the answer; and
+# who trains through a Hessian needs the graph of all its chunks, and has to make the batch itself smaller.

@@ -211,4 +211,5 @@ except RuntimeError as error:
 # --------
 # Parameters into a vector, reverse mode inside, one matrix out: right for some thousands of parameters, since both the
 # passes and the entries grow with them. The exceptions: where only products or a few eigenvalues are needed, no matrix
-# is, see :func:`funcdiff.hvp_operator`; and one layer's block costs only that layer's parameters.
+# is, see :func:`funcdiff.hvp_operator`; one layer's block costs only that layer's parameters; and by the weight of a
+# normalisation all four compositions are wrong under this torch, so take :func:`funcdiff.hessian_taylor`.

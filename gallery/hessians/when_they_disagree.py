@@ -160,7 +160,7 @@ for name, finding in findings.items():
     print(f"{name:22} error {finding['error']:7.1e}   asymmetry {finding['asymmetry']:7.1e}")
 
 # %%
-# The dots on the right are wrong.
+# Circles on the right are wrong; squares on the right show it.
 
 from funcdiff.plots import plot_dots
 

@@ -3,7 +3,7 @@ Reverse or forward mode for my Jacobian?
 ========================================
 
 A Jacobian of :math:`m` outputs and :math:`n` inputs has :math:`m` rows and :math:`n` columns. Reverse mode computes
-rows, forward mode columns; the wrong choice for a tall or a wide one costs the ratio of the two.
+rows, forward mode columns; the wrong choice costs up to their ratio in arithmetic, and less in time.
 
 **Answer:** more outputs than inputs: :func:`funcdiff.jacobian_forward`. More inputs than outputs:
 :func:`funcdiff.jacobian_reverse`. Near the square, measure: the two modes do not cost the same per pass.

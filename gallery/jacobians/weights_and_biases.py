@@ -175,7 +175,8 @@ torch.testing.assert_close(jacobian, torch.eye(1024, device=device)[:, :, None] 
 print(f"{jacobian.nbytes} bytes written, {x.nbytes} bytes needed: {jacobian.nbytes // x.nbytes} times as many")
 
 # %%
-# Who needs its product with a vector needs one pass. With a change :math:`V` of the weight it is :math:`V x`:
+# If you need only its product with a vector, one pass suffices. For a change :math:`V` of the weight it is
+# :math:`V x`:
 
 from torch.func import jvp
 

@@ -136,5 +136,6 @@ def refuse(leak: Tensor, limit: float) -> None:
         raise ValueError(
             "expected rows that do not depend on each other, got derivatives by other rows of up to "
             f"{float(leak):.2g} of the largest derivative (batch norm in training mode? attention or a mean over the "
-            "batch?); use batch_jacobian or batch_hessian with a function of one row, or jacobian_reverse"
+            "batch?); put a batch norm into eval(), write a function of one row for batch_jacobian or batch_hessian, "
+            "or take jacobian_reverse of the whole batch"
         )
