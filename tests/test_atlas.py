@@ -127,7 +127,7 @@ def test_a_fresh_judgement_agrees_with_the_data():
 
 
 def test_a_reproduction_is_refused_where_nothing_is_wrong():
-    subject = atlas_run.Subject(torch.sin, (torch.ones(3, dtype=torch.float64),), 3, seed=0)
+    subject = atlas_cases.Sample(torch.sin, (torch.ones(3, dtype=torch.float64),)).subject(3)
     sine = next(operation for operation in atlas_run.operations(subject, 3) if operation.name == "torch.sin")
     assert atlas_repro.reproduction(sine, "jacobian_forward", ["jacobian_forward"], ["jacobian_loop"]) is None
 

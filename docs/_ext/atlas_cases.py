@@ -15,6 +15,8 @@ from torch.testing._internal.common_modules import module_db
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
+from funcdiff._subject import Subject
+
 _LARGEST = 1000  # numbers in a sample
 
 
@@ -39,6 +41,10 @@ class Sample:
     def moving(self) -> list[int]:
         """Which leaves can be moved."""
         return [i for i, x in enumerate(self.leaves) if isinstance(x, Tensor) and x.is_floating_point()]
+
+    def subject(self, directions: int) -> Subject:
+        """As a function of one vector, without the results torch declares to have no derivative."""
+        return Subject(_differentiable(self.func), self.primals, directions, seed=0)
 
     def first_alone(self) -> Sample:
         """The same with only the first tensor moving, itself where there is no other."""
@@ -71,7 +77,7 @@ def operator_samples(op: Any) -> Iterator[Sample]:
         def func(first: Any, args: Any, kwargs: Any, process: Any = sample.output_process_fn_grad) -> Any:
             return process(op.gradcheck_wrapper(op.op, first, *args, **kwargs))
 
-        yield Sample(_differentiable(func), (sample.input, sample.args, sample.kwargs))
+        yield Sample(func, (sample.input, sample.args, sample.kwargs))
 
 
 def layer_samples(info: Any, training: bool) -> Iterator[Sample]:
@@ -94,7 +100,7 @@ def layer_samples(info: Any, training: bool) -> Iterator[Sample]:
                 return functional_call(module, (parameters, buffers), args, kwargs)
 
         parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
-        yield Sample(_differentiable(func), (parameters, given.forward_input.args, given.forward_input.kwargs))
+        yield Sample(func, (parameters, given.forward_input.args, given.forward_input.kwargs))
 
 
 def _differentiable(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -115,7 +116,7 @@ def _scripts(operation: Operation) -> Iterator[Any]:
     everything = list(operation.tangents)
     moving = dict.fromkeys([*((i,) for i in everything), tuple(everything)])
     for result, source, moved in itertools.product(
-        _results(operation), ("randn", "rand", "definite", "literal"), moving
+        _results(operation), ("randn", "rand", "triangular", "definite", "literal"), moving
     ):
         yield partial(_write, operation, source, moved, result)
 
@@ -134,12 +135,20 @@ def _write(operation: Operation, source: str, moved: tuple[int, ...], result: st
     second = not mode.startswith("jacobian")
     leaves, inputs = list(operation.leaves), []
     for letter, i in zip("xyzwuvabc", operation.tangents, strict=False):
-        leaf, tangent = operation.leaves[i], operation.tangents[i].sum(0)
-        inputs.append(_input(letter, leaf, tangent, source, i in moved))
-        leaves[i] = _Name(f"{letter} + t.sum() * d{letter}" if second and i in moved else letter)
+        points = [operation.leaves[i]]
+        names = [letter]
+        if i in moved:
+            points += [operation.tangents[i][0], operation.tangents[i][-1]] if second else [operation.tangents[i][0]]
+            names = [letter, f"d{letter}", f"e{letter}"][: len(points)]
+        inputs.append(f"{', '.join(names)} = {_drawn(points, source)}")
+        leaves[i] = _Name(f"{letter} + t[0] * d{letter} + t[1] * e{letter}" if second and i in moved else letter)
     for i, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
             leaves[i] = _Name(f"torch.tensor({_digits(leaf)}, dtype={leaf.dtype})")
+        elif type(leaf).__module__.startswith("torch") and not repr(leaf).startswith("torch"):
+            leaves[i] = _Name(f"{type(leaf).__module__}.{leaf!r}")
+        elif isinstance(leaf, float) and not math.isfinite(leaf):
+            leaves[i] = _Name(f'float("{leaf}")')
     args, kwargs = tree_unflatten(leaves, operation.tree)
     written = ", ".join([*(repr(x) for x in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
     first = next(letter for letter, i in zip("xyzwuvabc", operation.tangents, strict=False) if i in moved)
@@ -155,17 +164,15 @@ def _write(operation: Operation, source: str, moved: tuple[int, ...], result: st
     )
 
 
-def _input(letter: str, leaf: Tensor, tangent: Tensor, source: str, moves: bool) -> str:
-    names = f"{letter}, d{letter}" if moves else letter
+def _drawn(points: list[Tensor], source: str) -> str:
+    """An expression for as many tensors, of the shape of the first."""
     if source == "literal":
-        values = [f"torch.tensor({_digits(x)}, dtype=torch.float64)" for x in ([leaf, tangent] if moves else [leaf])]
-        return f"{names} = {', '.join(values)}"
-    shape = ", ".join(str(n) for n in ((2, *leaf.shape) if moves else leaf.shape))
-    draw = "rand" if source == "rand" else "randn"
-    drawn = f"torch.{draw}({shape}{', ' if shape else '(), '}dtype=torch.float64)"
-    if source == "definite":
-        drawn = f"(lambda r: r @ r.mT)({drawn})"
-    return f"{names} = {drawn}"
+        return ", ".join(f"torch.tensor({_digits(x)}, dtype=torch.float64)" for x in points)
+    shape = [len(points)] * (len(points) > 1) + list(points[0].shape)
+    drawn = f"torch.{'rand' if source == 'rand' else 'randn'}({str(shape)[1:-1] or '()'}, dtype=torch.float64)"
+    if source == "triangular":
+        return f"{drawn}.tril()"
+    return f"(lambda r: r @ r.mT)({drawn})" if source == "definite" else drawn
 
 
 def _digits(x: Tensor) -> str:

@@ -75,7 +75,8 @@ def operations(func: Function, size: int, device: torch.device | str = "cpu") ->
                 if any(side.any() for side in sides):
                     tangents[j] = torch.stack(sides)
         key = str((call, [getattr(leaf, "shape", leaf) for leaf in leaves], list(tangents)))
-        if tangents and key not in seen:
+        usable = tangents and all(leaves[j].isfinite().all() and x.isfinite().all() for j, x in tangents.items())
+        if usable and key not in seen:
             seen.add(key)
             yield Operation(call, leaves, tree, tangents)
 
