@@ -1,7 +1,9 @@
 """`check_derivatives` against functions whose derivatives are known, and against planted faults."""
 
 import math
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,62 +15,12 @@ from funcdiff import check_derivatives, problems
 from funcdiff._differences import mixed, slope
 from funcdiff._judging import Examination
 
+sys.path.append(str(Path(__file__).parent))
+from planted_faults import WrongDoubleBackward, WrongJvp
+
 ALL = {verdict.mode for verdict in check_derivatives(torch.sin, torch.tensor(0.3)).verdicts}
 FIRST = {mode for mode in ALL if mode.startswith("jacobian")}
 FORWARD = {mode for mode in ALL if "forward" in mode}
-
-
-class WrongJvp(torch.autograd.Function):
-    """The sine, with a sign error in its forward derivative."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx, u):
-        return u * ctx.saved_tensors[0].cos()
-
-    @staticmethod
-    def jvp(ctx, v):
-        return -v * ctx.saved_tensors[0].cos()
-
-
-class Cosine(torch.autograd.Function):
-    """The cosine, with a sign error in its backward derivative."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.cos()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx, u):
-        return u * ctx.saved_tensors[0].sin()
-
-
-class WrongDoubleBackward(WrongJvp):
-    """The sine, right once in reverse mode, wrong twice."""
-
-    @staticmethod
-    def backward(ctx, u):
-        return u * Cosine.apply(ctx.saved_tensors[0])
-
-    @staticmethod
-    def jvp(ctx, v):
-        return v * ctx.saved_tensors[0].cos()
 
 
 def quadratic(x):

@@ -59,15 +59,18 @@ class Sample:
         return Sample(func, (leaves[first],))
 
 
-def cases() -> Iterator[tuple[str, str, list[Sample]]]:
-    """Kind ("operator" or "layer"), name and samples of everything that takes float64."""
+def cases(*only: str) -> Iterator[tuple[str, str, list[Sample]]]:
+    """Kind ("operator" or "layer"), name and samples of everything that takes float64, or `only` of those named."""
     for op in op_db:
-        if op.supports_autograd and torch.float64 in op.dtypes:
+        if op.supports_autograd and torch.float64 in op.dtypes and (not only or op.full_name in only):
+            torch.manual_seed(0)  # the samples are drawn
             yield "operator", op.full_name, chosen(list(operator_samples(op)))
     for info in module_db:
         for training in (True, False) if info.train_and_eval_differ else (True,):
-            suffix = ("", " (eval)")[not training] if info.train_and_eval_differ else ""
-            yield "layer", info.name + suffix, chosen(list(layer_samples(info, training)))
+            name = info.name + " (eval)" * (not training)
+            if not only or name in only:
+                torch.manual_seed(0)
+                yield "layer", name, chosen(list(layer_samples(info, training)))
 
 
 def operator_samples(op: Any) -> Iterator[Sample]:
