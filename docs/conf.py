@@ -87,6 +87,7 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_title = "funcdiff"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["funcdiff.css"]
 html_js_files = [("funcdiff.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
