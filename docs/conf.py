@@ -42,6 +42,7 @@ extensions = [
     "tutorials",
     "provenance",
     "studies",
+    "times",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
