@@ -1,25 +1,18 @@
 """The derivative atlas: its data, its reproductions, its judge on planted faults, its page."""
 
 import json
-import sys
 from pathlib import Path
 
+import atlas
+import atlas_cases
+import atlas_repro
+import atlas_run
 import pytest
 import torch
+from planted_faults import WrongDoubleBackward, WrongJvp
+from sphinx.errors import ExtensionError
 
 DOCS = Path(__file__).parents[1] / "docs"
-sys.path += [str(DOCS / "_ext"), str(Path(__file__).parent)]  # the first is where Sphinx finds its extensions too
-
-pytest.importorskip("expecttest", reason="torch's operator database needs it")
-pytest.importorskip("sphinx", reason="the page is made by Sphinx")
-
-import atlas  # noqa: E402 - found once the path is set
-import atlas_cases  # noqa: E402
-import atlas_repro  # noqa: E402
-import atlas_run  # noqa: E402
-from planted_faults import WrongDoubleBackward, WrongJvp  # noqa: E402
-from sphinx.errors import ExtensionError  # noqa: E402
-
 DATA = atlas.load(DOCS / "reference" / "atlas.json")
 ENTRIES = {(entry["kind"], entry["name"]): entry for entry in DATA["entries"]}
 FORWARD_INSIDE = {"hessian_reverse_over_forward", "hessian_forward_over_forward"}

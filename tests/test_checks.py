@@ -1,22 +1,18 @@
 """`check_derivatives` against functions whose derivatives are known, and against planted faults."""
 
 import math
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from planted_faults import WrongDoubleBackward, WrongJvp
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from funcdiff import check_derivatives, problems
 from funcdiff._differences import mixed, slope
 from funcdiff._judging import Examination
-
-sys.path.append(str(Path(__file__).parent))
-from planted_faults import WrongDoubleBackward, WrongJvp
 
 ALL = {verdict.mode for verdict in check_derivatives(torch.sin, torch.tensor(0.3)).verdicts}
 FIRST = {mode for mode in ALL if mode.startswith("jacobian")}

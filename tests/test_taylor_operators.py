@@ -8,7 +8,6 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from funcdiff import hessian_taylor, laplacian
 
-pytest.importorskip("expecttest", reason="torch's operator database needs it")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the database's own deprecations
     from torch.testing._internal.common_methods_invocations import op_db

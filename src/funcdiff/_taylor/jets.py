@@ -66,7 +66,7 @@ class Jet:
         return self.transpose(-2, -1)
 
     H = T
-    mH = mT  # noqa: N815
+    mH = mT  # noqa: N815  # as torch spells it
 
     @property
     def data(self) -> Any:
