@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from atlas_blame import operators_in
+from atlas_cases import Sample
 from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
-from funcdiff._operations import Operation
+from funcdiff._modes import Modes
+from funcdiff._operations import Operation, operations, wrong_alone
+
+_DIRECTIONS = 3
+_LONGEST = 1500  # characters of a script
+
+_GRADIENT = "torch.autograd.grad(f(s), s, create_graph=True)[0]"
+_TWICE = f"lambda s: torch.autograd.grad({_GRADIENT}.sum(), s)[0]"
 
 EXPRESSIONS = {
     "jacobian_loop": "torch.autograd.functional.jacobian(f, {0})",
     "jacobian_batched_grad": "torch.autograd.functional.jacobian(f, {0}, vectorize=True)",
     "jacobian_reverse": "jacrev(f)({0})",
     "jacobian_forward": "jacfwd(f)({0})",
-    "jacobian_reverse, vmap": "vmap(jacrev(f))(torch.stack([{0} + 1, {0}]))[1]",
-    "jacobian_forward, vmap": "vmap(jacfwd(f))(torch.stack([{0} + 1, {0}]))[1]",
+    "jacobian_reverse, chunk_size=1": "jacrev(f, chunk_size=1)({0})",
+    "jacobian_reverse, vmap": "vmap(jacrev(f))(torch.stack([{0} + 0.1, {0}]))[1]",
+    "jacobian_forward, vmap": "vmap(jacfwd(f))(torch.stack([{0} + 0.1, {0}]))[1]",
     "hessian_forward_over_reverse": "jacfwd(jacrev(f))({0})",
     "hessian_reverse_over_reverse": "jacrev(jacrev(f))({0})",
     "hessian_reverse_over_forward": "jacrev(jacfwd(f))({0})",
     "hessian_forward_over_forward": "jacfwd(jacfwd(f))({0})",
     "hvp_forward_over_reverse": "jvp(grad(f), ({0},), (torch.ones_like({0}),))[1]",
     "hvp_reverse_over_reverse": "vjp(grad(f), {0})[1](torch.ones_like({0}))[0]",
+    "vhp": "vjp(grad(f), {0})[1](torch.ones_like({0}))[0]",
     "hvp_reverse_over_forward": "grad(lambda s: jvp(f, (s,), (torch.ones_like(s),))[1])({0})",
+    "hvp_double_backward": f"({_TWICE})({{0}}.requires_grad_())",
+    "hvp_operator": f"({_TWICE})({{0}}.requires_grad_())",
 }
 
-_FIRST = """\
+_ONE = """\
 import torch
 from torch.func import {functions}
 
@@ -40,6 +55,18 @@ torch.manual_seed(0)
 f = lambda {x}: {call}
 print("expected", (f({x} + 1e-5 * d{x}) - f({x} - 1e-5 * d{x})) / 2e-5)
 print("obtained", torch.tensordot({obtained}, d{x}, {axes}))
+"""
+
+_SEVERAL = """\
+import torch
+from torch.func import {functions}
+
+torch.manual_seed(0)
+{inputs}
+f = lambda t: {call}
+t, h = torch.zeros(2, dtype=torch.float64), 1e-5
+print("expected", (f(t + h) - f(t - h)) / (2 * h))
+print("obtained", {obtained}.sum(-1))
 """
 
 _SECOND = """\
@@ -64,6 +91,39 @@ class _Name(str):
         return str(self)
 
 
+@dataclass(frozen=True)
+class Suspect:
+    """A sample of a case, and what was found on it."""
+
+    case: str
+    sample: Sample
+    wrong: list[str]
+    right: list[str]
+
+    def operations(self) -> Iterator[Operation]:
+        """The torch calls inside, then the case as a whole."""
+        subject = self.sample.subject(_DIRECTIONS)
+        yield from operations(subject, subject.size)
+        if self.sample.call:
+            yield self.sample.operation(_DIRECTIONS)
+
+
+def reproductions(operator: str, suspects: Iterable[Suspect], modes: Modes) -> Iterator[dict[str, Any]]:
+    """Scripts that show `operator` wrong in every mode that some suspect is wrong in, as far as they are found."""
+    suspects = list(suspects)
+    missing = {mode for suspect in suspects for mode in suspect.wrong if mode in EXPRESSIONS}
+    for suspect in suspects:
+        wrong = missing & set(suspect.wrong)
+        for operation in suspect.operations() if wrong else ():
+            if operator not in _operators(operation):
+                continue
+            alone = wrong if operation.call is suspect.sample.call else wrong_alone(operation, wrong, modes)
+            for mode in EXPRESSIONS:
+                if mode in missing & set(alone) and (script := reproduction(operation, mode, alone, suspect.right)):
+                    missing -= set(script["modes"])
+                    yield {"operator": operator, "case": suspect.case, "operation": operation.name} | script
+
+
 def reproduction(
     operation: Operation, mode: str, wrong: Collection[str], right: Collection[str]
 ) -> dict[str, Any] | None:
@@ -74,7 +134,7 @@ def reproduction(
     witness = next((name for name in right if name in EXPRESSIONS and _order(name) == _order(mode)), None)
     for write in _scripts(operation):
         found = numbers(write(mode))
-        if found is None or not differ(*found):
+        if found is None or len(write(mode)) > _LONGEST or not differ(*found):
             continue
         check = numbers(write(witness)) if witness else found
         if check is None or (witness and differ(*check)):
@@ -86,6 +146,14 @@ def reproduction(
         numbers_found = {"expected": f"{expected[worst]:.5g}", "obtained": f"{obtained[worst]:.5g}"}
         return {"modes": modes, "script": write(mode), **numbers_found}
     return None
+
+
+def _operators(operation: Operation) -> set[str]:
+    args, kwargs = tree_unflatten(operation.leaves, operation.tree)
+    try:
+        return operators_in(operation.call, args, kwargs)
+    except Exception:  # an operation that refuses a gradient somewhere
+        return set()
 
 
 def _order(mode: str) -> str:
@@ -111,65 +179,83 @@ def differ(expected: Tensor, obtained: Tensor) -> bool:
     return not torch.allclose(expected, obtained, rtol=0, atol=1e-2 * float(expected.abs().max()) + 1e-6)
 
 
-def _scripts(operation: Operation) -> Iterator[Any]:
+def _scripts(operation: Operation) -> Iterator[Callable[[str], str]]:
     """Writers of scripts, the simplest first: random inputs, then the values found; one argument, then all."""
-    everything = list(operation.tangents)
-    moving = dict.fromkeys([*((i,) for i in everything), tuple(everything)])
-    for result, source, moved in itertools.product(
-        _results(operation), ("randn", "rand", "triangular", "definite", "literal"), moving
-    ):
-        yield partial(_write, operation, source, moved, result)
+    everything = tuple(operation.tangents)
+    sources = ("randn", "rand", "triangular", "definite", "literal")
+    for result, source, moved in itertools.product(_results(operation), sources, [*everything, None]):
+        yield partial(_write, operation, source, everything if moved is None else (moved,), moved is None, result)
 
 
 def _results(operation: Operation) -> list[str]:
-    """How to take a tensor from what the operation returns."""
+    """How to take a finite tensor from what the operation returns."""
     args, kwargs = tree_unflatten(operation.leaves, operation.tree)
     returned = operation.call(*args, **kwargs)
     if isinstance(returned, Tensor):
-        return [""]
+        return ["" if returned.isfinite().all() else ".nan_to_num(0, 0, 0)"]
     return [f"[{i}]" for i, y in enumerate(returned) if isinstance(y, Tensor) and y.is_floating_point()]
 
 
-def _write(operation: Operation, source: str, moved: tuple[int, ...], result: str, mode: str) -> str:
-    """One script; first derivatives are of the one argument that moves, second ones along a line."""
+def _write(operation: Operation, source: str, moved: tuple[int, ...], several: bool, result: str, mode: str) -> str:
+    """One script: of the argument that moves, or of a point in a plane in which arguments move."""
     second = not mode.startswith("jacobian")
+    letters = dict(zip(operation.tangents, "xyzwuvabc", strict=False))
     leaves, inputs = list(operation.leaves), []
-    for letter, i in zip("xyzwuvabc", operation.tangents, strict=False):
-        points = [operation.leaves[i]]
-        names = [letter]
+    for i, letter in letters.items():
+        names, drawn = [letter], [_drawn(leaves[i], source)]
         if i in moved:
-            points += [operation.tangents[i][0], operation.tangents[i][-1]] if second else [operation.tangents[i][0]]
-            names = [letter, f"d{letter}", f"e{letter}"][: len(points)]
-        inputs.append(f"{', '.join(names)} = {_drawn(points, source)}")
-        leaves[i] = _Name(f"{letter} + t[0] * d{letter} + t[1] * e{letter}" if second and i in moved else letter)
-    for i, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
-            leaves[i] = _Name(f"torch.tensor({_digits(leaf)}, dtype={leaf.dtype})")
-        elif type(leaf).__module__.startswith("torch") and not repr(leaf).startswith("torch"):
-            leaves[i] = _Name(f"{type(leaf).__module__}.{leaf!r}")
-        elif isinstance(leaf, float) and not math.isfinite(leaf):
-            leaves[i] = _Name(f'float("{leaf}")')
-    args, kwargs = tree_unflatten(leaves, operation.tree)
-    written = ", ".join([*(repr(x) for x in args), *(f"{k}={v!r}" for k, v in kwargs.items())])
-    first = next(letter for letter, i in zip("xyzwuvabc", operation.tangents, strict=False) if i in moved)
-    obtained = EXPRESSIONS[mode].format("t" if second else first)
+            plane = operation.tangents[i][[0, -1]]
+            names.append(f"d{letter}")
+            drawn.append(f"{_drawn(plane, source)}.movedim(0, -1)" if several or second else _drawn(plane[0], source))
+        inputs.append(f"{', '.join(names)} = {', '.join(drawn)}")
+        leaves[i] = _Name(letter)
+        if i in moved and second:  # not along straight lines alone: a fault may lie in how second tangents pass
+            leaves[i] = _Name(f"{letter} + d{letter} @ (t + t**2)")
+        elif i in moved and several:
+            leaves[i] = _Name(f"{letter} + d{letter} @ t")
+    args, kwargs = tree_unflatten([_spelt(leaf) for leaf in leaves], operation.tree)
+    written = ", ".join([*(repr(x) for x in args), *(f"{k}={v!r}" for k, v in _needed(operation, kwargs).items())])
+    x = letters[moved[0]]
+    obtained = EXPRESSIONS[mode].format("t" if several or second else x)
     functions = [name for name in ("grad", "jacfwd", "jacrev", "jvp", "vjp", "vmap") if f"{name}(" in obtained]
-    return (_SECOND if second else _FIRST).format(
+    template = _SECOND if second else _SEVERAL if several else _ONE
+    return template.format(
         functions=", ".join(functions) or "jacrev",
         inputs="\n".join(inputs),
-        x=first,
+        x=x,
         call=f"{operation.name}({written}){result}",
         obtained=obtained,
         axes=operation.leaves[moved[0]].dim(),
     )
 
 
-def _drawn(points: list[Tensor], source: str) -> str:
-    """An expression for as many tensors, of the shape of the first."""
+def _needed(operation: Operation, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments without those that say what is so anyway."""
+    try:
+        usual = inspect.signature(operation.call).parameters
+    except (TypeError, ValueError):  # a builtin has none
+        return kwargs
+    return {k: v for k, v in kwargs.items() if k not in usual or repr(usual[k].default) != repr(v)}
+
+
+def _spelt(leaf: Any) -> Any:
+    """What prints as Python that makes it."""
+    if isinstance(leaf, Tensor) and leaf.dtype == torch.bool and leaf.numel() > 9:
+        return _Name(f"torch.rand({str([*leaf.shape])[1:-1]}) < 0.5")
+    if isinstance(leaf, Tensor):
+        return _Name(f"torch.tensor({_digits(leaf)}, dtype={leaf.dtype})")
+    if type(leaf).__module__.startswith("torch") and not repr(leaf).startswith("torch"):
+        return _Name(f"{type(leaf).__module__}.{leaf!r}")
+    if isinstance(leaf, float) and not math.isfinite(leaf):
+        return _Name(f'float("{leaf}")')
+    return leaf
+
+
+def _drawn(x: Tensor, source: str) -> str:
+    """An expression for a tensor of the shape of `x`."""
     if source == "literal":
-        return ", ".join(f"torch.tensor({_digits(x)}, dtype=torch.float64)" for x in points)
-    shape = [len(points)] * (len(points) > 1) + list(points[0].shape)
-    drawn = f"torch.{'rand' if source == 'rand' else 'randn'}({str(shape)[1:-1] or '()'}, dtype=torch.float64)"
+        return f"torch.tensor({_digits(x)}, dtype=torch.float64)"
+    drawn = f"torch.{'rand' if source == 'rand' else 'randn'}({str([*x.shape])[1:-1] or '()'}, dtype=torch.float64)"
     if source == "triangular":
         return f"{drawn}.tril()"
     return f"(lambda r: r @ r.mT)({drawn})" if source == "definite" else drawn
