@@ -29,7 +29,7 @@ from funcdiff._modes import RECIPES, Derivative, Modes
 from funcdiff._operations import between_cubics
 from funcdiff._verdicts import Verdict
 
-DIRECTIONS = 3
+DIRECTIONS = 2
 GRAVEST = ("wrong", "refuses", "undecided", "right")
 PROCESSES = 2
 

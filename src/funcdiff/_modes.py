@@ -45,12 +45,14 @@ RECIPES = Modes(
         jacobians.jacobian_batched_grad,
         jacobians.jacobian_reverse,
         jacobians.jacobian_forward,
+        taylor.jacobian_taylor,
     ),
     _transforms(
         hessians.hessian_forward_over_reverse,
         hessians.hessian_reverse_over_reverse,
         hessians.hessian_reverse_over_forward,
         hessians.hessian_forward_over_forward,
+        hessians.hessian_double_backward,
         taylor.hessian_taylor,
     ),
     _products(
@@ -61,6 +63,6 @@ RECIPES = Modes(
         products.vhp,
     )
     | {"hvp_operator": lambda func, x, v: products.hvp_operator(func, x)(v)},
-    _transforms(hessians.hessian_diagonal),
+    _transforms(taylor.hessian_diagonal),
     _transforms(taylor.laplacian),
 )
