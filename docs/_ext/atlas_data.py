@@ -1,8 +1,8 @@
 """The derivative atlas as data: read, written, looked up.
 
 A file holds "torch", "modes" by what they compute, "entries" and "reproductions". An entry has the numbers of the
-samples that could be judged, the operators of each, and a verdict on every mode: its "outcome" (the gravest of the
-samples'), its "error" where wrong, its "text", and the "outcomes" sample by sample where they differ.
+samples that could be judged, how many tensors move in each, its operators, and a verdict on every mode: its "outcome"
+(the gravest of the samples'), its "error" where wrong, its "text", and the "outcomes" by sample where they differ.
 """
 
 from __future__ import annotations

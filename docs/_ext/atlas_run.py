@@ -69,16 +69,17 @@ def judge(sample: Sample, only: Collection[str] = NAMES) -> list[Verdict]:
 
 
 def entry(key: Key, only: Collection[str] = NAMES) -> Entry:
-    """What was found on one case: which samples could be judged, their operators, and the verdicts on each mode."""
-    numbers, names, judged, failures = [], [], [], []
+    """What was found on one case: which samples could be judged, what moves and computes in each, and the verdicts."""
+    numbers, moving, names, judged, failures = [], [], [], [], []
     for number, sample in enumerate(samples(key)):
         try:
             judged.append(judge(sample, only))
             names.append(sorted(operators_in(sample.func, sample.primals)))
+            moving.append(len(sample.moving))
             numbers.append(number)
         except Exception as error:  # a sample that cannot be differentiated at all: complex, integer, random
             failures.append(_line(f"{type(error).__name__}: {error}", 300))
-    found: Entry = {"kind": key[0], "name": key[1], "samples": numbers, "operators": names}
+    found: Entry = {"kind": key[0], "name": key[1], "samples": numbers, "moving": moving, "operators": names}
     if not judged:
         return found | {"reason": failures[0] if failures else "no sample in torch's database"}
     return found | {"modes": {column[0].mode: summary(column) for column in zip(*judged, strict=True)}}
@@ -134,7 +135,7 @@ def _scripts(culprit: Culprit) -> list[dict[str, Any]]:
 def _joined(old: list[Entry], new: list[Entry]) -> list[Entry]:
     """The old entries with the modes of the new; they must be of the same samples."""
     for before, after in zip(old, new, strict=True):
-        if any(before[key] != after[key] for key in ("kind", "name", "samples", "operators")):
+        if any(before[key] != after[key] for key in ("kind", "name", "samples", "moving", "operators")):
             raise SystemExit(f"torch's samples of {before['name']} changed: make the atlas anew whole")
     return [
         before | {"modes": {name: (before["modes"] | after["modes"])[name] for name in NAMES}}
