@@ -116,7 +116,7 @@ def picture(session):
 
 @nox.session
 def atlas(session):
-    """Differentiate every operator by every recipe anew, for the atlas; after `--`, `--new` judges only new recipes."""
+    """Differentiate every operator by every recipe anew, for the atlas; after `--`, only by those named."""
     install(session, "-e", ".[gallery]", groups=["tests"])
     made = ["docs/reference/atlas.json", "src/funcdiff/_known_wrong.json"]
-    session.run("python", "docs/_ext/atlas_run.py", *session.posargs, *made, env=ONE_THREAD)
+    session.run("python", "docs/_ext/atlas_run.py", *made, *session.posargs, env=ONE_THREAD)

@@ -1,7 +1,8 @@
 """Judges every case of the atlas and writes the findings as JSON, and what they say of operators into the package.
 
-`python docs/_ext/atlas_run.py atlas.json known_wrong.json` makes both anew; with `--new` it keeps what the first holds
-and judges only the modes it lacks.
+`python docs/_ext/atlas_run.py atlas.json known_wrong.json` makes both anew; with names of modes after them it judges
+only those, and keeps what the first holds of the others. The automatic recipes read what is known to be wrong: after a
+whole run, judge them again.
 """
 
 from __future__ import annotations
@@ -47,14 +48,13 @@ def _one_by_one(recipe: Any) -> Derivative:
 
 
 def _modes() -> Modes:
-    """The recipes, the transforms among them with one direction at a time too, Jacobians also under vmap."""
-    chunked = {
-        kind: group | {f"{name}, chunk_size=1": _one_by_one(getattr(funcdiff, name)) for name in group}
-        for kind, group in RECIPES._asdict().items()
-        if kind != "products"
-    }
+    """The recipes; Jacobians also one direction at a time and under vmap, and two Hessians one direction at a time."""
+    one_by_one = (*RECIPES.jacobians, "hessian_forward_over_reverse", "hessian_reverse_over_reverse")
+    chunked = {f"{name}, chunk_size=1": _one_by_one(getattr(funcdiff, name)) for name in one_by_one}
     batched = {f"{name}, vmap": _under_vmap(getattr(funcdiff, name)) for name in RECIPES.jacobians}
-    return RECIPES._replace(**chunked | {"jacobians": chunked["jacobians"] | batched})
+    hessians = {name: recipe for name, recipe in chunked.items() if name.startswith("hessian")}
+    first = {name: recipe for name, recipe in chunked.items() if name.startswith("jacobian")}
+    return RECIPES._replace(jacobians=RECIPES.jacobians | first | batched, hessians=RECIPES.hessians | hessians)
 
 
 MODES = _modes()
@@ -98,16 +98,19 @@ def summary(verdicts: Collection[Verdict]) -> dict[str, Any]:
     return found
 
 
-def run(*keys: Key, kept: Atlas | None = None, each: Callable[..., Iterable[Any]] = map) -> Atlas:
-    """The atlas of these cases; with a `kept` one of the same torch and cases, only the modes that it lacks."""
+def run(
+    *keys: Key, only: Collection[str] = NAMES, kept: Atlas | None = None, each: Callable[..., Iterable[Any]] = map
+) -> Atlas:
+    """The atlas of these cases; of the modes not in `only`, with what is `kept` of the same torch and cases."""
     if kept and kept["torch"] != torch.__version__:
         raise SystemExit(f"the atlas is of torch {kept['torch']}, this is {torch.__version__}: make it anew whole")
-    lacking = [name for name in NAMES if kept is None or name not in mode_names(kept)]
-    entries = list(each(partial(entry, only=lacking), keys)) if lacking else []
+    if lacking := set(NAMES) - set(only) - set(mode_names(kept) if kept else ()):
+        raise SystemExit(f"the atlas lacks {', '.join(sorted(lacking))}: name these too, or make it anew whole")
+    entries = list(each(partial(entry, only=only), keys))
     atlas: Atlas = {
         "torch": torch.__version__,
         "modes": {kind: list(group) for kind, group in MODES._asdict().items()},
-        "entries": _joined(kept["entries"], entries) if kept and lacking else kept["entries"] if kept else entries,
+        "entries": _joined(kept["entries"], entries) if kept else entries,
     }
     return atlas | {"reproductions": [script for scripts in each(_scripts, culprits(atlas)) for script in scripts]}
 
@@ -155,8 +158,9 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
-    atlas, known = map(Path, sys.argv[-2:])
+    atlas, known = map(Path, sys.argv[1:3])
+    named = sys.argv[3:]
     with ProcessPoolExecutor(PROCESSES, get_context("spawn"), _quiet) as pool:
-        made = run(*cases(), kept=read(atlas) if "--new" in sys.argv else None, each=pool.map)
+        made = run(*cases(), only=named or NAMES, kept=read(atlas) if named else None, each=pool.map)
     atlas.write_text(written(made))
     known.write_text(json.dumps(known_wrong(made), indent=1) + "\n")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from funcdiff import hessians, jacobians, products, taylor
+from funcdiff import choice, hessians, jacobians, products, taylor
 
 Function = Callable[[Tensor], Tensor]
 Derivative = Callable[[Function, Tensor], Tensor]  # (func, x) -> Jacobian, Hessian, its diagonal, its trace
@@ -46,6 +46,7 @@ RECIPES = Modes(
         jacobians.jacobian_reverse,
         jacobians.jacobian_forward,
         taylor.jacobian_taylor,
+        choice.jacobian,
     ),
     _transforms(
         hessians.hessian_forward_over_reverse,
@@ -54,6 +55,7 @@ RECIPES = Modes(
         hessians.hessian_forward_over_forward,
         hessians.hessian_double_backward,
         taylor.hessian_taylor,
+        choice.hessian,
     ),
     _products(
         products.hvp_forward_over_reverse,
@@ -61,6 +63,7 @@ RECIPES = Modes(
         products.hvp_reverse_over_forward,
         products.hvp_double_backward,
         products.vhp,
+        choice.hvp,
     )
     | {"hvp_operator": lambda func, x, v: products.hvp_operator(func, x)(v)},
     _transforms(taylor.hessian_diagonal),
