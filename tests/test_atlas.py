@@ -112,7 +112,7 @@ def test_reproductions_name_faults_of_the_table():
         assert set(repro["modes"]) & cases[repro["case"]]
 
 
-@pytest.mark.parametrize("mode", ["jacobian", "hessian", "hvp"])
+@pytest.mark.parametrize("mode", ["jacobian", "hessian", "hvp", "laplacian"])
 def test_the_automatic_recipes_are_right_or_refuse(mode):
     assert not [entry["name"] for entry in DATA["entries"] if mode in atlas_data.wrong(entry)]
 
@@ -136,7 +136,7 @@ def test_a_planted_fault_is_found_and_what_is_right_beside_it_is_not_accused(fun
 
 def test_a_fresh_judgement_agrees_with_the_data():
     keys = [("operator", "logdet"), ("operator", "sin"), ("layer", "nn.GELU")]
-    fresh = atlas_run.run(*keys)
+    fresh = atlas_run.with_reproductions(atlas_run.run(*keys))
     assert [(entry["kind"], entry["name"]) for entry in fresh["entries"]] == keys
     for entry in fresh["entries"]:
         assert set(atlas_data.wrong(entry)) == wrong(entry["name"], entry["kind"])
@@ -154,6 +154,14 @@ def test_named_modes_are_judged_alone_and_the_others_kept():
         atlas_run.run(key, only=["laplacian"], kept=kept | {"torch": "2.0.0"})
     with pytest.raises(SystemExit, match="samples of sin changed"):
         atlas_run.run(key, only=["laplacian"], kept=kept | {"entries": [ENTRIES[key] | {"samples": [7]}]})
+
+
+def test_where_blame_changed_the_cases_with_that_operator_are_judged_again():
+    before = {"modes": {"hessian_taylor": ["sin"], "jacobian_loop": []}}
+    again = atlas_run.touched(DATA, before, {"modes": {"hessian_taylor": ["sin", "_linalg_det"], "jacobian_loop": []}})
+    assert ("operator", "linalg.det") in again
+    assert ("operator", "sin") not in again
+    assert not atlas_run.touched(DATA, before, before)
 
 
 def test_a_reproduction_is_refused_where_nothing_is_wrong():

@@ -1,8 +1,8 @@
 """Judges every case of the atlas and writes the findings as JSON, and what they say of operators into the package.
 
 `python docs/_ext/atlas_run.py atlas.json known_wrong.json` makes both anew; with names of modes after them it judges
-only those, and keeps what the first holds of the others. The automatic recipes read what is known to be wrong: after a
-whole run, judge them again.
+only those, and keeps what the first holds of the others. The automatic recipes read what is known to be wrong: where
+that changed they are judged again.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ def _modes() -> Modes:
 
 MODES = _modes()
 NAMES = [name for group in MODES for name in group]
+PLANNED = [  # these read what is known to be wrong
+    name
+    for name in NAMES
+    if name.partition(",")[0] in {"jacobian", "hessian", "hvp", "hessian_diagonal", "laplacian"} or "taylor" in name
+]
+Each = Callable[..., Iterable[Any]]  # `map`, or its like for processes
 
 
 def judge(sample: Sample, only: Collection[str] = NAMES) -> list[Verdict]:
@@ -98,21 +104,35 @@ def summary(verdicts: Collection[Verdict]) -> dict[str, Any]:
     return found
 
 
-def run(
-    *keys: Key, only: Collection[str] = NAMES, kept: Atlas | None = None, each: Callable[..., Iterable[Any]] = map
-) -> Atlas:
-    """The atlas of these cases; of the modes not in `only`, with what is `kept` of the same torch and cases."""
+def run(*keys: Key, only: Collection[str] = NAMES, kept: Atlas | None = None, each: Each = map) -> Atlas:
+    """The atlas of these cases; where there is a `kept` one of the same torch, of its cases and other modes too."""
     if kept and kept["torch"] != torch.__version__:
         raise SystemExit(f"the atlas is of torch {kept['torch']}, this is {torch.__version__}: make it anew whole")
     if lacking := set(NAMES) - set(only) - set(mode_names(kept) if kept else ()):
         raise SystemExit(f"the atlas lacks {', '.join(sorted(lacking))}: name these too, or make it anew whole")
     entries = list(each(partial(entry, only=only), keys))
-    atlas: Atlas = {
+    return {
         "torch": torch.__version__,
         "modes": {kind: list(group) for kind, group in MODES._asdict().items()},
         "entries": _joined(kept["entries"], entries) if kept else entries,
+        "reproductions": kept["reproductions"] if kept else [],
     }
+
+
+def with_reproductions(atlas: Atlas, each: Each = map) -> Atlas:
+    """The atlas with a script for every operator to blame and mode, as far as they are found."""
     return atlas | {"reproductions": [script for scripts in each(_scripts, culprits(atlas)) for script in scripts]}
+
+
+def touched(atlas: Atlas, before: dict[str, Any], after: dict[str, Any]) -> list[Key]:
+    """The cases with operators that were blamed before and are not now, or the reverse: other recipes are chosen."""
+    changed = {
+        name
+        for mode in {*before["modes"], *after["modes"]}
+        for name in set(before["modes"].get(mode, ())) ^ set(after["modes"].get(mode, ()))
+    }
+    entries = (e for e in atlas["entries"] if any(changed & set(names) for names in e["operators"]))
+    return [(e["kind"], e["name"]) for e in entries]
 
 
 def culprits(atlas: Atlas) -> Iterator[Culprit]:
@@ -137,15 +157,15 @@ def _scripts(culprit: Culprit) -> list[dict[str, Any]]:
 
 def _joined(old: list[Entry], new: list[Entry]) -> list[Entry]:
     """The old entries with the modes of the new; they must be of the same samples."""
-    for before, after in zip(old, new, strict=True):
-        if any(before[key] != after[key] for key in ("kind", "name", "samples", "moving", "operators")):
-            raise SystemExit(f"torch's samples of {before['name']} changed: make the atlas anew whole")
-    return [
-        before | {"modes": {name: (before["modes"] | after["modes"])[name] for name in NAMES}}
-        if "modes" in after
-        else before
-        for before, after in zip(old, new, strict=True)
-    ]
+    fresh = {(after["kind"], after["name"]): after for after in new}
+    joined = []
+    for before in old:
+        after = fresh.get((before["kind"], before["name"]), before)
+        if any(before[key] != after[key] for key in ("samples", "moving", "operators")):
+            raise SystemExit(f"the samples of {before['name']} changed: make the atlas anew whole")
+        both = before.get("modes", {}) | after.get("modes", {})
+        joined.append(before | ({"modes": {name: both[name] for name in NAMES}} if both else {}))
+    return joined
 
 
 def _line(text: str, length: int) -> str:
@@ -157,10 +177,19 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-if __name__ == "__main__":
-    atlas, known = map(Path, sys.argv[1:3])
-    named = sys.argv[3:]
-    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), _quiet) as pool:
-        made = run(*cases(), only=named or NAMES, kept=read(atlas) if named else None, each=pool.map)
-    atlas.write_text(written(made))
+def _main(atlas: Path, known: Path, *named: str) -> None:
+    def pool() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(PROCESSES, get_context("spawn"), _quiet)
+
+    before = json.loads(known.read_text())
+    with pool() as processes:
+        made = run(*cases(), only=named or NAMES, kept=read(atlas) if named else None, each=processes.map)
     known.write_text(json.dumps(known_wrong(made), indent=1) + "\n")
+    with pool() as processes:  # new ones, which read what is known now
+        again = touched(made, before, known_wrong(made))
+        made = with_reproductions(run(*again, only=PLANNED, kept=made, each=processes.map), processes.map)
+    atlas.write_text(written(made))
+
+
+if __name__ == "__main__":
+    _main(*map(Path, sys.argv[1:3]), *sys.argv[3:])
