@@ -11,6 +11,7 @@ import torch
 from atlas_blame import operators_in
 from atlas_cases import Sample
 from atlas_scripts import EXPRESSIONS, LONGEST, differ, numbers, writers
+from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
 from funcdiff._modes import Modes
@@ -80,9 +81,15 @@ def reproduction(
 
 
 def _operators(operation: Operation) -> set[str]:
-    args, kwargs = tree_unflatten(operation.leaves, operation.tree)
+    def func(*moved: Tensor) -> Any:
+        leaves = list(operation.leaves)
+        for i, x in zip(operation.tangents, moved, strict=True):
+            leaves[i] = x
+        args, kwargs = tree_unflatten(leaves, operation.tree)
+        return operation.call(*args, **kwargs)
+
     try:
-        return operators_in(operation.call, args, kwargs)
+        return operators_in(func, [operation.leaves[i] for i in operation.tangents])
     except Exception:  # an operation that refuses a gradient somewhere
         return set()
 
