@@ -44,6 +44,7 @@ extensions = [
     "provenance",
     "studies",
     "times",
+    "which_recipe",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]

@@ -107,7 +107,8 @@ def fault_of_run(outcome: Outcome, title: str) -> str:
 
 def fault_of_error(outcome: Outcome, title: str) -> str:
     """A snippet that must raise what the title quotes."""
-    return "" if outcome.error is not None and quotes(title, outcome.text) else f"expected {title!r}, got {outcome.text}"
+    raised = outcome.error is not None and quotes(title, outcome.text)
+    return "" if raised else f"expected {title!r}, got {outcome.text}"
 
 
 def fault_of_wrong(outcome: Outcome, title: str) -> str:
@@ -142,31 +143,31 @@ class Executed(SphinxDirective):
 
 
 class Runs(Executed):
-    """`.. runs::`"""
+    """A snippet that passes."""
 
     fault = fault_of_run
 
 
 class Raises(Executed):
-    """`.. raises::`"""
+    """A snippet that raises what its section is called after."""
 
     fault = fault_of_error
 
 
 class Misleads(Executed):
-    """`.. misleads::`"""
+    """A snippet whose wrong value differs from the right one."""
 
     fault = fault_of_wrong
 
 
 class RanOn(SphinxDirective):
-    """`.. ran-on::`"""
+    """The torch of this build."""
 
     def run(self) -> list[nodes.Node]:
-        """A paragraph."""
+        """Name it."""
         text = (
-            f"Every snippet on this page ran when the page was built, on torch {torch.__version__}, and did what stands "
-            "below it. With a torch that does otherwise the build fails."
+            f"Every snippet on this page ran when it was built, on torch {torch.__version__}, and did what is "
+            "shown below it. It runs as pasted. With a torch that does otherwise the page does not build."
         )
         return [nodes.paragraph("", text, classes=["ran-on"])]
 
