@@ -44,6 +44,7 @@ extensions = [
     "provenance",
     "studies",
     "times",
+    "what_works",
     "which_recipe",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
