@@ -35,6 +35,7 @@ extensions = [
     "atlas",
     "bad_input",
     "cards",
+    "diagrams",
     "downloads",
     "executed",
     "images",
