@@ -1,4 +1,4 @@
-"""The guides run while the site is built; here it is seen that they cover what they should, and notice what they must."""
+"""The guides run while the site is built; here we see that they cover what they should and notice what they must."""
 
 import json
 import re
