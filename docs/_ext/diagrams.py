@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-WIDTH, STEP, BOX = 700, 200, 84
+WIDTH, STEP, BOX = 760, 200, 84
 LEFT = (WIDTH - 2 * STEP - BOX) // 2
+TURN = LEFT + 3 * STEP - 2  # where the outer mode turns back
 
 
 def _box(i: int, text: str) -> str:
@@ -60,7 +61,7 @@ PICTURES = {
             *_stream(["g", "", "", "1"], 150, "reverse", back=True),
             *_stream(["v", "", "", ""], 50, "forward", back=False),
             *_stream(["Hv", "", "", ""], 190, "forward", back=True),
-            f'<path class="forward" d="M{WIDTH - 14} 50C{WIDTH + 6} 50 {WIDTH + 6} 190 {WIDTH - 14} 190"/>',
+            f'<path class="forward" d="M{TURN} 50C{TURN + 34} 50 {TURN + 34} 190 {TURN} 190"/>',
         ],
     ),
 }
@@ -70,8 +71,8 @@ def picture(name: str) -> str:
     """The SVG of that name, its description as alternative text."""
     told, parts = PICTURES[name]
     return (
-        f'<div class="diagram"><svg viewBox="0 0 {WIDTH} 220" role="img" aria-label="{escape(told)}">'
-        f"{''.join(parts)}</svg></div>"
+        '<div class="diagram table-wrapper" role="region" aria-label="picture">'
+        f'<svg viewBox="0 0 {WIDTH} 220" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg></div>'
     )
 
 

@@ -128,8 +128,10 @@ def setup(app: Any) -> dict[str, bool]:
             target = Path(self.env.app.outdir, self.env.docname).with_suffix(".json")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(json.dumps(found, indent=1))
-            data = nodes.paragraph("", "", nodes.reference("", "The same as JSON", refuri=target.name, internal=True))
-            return [nodes.raw("", full_table(found), format="html"), data]
+            made = f"{len(found['entries'])} functions, {len(found['modes'])} recipes, on torch {found['torch']}. "
+            link = nodes.reference("", "The same as JSON", refuri=target.name, internal=True)
+            line = nodes.paragraph("", made, link, nodes.Text("."), classes=["ran-on"])
+            return [line, nodes.raw("", full_table(found), format="html")]
 
     app.add_directive("what-works", WhatWorks)
     return {"parallel_read_safe": True}

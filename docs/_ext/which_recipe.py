@@ -140,7 +140,7 @@ def _line(start: tuple[int, int], y: float, end: tuple[int, int], to: float) -> 
 
 def listing(answers: list[Answer]) -> str:
     """The same as a reST table, with costs and tutorials."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 18 24 24 18 16", ""]
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 15 22 25 18 20", ""]
     for first, *rest in [("You need", "When", "Take", "Cost", "Told in"), *map(_cells, answers)]:
         lines += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
     return "\n".join(lines)
@@ -149,7 +149,7 @@ def listing(answers: list[Answer]) -> str:
 def _cells(answer: Answer) -> tuple[str, ...]:
     if answer.recipe not in funcdiff.__all__:
         raise ValueError(f"docs/_ext/which_recipe.py names {answer.recipe}, which funcdiff does not have")
-    recipe, tutorial = f":func:`funcdiff.{answer.recipe}`", f":doc:`/tutorials/{answer.tutorial}`"
+    recipe, tutorial = f":func:`~funcdiff.{answer.recipe}`", f":doc:`/tutorials/{answer.tutorial}`"
     return answer.need, answer.when, recipe, answer.cost, tutorial
 
 
