@@ -39,6 +39,10 @@ def as_written(mode: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
+def _called(recipe: Callable[..., Any]) -> Callable[..., Tensor]:
+    return lambda func, x: recipe(func)(x)
+
+
 def _second_row(func: Any, x: Tensor) -> Tensor:
     return fd.batch_jacobian(func)(torch.stack([x + 0.05, x]))[1]
 
@@ -47,8 +51,12 @@ MODES = Modes(
     *(
         {name: as_written(mode) for name, mode in modes.items()}
         for modes in (
-            RECIPES.jacobians | {"batch_jacobian": _second_row},
-            RECIPES.hessians | {"hessian_taylor": lambda func, x: fd.hessian_taylor(func)(x)},
+            RECIPES.jacobians | {"jacobian_taylor": _called(fd.jacobian_taylor), "batch_jacobian": _second_row},
+            RECIPES.hessians
+            | {
+                "hessian_double_backward": _called(fd.hessian_double_backward),
+                "hessian_taylor": _called(fd.hessian_taylor),
+            },
             RECIPES.products,
         )
     )
