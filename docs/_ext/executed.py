@@ -133,12 +133,13 @@ class Executed(SphinxDirective):
         parent = self.state.parent
         title = parent[0].astext() if isinstance(parent, nodes.section) else ""
         if fault := type(self).fault(outcome, title):
-            where = (self.env.docname, self.content_offset)
-            _log.warning("this page is out of date on torch %s: %s", torch.__version__, fault, location=where)
-        shown = outcome.printed if outcome.error is None else f"{outcome.printed}{outcome.text}"
+            text = "this page is out of date on torch %s: %s"
+            _log.warning(text, torch.__version__, fault, location=self.get_location())
+        shown = (outcome.printed if outcome.error is None else f"{outcome.printed}{outcome.text}").rstrip()
         made: list[nodes.Node] = [nodes.literal_block(source, source, language="python")]
-        if shown.strip():
-            made.append(nodes.literal_block(shown, shown.rstrip(), language="none", classes=["printed"]))
+        classes = ["printed"] if outcome.error is None else ["printed", "error-text"]
+        if shown:
+            made.append(nodes.literal_block(shown, shown, language="none", classes=classes))
         return made
 
 
