@@ -35,7 +35,9 @@ extensions = [
     "atlas",
     "bad_input",
     "cards",
+    "diagrams",
     "downloads",
+    "executed",
     "images",
     "links",
     "llms",
@@ -43,6 +45,8 @@ extensions = [
     "provenance",
     "studies",
     "times",
+    "what_works",
+    "which_recipe",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]

@@ -1,6 +1,7 @@
 """What a reader meets: pages that are light and stay still while they load, and a search that finds."""
 
 import gzip
+from urllib.parse import quote_plus
 
 import pytest
 from conftest import PAGES, SITE
@@ -44,11 +45,19 @@ def test_page_is_light_and_stays_still(browser, address, path):
         ("batch jacobian", "tutorials/batches/per_row.html"),
         ("hessian vector product", "tutorials/products/hvp_four_ways.html"),
         ("layer norm", "tutorials/hessians/when_they_disagree.html"),
+        ("vmap: It looks like you're calling .item() on a Tensor", "guides/troubleshooting/vmap.html"),
+        (
+            "element 0 of tensors does not require grad and does not have a grad_fn",
+            "guides/troubleshooting/graphs.html",
+        ),
+        ("You must implement the jvp function for custom autograd.Function", "guides/troubleshooting/systems.html"),
+        ("hutchinson trace", "guides/howto/curvature.html"),
+        ("complex functions", "guides/howto/functions.html"),
     ],
 )
 def test_search_finds_the_page(browser, address, words, expected):
     page = browser.new_page()
-    page.goto(f"{address}/search.html?q={words.replace(' ', '+')}")
+    page.goto(f"{address}/search.html?q={quote_plus(words)}")
     page.wait_for_selector("#search-results .search a")
     page.wait_for_function("document.querySelector('#search-progress')?.style.display !== 'block'")
     page.wait_for_timeout(1000)
