@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from funcdiff.measure.tables import Table
+from funcdiff.plots.behind import keep, spread, table_of_curves
 from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines
 
 
@@ -49,6 +51,7 @@ def plot_curves(
         ax.set_ylabel(ylabel)
         ax.set_title(title, loc="left")
         label_lines(ax, ends, hues)
+    keep(ax, table_of_curves(xlabel, {name: (x, np.atleast_2d(y).mean(0)) for name, (x, y) in curves.items()}))
     return ax
 
 
@@ -79,4 +82,8 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
         ax.set_ylabel("eigenvalue")
         ax.set_title(title, loc="left")
         ax.legend(frameon=False)
+    ringed = dict(zip(ranks.tolist(), some, strict=True))
+    listed = sorted({*spread(len(values)), *ringed})
+    rows = tuple((str(i), f"{values[i]:.4g}", f"{ringed[i]:.4g}" if i in ringed else "") for i in listed)
+    keep(ax, Table(("rank", *names), rows, f"{len(listed)} of {len(values)}" if len(listed) < len(values) else ""))
     return ax

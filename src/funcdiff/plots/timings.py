@@ -6,6 +6,7 @@ from matplotlib.ticker import NullFormatter
 
 from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.measure.tables import seconds
+from funcdiff.plots.behind import keep
 from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis
 
 
@@ -43,6 +44,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
         time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
         set_title(ax, title or "Time of each candidate")
+    keep(ax, comparison.table())
     return ax
 
 
@@ -76,6 +78,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
         ax.set_ylabel("time of a call")
         set_title(ax, title or f"Time against {study.label}")
         label_lines(ax, ends, hues)
+    keep(ax, study.table())
     return ax
 
 
@@ -114,4 +117,5 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
         ax.set_xlabel("predicted time: matrix FLOPs at one rate")
         ax.set_ylabel("measured time of a call")
         set_title(ax, title or "Measured against predicted time")
+    keep(ax, prediction.table())
     return ax

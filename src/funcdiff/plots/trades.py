@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff.measure import Comparison
 from funcdiff.measure.tables import amount_of_bytes
+from funcdiff.plots.behind import keep
 from funcdiff.plots.style import BLUE, STYLE, colours, mark, set_title, time_axis
 
 
@@ -49,6 +50,7 @@ def plot_trade(
         ax.set_ylabel("time of a call: median, quartiles")
         set_title(ax, title or "Time against memory")
         label_points(ax, points, hues)
+    keep(ax, comparison.table())
     return ax
 
 

@@ -8,6 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
 from funcdiff.measure import Comparison, Ratio
+from funcdiff.measure.ratios import CONFIDENCE
+from funcdiff.measure.tables import Table
+from funcdiff.plots.behind import keep
 from funcdiff.plots.style import STYLE, colour
 
 INK = "#14142c"  # not grey: a dark page mirrors greys, and the cells stay light there
@@ -56,7 +59,14 @@ def plot_winners(
         ax.set_title(title, loc="left")
         bar = ax.figure.colorbar(image, ax=ax, label=f"time of {other}\nover time of {name}")
         bar.outline.set_visible(False)
+    columns = (f"{labels[1]} \\ {labels[0]}", *map(str, sizes))
+    rows = tuple((str(y), *(_cell(ratios[x, y]) for x in sizes)) for y in reversed(sizes))
+    keep(ax, Table(columns, rows, f"time of {other} over time of {name}: median, {CONFIDENCE:.0%} interval"))
     return ax
+
+
+def _cell(ratio: Ratio) -> str:
+    return f"{ratio.median:.3g} ({ratio.low:.3g} to {ratio.high:.3g})"
 
 
 def _undecided(ratio: Ratio) -> bool:
