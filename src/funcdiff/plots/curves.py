@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from funcdiff.measure.tables import Table
 from funcdiff.plots.behind import keep, spread, table_of_curves
-from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines
+from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines, set_title
 
 
 def plot_curves(
@@ -49,7 +49,7 @@ def plot_curves(
         ax.grid(True)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        ax.set_title(title, loc="left")
+        set_title(ax, title)
         label_lines(ax, ends, hues)
     keep(ax, table_of_curves(xlabel, {name: (x, np.atleast_2d(y).mean(0)) for name, (x, y) in curves.items()}))
     return ax
@@ -80,7 +80,7 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
         ax.grid(True)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue")
-        ax.set_title(title, loc="left")
+        set_title(ax, title)
         ax.legend(frameon=False)
     ringed = dict(zip(ranks.tolist(), some, strict=True))
     listed = sorted({*spread(len(values)), *ringed})
