@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import inventories
+import notebooks
 
 project = "funcdiff"
 author = "The funcdiff developers"
@@ -39,6 +40,7 @@ extensions = [
     "images",
     "links",
     "llms",
+    "notebooks",
     "tutorials",
     "provenance",
     "studies",
@@ -56,10 +58,9 @@ napoleon_numpy_docstring = False
 intersphinx_mapping = inventories.write(Path(__file__).parent / "_inventories")
 intersphinx_timeout = 30  # for linkcheck; the inventories themselves are local
 
-FIRST_NOTEBOOK_CELL = """%pip install --quiet "funcdiff[gallery]"
-from funcdiff.measure import environment
-
-environment()"""
+# A GitHub repository, "owner/name", from which everyone can install the package. Given one, notebooks install it from
+# there, and each tutorial offers "Open in Colab", which opens the notebooks that CI lays into the branch `notebooks`.
+public_repository = ""
 
 sphinx_gallery_conf = {
     "examples_dirs": "../gallery",
@@ -76,7 +77,7 @@ sphinx_gallery_conf = {
     "ignore_repr_types": r"matplotlib\.",  # a figure shows itself
     "inspect_global_variables": False,  # else each variable links to its type
     "prefer_full_module": {r"funcdiff\.measure"},
-    "first_notebook_cell": FIRST_NOTEBOOK_CELL,
+    "first_notebook_cell": notebooks.install_cell(public_repository),
     "thumbnail_size": (640, 400),
     "min_reported_time": 0,
     "show_memory": False,
@@ -91,6 +92,7 @@ html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["funcdiff.css"]
 html_js_files = [("funcdiff.js", {"defer": "defer"})]
+html_search_scorer = "_static/scorer.js"
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
