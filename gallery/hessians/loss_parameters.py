@@ -127,8 +127,8 @@ times.claim("hessian_forward_over_reverse", faster_than="hessian_forward_over_fo
 
 # %%
 # The two with reverse mode inside do the same arithmetic. Which one is quicker is a matter of what a pass costs beside
-# it, and we ask over more rounds. Where the interval holds 1, "no difference" says that these rounds cannot tell the two
-# apart, not that they are equal.
+# it, and we ask over more rounds. Where the interval holds 1, "no difference" says that these rounds cannot tell the
+# two apart, not that they are equal.
 
 inside_reverse = {name: way for name, way in ways.items() if name.endswith("over_reverse")}
 closer = compare(inside_reverse, start, rounds=40)
