@@ -36,6 +36,7 @@ extensions = [
     "atlas",
     "bad_input",
     "cards",
+    "descriptions",
     "downloads",
     "images",
     "links",
@@ -78,6 +79,13 @@ sphinx_gallery_conf = {
     "inspect_global_variables": False,  # else each variable links to its type
     "prefer_full_module": {r"funcdiff\.measure"},
     "first_notebook_cell": notebooks.install_cell(public_repository),
+    "recommender": {  # by the words of tutorials, of which there are too few to leave any word out
+        "enable": True,
+        "n_examples": 3,
+        "min_df": 1,
+        "max_df": 10**6,
+        "rubric_header": "Related tutorials",
+    },
     "thumbnail_size": (640, 400),
     "min_reported_time": 0,
     "show_memory": False,
