@@ -24,6 +24,7 @@ held_at = 0.75
 # x_1^2 x_2 + \frac{1}{3} x_2^3\right)`. The network in its place is 2 -> 100 -> 100 -> 3 with GELU, trained on 500
 # samples of it, in seconds, and then converted to float64.
 
+# sphinx_gallery_thumbnail_number = 8
 import torch
 
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian

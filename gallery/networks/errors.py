@@ -26,6 +26,7 @@ relative = True
 # x_1^2 x_2 + \frac{1}{3} x_2^3\right)` on :math:`(-2, 2) \times (-1, 1)`, and a network 2 -> 100 -> 100 -> 3 with GELU,
 # trained on 500 samples of it. Nothing is drawn but the samples and the start, both from fixed seeds.
 
+# sphinx_gallery_thumbnail_number = 6
 import torch
 
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian
