@@ -28,7 +28,8 @@ def _describe(app, docname, content):
 def _describe_made(app, pagename, templatename, context, doctree):
     del app, templatename, doctree
     if pagename in _MADE:
-        context["metatags"] += f'<meta name="description" content="{_MADE[pagename]}" />\n'
+        described = f'<meta name="description" content="{_MADE[pagename]}" />\n'
+        context["metatags"] = context.get("metatags", "") + described
 
 
 def setup(app):
