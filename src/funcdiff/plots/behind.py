@@ -19,7 +19,7 @@ def numbers(figure: Figure) -> tuple[Table, ...]:
     """Return what the figure shows as tables, in the order drawn.
 
     Args:
-        figure: A figure that functions of `funcdiff.plots` drew on.
+        figure: One that a ``plot_`` function drew on.
 
     Returns:
         A table for each of them; of a field over many points, what its panels come to.
