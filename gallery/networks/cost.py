@@ -147,7 +147,7 @@ full.claim("hessian_taylor", faster_than="hessian_forward_over_forward")
 # ------------------------
 # With 16 rows the worst takes part as well. Here the budget is a second a call.
 
-times = compare(every, batch[:16], equal=False, rounds=8, budget=1.0)
+times = compare(every, batch[:16], equal=False, rounds=12, budget=1.0)
 times
 
 # %%
