@@ -37,7 +37,9 @@ extensions = [
     "bad_input",
     "cards",
     "descriptions",
+    "diagrams",
     "downloads",
+    "executed",
     "images",
     "links",
     "llms",
@@ -46,6 +48,8 @@ extensions = [
     "provenance",
     "studies",
     "times",
+    "what_works",
+    "which_recipe",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]

@@ -79,9 +79,17 @@ def found(browser, address):
         ("hessian vector product", "tutorials/products/hvp_four_ways.html"),
         ("chunk_size", "tutorials/batches/chunk_size.html"),
         ("layer norm", "tutorials/hessians/when_they_disagree.html"),
+        ("vmap: It looks like you're calling .item() on a Tensor", "guides/troubleshooting/vmap.html"),
+        (
+            "element 0 of tensors does not require grad and does not have a grad_fn",
+            "guides/troubleshooting/graphs.html",
+        ),
+        ("You must implement the jvp function for custom autograd.Function", "guides/troubleshooting/systems.html"),
+        ("hutchinson trace", "guides/howto/curvature.html"),
+        ("complex functions", "guides/howto/functions.html"),
     ],
 )
-def test_search_finds_the_tutorial_before_the_reference(found, words, expected):
+def test_search_finds_the_answer_before_the_reference(found, words, expected):
     links = found(words)
     rank = next((rank for rank, link in enumerate(links) if expected in link), None)
     assert rank is not None, links
