@@ -85,7 +85,7 @@ sphinx_gallery_conf = {
     "first_notebook_cell": notebooks.install_cell(public_repository),
     "recommender": {  # by the words of tutorials, of which there are too few to leave any word out
         "enable": True,
-        "n_examples": 3,
+        "n_examples": 2,
         "min_df": 1,
         "max_df": 10**6,
         "rubric_header": "Related tutorials",

@@ -66,13 +66,9 @@ def plot_winners(
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.outline.set_visible(False)
     columns = (f"{labels[1]} \\ {labels[0]}", *map(str, sizes))
-    rows = tuple((str(y), *(_cell(ratios[x, y]) for x in sizes)) for y in reversed(sizes))
+    rows = tuple((str(y), *(str(ratios[x, y]) for x in sizes)) for y in reversed(sizes))
     keep(ax, Table(columns, rows, f"time of {other} over time of {name}: median, {CONFIDENCE:.0%} interval"))
     return ax
-
-
-def _cell(ratio: Ratio) -> str:
-    return f"{ratio.median:.3g} ({ratio.low:.3g} to {ratio.high:.3g})"
 
 
 def _undecided(ratio: Ratio) -> bool:
