@@ -1,5 +1,7 @@
 """What search engines and link previews say of a page: a tutorial's answer; a line for the pages that Sphinx makes."""
 
+import re
+
 from cards import answer
 from tutorials import GALLERY
 
@@ -15,7 +17,7 @@ def plain(text):
     """A sentence of reST without its marks."""
     for mark in (":func:", ":class:", ":math:", "`"):
         text = text.replace(mark, "")
-    return text
+    return re.sub(r"\*(\w+)\*", r"\1", text)
 
 
 def _describe(app, docname, content):
