@@ -34,6 +34,7 @@ extensions = [
     "accuracy",
     "atlas",
     "bad_input",
+    "bench",
     "cards",
     "downloads",
     "images",
