@@ -3,7 +3,7 @@
 from funcdiff.batches import batch_hessian, batch_jacobian
 from funcdiff.checks import check_derivatives
 from funcdiff.hessians import (
-    hessian_diagonal,
+    hessian_double_backward,
     hessian_forward_over_forward,
     hessian_forward_over_reverse,
     hessian_reverse_over_forward,
@@ -21,7 +21,7 @@ from funcdiff.products import (
     vhp,
 )
 from funcdiff.summed import batch_hessian_summed, batch_jacobian_summed
-from funcdiff.taylor import hessian_taylor, laplacian
+from funcdiff.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 
 __all__ = [
     "batch_hessian",
@@ -31,6 +31,7 @@ __all__ = [
     "check_batch_independence",
     "check_derivatives",
     "hessian_diagonal",
+    "hessian_double_backward",
     "hessian_forward_over_forward",
     "hessian_forward_over_reverse",
     "hessian_reverse_over_forward",
@@ -45,6 +46,7 @@ __all__ = [
     "jacobian_forward",
     "jacobian_loop",
     "jacobian_reverse",
+    "jacobian_taylor",
     "laplacian",
     "module_function",
     "ravel",

@@ -24,7 +24,7 @@ def rows(
     chunk_size: int | None,
     randomness: str,
 ) -> tuple[Blocks, TreeSpec]:
-    """Every row of the Jacobian: the basis of the output, pulled back; a chunk of one vector without vmap."""
+    """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
     leaves, spec = flatten(output)
 
     def pull_leaves(*cotangents: Tensor) -> tuple[Tensor, ...]:
@@ -33,8 +33,8 @@ def rows(
     def pull_one(*cotangents: Tensor) -> tuple[Tensor, ...]:
         return tuple(gradient[None] for gradient in pull_leaves(*(u[0] for u in cotangents)))
 
-    pulled = pull_one if chunk_size == 1 else vmap(pull_leaves, randomness=randomness)
     sizes = [leaf.numel() for leaf in leaves]
+    pulled = pull_one if chunk_size == 1 or sum(sizes) == 1 else vmap(pull_leaves, randomness=randomness)
     parts = in_turn(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
     stacked = joined(parts, sum(sizes))
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]

@@ -1,4 +1,4 @@
-"""Hessians: outer over inner, each literally a Jacobian of a Jacobian; and the diagonal alone.
+"""Hessians: outer over inner, each literally a Jacobian of a Jacobian.
 
 Costs count forward passes F of a function R^n -> R^m, by matrix products.
 """
@@ -7,13 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-from torch.func import jvp, vjp
-
-from funcdiff._boundary import Derivative, Flat, Function, Primals, differentiate
-from funcdiff._passes import columns, contracted, rows
-from funcdiff._trees import Tree, unflatten
-from funcdiff.jacobians import jacobian_forward, jacobian_reverse
+from funcdiff._boundary import Function
+from funcdiff.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_reverse
 
 
 def hessian_forward_over_reverse(
@@ -139,7 +134,7 @@ def hessian_forward_over_forward(
     return jacobian_forward(jacobian_forward(func, argnums, **options), argnums, **options)
 
 
-def hessian_diagonal(
+def hessian_double_backward(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
     *,
@@ -147,33 +142,20 @@ def hessian_diagonal(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The diagonal of the Hessian: for every output its second derivative by each entry of the input alone.
+    """The Hessian as rows of the rows by plain autograd: reverse over reverse with the least overhead.
 
-    Shapes: the output's shape, then the input's, once: those of a Jacobian.
-    Cost: a product with the Hessian for each of the n entries, about (1 + n)(1 + m) F as for the Hessian; but each
-    column is reduced to one number at once, so that memory is that of `chunk_size` columns and not of the matrix.
-
-    Arguments, errors: those of `hessian_forward_over_reverse`, the composition used, right where forward inside is not.
+    Shapes, arguments, errors: those of `hessian_forward_over_reverse`.
+    Cost: for one output 2 (1 + n) F, and the graph of two passes in memory; of m outputs m times the rows, each back
+    through all m: take it where m is 1. With `chunk_size=1` what vmap refuses works too. Inside vmap, grad or
+    torch.compile, where there is no plain autograd, it is `hessian_reverse_over_reverse`.
 
     Example:
-        Of x^2 y: 2 y and 0.
+        The Hessian of x^2 y at (1, 3).
 
         >>> import torch
-        >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
-        tensor([6., 0.])
+        >>> hessian_double_backward(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
+        tensor([[6., 2.],
+                [2., 0.]])
     """
-
-    def diagonal(flat: Flat, primals: Primals) -> Derivative:
-        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
-            def slope(*leaves: Tensor) -> Tree:
-                output, pull, *aux = vjp(flat, *leaves, has_aux=has_aux)
-                blocks, spec = rows(pull, output, leaves, chunk_size, randomness)
-                slopes = unflatten([contracted(row, tangents) for row in blocks], spec)
-                return (slopes, *aux) if has_aux else slopes
-
-            _, curvature, *aux = jvp(slope, primals, tangents, has_aux=has_aux)
-            return curvature, aux
-
-        return columns(push, primals, chunk_size, randomness)
-
-    return differentiate(diagonal, func, argnums, has_aux, chunk_size)
+    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
+    return jacobian_batched_grad(jacobian_batched_grad(func, argnums, **options), argnums, **options)

@@ -1,10 +1,10 @@
-"""Hessians and Laplacians by second-order Taylor mode: the function runs once and carries all derivatives along."""
+"""Taylor mode: the function runs once and carries all its derivatives along, first and second."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,11 +73,56 @@ def hessian_taylor(
     tensor([[10.,  6.],
             [ 6.,  0.]])
     """
+    options = argnums, has_aux, chunk_size, randomness
+    return _transform(func, *options, evaluation.hessians, composition.hessians, depth=2)
 
-    def nested(blocks: evaluation.Blocks, in_spec: TreeSpec) -> Tree:
-        return unflatten([unflatten(row, in_spec) for row in blocks], in_spec)
 
-    return _transform(func, argnums, has_aux, chunk_size, randomness, evaluation.hessians, composition.hessians, nested)
+def jacobian_taylor(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """The Jacobian by first-order Taylor mode: forward mode without what torch multiplies for nothing.
+
+    The function runs once, on its value and its n first derivatives. Shapes: the output's, then the input's. Cost:
+    (1 + n) F, where `jacobian_forward`, to which it turns for an operation without a Taylor rule, takes (2 + n) F.
+
+    Arguments, errors: those of `hessian_taylor`; `chunk_size` first derivatives travel at a time.
+
+    >>> import torch
+    >>> jacobian_taylor(lambda x: x[:2] * x[2])(torch.tensor([3.0, 5.0, 7.0]))
+    tensor([[7., 0., 3.],
+            [0., 7., 5.]])
+    """
+    options = argnums, has_aux, chunk_size, randomness
+    return _transform(func, *options, evaluation.jacobians, composition.jacobians, depth=1)
+
+
+def hessian_diagonal(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """The diagonal of the Hessian: for every output its second derivative by each entry of the input alone.
+
+    The function runs once, on its value, its n first derivatives and its n unmixed second ones. Shapes: the output's,
+    then the input's, once: those of a Jacobian. Cost: (1 + 2 n) F, however many outputs func has, and never a Hessian;
+    where an operation has no Taylor rule, (1 + n)(1 + m) F by forward over reverse, a column at a time.
+
+    Arguments, errors: those of `hessian_taylor`; `chunk_size` inputs are taken at a time.
+
+    >>> import torch
+    >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))  # 2 y and 0
+    tensor([6., 0.])
+    """
+    options = argnums, has_aux, chunk_size, randomness
+    return _transform(func, *options, evaluation.diagonals, composition.diagonals, depth=1)
 
 
 def laplacian(
@@ -116,13 +161,8 @@ def laplacian(
     >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))  # 8 x[0]
     tensor(24.)
     """
-
-    def whole(sums: Tensor, _: TreeSpec) -> Tree:
-        return sums
-
-    return _transform(
-        func, argnums, has_aux, chunk_size, randomness, evaluation.laplacians, composition.laplacians, whole
-    )
+    options = argnums, has_aux, chunk_size, randomness
+    return _transform(func, *options, evaluation.laplacians, composition.laplacians, depth=0)
 
 
 def _transform(
@@ -133,9 +173,13 @@ def _transform(
     randomness: str,
     by_jets: Function,
     by_composition: Function,
-    nested: Callable[[Any, TreeSpec], Tree],
+    *,
+    depth: int,
 ) -> Function:
-    """Give the two ways to a result, which see only flat tensors, torch.func's calling convention."""
+    """Give the two ways to a result, which see only flat tensors, torch.func's calling convention.
+
+    `depth` counts how often the input's structure stands inside the output's: once in a Jacobian, twice in a Hessian.
+    """
     check_argnums(argnums)
     check_chunk_size(chunk_size)
     _check_randomness(randomness)
@@ -160,12 +204,17 @@ def _transform(
 
             leaves = flatten(take(copies, argnums))[0]
             results, aux = _first_possible(by_jets, by_composition, flat, leaves, chunk_size, randomness)
-            result = unflatten([nested(one, in_spec) for one in results], out_specs[-1])
+            result = unflatten([_nested(one, in_spec, depth) for one in results], out_specs[-1])
             return (result, aux) if has_aux else result
 
         return guarded(run, args)
 
     return wrapper
+
+
+def _nested(blocks: Any, spec: TreeSpec, depth: int) -> Tree:
+    """Lists in lists of tensors as trees in trees."""
+    return unflatten([_nested(block, spec, depth - 1) for block in blocks], spec) if depth else blocks
 
 
 def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Forward over reverse for functions that jets cannot pass, guarded where torch is silently wrong."""
+"""torch's own modes for functions that jets cannot pass, guarded where torch is silently wrong."""
 
 from __future__ import annotations
 
@@ -8,31 +8,80 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import jvp, vjp
 from torch.overrides import TorchFunctionMode
 
-from funcdiff._boundary import Flat
+from funcdiff._boundary import Flat, Function
+from funcdiff._passes import columns, contracted, rows
 from funcdiff._taylor.evaluation import Blocks
 from funcdiff._taylor.jets import RefusedError, check_grad_mode
 from funcdiff._taylor.layers import NORMS
 from funcdiff._trees import Tree
 from funcdiff.hessians import hessian_forward_over_reverse
+from funcdiff.jacobians import jacobian_forward
 
 
 def hessians(
     flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> tuple[list[Blocks], Tree]:
     """The Hessian of each output of ``flat``, and its aux."""
-    grad_enabled = torch.is_grad_enabled()
+    return _by(hessian_forward_over_reverse, flat, primals, chunk_size, randomness)
 
-    def guarded(*leaves: Tensor) -> tuple[Tree, Tree]:
-        with _Guard(grad_enabled):
-            outputs, aux = flat(*leaves)
+
+def jacobians(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[list[Tensor]], Tree]:
+    """The Jacobian of each output of ``flat``, a block for each primal, and its aux."""
+    return _by(jacobian_forward, flat, primals, chunk_size, randomness)
+
+
+def _by(
+    recipe: Callable[..., Function], flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[Any], Tree]:
+    every = tuple(range(len(primals)))
+    blocks, aux = recipe(corrected(_tupled(flat)), every, has_aux=True, chunk_size=chunk_size, randomness=randomness)(
+        *primals
+    )
+    return list(blocks), aux
+
+
+def diagonals(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[list[Tensor]], Tree]:
+    """The diagonal of the Hessian of each output: each column is reduced to one number at once."""
+    safe = corrected(_tupled(flat))
+
+    def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
+        def slope(*leaves: Tensor) -> tuple[list[Tensor], Tree]:
+            output, pull, *aux = vjp(safe, *leaves, has_aux=True)
+            blocks, _ = rows(pull, output, leaves, chunk_size, randomness)
+            return [contracted(row, tangents) for row in blocks], *aux
+
+        _, curvature, *aux = jvp(slope, tuple(primals), tangents, has_aux=True)
+        return curvature, aux
+
+    blocks, _, (aux,) = columns(push, primals, chunk_size, randomness)
+    return blocks, aux
+
+
+def _tupled(flat: Flat) -> Flat:
+    def run(*leaves: Tensor) -> tuple[tuple[Tensor, ...], Tree]:
+        outputs, aux = flat(*leaves)
         return tuple(outputs), aux
 
-    every = tuple(range(len(primals)))
-    options: Any = {"has_aux": True, "chunk_size": chunk_size, "randomness": randomness}
-    blocks, aux = hessian_forward_over_reverse(guarded, every, **options)(*primals)
-    return list(blocks), aux
+    return run
+
+
+def corrected(func: Function) -> Function:
+    """`func` with what torch 2.13 differentiates twice wrong put right, or refused."""
+    grad_enabled = torch.is_grad_enabled()
+
+    @functools.wraps(func, updated=())
+    def run(*args: Tree) -> Tree:
+        with _Guard(grad_enabled):
+            return func(*args)
+
+    return run
 
 
 def laplacians(

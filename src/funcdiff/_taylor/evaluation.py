@@ -14,10 +14,44 @@ from funcdiff._boundary import Flat
 from funcdiff._passes import basis, in_turn, joined
 from funcdiff._taylor import layers as layers  # its rules, and those of operations, are registered on import
 from funcdiff._taylor.jets import Jet, disguise, jet_of, plain
-from funcdiff._taylor.pairs import Pairs, Sum
+from funcdiff._taylor.pairs import Diagonal, Pairs, Slopes, Sum
 from funcdiff._trees import Tree, map_leaves
 
 Blocks = list[list[Tensor]]  # a Hessian, with a row and a column of blocks for each primal
+
+
+def jacobians(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[list[Tensor]], Tree]:
+    """The Jacobian of each output of ``flat``, a block for each primal, and its aux."""
+    return _by_direction(Slopes(), flat, primals, chunk_size, randomness)
+
+
+def diagonals(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[list[Tensor]], Tree]:
+    """The diagonal of the Hessian of each output of ``flat``, a block for each primal, and its aux."""
+    return _by_direction(Diagonal(), flat, primals, chunk_size, randomness)
+
+
+def _by_direction(
+    pairs: Pairs, flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[list[Tensor]], Tree]:
+    sizes = [primal.numel() for primal in primals]
+    aux: list[Tree] = []
+
+    def run(start: int, stop: int) -> list[Tensor]:
+        return _evaluate(flat, primals, basis(primals, start, stop), pairs, randomness, aux)
+
+    stacks = joined(in_turn(run, sum(sizes), chunk_size, randomness), sum(sizes))
+    results = [
+        [
+            part.reshape(*stack.shape[1:], *primal.shape)
+            for part, primal in zip(torch.split(stack.movedim(0, -1), sizes, -1), primals, strict=True)
+        ]
+        for stack in stacks
+    ]
+    return results, aux[-1]
 
 
 def hessians(
@@ -83,21 +117,22 @@ def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int
 def _evaluate(
     flat: Flat, primals: Sequence[Tensor], seeds: Sequence[Tensor], pairs: Pairs, randomness: str, aux: list[Tree]
 ) -> list[Tensor]:
-    """The second derivatives (q, *out) of each output that ``pairs`` asks for; the aux goes into ``aux``."""
+    """The derivatives (k, *out) of each output that ``pairs`` asks for; the aux goes into ``aux``."""
 
     def run(_: Tensor) -> list[Tensor]:
         jets = [disguise(Jet(primal, seed, None, pairs)) for primal, seed in zip(primals, seeds, strict=True)]
         outputs, extra = flat(*jets)
         aux.append(map_leaves(plain, extra))
-        return [_second(jet_of(output), pairs.count(seeds[0])) for output in outputs]
+        return [_asked_for(jet_of(output), pairs, seeds[0]) for output in outputs]
 
     # NOTE [dummy vmap]. Nothing is batched over this one entry. It makes torch apply `randomness`, and hand over custom
     # autograd functions, whose derivative need not be that of their formula: they have no rule.
-    return [second[0] for second in vmap(run, randomness=randomness)(torch.empty(1))]
+    return [stack[0] for stack in vmap(run, randomness=randomness)(torch.empty(1))]
 
 
-def _second(output: Any, count: int) -> Tensor:
-    if isinstance(output, Jet) and output.second is not None:
-        return output.second
+def _asked_for(output: Any, pairs: Pairs, seed: Tensor) -> Tensor:
+    stack = (output.second if pairs.curved else output.first) if isinstance(output, Jet) else None
+    if stack is not None:
+        return stack
     value: Tensor = plain(output)
-    return value.new_zeros((count, *value.shape))
+    return value.new_zeros((pairs.count(seed), *value.shape))

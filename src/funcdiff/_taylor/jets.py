@@ -264,7 +264,7 @@ def carry(
     second: list[Any] = [None] * size
     if any(jet.second is not None for jet in jets):
         second = tree_leaves(differential(*_seconds(jets)))
-    if curvature is not None:
+    if curvature is not None and pairs.curved:
         bends = pairs.bend(curvature, [jet.first for jet in jets])
         second = [bend if part is None else part + bend for part, bend in zip(second, bends, strict=True)]
     for place, a, b in zip(floating, first, second, strict=True):

@@ -47,6 +47,8 @@ def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
     """One function g of each entry: its two derivatives there serve all directions."""
     if len(jets) > 1:
         return smooth(h, jets)
+    if not jets[0].pairs.curved:
+        return piecewise_linear(h, jets)
     (x,) = _primals(jets)
     one = torch.ones_like(x)
     (value, slope), (_, bend) = _push(lambda x: _push(h, x, one), x, one)
@@ -57,7 +59,7 @@ def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
 
 
 def piecewise_linear(h: Callable[..., Any], jets: list[Jet]) -> Any:
-    """One function g of each entry, with g'' = 0."""
+    """One function g of each entry, with g'' = 0, or none asked for."""
     if len(jets) > 1:
         return affine(h, jets)
     (x,) = _primals(jets)

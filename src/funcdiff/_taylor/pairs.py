@@ -17,6 +17,8 @@ class Pairs:
     Slices of the first derivatives serve a run without copying them, as gathering by index would.
     """
 
+    curved = True  # whether second derivatives travel at all
+
     def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
         self.runs = runs
         self.grad_enabled = torch.is_grad_enabled()
@@ -37,6 +39,34 @@ class Pairs:
         """``base`` plus the entrywise products along all pairs."""
         products = torch.cat([x[i] * y[start:stop] for i, start, stop in self.runs])
         return products if base is None else base + products
+
+
+class Slopes(Pairs):
+    """No pair travels: first derivatives alone, for a Jacobian."""
+
+    curved = False
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def count(self, first: torch.Tensor) -> int:
+        return len(first)
+
+
+class Diagonal(Pairs):
+    """Only the pairs (i, i) travel."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def count(self, first: torch.Tensor) -> int:
+        return len(first)
+
+    def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return tree_leaves(form(firsts, firsts))
+
+    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
+        return x * y if base is None else torch.addcmul(base, x, y)
 
 
 class Sum(Pairs):

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff.measure.costs import Cost, Costs
-from funcdiff.measure.flops import FORMULAS, UNCOUNTED
+from funcdiff._flops import FORMULAS, UNCOUNTED
 from funcdiff.measure.recording import recorded
 
 

@@ -1,0 +1,87 @@
+"""Which operators are to blame for the wrong verdicts of the derivative atlas, mode by mode."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+_INNOCENT = 0.9  # an operator is not blamed if this share of the cases with it, or more, is right
+
+
+def operators_in(func: Callable[..., Any], primals: tuple[Any, ...]) -> set[str]:
+    """The operators of one forward pass, by name, that a derivative can pass through."""
+    tracked = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), primals)
+    with _Recorder() as recorder:
+        func(*tracked)
+    return recorder.names
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps the names of the operators that a tensor with a gradient enters and that numbers leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        entered = any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves((args, kwargs)))
+        left = any(isinstance(y, Tensor) and not _discrete(y) for y in tree_leaves(returned))
+        if entered and left:
+            self.names.add(func.overloadpacket.__name__)
+        return returned
+
+
+def _discrete(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex())
+
+
+def known_wrong(atlas: dict[str, Any]) -> dict[str, Any]:
+    """The torch that was judged, and for each mode the names of the operators to blame."""
+    return {
+        "torch": atlas["torch"].partition("+")[0],
+        "modes": {mode: sorted(blamed(*by_outcome(atlas, mode))) for mode in atlas["modes"]},
+    }
+
+
+def by_outcome(atlas: dict[str, Any], mode: str) -> tuple[list[set[str]], list[set[str]]]:
+    """The operators of each sample that `mode` gets wrong, and of each it gets right."""
+    found: dict[str, list[set[str]]] = {"wrong": [], "right": []}
+    for entry in atlas["entries"]:
+        for outcome, names in zip(_outcomes(entry, mode), entry.get("operators", []), strict=True):
+            found.setdefault(outcome, []).append(set(names))
+    return found["wrong"], found["right"]
+
+
+def blamed(wrong: Iterable[Collection[str]], right: Iterable[Collection[str]]) -> set[str]:
+    """The operators that explain the `wrong` cases.
+
+    The most suspect is the one with the lowest share of right cases among those it occurs in, then with the most wrong
+    ones; it is blamed, together with its equals, and explains every case it occurs in. So on with what is left. Of a
+    case whose operators are nearly always right elsewhere none is blamed.
+    """
+    unexplained = [set(case) for case in wrong]
+    faults, successes = (Counter(name for case in cases for name in set(case)) for cases in (unexplained, right))
+
+    def suspicion(name: str) -> tuple[float, int]:
+        return successes[name] / (successes[name] + faults[name]), -faults[name]
+
+    found: set[str] = set()
+    while suspects := {name for case in unexplained for name in case if suspicion(name)[0] < _INNOCENT}:
+        first = min(map(suspicion, suspects))
+        found |= {name for name in suspects if suspicion(name) == first}
+        unexplained = [case for case in unexplained if not case & found]
+    return found
+
+
+def _outcomes(entry: dict[str, Any], mode: str) -> list[str]:
+    """What was found on each sample."""
+    verdict = entry.get("modes", {}).get(mode, {})
+    if isinstance(verdict, str):
+        verdict = {"outcome": verdict}
+    return verdict.get("outcomes") or [verdict.get("outcome", "")] * len(entry.get("operators", []))

@@ -1,0 +1,91 @@
+"""What each candidate would cost: the formulas of the guide, and the time they predict.
+
+n inputs, m outputs, q = n (n + 1) / 2 pairs, over the counts of a `Sketch`: F FLOPs of one pass, S of a slope, D of a
+bend, W wasted on zero tangents, E elements, c calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from funcdiff._choice.sketch import Sketch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call: FLOPs of its matrix products, numbers it writes, numbers it returns, and predicted seconds."""
+
+    flops: int
+    elements: int
+    results: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe's formulas, and its rates: seconds for a call, for each operation of func, FLOP, element and result.
+
+    NOTE [rates]. Fitted once to the times of some hundred random networks on one core of a common processor. Only
+    ratios decide between recipes, so the rates of another machine change little; they are constants, so that the
+    choice is the same everywhere and at every call.
+    """
+
+    flops: Callable[[Sketch], int]
+    elements: Callable[[Sketch], int]
+    degree: int  # of the inputs in the result: m n, or m n^2
+    rates: tuple[float, float, float, float, float]
+
+    def cost(self, s: Sketch, batch: int = 1) -> Cost:
+        """The cost of a call, of `batch` such functions at once."""
+        flops, elements = batch * self.flops(s), batch * self.elements(s)
+        results = batch * s.outputs * s.inputs**self.degree
+        amounts = 1, s.calls, flops, elements, results
+        return Cost(flops, elements, results, sum(map(float.__mul__, self.rates, map(float, amounts))))
+
+
+def pairs(n: int) -> int:
+    """The different second derivatives by n inputs."""
+    return n * (n + 1) // 2
+
+
+CANDIDATES = {
+    "jacobian_batched_grad": Candidate(
+        lambda s: s.flops + s.outputs * s.slope,
+        lambda s: s.elements * (1 + s.outputs),
+        1,
+        (0, 0, 0, 0, 0),
+    ),
+    "jacobian_forward": Candidate(
+        lambda s: s.flops + s.wasted + s.inputs * s.slope,
+        lambda s: s.elements * (1 + s.inputs),
+        1,
+        (0, 0, 0, 0, 0),
+    ),
+    "jacobian_taylor": Candidate(
+        lambda s: s.flops + s.inputs * s.slope,
+        lambda s: s.elements * (1 + s.inputs),
+        1,
+        (0, 0, 0, 0, 0),
+    ),
+    "hessian_taylor": Candidate(
+        lambda s: s.flops + s.inputs * s.slope + pairs(s.inputs) * s.bend,
+        lambda s: s.elements * (1 + s.inputs + pairs(s.inputs)),
+        2,
+        (0, 0, 0, 0, 0),
+    ),
+    "hessian_forward_over_reverse": Candidate(
+        lambda s: (
+            s.flops + s.outputs * s.slope + s.wasted * (1 + s.outputs) + s.inputs * (s.slope + s.outputs * s.bend)
+        ),
+        lambda s: s.elements * (1 + s.inputs) * (1 + s.outputs),
+        2,
+        (0, 0, 0, 0, 0),
+    ),
+    "hessian_double_backward": Candidate(
+        lambda s: s.flops + s.outputs * s.slope + s.inputs * s.outputs * (s.slope + s.outputs * s.bend),
+        lambda s: s.elements * (1 + s.outputs) * (1 + s.inputs * s.outputs),
+        2,
+        (0, 0, 0, 0, 0),
+    ),
+}
