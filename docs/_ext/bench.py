@@ -50,12 +50,14 @@ def goals(data: Data) -> list[nodes.Node]:
             short = goal["verdict"] != "reached" and goal["floor"]
             limit = f"; its matrix products alone: {goal['floor']['median']:.3g}" if short else ""
             wanted = f"≥ {goal['at_least']:g}" if goal["at_least"] else f"≤ {goal['at_most']:g}"
-            measured = wanted, interval(goal["ratio"]), goal["verdict"] + limit
-            body.append([f"{case['name']}, {goal['what']}", goal["ours"], goal["other"], *measured])
+            who = f"{goal['ours']} / {goal['other']}"
+            body.append(
+                [f"{case['name']}, {goal['what']}", wanted, interval(goal["ratio"]), goal["verdict"] + limit, who]
+            )
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in ("reached", "missed", "undecided"))
     text = f"Of {len(verdicts)} goals: {counts}. Undecided is one that lies within the interval."
-    header = ["goal", "ours", "against", "times", "measured", "verdict"]
-    return [nodes.paragraph("", text), table(header, body, [4, 3, 3, 1, 3, 3], "benchmark")]
+    header = ["goal", "times", "measured", "verdict", "ours / against"]
+    return [nodes.paragraph("", text), table(header, body, [4, 1, 2, 3, 4], "benchmark")]
 
 
 def interval(ratio: Data) -> str:

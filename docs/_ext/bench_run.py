@@ -19,7 +19,7 @@ import funcdiff as fd
 from funcdiff.measure import Comparison, Costs, Ratio, compare, count, environment
 from funcdiff.measure.agreement import check_agreement
 
-ROUNDS = 25
+ROUNDS = 15
 BUDGET = 5.0  # seconds a call, beyond which one sample is enough
 
 
