@@ -83,39 +83,33 @@ def networks() -> Iterator[Network]:
     """Each with its batch."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        yield _of("narrow and deep, 4 -> 32 (8 times) -> 4, softplus", dense(4, *[32] * 8, 4, activation=nn.Softplus))
-        yield _of("one wide layer, 3 -> 1024 -> 10, SiLU", dense(3, 1024, 10, activation=nn.SiLU))
-        yield _of("physics-informed, 3 -> 64 (4 times) -> 1, tanh", dense(3, *[64] * 4, 1, activation=nn.Tanh))
-        yield _of("the surrogate, 2 -> 100 -> 100 -> 3, GELU", dense(2, 100, 100, 3, activation=nn.GELU))
-        yield _of("more inputs, 20 -> 128 -> 128 -> 20, sigmoid", dense(20, 128, 128, 20, activation=nn.Sigmoid), 20)
-        yield _of("many inputs, one output, 50 -> 128 -> 128 -> 1, tanh", dense(50, 128, 128, 1, activation=nn.Tanh), 5)
         yield _of(
-            "layer norm, 6 -> 128 -> 128 -> 8, tanh", dense(6, 128, 128, 8, activation=nn.Tanh, norm=nn.LayerNorm)
+            "narrow and deep, 4 -> 32 (8 times) -> 4, softplus", 4, dense(4, *[32] * 8, 4, activation=nn.Softplus)
         )
-        yield _of("RMS norm, 6 -> 128 -> 128 -> 8, SiLU", dense(6, 128, 128, 8, activation=nn.SiLU, norm=nn.RMSNorm))
+        yield _of("one wide layer, 3 -> 1024 -> 10, SiLU", 3, dense(3, 1024, 10, activation=nn.SiLU))
+        yield _of("physics-informed, 3 -> 64 (4 times) -> 1, tanh", 3, dense(3, *[64] * 4, 1, activation=nn.Tanh))
+        yield _of("the surrogate, 2 -> 100 -> 100 -> 3, GELU", 2, dense(2, 100, 100, 3, activation=nn.GELU))
+        sigmoid = dense(20, 128, 128, 20, activation=nn.Sigmoid)
+        yield _of("more inputs, 20 -> 128 -> 128 -> 20, sigmoid", 20, sigmoid, rows=20)
+        scalar = dense(50, 128, 128, 1, activation=nn.Tanh)
+        yield _of("many inputs, one output, 50 -> 128 -> 128 -> 1, tanh", 50, scalar, rows=5)
+        layer_norm = dense(6, 128, 128, 8, activation=nn.Tanh, norm=nn.LayerNorm)
+        yield _of("layer norm, 6 -> 128 -> 128 -> 8, tanh", 6, layer_norm)
+        rms_norm = dense(6, 128, 128, 8, activation=nn.SiLU, norm=nn.RMSNorm)
+        yield _of("RMS norm, 6 -> 128 -> 128 -> 8, SiLU", 6, rms_norm)
         batch_norm = dense(6, 128, 128, 8, activation=nn.ELU, norm=nn.BatchNorm1d)
-        yield _of("batch norm, 6 -> 128 -> 128 -> 8, ELU", Rows((6,), *batch_norm))
+        yield _of("batch norm, 6 -> 128 -> 128 -> 8, ELU", 6, Rows((6,), *batch_norm))
         blocks = [Residual(dense(128, 128, 128, activation=nn.Tanh)) for _ in range(3)]
-        yield _of(
-            "residual, 6 -> 128 (3 blocks) -> 8, tanh", nn.Sequential(nn.Linear(6, 128), *blocks, nn.Linear(128, 8))
-        )
+        residual = nn.Sequential(nn.Linear(6, 128), *blocks, nn.Linear(128, 8))
+        yield _of("residual, 6 -> 128 (3 blocks) -> 8, tanh", 6, residual)
         convolutions = [nn.Conv1d(1, 16, 3, padding=1), nn.GELU(), nn.Conv1d(16, 16, 3, padding=1), nn.GELU()]
-        yield _of("convolutions, 1 x 12 -> 16 x 12 (twice) -> 10, GELU", _conv(convolutions))
-        yield _several("several inputs, (3, 1) -> 64 -> 64 -> 2, tanh", dense(4, 64, 64, 2, activation=nn.Tanh))
+        network = Rows((1, 12), *convolutions, nn.Flatten(), nn.Linear(192, 10))
+        yield _of("convolutions, 1 x 12 -> 16 x 12 (twice) -> 10, GELU", 12, network)
+        joint = dense(4, 64, 64, 2, activation=nn.Tanh).requires_grad_(False)
+        args = torch.randn(100, 3), torch.randn(100, 1)
+        name = "several inputs, (3, 1) -> 64 -> 64 -> 2, tanh"
+        yield Network(name, lambda place, time: joint(torch.cat([place, time])), args, (0, 1))
 
 
-def _conv(layers: list[nn.Module]) -> nn.Module:
-    return Rows((1, 12), *layers, nn.Flatten(), nn.Linear(192, 10))
-
-
-def _of(name: str, network: nn.Module, rows: int = 100) -> Network:
-    network.requires_grad_(False).eval()
-    inputs = next(layer for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv1d)))
-    width = inputs.in_features if isinstance(inputs, nn.Linear) else 12
-    return Network(name, network, (torch.randn(rows, width),))
-
-
-def _several(name: str, network: nn.Module) -> Network:
-    network.requires_grad_(False)
-    args = torch.randn(100, 3), torch.randn(100, 1)
-    return Network(name, lambda place, time: network(torch.cat([place, time])), args, (0, 1))
+def _of(name: str, inputs: int, network: nn.Module, rows: int = 100) -> Network:
+    return Network(name, network.requires_grad_(False).eval(), (torch.randn(rows, inputs),))

@@ -117,8 +117,9 @@ def objection(expected: Any, way: Callable[..., Any], args: tuple[Any, ...]) -> 
 
 
 def main(path: Path) -> None:
-    """Run everything on the first core that this process may use."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    """Run everything on the first core that this process may use, where the system lets it choose."""
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     kept = json.loads(path.read_text()) if path.exists() else {}
     with tempfile.TemporaryDirectory() as cache:  # compiled code of an earlier run would shorten first calls
