@@ -2,6 +2,7 @@
 
 from funcdiff.batches import batch_hessian, batch_jacobian
 from funcdiff.checks import check_derivatives
+from funcdiff.choice import explain, hessian, hvp, jacobian
 from funcdiff.hessians import (
     hessian_double_backward,
     hessian_forward_over_forward,
@@ -30,6 +31,8 @@ __all__ = [
     "batch_jacobian_summed",
     "check_batch_independence",
     "check_derivatives",
+    "explain",
+    "hessian",
     "hessian_diagonal",
     "hessian_double_backward",
     "hessian_forward_over_forward",
@@ -37,11 +40,13 @@ __all__ = [
     "hessian_reverse_over_forward",
     "hessian_reverse_over_reverse",
     "hessian_taylor",
+    "hvp",
     "hvp_double_backward",
     "hvp_forward_over_reverse",
     "hvp_operator",
     "hvp_reverse_over_forward",
     "hvp_reverse_over_reverse",
+    "jacobian",
     "jacobian_batched_grad",
     "jacobian_forward",
     "jacobian_loop",

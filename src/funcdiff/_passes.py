@@ -27,15 +27,21 @@ def rows(
     """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
     leaves, spec = flatten(output)
 
-    def pull_leaves(*cotangents: Tensor) -> tuple[Tensor, ...]:
-        return tuple(pull(unflatten(cotangents, spec)))
+    def pull_leaves(*vectors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(pull(unflatten(vectors, spec)))
 
-    def pull_one(*cotangents: Tensor) -> tuple[Tensor, ...]:
-        return tuple(gradient[None] for gradient in pull_leaves(*(u[0] for u in cotangents)))
+    def pull_one(*vectors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors)))
 
     sizes = [leaf.numel() for leaf in leaves]
-    pulled = pull_one if chunk_size == 1 or sum(sizes) == 1 else vmap(pull_leaves, randomness=randomness)
-    parts = in_turn(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
+    single = sum(sizes) == 1
+    pulled = pull_one if chunk_size == 1 or single else vmap(pull_leaves, randomness=randomness)
+
+    def cotangents(start: int, stop: int) -> list[Tensor]:
+        # As batched as the output by a vmap around: torch writes into some cotangents.
+        return [torch.ones_like(leaf)[None] for leaf in leaves] if single else basis(leaves, start, stop)
+
+    parts = in_turn(lambda *span: pulled(*cotangents(*span)), sum(sizes), chunk_size, randomness)
     stacked = joined(parts, sum(sizes))
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
     blocks = [

@@ -65,6 +65,15 @@ REMEDIES = (
 )
 
 
+class RefusedError(RuntimeError):
+    """The function does something whose derivative torch's own modes do not agree on."""
+
+
+def refuse(fragment: str) -> NoReturn:
+    """Raise, with its remedy, what torch's transforms would stop at."""
+    raise RefusedError(dict(REMEDIES)[fragment])
+
+
 def reraise(error: RuntimeError) -> NoReturn:
     """Raise `error` again, below the remedy for it where there is one (and it was not raised by an inner recipe)."""
     for fragment, remedy in REMEDIES if error.__cause__ is None else ():

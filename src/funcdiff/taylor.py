@@ -23,8 +23,9 @@ from funcdiff._boundary import (
     refuse_keywords,
     take,
 )
+from funcdiff._refusals import RefusedError
 from funcdiff._taylor import composition, evaluation
-from funcdiff._taylor.jets import RefusedError, plain
+from funcdiff._taylor.jets import plain
 from funcdiff._trees import Tree, flatten, unflatten
 
 _log = logging.getLogger(__name__)

@@ -2,53 +2,55 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp
-from torch.overrides import TorchFunctionMode
 
-from funcdiff._boundary import Flat, Function
+from funcdiff._boundary import Flat
+from funcdiff._choice import planning
 from funcdiff._passes import columns, contracted, rows
 from funcdiff._taylor.evaluation import Blocks
-from funcdiff._taylor.jets import RefusedError, check_grad_mode
-from funcdiff._taylor.layers import NORMS
+from funcdiff._taylor.guard import Recipe, corrected, put_right, put_right_inside
 from funcdiff._trees import Tree
-from funcdiff.hessians import hessian_forward_over_reverse
-from funcdiff.jacobians import jacobian_forward
+from funcdiff.hessians import hessian_double_backward, hessian_forward_over_forward, hessian_forward_over_reverse
+from funcdiff.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_loop
+
+JACOBIANS: Mapping[str, Recipe] = {
+    "jacobian_forward": jacobian_forward,
+    "jacobian_batched_grad": jacobian_batched_grad,
+    "jacobian_loop": jacobian_loop,
+}
+HESSIANS: Mapping[str, Recipe] = {
+    "hessian_forward_over_reverse": put_right(hessian_forward_over_reverse),
+    "hessian_double_backward": put_right_inside(hessian_double_backward),
+    "hessian_forward_over_forward": put_right(hessian_forward_over_forward),
+}
 
 
 def hessians(
     flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> tuple[list[Blocks], Tree]:
     """The Hessian of each output of ``flat``, and its aux."""
-    return _by(hessian_forward_over_reverse, flat, primals, chunk_size, randomness)
+    return _by(HESSIANS, flat, primals, chunk_size, randomness)
 
 
 def jacobians(
     flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> tuple[list[list[Tensor]], Tree]:
     """The Jacobian of each output of ``flat``, a block for each primal, and its aux."""
-    return _by(jacobian_forward, flat, primals, chunk_size, randomness)
-
-
-def _by(
-    recipe: Callable[..., Function], flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[Any], Tree]:
-    every = tuple(range(len(primals)))
-    blocks, aux = recipe(corrected(_tupled(flat)), every, has_aux=True, chunk_size=chunk_size, randomness=randomness)(
-        *primals
-    )
-    return list(blocks), aux
+    return _by(JACOBIANS, flat, primals, chunk_size, randomness)
 
 
 def diagonals(
     flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> tuple[list[list[Tensor]], Tree]:
     """The diagonal of the Hessian of each output: each column is reduced to one number at once."""
+    if "hessian_forward_over_reverse" not in _right_ones(HESSIANS, flat, primals, randomness):
+        whole, aux = hessians(flat, primals, chunk_size, randomness)
+        return [[_diagonal(blocks[i][i], x) for i, x in enumerate(primals)] for blocks in whole], aux
     safe = corrected(_tupled(flat))
 
     def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
@@ -64,6 +66,39 @@ def diagonals(
     return blocks, aux
 
 
+def laplacians(
+    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[Tensor], Tree]:
+    """The sum of each of these diagonals."""
+    results, aux = diagonals(flat, primals, chunk_size, randomness)
+
+    def total(blocks: Sequence[Tensor]) -> Tensor:
+        flattened = [
+            block.reshape(*block.shape[: block.dim() - x.dim()], -1) for block, x in zip(blocks, primals, strict=True)
+        ]
+        return torch.cat(flattened, -1).sum(-1)
+
+    return [total(blocks) for blocks in results], aux
+
+
+def _by(
+    recipes: Mapping[str, Recipe], flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> tuple[list[Any], Tree]:
+    recipe = recipes[_right_ones(recipes, flat, primals, randomness)[0]]
+    every = tuple(range(len(primals)))
+    options: Any = {"has_aux": True, "chunk_size": chunk_size, "randomness": randomness}
+    blocks, aux = recipe(_tupled(flat), every, **options)(*primals)
+    return list(blocks), aux
+
+
+def _right_ones(names: Iterable[str], flat: Flat, primals: Sequence[Tensor], randomness: str) -> list[str]:
+    """Those that torch is not known to get wrong here, the fastest first; the compiler cannot look, and takes all."""
+    if torch.compiler.is_compiling():
+        return list(names)
+    copies = planning.stand_ins(primals)
+    return planning.make(tuple(names), lambda *xs: flat(*xs)[0], copies, randomness=randomness).usable
+
+
 def _tupled(flat: Flat) -> Flat:
     def run(*leaves: Tensor) -> tuple[tuple[Tensor, ...], Tree]:
         outputs, aux = flat(*leaves)
@@ -72,72 +107,7 @@ def _tupled(flat: Flat) -> Flat:
     return run
 
 
-def corrected(func: Function) -> Function:
-    """`func` with what torch 2.13 differentiates twice wrong put right, or refused."""
-    grad_enabled = torch.is_grad_enabled()
-
-    @functools.wraps(func, updated=())
-    def run(*args: Tree) -> Tree:
-        with _Guard(grad_enabled):
-            return func(*args)
-
-    return run
-
-
-def laplacians(
-    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[Tensor], Tree]:
-    """The trace of each of these Hessians."""
-    results, aux = hessians(flat, primals, chunk_size, randomness)
-
-    def trace(blocks: Blocks) -> Tensor:
-        parts = []
-        for i, primal in enumerate(primals):
-            n, output_shape = primal.numel(), blocks[i][i].shape[: blocks[i][i].dim() - 2 * primal.dim()]
-            parts.append(blocks[i][i].reshape(*output_shape, n, n).diagonal(0, -2, -1).sum(-1))
-        return functools.reduce(torch.add, parts)
-
-    return [trace(blocks) for blocks in results], aux
-
-
-class _Guard(TorchFunctionMode):
-    """Put right, or refuse, what torch 2.13 differentiates twice wrong without an error.
-
-    NOTE [norms]. All four compositions get the block d²/dweight dx of layer_norm and batch_norm wrong; written as a
-    composition of simpler operations they are right.
-    """
-
-    def __init__(self, grad_enabled: bool) -> None:
-        super().__init__()
-        self.grad_enabled = grad_enabled
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        check_grad_mode(self.grad_enabled)
-        if func in NORMS:
-            return NORMS[func](func, args, kwargs)
-        if func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce"))):
-            raise RefusedError(
-                f"torch differentiates {func.__name__} twice wrong, without an error: use its form in "
-                "torch.nn.functional, or write it with simpler operations"
-            )
-        return func(*args, **kwargs)
-
-
-def _forms(names: str) -> frozenset[Any]:
-    """The functions, the methods and the operators of these names."""
-    forms: set[Any] = set()
-    for name in names.split():
-        operator = getattr(torch.ops.aten, name)
-        forms.update((operator, *(getattr(operator, overload) for overload in operator.overloads())))
-        forms.update(getattr(space, name) for space in (torch, torch.Tensor) if hasattr(space, name))
-    return frozenset(forms)
-
-
-_WRONG = _forms(
-    """native_layer_norm native_batch_norm native_group_norm _native_batch_norm_legit _batch_norm_with_update batch_norm
-    instance_norm"""
-)
-_SCATTER = _forms("scatter_reduce scatter_reduce_")
+def _diagonal(block: Tensor, primal: Tensor) -> Tensor:
+    """The entries (*out, *in) on the diagonal of a block (*out, *in, *in)."""
+    output_shape, n = block.shape[: block.dim() - 2 * primal.dim()], primal.numel()
+    return block.reshape(*output_shape, n, n).diagonal(0, -2, -1).reshape(*output_shape, *primal.shape)

@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from funcdiff._boundary import Flat
 from funcdiff._passes import basis, in_turn, joined
-from funcdiff._taylor import layers as layers  # its rules, and those of operations, are registered on import
+from funcdiff._taylor import scalars as scalars  # registers its rules and, before them, those of all operations
 from funcdiff._taylor.jets import Jet, disguise, jet_of, plain
 from funcdiff._taylor.pairs import Diagonal, Pairs, Slopes, Sum
 from funcdiff._trees import Tree, map_leaves
@@ -99,6 +99,11 @@ def laplacians(
 
     parts = in_turn(run, sum(primal.numel() for primal in primals), chunk_size, randomness)
     return [functools.reduce(torch.add, some)[0] for some in zip(*parts, strict=True)], aux[-1]
+
+
+def probe(flat: Flat, primals: Sequence[Tensor], randomness: str) -> None:
+    """Send one jet through ``flat``, to see whether each of its operations has a rule."""
+    _evaluate(flat, primals, basis(primals, 0, 1), Pairs([(0, 0, 1)]), randomness, [])
 
 
 def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int, int]]]:

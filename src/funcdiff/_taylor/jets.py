@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from funcdiff._refusals import RefusedError
 from funcdiff._taylor.pairs import Form, Pairs
 from funcdiff._trees import map_leaves
 
@@ -204,10 +205,6 @@ def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         f"{func.__name__}() takes a number out of a tensor that is being differentiated, and its derivative would be "
         "lost: keep it a tensor, or use .detach() first if a constant is meant"
     )
-
-
-class RefusedError(RuntimeError):
-    """The function does something whose derivative torch's own modes do not agree on."""
 
 
 def check_grad_mode(enabled: bool) -> None:

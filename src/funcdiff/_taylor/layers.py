@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils._pytree import tree_leaves
 
+from funcdiff._refusals import RefusedError
 from funcdiff._taylor import kinds
-from funcdiff._taylor.jets import COMPOSITES, RULES, Jet, NoRuleError, RefusedError, Rule, apply, carry, close
+from funcdiff._taylor.jets import COMPOSITES, RULES, Jet, NoRuleError, Rule, apply, carry, close
 from funcdiff._taylor.operations import rule
 
 
@@ -36,13 +37,15 @@ def _linear(func: Any, args: Any, kwargs: Any) -> Any:
     return carry([x], func(x.value, weight, bias), lambda t: func(t, weight))
 
 
-@rule("matmul __matmul__ mm")
+@rule("matmul __matmul__ mm mv")
 def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
-    if (
-        isinstance(x, Jet) and not isinstance(y, Jet) and y.dim() <= 2
-    ):  # one product over all leading axes, without vmap
+    # By a constant matrix: one product over all leading axes, without vmap.
+    if isinstance(x, Jet) and not isinstance(y, Jet) and y.dim() <= 2:
         return carry([x], func(x.value, y), lambda t: torch.matmul(t, y))
+    if isinstance(y, Jet) and not isinstance(x, Jet) and x.dim() <= 2:
+        column = y.value.dim() == 1
+        return carry([y], func(x, y.value), lambda t: torch.matmul(t, x.t()) if column else torch.matmul(x, t))
     return kinds.bilinear(*close(torch.matmul, args, kwargs))
 
 

@@ -1,7 +1,8 @@
 """The kind of each torch operation by name; an operation that is not named here or in `layers` has no rule.
 
 Left out on purpose is what torch 2.13's nested forward mode gets wrong: det, logdet, slogdet, solve, cholesky_solve,
-householder_product, scatter_reduce, cdist, logaddexp and others; normalisations have rules of their own in `layers`.
+householder_product, scatter_reduce, cdist, logaddexp, logcumsumexp, cumprod and others; normalisations have rules of
+their own in `layers`.
 """
 
 from collections.abc import Callable
@@ -86,9 +87,9 @@ rule(
     ndtr log_ndtr ndtri entr xlogy xlog1py pow __pow__ __rpow__ float_power atan2 arctan2 hypot ldexp mvlgamma
     multigammaln erfcx"""
 )(_closed(kinds.elementwise))
-rule("__rmatmul__ bmm mv dot inner outer ger vdot kron tensordot einsum cross vecdot")(_closed(kinds.bilinear))
+rule("__rmatmul__ bmm dot inner outer ger vdot kron tensordot einsum cross vecdot")(_closed(kinds.bilinear))
 rule(
-    """softmax log_softmax softmin logsumexp logcumsumexp prod cumprod var std var_mean std_mean norm vector_norm
+    """softmax log_softmax softmin logsumexp prod var std var_mean std_mean norm vector_norm
     matrix_norm inv inverse matrix_exp matrix_power mse_loss smooth_l1_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss
     cosine_similarity pairwise_distance normalize cov corrcoef lerp prelu addcmul addcdiv dist renorm trapezoid

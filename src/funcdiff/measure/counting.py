@@ -9,8 +9,8 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff.measure.costs import Cost, Costs
 from funcdiff._flops import FORMULAS, UNCOUNTED
+from funcdiff.measure.costs import Cost, Costs
 from funcdiff.measure.recording import recorded
 
 

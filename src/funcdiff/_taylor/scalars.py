@@ -1,0 +1,85 @@
+"""Activations whose two derivatives are cheap by hand: nested forward mode starts some twenty kernels for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from funcdiff._taylor import layers as layers  # what has no short way keeps the general rule
+from funcdiff._taylor.jets import RULES, Jet, Rule, carry, check_grad_mode
+from funcdiff._taylor.kinds import aligned
+
+Scalar = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> g(x), g'(x), g''(x)
+
+
+def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = torch.tanh(x)
+    slope = 1 - y * y
+    return y, slope, -2 * y * slope
+
+
+def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = torch.sigmoid(x)
+    slope = y * (1 - y)
+    return y, slope, slope * (1 - 2 * y)
+
+
+def _silu(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    s, slope, bend = _sigmoid(x)
+    return F.silu(x), s + x * slope, 2 * slope + x * bend
+
+
+def _gelu(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    density = torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return F.gelu(x), torch.special.ndtr(x) + x * density, density * (2 - x * x)
+
+
+def _elu(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = F.elu(x)
+    positive = x > 0
+    return y, torch.where(positive, 1.0, y + 1), torch.where(positive, 0.0, y + 1)
+
+
+def _sin(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = x.sin()
+    return y, x.cos(), -y
+
+
+def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = x.exp()
+    return y, y, y
+
+
+def _by_hand(scalar: Scalar, general: Rule) -> Rule:
+    def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = args[0]
+        # As the layers call them, with the defaults of everything else.
+        if not isinstance(x, Jet) or args[1:] not in ((), (1.0,)) or kwargs.get("approximate", "none") != "none":
+            return general(func, args, kwargs)
+        check_grad_mode(x.pairs.grad_enabled)
+        value, slope, bend = scalar(x.value)
+        jet = carry([x], value, lambda t: slope * aligned(t, value))
+        if x.pairs.curved:
+            first = aligned(x.first, value)
+            jet.second = jet.pairs.multiply(bend * first, first, jet.second)
+        return jet
+
+    return rule
+
+
+for _scalar, _names in (
+    (_tanh, (torch.tanh, torch.Tensor.tanh)),
+    (_sigmoid, (torch.sigmoid, torch.Tensor.sigmoid)),
+    (_silu, (torch._C._nn.silu,)),
+    (_gelu, (F.gelu,)),
+    (_elu, (torch._C._nn.elu,)),
+    (_sin, (torch.sin, torch.Tensor.sin)),
+    (_exp, (torch.exp, torch.Tensor.exp)),
+):
+    for _name in _names:
+        RULES[_name] = _by_hand(_scalar, RULES[_name])

@@ -1,0 +1,297 @@
+"""The automatic recipes: of those that are right on the function, the one that its counts say is fastest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff import products
+from funcdiff._autograd import plain_allowed
+from funcdiff._boundary import (
+    Function,
+    check_argnums,
+    check_chunk_size,
+    check_leaves,
+    check_range,
+    put,
+    refuse_keywords,
+    take,
+)
+from funcdiff._choice import memory, planning
+from funcdiff._choice.explaining import Explanation
+from funcdiff._choice.planning import Plan
+from funcdiff._refusals import RefusedError
+from funcdiff._taylor import composition
+from funcdiff._taylor.guard import Recipe, put_right, put_right_inside
+from funcdiff._trees import Tree, flatten, unflatten
+from funcdiff.taylor import hessian_taylor, jacobian_taylor
+
+
+def jacobian(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """The Jacobian, by the recipe that is right for `func` and, by its counts, fastest.
+
+    At the first call with arguments of these shapes `func` runs once more and its operations are counted; recipes that
+    the derivative atlas found wrong on one of them are left out. The plan is kept: later calls look it up, and so do
+    calls inside vmap and torch.compile. `explain` shows it.
+
+    Shapes, arguments: those of `jacobian_reverse`. Cost: that of the cheapest of `jacobian_batched_grad`,
+    `jacobian_taylor` and `jacobian_forward`: about (1 + min(n, m)) F.
+
+    Returns:
+        The function that takes `func`'s own arguments and returns the Jacobian.
+
+    Raises:
+        RuntimeError: `func` makes a Python number of a tensor that depends on its input, draws random numbers where
+            `randomness` is "error", changes a tensor it captured, or every recipe is known to be wrong on it.
+        TypeError, ValueError: As in `jacobian_reverse`.
+
+    Example:
+        The Jacobian of a linear map is its matrix.
+
+        >>> import torch
+        >>> weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        >>> jacobian(lambda x: weight @ x)(torch.ones(3))
+        tensor([[1., 2., 3.],
+                [4., 5., 6.]])
+    """
+    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
+    return chosen(JACOBIANS, func, argnums, **options)
+
+
+def hessian(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """The Hessian, by the recipe that is right for `func` and, by its counts, fastest.
+
+    Planned as in `jacobian`. Where the candidates are compositions, norms in `func` are differentiated as the simpler
+    operations they consist of: torch 2.13's own second derivatives of them are wrong.
+
+    Shapes, arguments: those of `hessian_forward_over_reverse`. Cost: that of the cheapest of `hessian_taylor`,
+    `hessian_double_backward`, `hessian_forward_over_reverse` and `hessian_forward_over_forward`: about
+    (1 + n + min(2 m n, n (n + 1) / 2)) F.
+
+    Raises:
+        RuntimeError: As in `jacobian`.
+
+    Example:
+        The Hessian of x^T A x is A + A^T.
+
+        >>> import torch
+        >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
+        >>> hessian(lambda x: x @ matrix @ x)(torch.ones(2))
+        tensor([[2., 2.],
+                [2., 6.]])
+    """
+    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
+    return chosen(HESSIANS, func, argnums, **options)
+
+
+def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
+    """Hv at a point, by the recipe that is right for `func`: two passes back wherever torch has them right.
+
+    Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F.
+
+    Raises:
+        RuntimeError: As in `jacobian`.
+
+    Example:
+        Of the sum of cubes: 6 x v.
+
+        >>> import torch
+        >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
+        tensor([ 6., 12.])
+    """
+    if torch.compiler.is_compiling():
+        name = chosen_product_for_compiler(func, *map(kind_of, primals))
+        return PRODUCTS[name](func, primals, tangents)
+    plan, keep = product_plan(func, primals)
+    return first_working(plan, keep, PRODUCTS, lambda recipe: recipe(func, primals, tangents))
+
+
+def explain(transform: Function, *primals: Tree) -> Explanation:
+    """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
+
+    Args:
+        transform: What `jacobian(func)` or `hessian(func)` returned; or `hvp` itself, followed by its own arguments.
+        *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
+
+    Returns:
+        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
+
+    Example:
+        Of two numbers a thousand: by columns.
+
+        >>> import torch
+        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
+        'jacobian_taylor'
+    """
+    if transform is hvp:
+        plan, _ = product_plan(*primals[:2])
+    elif (made := getattr(transform, "plan", None)) is not None:
+        plan, _ = made(primals)
+    else:
+        raise TypeError(
+            f"expected what funcdiff.jacobian or funcdiff.hessian returned, or funcdiff.hvp, got {transform!r}; "
+            "the other recipes leave nothing to explain"
+        )
+    return Explanation(plan)
+
+
+def chosen(
+    recipes: Mapping[str, Recipe],
+    func: Function,
+    argnums: int | tuple[int, ...],
+    *,
+    batch: int = 1,
+    **options: Any,
+) -> Function:
+    """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
+    check_argnums(argnums)
+    check_chunk_size(options["chunk_size"])
+    names, has_aux, randomness = tuple(recipes), options["has_aux"], options["randomness"]
+
+    def plan(args: Sequence[Tree]) -> tuple[Plan, Callable[[Plan], None]]:
+        check_range(argnums, len(args))
+        leaves, spec = flatten(tuple(args))
+
+        def make() -> Plan:
+            copies = unflatten(planning.stand_ins(leaves), spec)
+            primals, in_spec = flatten(take(copies, argnums))
+            check_leaves(primals, "differentiated argument")
+
+            def flat(*moved: Tensor) -> Tree:
+                returned = func(*put(copies, argnums, unflatten(moved, in_spec)))
+                return returned[0] if has_aux else returned
+
+            return planning.make(names, flat, primals, randomness=randomness, batch=batch)
+
+        return looked_up(make, func, names, argnums, has_aux, randomness, batch, spec, leaves)
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        refuse_keywords(kwargs)
+        if torch.compiler.is_compiling():
+            name = chosen_for_compiler(func, names, argnums, has_aux, randomness, batch, *map(kind_of, args))
+            return recipes[name](func, argnums, **options)(*args)
+        found, keep = plan(args)
+        return first_working(found, keep, recipes, lambda recipe: recipe(func, argnums, **options)(*args))
+
+    wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
+    return wrapper
+
+
+Kind = tuple[tuple[int, ...], torch.dtype, str]
+
+
+def kind_of(x: Any) -> Kind | None:
+    """Of a tensor, what a plan is made from."""
+    return (tuple(x.shape), x.dtype, str(x.device)) if isinstance(x, Tensor) else None
+
+
+def of_kinds(kinds: Sequence[Kind | None]) -> list[Tensor]:
+    """Tensors like those that were described; planning reads no values inside a transform."""
+    return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in filter(None, kinds)]
+
+
+def chosen_for_compiler(
+    func: Function,
+    names: tuple[str, ...],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    randomness: str,
+    batch: int,
+    *kinds: Kind | None,
+) -> str:
+    """The recipe that is planned for arguments of these kinds; the first of `names` where some are not tensors."""
+    if None in kinds:
+        return names[0]
+    args = of_kinds(kinds)
+    recipes: dict[str, Any] = dict.fromkeys(names)  # none is run
+    options: Any = {"has_aux": has_aux, "chunk_size": None, "randomness": randomness}
+    plan, _ = chosen(recipes, func, argnums, batch=batch, **options).plan(args)  # type: ignore[attr-defined]
+    return str(plan.usable[0])
+
+
+def chosen_product_for_compiler(func: Function, *kinds: Kind | None) -> str:
+    """The same for `hvp`."""
+    if None in kinds:
+        return next(iter(PRODUCTS))
+    return product_plan(func, tuple(of_kinds(kinds)))[0].usable[0]
+
+
+# As torch.compiler.assume_constant_result, which would import the whole compiler: torch.compile runs it, and does not
+# look inside.
+chosen_for_compiler._dynamo_marked_constant = True  # type: ignore[attr-defined]
+chosen_product_for_compiler._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def product_plan(func: Function, primals: tuple[Tree, ...]) -> tuple[Plan, Callable[[Plan], None]]:
+    """The plan of `hvp`."""
+    leaves, spec = flatten(primals)
+
+    def make() -> Plan:
+        copies = planning.stand_ins(leaves)
+
+        def flat(*moved: Tensor) -> Tree:
+            return func(*unflatten(moved, spec))
+
+        return planning.make(tuple(PRODUCTS), flat, copies, randomness="error")
+
+    return looked_up(make, func, tuple(PRODUCTS), spec, leaves)
+
+
+def looked_up(make: Callable[[], Plan], func: Function, *rest: Any) -> tuple[Plan, Callable[[Plan], None]]:
+    """The plan kept for `func` and the rest, or a new one; and how to keep another in its place."""
+    *settings, leaves = rest
+    kinds = tuple(memory.described(leaf) for leaf in leaves)
+    key = memory.key_of(func, plain_allowed(), *settings, kinds)
+    keep = functools.partial(memory.keep, key)
+    if (plan := memory.find(key)) is None:
+        plan = make()
+        keep(plan)
+    return plan, keep
+
+
+def first_working(
+    plan: Plan, keep: Callable[[Plan], None], recipes: Mapping[str, Recipe], run: Callable[[Recipe], Tree]
+) -> Tree:
+    """The result of the best recipe; where torch cannot differentiate that way, of the next, from then on."""
+    stopped: RuntimeError | None = None
+    for name in plan.usable:
+        try:
+            result = run(recipes[name])
+        except (RefusedError, torch.OutOfMemoryError):
+            raise
+        except RuntimeError as error:
+            stopped = stopped or error
+            plan = plan.without(name, str(error).partition("\n")[0])
+            continue
+        if stopped:
+            keep(plan)
+        return result
+    assert stopped is not None  # a plan has at least one recipe
+    raise stopped
+
+
+JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": jacobian_taylor, **composition.JACOBIANS}
+HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": hessian_taylor, **composition.HESSIANS}
+PRODUCTS: Mapping[str, Callable[..., Any]] = {
+    "hvp_double_backward": put_right_inside(products.hvp_double_backward),
+    "hvp_forward_over_reverse": put_right(products.hvp_forward_over_reverse),
+}
