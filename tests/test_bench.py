@@ -4,7 +4,7 @@ from pathlib import Path
 import bench
 import pytest
 import torch
-from bench_cases import PRODUCTS
+from bench_case import PRODUCTS
 from bench_floor import products_of
 from bench_run import objection, verdict
 from sphinx.errors import ExtensionError

@@ -104,7 +104,7 @@ def networks() -> Iterator[Network]:
         yield _of("residual, 6 -> 128 (3 blocks) -> 8, tanh", 6, residual)
         convolutions = [nn.Conv1d(1, 16, 3, padding=1), nn.GELU(), nn.Conv1d(16, 16, 3, padding=1), nn.GELU()]
         network = Rows((1, 12), *convolutions, nn.Flatten(), nn.Linear(192, 10))
-        yield _of("convolutions, 1 x 12 -> 16 x 12 (twice) -> 10, GELU", 12, network)
+        yield _of("convolutions, 1 x 12 -> 16 x 12 (twice) -> 10, GELU", 12, network, rows=20)
         joint = dense(4, 64, 64, 2, activation=nn.Tanh).requires_grad_(False)
         args = torch.randn(100, 3), torch.randn(100, 1)
         name = "several inputs, (3, 1) -> 64 -> 64 -> 2, tanh"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_cases import PRODUCTS, Case, Goal, cases
+from bench_case import PRODUCTS, Case, Goal
+from bench_cases import cases
 from bench_floor import products_of
 from bench_networks import COMPOSITIONS, Network, networks
 
