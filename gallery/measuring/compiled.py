@@ -39,7 +39,7 @@ def energy(x):
 # By hand
 # -------
 # With :math:`y = \tanh(Wx + b)` the Jacobian is :math:`\mathrm{diag}(1 - y^2)\, W`. Written out, it is what a compiler
-# should make of the transform: two operations more than the function.
+# should make of the transform: three operations more than the function.
 
 by_hand = (1 - predict(x) ** 2)[:, None] * weight
 torch.testing.assert_close(jacrev(predict)(x), by_hand)
@@ -153,18 +153,25 @@ inside(x)
 assert not graphs, "torch compiles inside a transform: update this section"
 
 # %%
-# *A second derivative of a compiled function is refused* by plain autograd. The derivative of a sum of sines by hand
-# would be :math:`-\sin x_i`; compiled around the product, it is.
+# *A second derivative of a compiled function is refused* by plain autograd. Compiled around the product with the
+# Hessian, it works: for a sum of sines, :math:`-\sin(x_i)\, v_i`.
 
-wave = torch.compile(lambda x: x.sin().sum(), backend="aot_eager")
+
+def wave(x):
+    return x.sin().sum()
+
+
 leaf = x.clone().requires_grad_()
-(slope,) = torch.autograd.grad(wave(leaf), leaf, create_graph=True)
+(slope,) = torch.autograd.grad(torch.compile(wave, backend="aot_eager")(leaf), leaf, create_graph=True)
 try:
     torch.autograd.grad(slope.sum(), leaf)
 except RuntimeError as error:
     print(error)
 else:
     raise AssertionError("torch has learnt double backward: update this section")
+
+around = torch.compile(lambda x, v: hvp_double_backward(wave, (x,), (v,)), backend="aot_eager")
+torch.testing.assert_close(around(x, x), -x.sin() * x)
 
 # %%
 # *A custom autograd function loses the derivative that it defines*. Rounding with a straight-through gradient: eager,
