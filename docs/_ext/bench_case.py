@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 Ways = dict[str, Callable[..., Any]]
-PRODUCTS = "its matrix products alone"  # of the recipe that a case names: no goal beyond it can be reached
+PRODUCTS = "its matrix products alone"  # of the recipe that a case names: what no arrangement of the rest can save
 
 
 @dataclass(frozen=True)
