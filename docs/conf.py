@@ -35,6 +35,7 @@ extensions = [
     "accuracy",
     "atlas",
     "bad_input",
+    "bench",
     "cards",
     "descriptions",
     "diagrams",
