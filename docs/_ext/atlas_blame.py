@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from atlas_data import Atlas, mode_names, outcomes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -13,11 +14,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 _INNOCENT = 0.9  # an operator is not blamed if this share of the cases with it, or more, is right
 
 
-def operators_in(func: Callable[..., Any], primals: tuple[Any, ...]) -> set[str]:
+def operators_in(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> set[str]:
     """The operators of one forward pass, by name, that a derivative can pass through."""
-    tracked = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), primals)
+
+    def tracked(x: Tensor) -> Tensor:
+        return x.detach().requires_grad_(not _discrete(x))
+
+    args, kwargs = tree_map_only(Tensor, tracked, (args, kwargs or {}))
     with _Recorder() as recorder:
-        func(*tracked)
+        func(*args, **kwargs)
     return recorder.names
 
 
@@ -41,19 +46,17 @@ def _discrete(x: Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex())
 
 
-def known_wrong(atlas: dict[str, Any]) -> dict[str, Any]:
+def known_wrong(atlas: Atlas) -> dict[str, Any]:
     """The torch that was judged, and for each mode the names of the operators to blame."""
-    return {
-        "torch": atlas["torch"].partition("+")[0],
-        "modes": {mode: sorted(blamed(*by_outcome(atlas, mode))) for mode in atlas["modes"]},
-    }
+    modes = {mode: sorted(blamed(*by_outcome(atlas, mode))) for mode in mode_names(atlas)}
+    return {"torch": atlas["torch"].partition("+")[0], "modes": modes}
 
 
-def by_outcome(atlas: dict[str, Any], mode: str) -> tuple[list[set[str]], list[set[str]]]:
+def by_outcome(atlas: Atlas, mode: str) -> tuple[list[set[str]], list[set[str]]]:
     """The operators of each sample that `mode` gets wrong, and of each it gets right."""
     found: dict[str, list[set[str]]] = {"wrong": [], "right": []}
     for entry in atlas["entries"]:
-        for outcome, names in zip(_outcomes(entry, mode), entry.get("operators", []), strict=True):
+        for outcome, names in zip(outcomes(entry, mode), entry["operators"], strict=True):
             found.setdefault(outcome, []).append(set(names))
     return found["wrong"], found["right"]
 
@@ -77,11 +80,3 @@ def blamed(wrong: Iterable[Collection[str]], right: Iterable[Collection[str]]) -
         found |= {name for name in suspects if suspicion(name) == first}
         unexplained = [case for case in unexplained if not case & found]
     return found
-
-
-def _outcomes(entry: dict[str, Any], mode: str) -> list[str]:
-    """What was found on each sample."""
-    verdict = entry.get("modes", {}).get(mode, {})
-    if isinstance(verdict, str):
-        verdict = {"outcome": verdict}
-    return verdict.get("outcomes") or [verdict.get("outcome", "")] * len(entry.get("operators", []))
