@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,6 @@ def as_written(mode: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
-def _called(recipe: Callable[..., Any]) -> Callable[..., Tensor]:
-    return lambda func, x: recipe(func)(x)
-
-
 def _second_row(func: Any, x: Tensor) -> Tensor:
     return fd.batch_jacobian(func)(torch.stack([x + 0.05, x]))[1]
 
@@ -50,15 +47,7 @@ def _second_row(func: Any, x: Tensor) -> Tensor:
 MODES = Modes(
     *(
         {name: as_written(mode) for name, mode in modes.items()}
-        for modes in (
-            RECIPES.jacobians | {"jacobian_taylor": _called(fd.jacobian_taylor), "batch_jacobian": _second_row},
-            RECIPES.hessians
-            | {
-                "hessian_double_backward": _called(fd.hessian_double_backward),
-                "hessian_taylor": _called(fd.hessian_taylor),
-            },
-            RECIPES.products,
-        )
+        for modes in RECIPES._replace(jacobians=RECIPES.jacobians | {"batch_jacobian": _second_row})
     )
 )
 
@@ -90,11 +79,13 @@ def _tried(verdict: Verdict, case: Case) -> Verdict:
     x, ones = torch.zeros_like(POINT), torch.ones_like(POINT)
     calls = {
         name: (lambda mode=mode: mode(lambda x: case.func(x).sum(), x, ones)) for name, mode in MODES.products.items()
-    } | {name: (lambda mode=mode: mode(case.func, x)) for name, mode in (MODES.jacobians | MODES.hessians).items()}
+    }
+    for group in (MODES.jacobians, MODES.hessians, MODES.diagonals, MODES.laplacians):
+        calls |= {name: (lambda mode=mode: mode(case.func, x)) for name, mode in group.items()}
     try:
         calls[verdict.mode]()
     except Exception as refusal:  # any refusal is a finding
-        return Verdict(verdict.mode, "refuses", detail=f"{type(refusal).__name__}: {refusal}")
+        return replace(verdict, outcome="refuses", detail=f"{type(refusal).__name__}: {refusal}")
     return verdict
 
 
