@@ -36,6 +36,7 @@ extensions = [
     "bad_input",
     "cards",
     "downloads",
+    "finder",
     "images",
     "links",
     "llms",
