@@ -12,12 +12,13 @@ from torch import nn
 
 import funcdiff
 from funcdiff._choice import planning
+from funcdiff._choice.costs import FORMULAS
 from funcdiff.measure import count
 
 GRID = [
     Question("Hessian", inputs, outputs, 0, width, layers, norm)
     for (inputs, outputs), width, layers, norm in product(
-        [(1, 1), (5, 25), (40, 1), (3, 3)], [2, 16, 90], [1, 2, 5], finder_model.NORMS
+        [(1, 1), (5, 25), (40, 1)], [2, 70], [1, 2, 5], finder_model.NORMS
     )
 ]
 
@@ -87,7 +88,8 @@ def test_costs_are_those_counted(q, need):
         result = run(found.recipe, net, q.rows)(x)
         assert found.result == result.numel() * result.element_size()
         assert 1 / 3 < found.peak / counted.peak_bytes < 3
-        assert 1 / 1.3 < found.flops / counted.flops < 1.3, found.recipe
+        if found.recipe in finder_model.RECIPES and found.recipe not in FORMULAS:  # shared by rows: the first product
+            assert found.flops == pytest.approx(counted.flops, rel=0.05)
 
 
 def test_products_cost_four_and_six_passes():

@@ -50,14 +50,16 @@ _FORM = """
 <p class="finder-answer" role="status" aria-live="polite"></p>
 <div class="highlight-python notranslate">
 <div class="highlight"><pre class="finder-code" tabindex="0"></pre></div></div>
+<div class="finder-rest">
 <div class="finder-costs table-wrapper" tabindex="0" role="region" aria-label="Every candidate">
 <table><thead><tr>{columns}</tr></thead><tbody class="finder-rows"></tbody></table></div>
 <p class="finder-wrong"></p>
 <p class="finder-about">Why: <a class="finder-tutorial" href="{page}">{title}</a> Memory is an estimate: the result,
 the graphs that are kept, and a hidden layer four times in each direction carried at once, in float32. {times}</p>
+</div>
 """
-_PACED = "Times are the package's prediction, scaled by one factor to what this build measured."
-_UNPACED = "Times are the package's prediction, as multiples of the best."
+_PACED = "Times are the package's prediction, scaled by one factor to what this build measured; ratio is by the best."
+_UNPACED = "Ratio is the time that the package predicts, by that of the best."
 
 
 def title_of(tutorial):
@@ -70,9 +72,9 @@ def form(pace, up):
     """The finder as HTML, for a page from which `up` leads to the root."""
 
     def options(names):
-        return "".join(f"<option>{escape(name)}</option>" for name in names)
+        return "".join(f"<option{' selected' * (name == 'Hessian')}>{escape(name)}</option>" for name in names)
 
-    columns = ["recipe", "FLOPs", "memory", *(["time"] if pace else []), "× best"]
+    columns = ["recipe", "FLOPs", "memory", *(["time"] if pace else []), "ratio"]
     tutorials = {
         need: {
             case: (f"{up}tutorials/{tutorial}.html", title_of(tutorial))
@@ -80,7 +82,7 @@ def form(pace, up):
         }
         for need, pages in TUTORIALS.items()
     }
-    page, title = tutorials["Jacobian"]["rows"]
+    page, title = tutorials["Hessian"]["rows"]
     content = _FORM.format(
         needs=options(NEEDS),
         norms=options(NORMS),
