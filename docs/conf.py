@@ -41,6 +41,7 @@ extensions = [
     "diagrams",
     "downloads",
     "executed",
+    "finder",
     "images",
     "links",
     "llms",
