@@ -21,49 +21,22 @@ import torch
 from atlas_blame import known_wrong, operators_in
 from atlas_cases import Key, Sample, cases, samples
 from atlas_data import Atlas, Entry, mode_names, outcomes, read, written
+from atlas_modes import MODES, NAMES, PLANNED
 from atlas_repro import Suspect, reproductions
-from torch.func import vmap
 
-import funcdiff
 from funcdiff._judging import Examination
-from funcdiff._modes import RECIPES, Derivative, Modes
 from funcdiff._operations import between_cubics
 from funcdiff._verdicts import Verdict
 
 DIRECTIONS = 2
 GRAVEST = ("wrong", "refuses", "undecided", "right")
 PROCESSES = 2
+_PASSES = 5  # at most, until what is known and what is chosen by it agree
 
 # An operator, and by case and sample the modes that it gets wrong and those that are right.
 Culprit = tuple[str, dict[tuple[Key, int], tuple[list[str], list[str]]]]
 
 
-def _under_vmap(recipe: Any) -> Derivative:
-    """The derivative at the second of two points: what vmap makes of the recipe."""
-    return lambda func, x: vmap(recipe(func))(torch.stack([x + 0.1, x]))[1]
-
-
-def _one_by_one(recipe: Any) -> Derivative:
-    return lambda func, x: recipe(func, chunk_size=1)(x)
-
-
-def _modes() -> Modes:
-    """The recipes; Jacobians also one direction at a time and under vmap, and two Hessians one direction at a time."""
-    one_by_one = (*RECIPES.jacobians, "hessian_forward_over_reverse", "hessian_reverse_over_reverse")
-    chunked = {f"{name}, chunk_size=1": _one_by_one(getattr(funcdiff, name)) for name in one_by_one}
-    batched = {f"{name}, vmap": _under_vmap(getattr(funcdiff, name)) for name in RECIPES.jacobians}
-    hessians = {name: recipe for name, recipe in chunked.items() if name.startswith("hessian")}
-    first = {name: recipe for name, recipe in chunked.items() if name.startswith("jacobian")}
-    return RECIPES._replace(jacobians=RECIPES.jacobians | first | batched, hessians=RECIPES.hessians | hessians)
-
-
-MODES = _modes()
-NAMES = [name for group in MODES for name in group]
-PLANNED = [  # these read what is known to be wrong
-    name
-    for name in NAMES
-    if name.partition(",")[0] in {"jacobian", "hessian", "hvp", "hessian_diagonal", "laplacian"} or "taylor" in name
-]
 Each = Callable[..., Iterable[Any]]  # `map`, or its like for processes
 
 
@@ -177,18 +150,31 @@ def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def _main(atlas: Path, known: Path, *named: str) -> None:
-    def pool() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(PROCESSES, get_context("spawn"), _quiet)
+def settled(made: Atlas, before: dict[str, Any], known: Path) -> Atlas:
+    """The atlas with the recipes that read `known` judged by what the atlas itself says; `known` written."""
+    for _ in range(_PASSES):
+        after = known_wrong(made)
+        known.write_text(json.dumps(after, indent=1) + "\n")
+        if not (again := touched(made, before, after)):
+            return made
+        with pool() as processes:  # new ones, which read what is known now
+            made = run(*again, only=PLANNED, kept=made, each=processes.map)
+        before = after
+    raise SystemExit("recipes that are right by what is known make known what makes them wrong: see to the choice")
 
+
+def pool() -> ProcessPoolExecutor:
+    """Processes, each on one core."""
+    return ProcessPoolExecutor(PROCESSES, get_context("spawn"), _quiet)
+
+
+def _main(atlas: Path, known: Path, *named: str) -> None:
     before = json.loads(known.read_text())
     with pool() as processes:
         made = run(*cases(), only=named or NAMES, kept=read(atlas) if named else None, each=processes.map)
-    known.write_text(json.dumps(known_wrong(made), indent=1) + "\n")
-    with pool() as processes:  # new ones, which read what is known now
-        again = touched(made, before, known_wrong(made))
-        made = with_reproductions(run(*again, only=PLANNED, kept=made, each=processes.map), processes.map)
-    atlas.write_text(written(made))
+    made = settled(made, before, known)
+    with pool() as processes:
+        atlas.write_text(written(with_reproductions(made, processes.map)))
 
 
 if __name__ == "__main__":
