@@ -117,7 +117,13 @@ def regret(data: Data) -> list[nodes.Node]:
     """The automatic choice against the best recipe, as its own table."""
     if data["regret"] is None:
         return [nodes.paragraph("", "Not part of this run.")]
-    return [table(data["regret"]["columns"], data["regret"]["rows"], name="benchmark")]
+    worst = [nodes.list_item("", nodes.paragraph("", told)) for told in data["regret"]["worst"]]
+    heading = nodes.paragraph("", "The farthest from the best:")
+    return [
+        table(data["regret"]["columns"], data["regret"]["rows"], name="benchmark"),
+        heading,
+        nodes.bullet_list("", *worst),
+    ]
 
 
 PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import bench_regret
 import torch
 from bench_case import PRODUCTS, Case, Goal
 from bench_cases import cases
@@ -122,7 +123,6 @@ def main(path: Path) -> None:
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    kept = json.loads(path.read_text()) if path.exists() else {}
     with tempfile.TemporaryDirectory() as cache:  # compiled code of an earlier run would shorten first calls
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         torch.compile(torch.sin)(torch.ones(1))  # what the compiler finds out about the machine is charged to nobody
@@ -132,7 +132,7 @@ def main(path: Path) -> None:
             "budget": BUDGET,
             "cases": [_told(run_case, case) for case in cases()],
             "networks": [_told(run_network, network) for network in networks()],
-            "regret": kept.get("regret"),
+            "regret": bench_regret.run(),
         }
     path.write_text(json.dumps(result, indent=1) + "\n")
 
