@@ -120,3 +120,10 @@ def atlas(session):
     install(session, "-e", ".[gallery]", groups=["tests"])
     made = ["docs/reference/atlas.json", "src/funcdiff/_known_wrong.json"]
     session.run("python", "docs/_ext/atlas_run.py", *made, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def bench(session):
+    """Measure every goal and the peers side by side on one core, for the page of benchmarks."""
+    install(session, "-e", ".", groups=["bench"])
+    session.run("python", "docs/_ext/bench_run.py", "docs/reference/bench.json", *session.posargs, env=ONE_THREAD)

@@ -34,6 +34,7 @@ INSIDE = {  # what a recipe on plain autograd becomes inside a transform
 }
 CORRECTED = frozenset(  # these run func with its norms written as compositions of simpler operations
     (
+        "hessian_double_backward",
         "hessian_forward_over_reverse",
         "hessian_reverse_over_reverse",
         "hessian_forward_over_forward",

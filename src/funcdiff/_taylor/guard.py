@@ -57,7 +57,10 @@ class _Guard(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        check_grad_mode(self.grad_enabled)
+        if (
+            not plain_allowed()
+        ):  # plain autograd takes what is under no_grad() for a constant, as a custom function's own
+            check_grad_mode(self.grad_enabled)
         if func in NORMS:
             return NORMS[func](func, args, kwargs)
         if func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce"))):

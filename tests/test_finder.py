@@ -1,0 +1,123 @@
+"""What the recipe finder's page is computed from, held against the package on real networks."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise, product
+
+import finder_model
+import pytest
+import torch
+from finder_model import NEEDS, Question, candidates
+from torch import nn
+
+import funcdiff
+from funcdiff._choice import planning
+from funcdiff._choice.costs import FORMULAS
+from funcdiff.measure import count
+
+GRID = [
+    Question("Hessian", inputs, outputs, 0, width, layers, norm)
+    for (inputs, outputs), width, layers, norm in product(
+        [(1, 1), (5, 25), (40, 1)], [2, 70], [1, 2, 5], finder_model.NORMS
+    )
+]
+
+
+def network(q):
+    """The network that the question describes, of one row."""
+    sizes = [q.inputs, *[q.width] * q.layers]
+    norms = {"none": nn.Identity, "layer norm": nn.LayerNorm, "batch norm": nn.BatchNorm1d}
+    hidden = [
+        part
+        for a, b in pairwise(sizes)
+        for part in (nn.Linear(a, b), *([] if q.norm == "none" else [norms[q.norm](b)]), nn.ELU())
+    ]
+    net = nn.Sequential(*hidden, nn.Linear(q.width, q.outputs)).eval().requires_grad_(False)
+    return net if q.norm != "batch norm" else lambda x: net(x[None])[0]
+
+
+@pytest.mark.parametrize("put_right", [False, True])
+@pytest.mark.parametrize("q", GRID, ids=str)
+def test_closed_form_is_the_sketch(q, put_right):
+    subject = planning._Subject(network(q), [torch.rand(q.inputs)], "error")
+    seen = subject.sketch(put_right)
+    assert finder_model.sketch(q, put_right) == replace(seen, operators=frozenset())
+
+
+@pytest.mark.parametrize("rows", [0, 7, 1000])
+@pytest.mark.parametrize("need", ["Jacobian", "Hessian"])
+@pytest.mark.parametrize("q", GRID[::4], ids=str)
+def test_candidates_are_the_plan(q, need, rows):
+    plan = planning.make(NEEDS[need], network(q), [torch.rand(q.inputs)], randomness="error", batch=rows or 1)
+    found = candidates(replace(q, need=need, rows=rows))
+    expected = [
+        (planning.INSIDE.get(c.name, c.name) if rows else c.name, c.cost.flops, 4 * c.cost.results, c.cost.seconds)
+        for c in plan.candidates
+    ]
+    assert [(c.recipe, c.flops, c.result, pytest.approx(c.seconds)) for c in found] == expected
+
+
+def run(name, net, rows):
+    """The recipe as a function of the input."""
+    recipe = getattr(funcdiff, name)
+    if name.startswith("hvp"):
+        return lambda x: recipe(lambda x: net(x).sum(), (x,), (torch.ones_like(x),))
+    return torch.func.vmap(recipe(net)) if rows else recipe(net)
+
+
+COUNTED = [
+    Question("", inputs, outputs, rows, width, layers)
+    for inputs, outputs, rows, width, layers in [
+        (5, 25, 100, 1000, 2),
+        (20, 1, 0, 100, 3),
+        (3, 3, 64, 50, 6),
+        (50, 1, 0, 20, 1),
+        (4, 1, 16, 64, 8),
+        (2, 1, 1000, 20, 2),
+    ]
+]
+
+
+@pytest.mark.parametrize("need", NEEDS)
+@pytest.mark.parametrize("q", COUNTED, ids=str)
+def test_costs_are_those_counted(q, need):
+    net = network(q).to("meta")
+    x = torch.empty((q.rows, q.inputs) if q.rows else q.inputs, device="meta")
+    for found in candidates(replace(q, need=need)):
+        counted = count(run(found.recipe, net, q.rows), x)
+        result = run(found.recipe, net, q.rows)(x)
+        assert found.result == result.numel() * result.element_size()
+        assert 1 / 3 < found.peak / counted.peak_bytes < 3
+        if found.recipe in finder_model.RECIPES and found.recipe not in FORMULAS:  # shared by rows: the first product
+            assert found.flops == pytest.approx(counted.flops, rel=0.05)
+
+
+def test_products_cost_four_and_six_passes():
+    q = Question("Hessian-vector product", 30, 4, 9, 200, 3)
+    by_name = {found.recipe: found.flops for found in candidates(q)}
+    one = q.rows * finder_model.sketch(q).flops
+    assert by_name == {"hvp_double_backward": 4 * one, "hvp_forward_over_reverse": 6 * one}
+
+
+def test_without_norms_nothing_is_wrong_and_with_them_compositions_are():
+    assert not any(finder_model.wrong("none", need) for need in NEEDS)
+    assert "hessian_forward_over_forward" in finder_model.wrong("layer norm", "Laplacian")
+    assert finder_model.wrong("layer norm", "Jacobian") == []
+    assert "hessian_taylor" not in finder_model.wrong("batch norm", "Hessian")
+
+
+def test_pace_is_the_ratio_of_measured_to_predicted():
+    predicted = {c.recipe: c.seconds for c in candidates(replace(finder_model.MEASURED, rows=100))}
+    timed = {name: {"median": 3 * predicted[name]} for name in ("hessian_taylor", "hessian_forward_over_reverse")}
+    comparison = {
+        "kind": "comparison",
+        "arguments": ["float32[100, 5]"],
+        "candidates": {**timed, "evaluation": {"median": 1}},
+    }
+    other = {**comparison, "arguments": ["float32[16, 5]"], "candidates": {"hessian_taylor": {"median": 1e3}}}
+    assert finder_model.pace({"measurements": [comparison, other]}) == pytest.approx(3)
+    assert finder_model.pace({"measurements": [other]}) is None
+
+
+def test_model_is_json():
+    assert json.loads(json.dumps(finder_model.model()))["needs"] == NEEDS
