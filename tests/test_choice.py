@@ -300,3 +300,26 @@ def test_what_torch_cannot_differentiate_one_way_is_taken_another():
 
     close(fd.hessian(lambda x: Old.apply(x).sum())(numbers(3)), torch.diag(-numbers(3).sin()))
     assert len(memory._plans) == 1
+
+
+def test_a_function_without_a_second_derivative_is_refused():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * x.cos()
+
+    def func(x):
+        return Once.apply(x).sum()
+
+    x = numbers(3)
+    close(fd.jacobian(func)(x), x.cos())
+    for second in (fd.hessian(func), fd.hessian_taylor(func), lambda x: fd.hvp(func, (x,), (x,))):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            second(x)

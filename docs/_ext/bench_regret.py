@@ -66,12 +66,12 @@ def recipes(case: Case) -> dict[str, Callable[[Tensor], Tensor]]:
     batch: Any = fd.batch_jacobian if case.what == "Jacobian" else fd.batch_hessian
     named = JACOBIANS if case.what == "Jacobian" else HESSIANS
     network = case.network()
-    found = {}
-    for name, recipe in named.items():
-        loses = name == "jacobian_loop" or (name == "hessian_double_backward" and case.outputs > 4)
-        if not loses:
-            found[name] = batch(network, **{case.what.lower(): recipe}) if case.rows > 1 else recipe(network)
-    return found
+    hopeless = {"jacobian_loop", *(["hessian_double_backward"] if case.outputs > 16 else [])}
+    return {
+        name: batch(network, **{case.what.lower(): recipe}) if case.rows > 1 else recipe(network)
+        for name, recipe in named.items()
+        if name not in hopeless
+    }
 
 
 def timed(ways: dict[str, Callable[[Tensor], Tensor]], x: Tensor, draw: random.Random) -> dict[str, float]:

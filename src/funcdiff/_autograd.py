@@ -82,6 +82,13 @@ def compiled(outputs: Sequence[Tensor]) -> bool:
     return any(type(node).__name__ == "CompiledFunctionBackward" for node in graph(outputs))
 
 
+def once_differentiable(outputs: Sequence[Tensor]) -> bool:
+    """Is one of the custom functions in the graph marked so: its gradient, too, passes for a constant."""
+    functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))
+    # The decorator's wrapper has the name of what it wraps, but torch's globals.
+    return any(f.backward.__globals__["__name__"] == "torch.autograd.function" for f in functions if f is not None)
+
+
 def graph(outputs: Sequence[Tensor]) -> Iterator[Node]:
     """Every node of the graph once."""
     seen: set[Node] = set()
