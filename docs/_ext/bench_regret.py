@@ -17,6 +17,7 @@ from funcdiff.choice import HESSIANS, JACOBIANS
 CASES = 200
 SECONDS = 0.25  # to time a case in, all its recipes together
 OUT_OF_THE_RACE = 6  # times the best: not timed further
+HOPELESS = 20  # times the best by prediction: not timed at all
 LARGEST = 2e10  # FLOPs of the dearest recipe that is tried
 ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.Sigmoid)
 
@@ -61,16 +62,16 @@ def cases(seed: int) -> Iterator[Case]:
             yield case
 
 
-def recipes(case: Case) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Those that the choice is between, and are no last resort."""
+def recipes(case: Case, plan: fd.choice.Plan) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Those that the choice is between, but for the hopeless."""
     batch: Any = fd.batch_jacobian if case.what == "Jacobian" else fd.batch_hessian
     named = JACOBIANS if case.what == "Jacobian" else HESSIANS
     network = case.network()
-    hopeless = {"jacobian_loop", *(["hessian_double_backward"] if case.outputs > 16 else [])}
+    costs = {c.name: c.cost.seconds for c in plan.candidates if c.cost and not c.obstacle}
+    hopeful = [name for name, seconds in costs.items() if seconds < HOPELESS * min(costs.values())]
     return {
-        name: batch(network, **{case.what.lower(): recipe}) if case.rows > 1 else recipe(network)
-        for name, recipe in named.items()
-        if name not in hopeless
+        name: batch(network, **{case.what.lower(): named[name]}) if case.rows > 1 else named[name](network)
+        for name in hopeful
     }
 
 
@@ -102,9 +103,9 @@ def run(seed: int = 2) -> dict[str, Any]:
     regrets: list[tuple[float, Case, str, str]] = []
     for case, _ in zip(cases(seed), range(CASES), strict=False):
         x = torch.randn(case.rows, case.inputs) if case.rows > 1 else torch.randn(case.inputs)
-        ways = recipes(case)
-        times = timed(ways, x, draw)
-        chosen = _chosen(case, x)
+        plan = _planned(case, x)
+        times = timed(recipes(case, plan), x, draw)
+        chosen = plan.usable[0]
         best = min(times, key=lambda name: times[name])
         regrets.append((times[chosen] / times[best], case, chosen, best))
     columns = ["of", "cases", "geometric mean", "worst", "above 1.25"]
@@ -118,11 +119,10 @@ def run(seed: int = 2) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "worst": [_told(*found) for found in worst]}
 
 
-def _chosen(case: Case, x: Tensor) -> str:
-    network = case.network()
+def _planned(case: Case, x: Tensor) -> fd.choice.Plan:
     recipe = fd.choice.for_rows(fd.jacobian if case.what == "Jacobian" else fd.hessian, case.rows)
-    options = {"has_aux": False, "randomness": "error"}
-    return fd.explain(recipe(network, 0, **options), x[0] if case.rows > 1 else x).recipe
+    transform = recipe(case.network(), 0, has_aux=False, randomness="error")
+    return fd.explain(transform, x[0] if case.rows > 1 else x).plan
 
 
 def _told(regret: float, case: Case, chosen: str, best: str) -> str:
