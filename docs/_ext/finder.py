@@ -101,26 +101,25 @@ def form(pace, up):
     )
 
 
-def typical():
+def tutorial_of(q):
+    """The tutorial that explains the answer."""
+    rows, point, norm = TUTORIALS[q.need]
+    return norm if finder_model.wrong(q.norm, q.need) else rows if q.rows else point
+
+
+def typical(up):
     """The same answers for typical shapes, as a table."""
     body = []
     for q in TYPICAL:
         best, second, *_ = finder_model.candidates(q)
-        sizes = [q.inputs, *[q.width] * q.layers, q.outputs]
-        network = " → ".join(map(str, sizes)) + (f", {q.norm}" if q.norm != "none" else "")
-        times = significant(second.seconds / best.seconds)
-        body.append(
-            [
-                q.need,
-                network,
-                str(q.rows or "no"),
-                nodes.literal("", best.recipe),
-                amount_of_flops(best.flops),
-                amount_of_bytes(best.peak),
-                f"{second.recipe}, {times} times as long",
-            ]
-        )
-    return table(["you need", "network", "rows", "take", "FLOPs", "memory", "next"], body, [4, 4, 2, 4, 2, 2, 5])
+        network = " → ".join(map(str, [q.inputs, *[q.width] * q.layers, q.outputs]))
+        if q.norm != "none":
+            network += f", {q.norm}"
+        need = nodes.reference("", q.need, refuri=f"{up}tutorials/{tutorial_of(q)}.html", internal=True)
+        take = nodes.literal("", finder_model.imported(q, best.recipe))
+        costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), significant(second.seconds / best.seconds)
+        body.append([need, network, str(q.rows or "no"), take, *costs])
+    return table(["you need", "network", "rows", "take", "FLOPs", "memory", "next best, times"], body)
 
 
 class RecipeFinder(SphinxDirective):
@@ -142,7 +141,7 @@ class RecipeFinder(SphinxDirective):
         return [
             nodes.raw("", form(pace, up), format="html"),
             nodes.raw("", "<noscript>", format="html"),
-            typical(),
+            typical(up),
             nodes.raw("", "</noscript>", format="html"),
         ]
 

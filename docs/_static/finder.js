@@ -212,7 +212,8 @@
     }));
     const mixing = q.norm === "batch norm" ? " In training mode batch norm mixes rows: no row has a derivative of its own." : "";
     part("wrong").replaceChildren(...(wrong.length
-      ? [`Left out as torch has them, since the derivative atlas found them wrong on ${q.norm}, with no error: `, ...listed(wrong), "."]
+      ? [`As torch has them, the derivative atlas found these wrong on ${q.norm}, with no error: `, ...listed(wrong),
+        ". Those above are counted with the norm written as simpler operations, as ", named(wrong[0].split("_")[0]), " runs them."]
       : ["None of these recipes is known to be wrong here."]), mixing);
     const [page, title] = model.tutorials[q.need][q.norm !== "none" && wrong.length ? "norm" : q.rows ? "rows" : "point"];
     part("tutorial").href = page;

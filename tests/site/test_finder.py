@@ -90,7 +90,9 @@ def test_code_runs_and_is_right(page, double):
     assert len(ran) >= 6, ran
 
 
-def test_code_changes_and_nothing_moves_as_one_types(page):
+@pytest.mark.parametrize("width", [1280, 390])
+def test_code_changes_and_nothing_moves_as_one_types(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
     code, status = page.locator(".finder-code"), page.locator(".finder-answer")
     assert "hessian=hessian_taylor" in code.inner_text()
     below = "document.querySelector('#finder').getBoundingClientRect().bottom + scrollY"
