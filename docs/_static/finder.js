@@ -159,13 +159,16 @@
   const form = finder.querySelector("form");
   const part = (name) => finder.querySelector(`.finder-${name}`);
 
+  // In the largest unit that is reached; units are given smallest first.
   function scaled(value, units) {
-    const [size, unit] = units.find(([least]) => value >= least) ?? units.at(-1);
+    const [size, unit] = units.findLast(([least]) => value >= least) ?? units[0];
     return `${Number((value / size).toPrecision(3))} ${unit}`;
   }
-  const flops = (value) => scaled(value, [[1e12, "TFLOP"], [1e9, "GFLOP"], [1e6, "MFLOP"], [1e3, "kFLOP"], [1, "FLOP"]]);
-  const bytes = (value) => scaled(value, [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]]);
-  const time = (value) => scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]);
+  const decimal = ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"].map((unit, i) => [1e3 ** i, unit]);
+  const binary = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].map((unit, i) => [2 ** (10 * i), unit]);
+  const flops = (value) => scaled(value, decimal);
+  const bytes = (value) => scaled(value, binary);
+  const time = (value) => scaled(value, [[1e-6, "µs"], [1e-3, "ms"], [1, "s"]]);
 
   function element(tag, ...content) {
     const made = document.createElement(tag);
