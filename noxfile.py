@@ -116,6 +116,14 @@ def picture(session):
 
 @nox.session
 def atlas(session):
-    """Differentiate every operator by every recipe anew, for the atlas; needed when torch changes."""
+    """Differentiate every operator by every recipe anew, for the atlas; after `--`, only by those named."""
     install(session, "-e", ".[gallery]", groups=["tests"])
-    session.run("python", "docs/_ext/atlas_run.py", "docs/reference/atlas.json", *session.posargs, env=ONE_THREAD)
+    made = ["docs/reference/atlas.json", "src/funcdiff/_known_wrong.json"]
+    session.run("python", "docs/_ext/atlas_run.py", *made, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def bench(session):
+    """Measure every goal and the peers side by side on one core, for the page of benchmarks."""
+    install(session, "-e", ".", groups=["bench"])
+    session.run("python", "docs/_ext/bench_run.py", "docs/reference/bench.json", *session.posargs, env=ONE_THREAD)

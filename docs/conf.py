@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import inventories
+import notebooks
 
 project = "funcdiff"
 author = "The funcdiff developers"
@@ -34,16 +35,23 @@ extensions = [
     "accuracy",
     "atlas",
     "bad_input",
+    "bench",
     "cards",
+    "descriptions",
+    "diagrams",
     "downloads",
+    "executed",
     "finder",
     "images",
     "links",
     "llms",
+    "notebooks",
     "tutorials",
     "provenance",
     "studies",
     "times",
+    "what_works",
+    "which_recipe",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
@@ -57,10 +65,9 @@ napoleon_numpy_docstring = False
 intersphinx_mapping = inventories.write(Path(__file__).parent / "_inventories")
 intersphinx_timeout = 30  # for linkcheck; the inventories themselves are local
 
-FIRST_NOTEBOOK_CELL = """%pip install --quiet "funcdiff[gallery]"
-from funcdiff.measure import environment
-
-environment()"""
+# A GitHub repository, "owner/name", from which everyone can install the package. Given one, notebooks install it from
+# there, and each tutorial offers "Open in Colab", which opens the notebooks that CI lays into the branch `notebooks`.
+public_repository = ""
 
 sphinx_gallery_conf = {
     "examples_dirs": "../gallery",
@@ -77,7 +84,14 @@ sphinx_gallery_conf = {
     "ignore_repr_types": r"matplotlib\.",  # a figure shows itself
     "inspect_global_variables": False,  # else each variable links to its type
     "prefer_full_module": {r"funcdiff\.measure"},
-    "first_notebook_cell": FIRST_NOTEBOOK_CELL,
+    "first_notebook_cell": notebooks.install_cell(public_repository),
+    "recommender": {  # by the words of tutorials, of which there are too few to leave any word out
+        "enable": True,
+        "n_examples": 2,
+        "min_df": 1,
+        "max_df": 10**6,
+        "rubric_header": "Related tutorials",
+    },
     "thumbnail_size": (640, 400),
     "min_reported_time": 0,
     "show_memory": False,
@@ -92,6 +106,7 @@ html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["funcdiff.css"]
 html_js_files = [("funcdiff.js", {"defer": "defer"})]
+html_search_scorer = str(Path(__file__).parent / "_static" / "scorer.js")  # Sphinx takes it from the working folder
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False

@@ -218,3 +218,22 @@ def test_while_torch_compile_traces_the_checks_are_left_out(monkeypatch):
     x = X.clone()
     fd.jacobian_forward(lambda x: x.mul_(2) ** 2)(x)
     assert x.equal(X)
+
+
+# Dynamo looks at the .grad of the tensor inside the graph of the outer pass.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda func, x: fd.hvp_double_backward(func, (x,), (torch.ones_like(x),)),
+        lambda func, x: fd.hvp_operator(func, x)(torch.ones_like(x)),
+        lambda func, x: fd.hessian_double_backward(func)(x).sum(1),
+        lambda func, x: fd.hessian(func)(x).sum(1),
+    ],
+)
+def test_a_compiled_function_is_no_constant(second):
+    # The backward pass that torch.compile writes has no derivative; torch's own grad of it raises.
+    x = torch.tensor([0.3, -0.5, 1.0], dtype=torch.float64)
+    slope = 1 - x.tanh() ** 2
+    assert_close(second(torch.compile(lambda x: x.tanh().sum(), backend="aot_eager"), x), -2 * x.tanh() * slope)
+    torch.compiler.reset()

@@ -41,4 +41,4 @@ def test_the_cell_of_many_inputs_and_few_outputs_lies_at_the_lower_right_in_the_
     assert tuple(shown[0, 1, :3]) == pytest.approx(to_rgb(colour("jacobian_reverse")), abs=0.01)
     assert shown[0, 0, :3] == pytest.approx(to_rgb("#f4f4f4"), abs=0.01)
     assert axes.get_xlabel() == "inputs n"
-    assert axes.get_title("left") == "Forward above"
+    assert axes.figure.get_suptitle() == "Forward above"

@@ -525,8 +525,8 @@ def test_what_forward_mode_gets_wrong_is_taken_by_plain_autograd():
     for i, j, k in ((1, 2, 3), (2, 3, 1), (3, 1, 2)):
         expected[1, i, j] = expected[1, j, i] = x[k]
     close(hessian, expected)
-    fused = hessian_taylor(lambda x: torch.native_layer_norm(x, (4,), None, None, 1e-5)[0])(x)
-    close(fused, hessian_taylor(lambda x: F.layer_norm(x, (4,)))(x))
+    with pytest.raises(RuntimeError, match="native_layer_norm"):  # not that one: by its weights all are wrong
+        hessian_taylor(lambda x: torch.native_layer_norm(x, (4,), None, None, 1e-5)[0])(x)
 
 
 @pytest.mark.parametrize("transform", [hessian_taylor, laplacian])

@@ -113,6 +113,11 @@ def errors() -> dict[str, dict[str, float]]:
     return table
 
 
+def shown(error: float) -> str:
+    """An error as the table has it: its order of magnitude, or that there is none."""
+    return f"{error:.0e}" if error else "0"
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
     from docutils.parsers.rst import Directive
@@ -124,7 +129,7 @@ def setup(app: Any) -> dict[str, bool]:
         def run(self) -> list[Any]:
             columns = [case.name for case in cases()]
             body = [
-                [recipe, *(f"{row[column]:.0e}" if column in row else "" for column in columns)]
+                [recipe, *(shown(row[column]) if column in row else "" for column in columns)]
                 for recipe, row in errors().items()
             ]
             return [table(["recipe", *columns], body, [30, *(10 for _ in columns)], "accuracy")]

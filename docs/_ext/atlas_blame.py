@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from atlas_data import Atlas, mode_names, outcomes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-_INNOCENT = 0.9  # an operator is not blamed if this share of the cases with it, or more, is right
+_INNOCENT = 0.85  # an operator is not blamed if this share of the cases with it, or more, is right
 
 
-def operators_in(func: Callable[..., Any], primals: tuple[Any, ...]) -> set[str]:
+def operators_in(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> set[str]:
     """The operators of one forward pass, by name, that a derivative can pass through."""
-    tracked = tree_map_only(Tensor, lambda x: x.detach().requires_grad_(x.is_floating_point()), primals)
+
+    def tracked(x: Tensor) -> Tensor:
+        return x.detach().requires_grad_(not _discrete(x))
+
+    args, kwargs = tree_map_only(Tensor, tracked, (args, kwargs or {}))
     with _Recorder() as recorder:
-        func(*tracked)
+        func(*args, **kwargs)
     return recorder.names
 
 
@@ -41,47 +46,41 @@ def _discrete(x: Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex())
 
 
-def known_wrong(atlas: dict[str, Any]) -> dict[str, Any]:
+def known_wrong(atlas: Atlas) -> dict[str, Any]:
     """The torch that was judged, and for each mode the names of the operators to blame."""
-    return {
-        "torch": atlas["torch"].partition("+")[0],
-        "modes": {mode: sorted(blamed(*by_outcome(atlas, mode))) for mode in atlas["modes"]},
-    }
+    modes = {mode: sorted(blamed(*by_outcome(atlas, mode))) for mode in mode_names(atlas)}
+    return {"torch": atlas["torch"].partition("+")[0], "modes": modes}
 
 
-def by_outcome(atlas: dict[str, Any], mode: str) -> tuple[list[set[str]], list[set[str]]]:
-    """The operators of each sample that `mode` gets wrong, and of each it gets right."""
-    found: dict[str, list[set[str]]] = {"wrong": [], "right": []}
+def by_outcome(atlas: Atlas, mode: str) -> tuple[list[list[set[str]]], list[set[str]]]:
+    """For each case that `mode` gets wrong, the operators of every sample; for each all right, the operators in it."""
+    wrong, right = [], []
     for entry in atlas["entries"]:
-        for outcome, names in zip(_outcomes(entry, mode), entry.get("operators", []), strict=True):
-            found.setdefault(outcome, []).append(set(names))
-    return found["wrong"], found["right"]
+        found = list(zip(outcomes(entry, mode), map(set, entry["operators"]), strict=True))
+        if bad := [names for outcome, names in found if outcome == "wrong"]:
+            wrong.append(bad)
+        elif found and all(outcome == "right" for outcome, _ in found):
+            right.append(set().union(*(names for _, names in found)))
+    return wrong, right
 
 
-def blamed(wrong: Iterable[Collection[str]], right: Iterable[Collection[str]]) -> set[str]:
-    """The operators that explain the `wrong` cases.
+def blamed(wrong: Sequence[Sequence[set[str]]], right: Iterable[set[str]]) -> set[str]:
+    """The operators that explain the samples of the `wrong` cases.
 
     The most suspect is the one with the lowest share of right cases among those it occurs in, then with the most wrong
-    ones; it is blamed, together with its equals, and explains every case it occurs in. So on with what is left. Of a
-    case whose operators are nearly always right elsewhere none is blamed.
+    ones; it is blamed, together with its equals, and explains every sample it occurs in. So on with what is left. Of a
+    sample whose operators are nearly always right elsewhere none is blamed.
     """
-    unexplained = [set(case) for case in wrong]
-    faults, successes = (Counter(name for case in cases for name in set(case)) for cases in (unexplained, right))
+    unexplained = [names for case in wrong for names in case]
+    faults = Counter(name for case in wrong for name in set().union(*case))
+    successes = Counter(name for names in right for name in names)
 
     def suspicion(name: str) -> tuple[float, int]:
         return successes[name] / (successes[name] + faults[name]), -faults[name]
 
     found: set[str] = set()
-    while suspects := {name for case in unexplained for name in case if suspicion(name)[0] < _INNOCENT}:
+    while suspects := {name for names in unexplained for name in names if suspicion(name)[0] < _INNOCENT}:
         first = min(map(suspicion, suspects))
         found |= {name for name in suspects if suspicion(name) == first}
-        unexplained = [case for case in unexplained if not case & found]
+        unexplained = [names for names in unexplained if not names & found]
     return found
-
-
-def _outcomes(entry: dict[str, Any], mode: str) -> list[str]:
-    """What was found on each sample."""
-    verdict = entry.get("modes", {}).get(mode, {})
-    if isinstance(verdict, str):
-        verdict = {"outcome": verdict}
-    return verdict.get("outcomes") or [verdict.get("outcome", "")] * len(entry.get("operators", []))

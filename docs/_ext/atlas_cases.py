@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from atlas_blame import operators_in
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,6 +18,7 @@ from torch.testing._internal.common_modules import module_db
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
+from funcdiff._operations import Operation
 from funcdiff._subject import Subject
 
 _LARGEST = 1000  # numbers in a sample
@@ -22,10 +26,11 @@ _LARGEST = 1000  # numbers in a sample
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A function and a point: `func(*primals)`."""
+    """A function and a point: `func(*primals)`; `call`, where it is one, the operator of input, args and kwargs."""
 
     func: Callable[..., Any]
     primals: tuple[Any, ...]
+    call: Callable[..., Any] | None = None
 
     @property
     def size(self) -> int:
@@ -46,6 +51,18 @@ class Sample:
         """As a function of one vector, without the results torch declares to have no derivative."""
         return Subject(_differentiable(self.func), self.primals, directions, seed=0)
 
+    def operation(self, directions: int) -> Operation:
+        """The operator's call, its tensors moved at random."""
+        first, args, kwargs = self.primals
+        leaves, tree = tree_flatten(((first, *args), kwargs))
+        generator = torch.Generator().manual_seed(0)
+        tangents = {
+            i: torch.randn(directions, *x.shape, generator=generator, dtype=torch.float64)
+            for i, x in enumerate(leaves)
+            if isinstance(x, Tensor) and x.is_floating_point()
+        }
+        return Operation(self.call, leaves, tree, tangents)
+
     def first_alone(self) -> Sample:
         """The same with only the first tensor moving, itself where there is no other."""
         if len(self.moving) < 2:
@@ -59,18 +76,26 @@ class Sample:
         return Sample(func, (leaves[first],))
 
 
-def cases(*only: str) -> Iterator[tuple[str, str, list[Sample]]]:
-    """Kind ("operator" or "layer"), name and samples of everything that takes float64, or `only` of those named."""
+Key = tuple[str, str]  # "operator" or "layer", and the name
+
+
+@functools.cache
+def cases() -> dict[Key, Callable[[], Iterator[Sample]]]:
+    """Everything in torch's databases that takes float64, with what draws its samples."""
+    found: dict[Key, Callable[[], Iterator[Sample]]] = {}
     for op in op_db:
-        if op.supports_autograd and torch.float64 in op.dtypes and (not only or op.full_name in only):
-            torch.manual_seed(0)  # the samples are drawn
-            yield "operator", op.full_name, chosen(list(operator_samples(op)))
+        if op.supports_autograd and torch.float64 in op.dtypes:
+            found["operator", op.full_name] = partial(operator_samples, op)
     for info in module_db:
         for training in (True, False) if info.train_and_eval_differ else (True,):
-            name = info.name + " (eval)" * (not training)
-            if not only or name in only:
-                torch.manual_seed(0)
-                yield "layer", name, chosen(list(layer_samples(info, training)))
+            found["layer", info.name + " (eval)" * (not training)] = partial(layer_samples, info, training)
+    return found
+
+
+def samples(key: Key) -> list[Sample]:
+    """Some samples of a case, the same at each call."""
+    torch.manual_seed(0)
+    return [differentiable(sample) for sample in chosen(list(cases()[key]()))]
 
 
 def operator_samples(op: Any) -> Iterator[Sample]:
@@ -80,7 +105,7 @@ def operator_samples(op: Any) -> Iterator[Sample]:
         def func(first: Any, args: Any, kwargs: Any, process: Any = sample.output_process_fn_grad) -> Any:
             return process(op.gradcheck_wrapper(op.op, first, *args, **kwargs))
 
-        yield Sample(func, (sample.input, sample.args, sample.kwargs))
+        yield Sample(func, (sample.input, sample.args, sample.kwargs), op.op)
 
 
 def layer_samples(info: Any, training: bool) -> Iterator[Sample]:
@@ -104,6 +129,16 @@ def layer_samples(info: Any, training: bool) -> Iterator[Sample]:
 
         parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
         yield Sample(func, (parameters, given.forward_input.args, given.forward_input.kwargs))
+
+
+def differentiable(sample: Sample) -> Sample:
+    """The sample, or its first tensor alone where torch gives another no derivative at all."""
+    try:
+        operators_in(sample.func, sample.primals)
+    except Exception as error:
+        if "not differentiable with respect to" in str(error):
+            return sample.first_alone()
+    return sample
 
 
 def _differentiable(func: Callable[..., Any]) -> Callable[..., Any]:

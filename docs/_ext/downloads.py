@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from notebooks import colab_address
+
 _NOTE = re.compile(r"\.\. only:: html\n\n +\.\. note::\n +:class: sphx-glr-download-link-note\n\n(?: +.*\n)+")
 _TITLE = re.compile(r"^(.+\n=+\n)", re.MULTILINE)
 _BUTTONS = r"""\1
@@ -10,15 +12,22 @@ _BUTTONS = r"""\1
 
    :download:`Python script <{stem}.py>`
    :download:`Notebook <{stem}.ipynb>`
+   {colab}
 
 """
 
 
+def buttons(docname, repository):
+    """The reST of the buttons, with "Open in Colab" where the notebooks are public."""
+    page = docname.removeprefix("tutorials/")
+    colab = f"`Open in Colab <{colab_address(repository, page)}>`__" if repository else ""
+    return _BUTTONS.format(stem=Path(page).name, colab=colab)
+
+
 def _add_buttons(app, docname, content):
-    del app
     text, notes = _NOTE.subn("", content[0])
     if docname.startswith("tutorials/") and notes:
-        content[0] = _TITLE.sub(_BUTTONS.format(stem=Path(docname).name), text, count=1)
+        content[0] = _TITLE.sub(buttons(docname, app.config.public_repository), text, count=1)
 
 
 def setup(app):

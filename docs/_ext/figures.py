@@ -1,4 +1,4 @@
-"""Figures for light and dark pages: each is saved twice, at twice the display's resolution, the second recoloured."""
+"""Figures for light and dark pages: each is saved twice, sharp on dense screens, with its numbers folded beneath."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,8 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.colors import rgb_to_hsv, to_rgba
 from PIL import Image
+
+from funcdiff.plots import numbers
 
 _BACKGROUND, _INK = "#131416", "#cfd0d0"  # Furo's dark background and foreground
 _GETTERS = ("color", "edgecolor", "facecolor", "markeredgecolor", "markerfacecolor")
@@ -22,6 +24,16 @@ _RST = """
    :alt: {alt}
    :class: sphx-glr-single-img only-dark
    :width: {width}px
+
+"""
+
+
+_NUMBERS = """
+.. raw:: html
+
+   <details class="numbers"><summary>The numbers of this figure</summary>
+   {tables}
+   </details>
 
 """
 
@@ -60,6 +72,14 @@ def _titles(figure):
     return re.sub(r"\s+", " ", ". ".join(title for title in titles if title))
 
 
+def _folded(tables):
+    """The tables of a figure's numbers, behind a line to open them."""
+    if not tables:
+        return ""
+    boxes = (f'<div class="output_html">{table._repr_html_()}</div>' for table in tables)
+    return _NUMBERS.format(tables="\n".join(boxes).replace("\n", "\n   "))
+
+
 def scrape(block, block_vars, gallery_conf):
     """Save and close each open figure; return the reST that shows it in the page's own mode."""
     del block
@@ -69,6 +89,7 @@ def scrape(block, block_vars, gallery_conf):
         alt = _titles(figure)
         if not alt:
             raise ValueError(f"{block_vars['src_file']}: figure {number} has no title, hence no alternative text")
+        tables = numbers(figure)
         light = Path(next(block_vars["image_path_iterator"]))
         dark = light.with_stem(f"{light.stem}_dark")
         figure.savefig(light, dpi=_DPI, facecolor="white")
@@ -80,6 +101,6 @@ def scrape(block, block_vars, gallery_conf):
                 width = image.width // 2
         root = Path(gallery_conf["src_dir"])
         names = {"light": light.relative_to(root).as_posix(), "dark": dark.relative_to(root).as_posix()}
-        rst += _RST.format(alt=alt, width=width, **names)
+        rst += _RST.format(alt=alt, width=width, **names) + _folded(tables)
     plt.close("all")
     return rst

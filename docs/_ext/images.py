@@ -1,4 +1,4 @@
-"""Give each picture its size and let it load late, so that a page does not shift while it loads."""
+"""Give each picture its size, let it load late, so that a page does not shift meanwhile, and keep thumbnails light."""
 
 import re
 from pathlib import Path
@@ -29,6 +29,18 @@ def size_images(app, exception):
             page.write_text(sized, encoding="utf-8")
 
 
+def lighten(app, exception):
+    """Write each thumbnail with a palette, as the figures are."""
+    if exception or app.builder.name != "html":
+        return
+    for file in Path(app.outdir, "_images").glob("*_thumb.png"):
+        with Image.open(file) as image:
+            if image.mode != "P":
+                light = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+                light.save(file, optimize=True)
+
+
 def setup(app):
     """Size the images once all pages and images are written."""
     app.connect("build-finished", size_images, priority=800)
+    app.connect("build-finished", lighten, priority=810)

@@ -19,8 +19,8 @@ def _link(text, file, docname):
     return nodes.reference(text, text, refuri=os.path.relpath(file, start), internal=True)
 
 
-def _raw(record, docname):
-    return _link("every measurement as JSON", f"measurements/{record['page']}.json", docname)
+def _raw(record, docname, text="every measurement as JSON"):
+    return _link(text, f"measurements/{record['page']}.json", docname)
 
 
 class MeasuredOn(SphinxDirective):
@@ -69,7 +69,7 @@ class Measurements(SphinxDirective):
             kinds = [measurement["kind"] for measurement in record["measurements"]]
             counts = [str(kinds.count(kind)) for kind in ("comparison", "sweep", "costs", "claim")]
             page = nodes.reference("", record["page"], refuri=f"../tutorials/{record['page']}.html", internal=True)
-            rows.append([page, *counts, _raw(record, self.env.docname)])
+            rows.append([page, *counts, _raw(record, self.env.docname, "JSON")])
         return [table(["tutorial", "comparisons", "sweeps", "counts", "claims", "data"], rows)]
 
 

@@ -20,10 +20,15 @@ held_at = 0.75
 
 # %%
 # The function has two inputs in :math:`(-2, 2)` and :math:`(-1, 1)` and three outputs:
-# :math:`F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \;
-# x_1^2 x_2 + \frac{1}{3} x_2^3\right)`. The network in its place is 2 -> 100 -> 100 -> 3 with GELU, trained on 500
-# samples of it, in seconds, and then converted to float64.
+#
+# .. math::
+#
+#     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right)
+#
+# The network in its place is 2 -> 100 -> 100 -> 3 with GELU, trained on 500 samples of it, in seconds, and then
+# converted to float64.
 
+# sphinx_gallery_thumbnail_number = 8
 import torch
 
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian

@@ -22,10 +22,16 @@ relative = True
 # %%
 # The function and the network
 # ----------------------------
-# :math:`F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \;
-# x_1^2 x_2 + \frac{1}{3} x_2^3\right)` on :math:`(-2, 2) \times (-1, 1)`, and a network 2 -> 100 -> 100 -> 3 with GELU,
-# trained on 500 samples of it. Nothing is drawn but the samples and the start, both from fixed seeds.
+# On :math:`(-2, 2) \times (-1, 1)`,
+#
+# .. math::
+#
+#     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right),
+#
+# and a network 2 -> 100 -> 100 -> 3 with GELU, trained on 500 samples of it. Nothing is drawn but the samples and the
+# start, both from fixed seeds.
 
+# sphinx_gallery_thumbnail_number = 6
 import torch
 
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian

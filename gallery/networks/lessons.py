@@ -12,9 +12,14 @@ derivatives can be sampled, Sobolev training, which fits them too: ``train(..., 
 # %%
 # The function and its errors
 # ---------------------------
-# :math:`F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \;
-# x_1^2 x_2 + \frac{1}{3} x_2^3\right)` on :math:`(-2, 2) \times (-1, 1)`. A network 2 -> 100 -> 100 -> 3 is trained in
-# one way after another, and for each we keep its derivatives on a grid beside the exact ones.
+# On :math:`(-2, 2) \times (-1, 1)`,
+#
+# .. math::
+#
+#     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
+#
+# A network 2 -> 100 -> 100 -> 3 is trained in one way after another, and for each we keep its derivatives on a grid
+# beside the exact ones.
 
 import torch
 from torch import nn

@@ -14,8 +14,9 @@ in its slopes. A training that ends elsewhere each time cannot be told from a mi
 # ------------
 # A vector function of two variables, on :math:`(-2, 2) \times (-1, 1)`:
 #
-# :math:`F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \;
-# x_1^2 x_2 + \frac{1}{3} x_2^3\right)`.
+# .. math::
+#
+#     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
 # Here the samples cost nothing; in earnest each is a run of a simulation, so we take few: 500, and 500 more to watch.
 

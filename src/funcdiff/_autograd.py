@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ def plain_vjp(flat: Flat, *primals: Tensor, has_aux: bool) -> tuple[Any, ...]:
     output, aux = returned if has_aux else (returned, None)
     outputs = flatten(output)[0]
     keep = torch.is_grad_enabled() and reaches_beyond(primals, outputs)
+    if keep and compiled(outputs):
+        return torch.func.vjp(flat, *primals, has_aux=has_aux)
 
     def pull(cotangents: Tree) -> Sequence[Tensor]:
         return backward(outputs, primals, flatten(cotangents)[0], create_graph=keep)
@@ -68,15 +70,32 @@ def backward(
 
 def reaches_beyond(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
     """Does the graph end in a leaf of the caller's, a tensor that requires grad: then results keep their graph."""
+    for node in graph(outputs):
+        leaf = getattr(node, "variable", None)  # only the nodes that end a graph have one
+        if leaf is not None and not any(leaf is primal for primal in primals):
+            return True
+    return False
+
+
+def compiled(outputs: Sequence[Tensor]) -> bool:
+    """Is a part of the graph torch.compile's: that part has no second derivative, and passes for a constant."""
+    return any(type(node).__name__ == "CompiledFunctionBackward" for node in graph(outputs))
+
+
+def once_differentiable(outputs: Sequence[Tensor]) -> bool:
+    """Is one of the custom functions in the graph marked so: its gradient, too, passes for a constant."""
+    functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))
+    # The decorator's wrapper has the name of what it wraps, but torch's globals.
+    return any(f.backward.__globals__["__name__"] == "torch.autograd.function" for f in functions if f is not None)
+
+
+def graph(outputs: Sequence[Tensor]) -> Iterator[Node]:
+    """Every node of the graph once."""
     seen: set[Node] = set()
     waiting = [output.grad_fn for output in outputs]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)  # only the nodes that end a graph have one
-        if leaf is not None and not any(leaf is primal for primal in primals):
-            return True
-        waiting.extend(following for following, _ in node.next_functions)
-    return False
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting.extend(following for following, _ in node.next_functions)

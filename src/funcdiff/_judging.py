@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import warnings
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from funcdiff._differences import Estimate, curvature_across, nan_outside, slope_along, stacked
 from funcdiff._modes import RECIPES, Function, Modes
+from funcdiff._verdicts import Gap, Outcome, Verdict, contradicts
 
-_AGREES = 1e-8  # disagreement up to which a mode is right, relative to the largest entry
-_WRONG = 1e-6  # ... from which it is wrong; rounding alone may reach between
-_SETTLED = 1e-4  # differences less certain than this decide nothing
 _WITNESSES = 3  # attempts to confirm a wrong: a witness may stumble over a kink
 _CONTESTED = "one set of differences contradicts it, another decides nothing"
 _FASTEST = ("jacobian_reverse", "jacobian_forward", "jacobian_batched_grad", "jacobian_loop")
 
 
-Outcome = Literal["right", "wrong", "refuses", "undecided"]
-
-
 @dataclass(frozen=True)
-class Verdict:
-    """What was found about one mode.
+class _Question:
+    """What a mode is asked, what differences say, and other differences with the part of an answer that they see."""
 
-    Attributes:
-        mode: the recipe's name.
-        outcome: right, wrong, refuses or undecided.
-        error: the largest disagreement with the differences, relative to the largest entry, or to the value where the
-            derivative is zero; NaN without an answer.
-        detail: what confirmed a wrong, the text of a refusal, the reason for undecided.
-        asymmetry: of a Hessian, the largest entry of H - H^T relative to the largest of H.
-    """
+    answer: Callable[[], Tensor]
+    reference: Estimate
+    witness: Callable[[], tuple[Estimate, Callable[[Tensor], Tensor]]]
+    terms: float = 1.0  # how many derivatives an entry adds up
 
-    mode: str
-    outcome: Outcome
-    error: float = math.nan
-    detail: str = ""
-    asymmetry: float | None = None
+    def confirms(self, answer: Tensor) -> bool:
+        """Whether the witness contradicts the answer and sides with the reference."""
+        estimate, seen = self.witness()
+        return contradicts(estimate, seen(answer), seen(self.reference.value))
 
 
 class Examination:
@@ -52,6 +41,7 @@ class Examination:
     The Jacobian is judged by differences of the values; the Hessian by differences of a Jacobian that was right, or of
     the values where none was. An answer that disagrees is called wrong only if differences of the values along other
     directions, with other steps, contradict it and agree with the reference, or another mode agrees with the reference.
+    The directions drawn depend on the mode alone: what is found does not depend on which other modes are judged.
     """
 
     def __init__(
@@ -66,25 +56,32 @@ class Examination:
         """Evaluate `func` twice at the origin; its own errors pass through."""
         self.func = func
         self.modes = modes
+        self.seed = seed
         self.axes = torch.eye(size, dtype=torch.float64, device=device)
-        self.centre = func(self.axes.new_zeros(size)).detach()
-        self.repeats = torch.equal(self.centre, func(self.axes.new_zeros(size)).detach())
-        self.generator = torch.Generator().manual_seed(seed)
+        self.centre = func(self._origin()).detach()
+        self.repeats = torch.equal(self.centre, func(self._origin()).detach())
+        self._first_verdicts: dict[str, Verdict] = {}
 
     def verdicts(self, only: Collection[str] | None = None) -> list[Verdict]:
-        """Judge all modes, or `only` those: by the others of their order too, which may have to bear witness."""
-        groups = [group for group in self.modes if only is None or any(name in group for name in only)]
+        """Judge all modes, or `only` those."""
+        return [
+            self._verdict(kind, name)
+            for kind, group in self.modes._asdict().items()
+            for name in group
+            if only is None or name in only
+        ]
+
+    def _verdict(self, kind: str, name: str) -> Verdict:
+        """Where differences alone cannot confirm a wrong, another mode that is right does."""
         if not self.repeats:
             reason = "two calls at the same point differ: randomness, or a state that func keeps"
-            found = [Verdict(name, "undecided", detail=reason) for group in groups for name in group]
-        else:
-            found = _settled([self._verdict(name) for group in groups for name in group])
-        return [verdict for verdict in found if only is None or verdict.mode in only]
-
-    def _verdict(self, name: str) -> Verdict:
-        if name in self.modes.products:
-            return self._judge_product(name)
-        return self._judge_hessian(name) if name in self.modes.hessians else self._first[name]
+            return Verdict(name, kind, "undecided", detail=reason)
+        verdict = self._by_differences(kind, name)
+        if verdict.detail == _CONTESTED:
+            for other in getattr(self.modes, kind):
+                if self._by_differences(kind, other).outcome == "right":
+                    return replace(verdict, outcome="wrong", detail=f"confirmed by {other}")
+        return verdict
 
     @cached_property
     def floor(self) -> float:
@@ -99,35 +96,33 @@ class Examination:
     @cached_property
     def hessian(self) -> Estimate:
         """Differences of a right Jacobian; without one, of the values, for each pair of axes."""
-        right = [name for name in _FASTEST if self._first[name].outcome == "right"]
-        if right:
-            mode = partial(self.modes.jacobians[right[0]], self.func)
-            gradient = nan_outside(mode, self.jacobian.value)
-            return stacked([slope_along(gradient, axis) for axis in self.axes])
+        for name in _FASTEST:
+            if self._by_differences("jacobians", name).outcome == "right":
+                gradient = nan_outside(partial(self.modes.jacobians[name], self.func), self.jacobian.value)
+                return stacked([slope_along(gradient, axis) for axis in self.axes])
         return stacked([stacked([curvature_across(self._value, u, v) for u in self.axes]) for v in self.axes])
 
-    @cached_property
-    def _first(self) -> dict[str, Verdict]:
-        return {name: self._judge_jacobian(name) for name in self.modes.jacobians}
+    def _jacobians(self, name: str) -> _Question:
+        generator = self._generator(name)
 
-    def _judge_jacobian(self, name: str) -> Verdict:
-        def confirm(answer: Tensor) -> bool:
-            along = self._random(len(self.axes))
-            witness = slope_along(self._value, along, start=0.1, ratio=3.0)
-            return _contradicts(witness, answer @ along, self.jacobian.value @ along)
+        def witness() -> tuple[Estimate, Callable[[Tensor], Tensor]]:
+            along = self._random(len(self.axes), generator)
+            return slope_along(self._value, along, start=0.1, ratio=3.0), lambda jacobian: jacobian @ along
 
-        return self._judge(name, lambda: self.modes.jacobians[name](self.func, self._origin()), self.jacobian, confirm)
+        return _Question(partial(self.modes.jacobians[name], self.func, self._origin()), self.jacobian, witness)
 
-    def _judge_hessian(self, name: str) -> Verdict:
-        def confirm(answer: Tensor) -> bool:
-            u, v = self._random(len(self.axes)), self._random(len(self.axes))
-            witness = curvature_across(self._value, u, v)
-            return _contradicts(witness, answer @ v @ u, self.hessian.value @ v @ u)
+    def _hessians(self, name: str) -> _Question:
+        generator = self._generator(name)
 
-        return self._judge(name, lambda: self.modes.hessians[name](self.func, self._origin()), self.hessian, confirm)
+        def witness() -> tuple[Estimate, Callable[[Tensor], Tensor]]:
+            u, v = (self._random(len(self.axes), generator) for _ in range(2))
+            return curvature_across(self._value, u, v), lambda hessian: hessian @ v @ u
 
-    def _judge_product(self, name: str) -> Verdict:
-        weight, along = self._random(len(self.centre)), self._random(len(self.axes))
+        return _Question(partial(self.modes.hessians[name], self.func, self._origin()), self.hessian, witness)
+
+    def _products(self, name: str) -> _Question:
+        generator = self._generator(name)
+        weight, along = self._random(len(self.centre), generator), self._random(len(self.axes), generator)
         value, error, kink = self.hessian
         reference = Estimate(
             torch.einsum("m,mij,j->i", weight, value, along),
@@ -135,50 +130,73 @@ class Examination:
             kink.any(2).any(0),
         )
 
-        def confirm(answer: Tensor) -> bool:
-            across = self._random(len(self.axes))
-            witness = curvature_across(lambda x: self._value(x) @ weight, along, across)
-            return _contradicts(witness, answer @ across, reference.value @ across)
+        def witness() -> tuple[Estimate, Callable[[Tensor], Tensor]]:
+            across = self._random(len(self.axes), generator)
+            estimate = curvature_across(lambda x: self._value(x) @ weight, along, across)
+            return estimate, lambda product: product @ across
 
-        def product() -> Tensor:
+        def answer() -> Tensor:
             return self.modes.products[name](lambda x: self.func(x) @ weight, self._origin(), along)
 
-        return self._judge(name, product, reference, confirm, float(weight.abs().sum() * along.abs().sum()))
+        return _Question(answer, reference, witness, float(weight.abs().sum() * along.abs().sum()))
 
-    def _judge(
-        self,
-        name: str,
-        mode: Callable[[], Tensor],
-        reference: Estimate,
-        confirm: Callable[[Tensor], bool],
-        summed: float = 1.0,
-    ) -> Verdict:
+    def _diagonals(self, name: str) -> _Question:
+        generator = self._generator(name)
+
+        def witness() -> tuple[Estimate, Callable[[Tensor], Tensor]]:
+            weights = self._random(len(self.axes), generator)
+            return self._curvatures(weights), lambda diagonal: diagonal @ weights
+
+        reference = Estimate(*(x.diagonal(dim1=-2, dim2=-1) for x in self.hessian))
+        return _Question(partial(self.modes.diagonals[name], self.func, self._origin()), reference, witness)
+
+    def _laplacians(self, name: str) -> _Question:
+        value, error, kink = (x.diagonal(dim1=-2, dim2=-1) for x in self.hessian)
+        reference = Estimate(value.sum(-1), error.sum(-1), kink.any(-1))
+        answer = partial(self.modes.laplacians[name], self.func, self._origin())
+        return _Question(
+            answer,
+            reference,
+            lambda: (self._curvatures(torch.ones_like(self._origin())), lambda laplacian: laplacian),
+            float(len(self.axes)),
+        )
+
+    def _curvatures(self, weights: Tensor) -> Estimate:
+        """The second derivatives along every axis, weighted and summed."""
+        value, error, kink = stacked([curvature_across(self._value, axis, axis) for axis in self.axes])
+        return Estimate(value @ weights, error @ weights.abs(), kink.any(-1))
+
+    def _by_differences(self, kind: str, name: str) -> Verdict:
+        if name not in self._first_verdicts:
+            self._first_verdicts[name] = self._judge(kind, name, getattr(self, f"_{kind}")(name))
+        return self._first_verdicts[name]
+
+    def _judge(self, kind: str, name: str, question: _Question) -> Verdict:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a mode may warn that it is slow: here it is asked for the truth
-                answer = mode().detach()
+                answer = question.answer().detach()
         except Exception as refusal:  # any refusal is a finding
-            return Verdict(name, "refuses", detail=f"{type(refusal).__name__}: {refusal}")
-        scale, floor = float(reference.value.nan_to_num().abs().max()), self.floor * summed
-        gap = (answer - reference.value).abs().nan_to_num(math.inf)
-        settled = reference.error <= _SETTLED * scale + floor
-        off = settled & (gap > _AGREES * scale + 10 * reference.error + floor)
-        far = off & (gap > _WRONG * scale + 100 * reference.error + floor)
+            return Verdict(name, kind, "refuses", detail=f"{type(refusal).__name__}: {refusal}")
+        floor = self.floor * question.terms
+        gap = Gap(answer, question.reference, floor)
         outcome: Outcome = "undecided"
-        if far.any() and any(confirm(answer) for _ in range(_WITNESSES)):
+        if gap.far and any(question.confirms(answer) for _ in range(_WITNESSES)):
             outcome, detail = "wrong", "confirmed by differences along other directions"
-        elif far.any():
+        elif gap.far:
             detail = _CONTESTED
-        elif off.any():
+        elif gap.off:
             detail = "the disagreement is within the reach of rounding"
-        elif settled.all():
+        elif gap.settled:
             outcome, detail = "right", ""
         else:
-            kink = "the derivative jumps at this point (a kink)"
-            detail = kink if reference.kink.any() else "the differences do not settle"
-        unit = scale if scale > floor else max(float(self.centre.abs().max()), floor, torch.finfo(torch.float64).tiny)
-        asymmetry = float((answer - answer.mT).abs().max() / unit) if name in self.modes.hessians else None
-        return Verdict(name, outcome, float(gap.max() / unit), detail, asymmetry)
+            detail = "the derivative jumps at this point (a kink)" if gap.kink else "the differences do not settle"
+        largest = gap.largest
+        unit = (
+            largest if largest > floor else max(float(self.centre.abs().max()), floor, torch.finfo(torch.float64).tiny)
+        )
+        asymmetry = float((answer - answer.mT).abs().max() / unit) if kind == "hessians" else None
+        return Verdict(name, kind, outcome, float(gap.gaps.max() / unit), detail, asymmetry)
 
     def _value(self, point: Tensor) -> Tensor:
         return nan_outside(self.func, self.centre)(point)
@@ -186,25 +204,8 @@ class Examination:
     def _origin(self) -> Tensor:
         return self.axes.new_zeros(len(self.axes))
 
-    def _random(self, size: int) -> Tensor:
-        return torch.randn(size, generator=self.generator, dtype=torch.float64).div(size**0.5).to(self.axes)
+    def _generator(self, name: str) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed + zlib.crc32(name.encode()))
 
-
-def _settled(verdicts: list[Verdict]) -> list[Verdict]:
-    """Where differences alone could not confirm a wrong, another mode that is right does."""
-    right = {verdict.mode.split("_")[0]: verdict.mode for verdict in verdicts if verdict.outcome == "right"}
-
-    def settle(verdict: Verdict) -> Verdict:
-        witness = right.get(verdict.mode.split("_")[0])
-        if verdict.detail != _CONTESTED or witness is None:
-            return verdict
-        return replace(verdict, outcome="wrong", detail=f"confirmed by {witness}")
-
-    return [settle(verdict) for verdict in verdicts]
-
-
-def _contradicts(witness: Estimate, answer: Tensor, reference: Tensor) -> bool:
-    """Whether, in some entry, the witness sides with the reference: ten times nearer to it than to the answer."""
-    gap = (answer - reference).abs().nan_to_num(math.inf)
-    doubt = torch.maximum((witness.value - reference).abs(), witness.error)
-    return bool((10 * doubt < gap).any())
+    def _random(self, size: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64).div(size**0.5).to(self.axes)

@@ -1,55 +1,71 @@
-"""The recipes under examination, by name."""
+"""The recipes under examination, by name: a new one is a name in a list here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
 
-from funcdiff import hessians, jacobians, products
+from funcdiff import choice, hessians, jacobians, products, taylor
 
 Function = Callable[[Tensor], Tensor]
+Derivative = Callable[[Function, Tensor], Tensor]  # (func, x) -> Jacobian, Hessian, its diagonal, its trace
+Product = Callable[[Function, Tensor, Tensor], Tensor]  # (func, x, v) -> Hessian times v
 
 
 class Modes(NamedTuple):
-    """(func, x) -> Jacobian or Hessian, (func, x, v) -> product."""
+    """Recipes by what they compute."""
 
-    jacobians: dict[str, Callable[[Function, Tensor], Tensor]]
-    hessians: dict[str, Callable[[Function, Tensor], Tensor]]
-    products: dict[str, Callable[[Function, Tensor, Tensor], Tensor]]
-
-
-def _transform(recipe: Callable[[Function], Function]) -> Callable[[Function, Tensor], Tensor]:
-    return lambda func, x: recipe(func)(x)
+    jacobians: dict[str, Derivative]
+    hessians: dict[str, Derivative]
+    products: dict[str, Product]
+    diagonals: dict[str, Derivative]
+    laplacians: dict[str, Derivative]
 
 
-def _product(recipe: Callable[..., Tensor]) -> Callable[[Function, Tensor, Tensor], Tensor]:
-    return lambda func, x, v: recipe(func, (x,), (v,))
+def _transforms(*recipes: Callable[[Function], Function]) -> dict[str, Derivative]:
+    def derivative(recipe: Callable[[Function], Function], func: Function, x: Tensor) -> Tensor:
+        return recipe(func)(x)
+
+    return {recipe.__name__: partial(derivative, recipe) for recipe in recipes}
 
 
-_JACOBIANS = (
-    jacobians.jacobian_loop,
-    jacobians.jacobian_batched_grad,
-    jacobians.jacobian_reverse,
-    jacobians.jacobian_forward,
-)
-_HESSIANS = (
-    hessians.hessian_forward_over_reverse,
-    hessians.hessian_reverse_over_reverse,
-    hessians.hessian_reverse_over_forward,
-    hessians.hessian_forward_over_forward,
-)
-_PRODUCTS = (
-    products.hvp_forward_over_reverse,
-    products.hvp_reverse_over_reverse,
-    products.hvp_reverse_over_forward,
-    products.hvp_double_backward,
-)
+def _products(*recipes: Callable[..., Tensor]) -> dict[str, Product]:
+    def product(recipe: Callable[..., Tensor], func: Function, x: Tensor, v: Tensor) -> Tensor:
+        return recipe(func, (x,), (v,))
+
+    return {recipe.__name__: partial(product, recipe) for recipe in recipes}
+
 
 RECIPES = Modes(
-    {recipe.__name__: _transform(recipe) for recipe in _JACOBIANS},
-    {recipe.__name__: _transform(recipe) for recipe in _HESSIANS},
-    {recipe.__name__: _product(recipe) for recipe in _PRODUCTS}
+    _transforms(
+        jacobians.jacobian_loop,
+        jacobians.jacobian_batched_grad,
+        jacobians.jacobian_reverse,
+        jacobians.jacobian_forward,
+        taylor.jacobian_taylor,
+        choice.jacobian,
+    ),
+    _transforms(
+        hessians.hessian_forward_over_reverse,
+        hessians.hessian_reverse_over_reverse,
+        hessians.hessian_reverse_over_forward,
+        hessians.hessian_forward_over_forward,
+        hessians.hessian_double_backward,
+        taylor.hessian_taylor,
+        choice.hessian,
+    ),
+    _products(
+        products.hvp_forward_over_reverse,
+        products.hvp_reverse_over_reverse,
+        products.hvp_reverse_over_forward,
+        products.hvp_double_backward,
+        products.vhp,
+        choice.hvp,
+    )
     | {"hvp_operator": lambda func, x, v: products.hvp_operator(func, x)(v)},
+    _transforms(taylor.hessian_diagonal),
+    _transforms(taylor.laplacian),
 )

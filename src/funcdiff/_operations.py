@@ -30,7 +30,7 @@ class Operation:
     @property
     def name(self) -> str:
         """As in `torch.nn.functional.layer_norm`."""
-        return str(resolve_name(self.call) or getattr(self.call, "__name__", self.call))
+        return str(resolve_name(self.call) or f"{self.call.__module__}.{self.call.__qualname__}")
 
     def __call__(self, t: Tensor) -> Tensor:
         """A few combinations of the results, with the arguments moved by `t`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import TreeSpec
 
+from funcdiff._autograd import plain_allowed
 from funcdiff._boundary import Blocks, Derivative
 from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
@@ -34,14 +35,10 @@ def rows(
         return tuple(gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors)))
 
     sizes = [leaf.numel() for leaf in leaves]
-    single = sum(sizes) == 1
+    single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
     pulled = pull_one if chunk_size == 1 or single else vmap(pull_leaves, randomness=randomness)
 
-    def cotangents(start: int, stop: int) -> list[Tensor]:
-        # As batched as the output by a vmap around: torch writes into some cotangents.
-        return [torch.ones_like(leaf)[None] for leaf in leaves] if single else basis(leaves, start, stop)
-
-    parts = in_turn(lambda *span: pulled(*cotangents(*span)), sum(sizes), chunk_size, randomness)
+    parts = in_turn(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
     stacked = joined(parts, sum(sizes))
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
     blocks = [

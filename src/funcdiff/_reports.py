@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
-from funcdiff._judging import Verdict
+from funcdiff._verdicts import Verdict
 
-_HEADERS = ("mode", "verdict", "error", "asymmetry", "detail")
+if TYPE_CHECKING:
+    from funcdiff.measure.tables import Table
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,50 +56,47 @@ class DerivativeReport:
     @property
     def advice(self) -> str:
         """What to do, in a line."""
-        others = [(v.outcome, v.detail) for v in self.verdicts if v.outcome in ("refuses", "undecided")]
         parts = ["func changes its argument in place: clone it first"] if self.mutates else []
+        right = {verdict.kind: verdict.mode for verdict in reversed(self.verdicts) if verdict.outcome == "right"}
         if self.wrong:
             because = f" ({', '.join(self.responsible)})" if self.responsible else ""
-            kinds = dict.fromkeys(verdict.mode.split("_")[0] for verdict in self.verdicts)
-            use = [next((name for name in self.right if name.startswith(kind)), f"no {kind}") for kind in kinds]
+            kinds = dict.fromkeys(verdict.kind for verdict in self.verdicts if verdict.outcome == "wrong")
+            use = [right.get(kind, f"none of the {kind}") for kind in kinds]
             parts.append(f"avoid {', '.join(self.wrong)}{because}; right: {', '.join(use)}")
-        if self.wrong and not any(name.startswith("jacobian") for name in self.right):
+        if self.wrong and "jacobians" not in right:
             parts.append(
                 "does func hold part of its input constant (detach, no_grad, item), or is a custom backward wrong?"
             )
-        parts += [
-            f"{outcome}: {_shortened(detail.partition(' torch said:')[0], 200)}"
-            for outcome, detail in dict.fromkeys(others)
-        ]
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for verdict in self.verdicts:
+            if verdict.outcome in ("refuses", "undecided"):
+                reasons.setdefault((verdict.outcome, verdict.detail), []).append(verdict.mode)
+        for (outcome, detail), (first, *others) in reasons.items():
+            more = f" and {len(others)} more" if others else ""
+            parts.append(f"{outcome}: {first}{more}, {_shortened(detail.partition(' torch said:')[0])}")
         return "; ".join(parts) or "every mode that answers is right: choose by speed"
 
     def _named(self, outcome: str) -> tuple[str, ...]:
         return tuple(verdict.mode for verdict in self.verdicts if verdict.outcome == outcome)
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        def number(value: float | None) -> str:
-            return "" if value is None or value != value else f"{value:.1e}"
+    @property
+    def _table(self) -> Table:
+        from funcdiff.measure.tables import Table  # not above: `import funcdiff` leaves the measuring alone
 
-        return [(v.mode, v.outcome, number(v.error), number(v.asymmetry), v.detail) for v in self.verdicts]
+        def number(value: float | None) -> str:
+            return "" if value is None or math.isnan(value) else f"{value:.1e}"
+
+        rows = ((v.mode, v.outcome, number(v.error), number(v.asymmetry)) for v in self.verdicts)
+        return Table(("mode", "verdict", "error", "asymmetry"), tuple(rows), self.subject)
 
     def __repr__(self) -> str:
         """The table as text."""
-        rows = [_HEADERS, *((*row[:-1], _shortened(row[-1])) for row in self._rows())]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows]
-        return "\n".join([self.subject, "", *table, "", f"advice: {self.advice}", f"evaluations: {self.evaluations}"])
+        return f"{self._table!r}\n\nadvice: {self.advice}\nevaluations: {self.evaluations}"
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{name}</th>' for name in _HEADERS)
-        body = "".join(
-            f"<tr class='funcdiff-{row[1]}'>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
-            for row in self._rows()
-        )
-        caption = f"<caption>{escape(self.subject)}</caption>"
-        table = f"<table class='funcdiff'>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"{table}<p>{escape(self.advice)}</p>"
+        return f"{self._table._repr_html_()}<p>{escape(self.advice)}</p>"
 
 
-def _shortened(text: str, width: int = 90) -> str:
+def _shortened(text: str, width: int = 200) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"

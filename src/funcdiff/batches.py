@@ -17,6 +17,7 @@ from funcdiff._boundary import (
 )
 from funcdiff._passes import in_turn
 from funcdiff._trees import Tree, flatten, map_leaves, unflatten
+from funcdiff.choice import for_rows
 from funcdiff.hessians import hessian_forward_over_reverse
 from funcdiff.jacobians import jacobian_reverse
 
@@ -44,7 +45,8 @@ def batch_jacobian(
         has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`, both by rows.
         chunk_size: How many rows of the batch to take at once; all by default.
         randomness: What random operations in `func` do, as in `torch.func.vmap`.
-        jacobian: The recipe to map: `jacobian_forward` where a row has fewer inputs than outputs.
+        jacobian: The recipe to map: `jacobian_forward` where a row has fewer inputs than outputs, or `jacobian`, which
+            chooses for so many rows.
 
     Returns:
         The function that takes `func`'s own arguments, batched, and returns the Jacobians.
@@ -63,7 +65,8 @@ def batch_jacobian(
                 [[6., 0.],
                  [0., 8.]]])
     """
-    return over_rows(jacobian(func, argnums, has_aux=has_aux, randomness=randomness), in_dims, chunk_size, randomness)
+    options: Any = {"has_aux": has_aux, "randomness": randomness}
+    return over_rows(lambda rows: for_rows(jacobian, rows)(func, argnums, **options), in_dims, chunk_size, randomness)
 
 
 def batch_hessian(
@@ -91,13 +94,17 @@ def batch_hessian(
         <BLANKLINE>
                 [[12.]]])
     """
-    return over_rows(hessian(func, argnums, has_aux=has_aux, randomness=randomness), in_dims, chunk_size, randomness)
+    options: Any = {"has_aux": has_aux, "randomness": randomness}
+    return over_rows(lambda rows: for_rows(hessian, rows)(func, argnums, **options), in_dims, chunk_size, randomness)
 
 
-def over_rows(row: Function, in_dims: Any, chunk_size: int | None, randomness: str) -> Function:
-    """`torch.func.vmap(row, in_dims, chunk_size=...)`, also for an empty batch and under torch.compile."""
+def over_rows(row: Callable[[int], Function], in_dims: Any, chunk_size: int | None, randomness: str) -> Function:
+    """`torch.func.vmap(row, in_dims, chunk_size=...)`, also for an empty batch and under torch.compile.
+
+    `row` is given the number of rows at once, as the best recipe may depend on it.
+    """
     check_chunk_size(chunk_size)
-    mapped = vmap(row, in_dims=in_dims, randomness=randomness)
+    row(1)  # what is wrong with its options is said at once
 
     def run(*args: Tree) -> Tree:
         leaves, spec = flatten(args)
@@ -106,6 +113,8 @@ def over_rows(row: Function, in_dims: Any, chunk_size: int | None, randomness: s
             sizes = {leaf.shape[dim] for leaf, dim in zip(leaves, dims, strict=False) if dim is not None}
         except (AttributeError, IndexError):
             sizes = set()
+        rows = min(max(sizes, default=1), chunk_size or max(sizes, default=1))
+        mapped = vmap(row(rows), in_dims=in_dims, randomness=randomness)
         if chunk_size is None or len(sizes) != 1 or max(sizes) <= chunk_size:
             return mapped(*args)  # where in_dims does not fit args, vmap says so
 

@@ -22,8 +22,10 @@ from funcdiff._boundary import (
     take,
 )
 from funcdiff._choice import memory, planning
+from funcdiff._choice.costs import FORMULAS
 from funcdiff._choice.explaining import Explanation
 from funcdiff._choice.planning import Plan
+from funcdiff._choice.sketch import Sketch
 from funcdiff._refusals import RefusedError
 from funcdiff._taylor import composition
 from funcdiff._taylor.guard import Recipe, put_right, put_right_inside
@@ -118,8 +120,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -
         tensor([ 6., 12.])
     """
     if torch.compiler.is_compiling():
-        name = chosen_product_for_compiler(func, *map(kind_of, primals))
-        return PRODUCTS[name](func, primals, tangents)
+        return next(iter(PRODUCTS.values()))(func, primals, tangents)
     plan, keep = product_plan(func, primals)
     return first_working(plan, keep, PRODUCTS, lambda recipe: recipe(func, primals, tangents))
 
@@ -165,6 +166,7 @@ def chosen(
     check_argnums(argnums)
     check_chunk_size(options["chunk_size"])
     names, has_aux, randomness = tuple(recipes), options["has_aux"], options["randomness"]
+    traced = torch.compiler.is_compiling()
 
     def plan(args: Sequence[Tree]) -> tuple[Plan, Callable[[Plan], None]]:
         check_range(argnums, len(args))
@@ -187,13 +189,23 @@ def chosen(
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if torch.compiler.is_compiling():
-            name = chosen_for_compiler(func, names, argnums, has_aux, randomness, batch, *map(kind_of, args))
+            if traced:  # func is the compiler's, too, and cannot be run by itself
+                sizes = [sum(x.numel() for x in flatten(tree)[0]) for tree in (take(args, argnums), func(*args))]
+                name = typical(names, *sizes)
+            else:
+                name = chosen_for_compiler(func, names, argnums, has_aux, randomness, batch, *map(kind_of, args))
             return recipes[name](func, argnums, **options)(*args)
         found, keep = plan(args)
         return first_working(found, keep, recipes, lambda recipe: recipe(func, argnums, **options)(*args))
 
     wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
     return wrapper
+
+
+def for_rows(recipe: Recipe, rows: int) -> Recipe:
+    """`recipe` as it is, but an automatic one for so many rows at once."""
+    recipes = {jacobian: JACOBIANS, hessian: HESSIANS}.get(recipe)
+    return recipe if recipes is None else functools.partial(chosen, recipes, batch=rows, chunk_size=None)
 
 
 Kind = tuple[tuple[int, ...], torch.dtype, str]
@@ -228,17 +240,16 @@ def chosen_for_compiler(
     return str(plan.usable[0])
 
 
-def chosen_product_for_compiler(func: Function, *kinds: Kind | None) -> str:
-    """The same for `hvp`."""
-    if None in kinds:
-        return next(iter(PRODUCTS))
-    return product_plan(func, tuple(of_kinds(kinds)))[0].usable[0]
+def typical(names: tuple[str, ...], n: int, m: int) -> str:
+    """The recipe that would be planned for a common network of n inputs and m outputs."""
+    network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
+    return min((name for name in names if name in FORMULAS), key=lambda name: FORMULAS[name].cost(network).seconds)
 
 
 # As torch.compiler.assume_constant_result, which would import the whole compiler: torch.compile runs it, and does not
 # look inside.
 chosen_for_compiler._dynamo_marked_constant = True  # type: ignore[attr-defined]
-chosen_product_for_compiler._dynamo_marked_constant = True  # type: ignore[attr-defined]
+typical._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def product_plan(func: Function, primals: tuple[Tree, ...]) -> tuple[Plan, Callable[[Plan], None]]:

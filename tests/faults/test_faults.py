@@ -162,3 +162,38 @@ def test_figure_without_a_title(project):
     plot = "\nfrom matplotlib import pyplot as plt\n\nplt.plot([1, 2])\n"
     write(project, TUTORIAL, SOURCE + plot)
     fails(project, TUTORIAL, "has no title")
+
+
+GUIDE = """:orphan:
+
+Guide
+=====
+
+``no such text``
+----------------
+
+.. raises::
+
+   1 / 0
+
+.. runs::
+
+   assert 1 == 2
+
+.. misleads::
+
+   wrong = right = 1.0
+"""
+
+
+def test_guide_that_torch_contradicts(project):
+    write(project, "docs/guide.rst", GUIDE)
+    fails(
+        project,
+        "guide.rst:9: WARNING: this page is out of date on torch",
+        "expected 'no such text', got ZeroDivisionError",
+        "guide.rst:13: WARNING",
+        "the snippet fails: AssertionError",
+        "guide.rst:17: WARNING",
+        "what was wrong is right now",
+    )

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
+from funcdiff.measure.tables import Table
+
 SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 PAGES = sorted(SITE.rglob("*.html"))
+TUTORIALS = [page for page in sorted((SITE / "tutorials").glob("*/*.html")) if page.stem != "sg_execution_times"]
+
+MEASURES = ("page", "kB", "pictures", "requests", "first paint, ms", "layout shift", "blocking scripts")
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +40,14 @@ def address():
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was measured of each page: bytes as sent, first contentful paint, layout shift."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    found = {
+        tuple(value) for report in reports for key, value in getattr(report, "user_properties", []) if key == "measures"
+    }
+    if found:
+        terminalreporter.section("pages as loaded from this machine")
+        terminalreporter.write_line(repr(Table(MEASURES, tuple(sorted(found)))))

@@ -1,11 +1,14 @@
-"""What a reader meets: pages that are light and stay still while they load, and a search that finds."""
+"""What a reader meets: pages that are light, quick and still while they load, and a search that finds."""
 
 import gzip
+import re
+from html import unescape
+from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
-from conftest import PAGES, SITE
+from conftest import PAGES, SITE, TUTORIALS
 
-TUTORIALS = [page for page in PAGES if page.parent.parent.name == "tutorials" and page.stem != "sg_execution_times"]
 WEIGHT = 600_000  # bytes of a page with its pictures
 SHIFT = 0.02  # the cumulative layout shift, where 0.1 counts as good
 
@@ -15,6 +18,14 @@ new PerformanceObserver(list => {
   for (const entry of list.getEntries()) window.shift += entry.value;
 }).observe({type: "layout-shift", buffered: true});
 """
+BLOCKING = """performance.getEntriesByType("resource")
+  .filter(entry => entry.initiatorType === "script" && entry.renderBlockingStatus === "blocking")
+  .map(entry => entry.name)"""
+SHOWN = "[...document.images].filter(image => image.offsetParent !== null)"
+LOAD_SHOWN = f"for (const image of {SHOWN}) image.loading = 'eager'"  # else it would load as it comes into view
+ALL_LOADED = f"{SHOWN}.every(image => image.complete)"
+UNSIZED = "[...document.images].filter(i => !(i.getAttribute('width') && i.getAttribute('height'))).map(i => i.src)"
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
 def transferred(response):
@@ -23,19 +34,42 @@ def transferred(response):
     return len(body if response.headers["content-type"].startswith("image/png") else gzip.compress(body))
 
 
-@pytest.mark.parametrize("path", [SITE / "index.html", *TUTORIALS], ids=lambda path: path.stem)
-def test_page_is_light_and_stays_still(browser, address, path):
+@pytest.mark.parametrize("path", [SITE / "index.html", SITE / "tutorials" / "index.html", *TUTORIALS], ids=str)
+def test_page_is_light_quick_and_still(browser, address, path, record_property):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.add_init_script(WATCH_SHIFTS)
     sizes = {}
     page.on("response", lambda response: sizes.update({response.url: transferred(response)}))
-    page.goto(f"{address}/{path.relative_to(SITE).as_posix()}")
-    page.evaluate("for (const image of document.images) image.scrollIntoView()")
-    page.wait_for_load_state("networkidle")
-    shift = page.evaluate("window.shift")
+    name = path.relative_to(SITE).as_posix()
+    page.goto(f"{address}/{name}")
+    page.evaluate(LOAD_SHOWN)
+    page.wait_for_function(ALL_LOADED)
+    shift, paint, blocking, unsized = map(page.evaluate, ("window.shift", PAINTED, BLOCKING, UNSIZED))
     page.close()
+    pictures = sum(size for url, size in sizes.items() if url.endswith(".png"))
+    total = sum(sizes.values())
+    measures = [f"{total / 1e3:.0f}", f"{pictures / 1e3:.0f}", str(len(sizes)), f"{paint:.0f}", f"{shift:.4f}"]
+    record_property("measures", [name, *measures, str(len(blocking))])
     assert shift < SHIFT
-    assert sum(sizes.values()) <= WEIGHT, sizes
+    assert total <= WEIGHT, sizes
+    assert blocking == []
+    assert unsized == []
+
+
+@pytest.fixture(scope="module")
+def found(browser, address):
+    """From words to the addresses of the first page of results, as a reader sees them in order."""
+    page = browser.new_page()
+
+    def search(words):
+        page.goto(f"{address}/search.html?q={quote(words)}")
+        page.wait_for_function("/found|did not match/.test(document.querySelector('.search-summary')?.innerText)")
+        return page.eval_on_selector_all(
+            "#search-results ul.search > li > a", "links => links.slice(0, 10).map(a => a.href)"
+        )
+
+    yield search
+    page.close()
 
 
 @pytest.mark.parametrize(
@@ -43,15 +77,63 @@ def test_page_is_light_and_stays_still(browser, address, path):
     [
         ("batch jacobian", "tutorials/batches/per_row.html"),
         ("hessian vector product", "tutorials/products/hvp_four_ways.html"),
+        ("chunk_size", "tutorials/batches/chunk_size.html"),
         ("layer norm", "tutorials/hessians/when_they_disagree.html"),
+        ("vmap: It looks like you're calling .item() on a Tensor", "guides/troubleshooting/vmap.html"),
+        (
+            "element 0 of tensors does not require grad and does not have a grad_fn",
+            "guides/troubleshooting/graphs.html",
+        ),
+        ("You must implement the jvp function for custom autograd.Function", "guides/troubleshooting/systems.html"),
+        ("hutchinson trace", "guides/howto/curvature.html"),
+        ("complex functions", "guides/howto/functions.html"),
     ],
 )
-def test_search_finds_the_page(browser, address, words, expected):
+def test_search_finds_the_answer_before_the_reference(found, words, expected):
+    links = found(words)
+    rank = next((rank for rank, link in enumerate(links) if expected in link), None)
+    assert rank is not None, links
+    assert not any("/reference/" in link for link in links[:rank]), links
+
+
+def test_search_finds_a_name_at_its_own_page(found):
+    assert "reference/generated/funcdiff.hessian_taylor.html" in found("hessian_taylor")[0]
+
+
+def error_texts():
+    """Titles of the troubleshooting pages' sections that are texts of errors: set in code."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (SITE / "guides" / "troubleshooting").glob("*.html"))
+    headings = re.findall(r"<h[23]>(<code.*?</code>)<a class=\"headerlink\"", pages, flags=re.DOTALL)
+    return [unescape(re.sub(r"<[^>]+>", "", heading)) for heading in headings]
+
+
+def test_search_finds_every_error_text(found):
+    texts = error_texts()
+    assert texts
+    lost = [text for text in texts if not any("guides/troubleshooting/" in link for link in found(text))]
+    assert lost == []
+
+
+LEVELS = "headings => headings.filter(h => h.offsetParent !== null).map(h => Number(h.tagName[1]))"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
+def test_headings_have_an_order_and_the_page_a_description(browser, address, path):
     page = browser.new_page()
-    page.goto(f"{address}/search.html?q={words.replace(' ', '+')}")
-    page.wait_for_selector("#search-results .search a")
-    page.wait_for_function("document.querySelector('#search-progress')?.style.display !== 'block'")
-    page.wait_for_timeout(1000)
-    found = page.eval_on_selector_all("#search-results .search a", "links => links.slice(0, 10).map(a => a.href)")
+    page.goto(f"{address}/{path.relative_to(SITE).as_posix()}")
+    levels = page.eval_on_selector_all("article :is(h1, h2, h3, h4, h5, h6)", LEVELS)
+    described = page.get_attribute("meta[name=description]", "content")
     page.close()
-    assert any(expected in link for link in found), found
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
+    assert described
+
+
+def test_titles_differ():
+    titles = {}
+    for path in PAGES:
+        if path.stem != "sg_execution_times":  # one a folder, all of one title
+            title = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), re.DOTALL)[1]
+            titles.setdefault(title, []).append(path.name)
+    assert [names for names in titles.values() if len(names) > 1] == []

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._autograd import plain_allowed
+from funcdiff._autograd import once_differentiable, plain_allowed, tracked
 from funcdiff._boundary import copied
 from funcdiff._choice.costs import FORMULAS, Cost
 from funcdiff._choice.sketch import Sketch, sketch
+from funcdiff._passes import undrawn
 from funcdiff._refusals import RefusedError
 from funcdiff._taylor import evaluation
 from funcdiff._taylor.guard import corrected
@@ -34,6 +35,7 @@ INSIDE = {  # what a recipe on plain autograd becomes inside a transform
 }
 CORRECTED = frozenset(  # these run func with its norms written as compositions of simpler operations
     (
+        "hessian_double_backward",
         "hessian_forward_over_reverse",
         "hessian_reverse_over_reverse",
         "hessian_forward_over_forward",
@@ -87,6 +89,8 @@ def make(
     """
     subject = _Subject(flat, primals, randomness)
     plain = subject.sketch(False)
+    if not names[0].startswith("jacobian"):
+        subject.refuse_one_gradient_only()
     candidates = []
     for name in names:
         obstacle = subject.obstacle(name)
@@ -149,6 +153,18 @@ class _Subject:
             except RefusedError as error:
                 return str(error)
         return f"torch gets {', '.join(sorted(found))} wrong" if found else ""
+
+    def refuse_one_gradient_only(self) -> None:
+        """Stop at a function without a second derivative, where its graph can be read."""
+        if self.inside:
+            return
+        with undrawn():
+            outputs = flatten(tracked(self.flat, [x.clone() for x in self.primals]))[0]
+        if once_differentiable(outputs):
+            raise RefusedError(
+                "func calls a torch.autograd.Function marked once_differentiable, which has no second derivative: "
+                "write its backward with torch operations, and without the mark"
+            )
 
     def no_taylor_rule(self) -> str:
         """What stops jets on their way through the function, by sending one through."""

@@ -144,7 +144,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
         if name == "_local_scalar_dense" and moving:
             refuse("calling .item() on a Tensor")
-        if torch.Tag.nondeterministic_seeded in func.tags and self.randomness == "error":
+        if self.randomness == "error" and torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args):
             refuse("random operation while in randomness error mode")
         if func._schema.is_mutable and not given <= self.made:
             written = [x for x, a in zip(args, func._schema.arguments, strict=False) if a.is_write]
@@ -152,6 +152,12 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
                 refuse("would mutate a captured Tensor")
         if name == "native_batch_norm" and args[5] and args[3] is not None:  # its schema does not say that it writes
             refuse("would mutate a captured Tensor")
+
+
+def _draws(func: Any, args: Sequence[Any]) -> bool:
+    """Whether an operation that may draw random numbers does: fused attention without dropout does not."""
+    given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)}
+    return "scaled_dot_product" not in func._schema.name or bool(given.get("dropout_p", 0.0))
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from funcdiff._boundary import Flat
 from funcdiff._choice import planning
 from funcdiff._passes import columns, contracted, rows
 from funcdiff._taylor.evaluation import Blocks
-from funcdiff._taylor.guard import Recipe, corrected, put_right, put_right_inside
+from funcdiff._taylor.guard import Recipe, corrected, put_right
 from funcdiff._trees import Tree
 from funcdiff.hessians import hessian_double_backward, hessian_forward_over_forward, hessian_forward_over_reverse
 from funcdiff.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_loop
@@ -25,7 +25,7 @@ JACOBIANS: Mapping[str, Recipe] = {
 }
 HESSIANS: Mapping[str, Recipe] = {
     "hessian_forward_over_reverse": put_right(hessian_forward_over_reverse),
-    "hessian_double_backward": put_right_inside(hessian_double_backward),
+    "hessian_double_backward": put_right(hessian_double_backward),
     "hessian_forward_over_forward": put_right(hessian_forward_over_forward),
 }
 

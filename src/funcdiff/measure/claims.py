@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, ClassVar, Literal
 
 from funcdiff.measure.ratios import CONFIDENCE, Ratio
+from funcdiff.measure.tables import multiple
 
 Verdict = Literal["holds", "no difference", "undecided", "contradicted"]
 
@@ -64,10 +65,10 @@ def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None) -> Clai
     expectation = f"{name} is faster than {other}" + (f" at least {by:g} times" if by is not None else "")
 
     def measured(shown: Ratio) -> str:
+        times, interval = f"{multiple(shown.median)} times", f"{multiple(shown.low)} to {multiple(shown.high)}"
         if shown.n == 1:
-            return f"{shown.median:.3g} times ({shown.low:.3g} to {shown.high:.3g}, one call of the one cut off)"
-        interval = f"{CONFIDENCE:.0%} interval {shown.low:.3g} to {shown.high:.3g}"
-        return f"{shown.median:.3g} times ({interval}, n = {shown.n})"
+            return f"{times} ({interval}, one call of the one cut off)"
+        return f"{times} ({CONFIDENCE:.0%} interval {interval}, n = {shown.n})"
 
     if ratio.high == inf:
         sentence = f"{name} and {other} were both cut off after one call: which is faster, this run cannot tell."

@@ -13,7 +13,7 @@ from funcdiff.measure.costs import Cost
 from funcdiff.measure.provenance import Environment
 from funcdiff.measure.ratios import CONFIDENCE, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, seconds
+from funcdiff.measure.tables import Shown, Table, multiple, seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,8 +133,8 @@ class Comparison(Shown, Mapping[str, Timing]):
         timing, ratio = self[name], self.ratio(name, self.fastest)
         label = f"{name} *" if timing.cut_off else name
         known = name != self.fastest and ratio.high < inf
-        interval = f"{ratio.low:.3g} to {ratio.high:.3g}" if known else ""
-        times = (seconds(timing.median), seconds(timing.iqr), f"{ratio.median:.3g}")
+        interval = f"{multiple(ratio.low)} to {multiple(ratio.high)}" if known else ""
+        times = (seconds(timing.median), seconds(timing.iqr), multiple(ratio.median))
         row = (label, *times, interval, str(timing.n), seconds(timing.first))
         return row + self.costs[name].cells if self.costs else row
 

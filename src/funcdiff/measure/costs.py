@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from funcdiff.measure.claims import Claim, check_factor
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops
+from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops, multiple
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +117,7 @@ class Costs(Shown, Mapping[str, Cost]):
         measured = f"{amount(less)} against {amount(more)}"
         if not (less < more if by is None else less * by <= more):
             raise AssertionError(f"expected: {expectation}; counted: {measured} ({less} and {more})")
-        times = f"{more / less:.3g} times {less_of} than" if less else "nothing, unlike"
+        times = f"{multiple(more / less)} times {less_of} than" if less else "nothing, unlike"
         return Claim(expectation, "holds", f"{name} {verb} {times} {other}: {measured}.")
 
     def table(self) -> Table:

@@ -6,6 +6,8 @@ from math import comb, inf
 from statistics import median
 from typing import Any
 
+from funcdiff.measure.tables import multiple
+
 CONFIDENCE = 0.99
 FEWEST_ROUNDS = 8  # below these, even the whole range of the samples covers the median with less confidence
 
@@ -29,7 +31,7 @@ class Ratio:
 
     def __str__(self) -> str:
         """Write the ratio with its interval."""
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{multiple(self.median)} ({multiple(self.low)} to {multiple(self.high)})"
 
     @property
     def inverse(self) -> "Ratio":

@@ -18,6 +18,15 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{rounded:.{max(digits - 1 - exponent, 0)}f}"
 
 
+def multiple(value: float) -> str:
+    """Write a ratio with three significant digits, and plainly below a million.
+
+    >>> multiple(1464.1), multiple(2.0), multiple(0.5714)
+    ('1460', '2', '0.571')
+    """
+    return f"{float(f'{value:.3g}'):g}"
+
+
 def scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
     """Write a quantity in the largest of the units, given largest first, that it reaches."""
     size, unit = next(((size, unit) for size, unit in units if abs(value) >= size), units[-1])

@@ -1,5 +1,6 @@
 """Drawing: the only part of the package that imports Matplotlib."""
 
+from funcdiff.plots.behind import numbers
 from funcdiff.plots.curves import plot_curves, plot_spectrum
 from funcdiff.plots.dots import plot_dots
 from funcdiff.plots.fields import derivative_names, plot_learning, plot_maps, plot_profiles
@@ -17,6 +18,7 @@ __all__ = [
     "colours",
     "derivative_names",
     "label_lines",
+    "numbers",
     "plot_comparison",
     "plot_curves",
     "plot_dots",

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines
+from funcdiff.measure.tables import Table
+from funcdiff.plots.behind import keep, spread, table_of_curves
+from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines, set_title
 
 
 def plot_curves(
@@ -47,8 +49,9 @@ def plot_curves(
         ax.grid(True)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        ax.set_title(title, loc="left")
+        set_title(ax, title)
         label_lines(ax, ends, hues)
+    keep(ax, table_of_curves(xlabel, {name: (x, np.atleast_2d(y).mean(0)) for name, (x, y) in curves.items()}))
     return ax
 
 
@@ -77,6 +80,10 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
         ax.grid(True)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue")
-        ax.set_title(title, loc="left")
+        set_title(ax, title)
         ax.legend(frameon=False)
+    ringed = dict(zip(ranks.tolist(), some, strict=True))
+    listed = sorted({*spread(len(values)), *ringed})
+    rows = tuple((str(i), f"{values[i]:.4g}", f"{ringed[i]:.4g}" if i in ringed else "") for i in listed)
+    keep(ax, Table(("rank", *names), rows, f"{len(listed)} of {len(values)}" if len(listed) < len(values) else ""))
     return ax

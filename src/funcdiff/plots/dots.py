@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from funcdiff.measure.tables import Table
+from funcdiff.plots.behind import keep
 from funcdiff.plots.style import MARKS, PALETTE, STYLE, set_title
 
 
@@ -41,4 +43,6 @@ def plot_dots(
         ax.set_xlabel(label)
         set_title(ax, title)
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False, ncols=len(names))
+    cells = tuple((subject, *(f"{values[name]:.1e}" for name in names)) for subject, values in rows.items())
+    keep(ax, Table((label, *names), cells))
     return ax

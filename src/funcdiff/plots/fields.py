@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from funcdiff.arrays import as_array
+from funcdiff.plots.behind import keep, table_of_curves, table_of_panels
 from funcdiff.plots.style import BLUE, ORANGE, STYLE
 from funcdiff.surrogates import LearningCurve
 
@@ -69,6 +70,7 @@ def plot_profiles(
                 ax.axhline(0, color=REFERENCE, linewidth=0.8)
             ax.set_xlabel(xlabel)
             ax.grid(True)
+    keep(figure, table_of_panels(lines, beneath, panels))
 
 
 def plot_maps(
@@ -122,6 +124,7 @@ def plot_maps(
                 )
             ax.set_xlabel(labels[0])
             ax.set_ylabel(labels[1])
+    keep(figure, table_of_panels(fields, above, panels))
 
 
 def plot_learning(curve: LearningCurve, *, title: str) -> None:
@@ -141,6 +144,9 @@ def plot_learning(curve: LearningCurve, *, title: str) -> None:
         ax.set_ylabel("mean squared error of the values")
         ax.grid(True)
         ax.legend(frameon=False)
+    errors = {"samples fitted": curve.training, "samples held out": curve.held_out}
+    iterations = list(curve.iterations)
+    keep(figure, table_of_curves("iterations", {name: (iterations, error) for name, error in errors.items() if error}))
 
 
 def _limits(field: np.ndarray, signed: bool, limit: float | None) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """One look for every figure: a colour and a mark for each method, labels on the lines, titles with room."""
 
+import math
 import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
@@ -142,7 +143,7 @@ def set_title(ax: Axes, text: str) -> None:
     if len(figure.axes) > 1:
         ax.set_title(text, loc="left")
     else:
-        figure.suptitle(textwrap.fill(text, 78), x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+        figure.suptitle(textwrap.fill(text, 74), x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
 
 
 def mark(hue: str) -> str:
@@ -155,8 +156,12 @@ def time_axis(ax: Axes, which: str) -> None:
     axis = ax.xaxis if which == "x" else ax.yaxis
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     low, high = axis.get_view_interval()
-    wide = which == "x" and high > 30 * low  # tick labels stand side by side there
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    decades = math.log10(high / low)
+    if which == "y" or decades < 1.5:
+        subs: tuple[float, ...] = (1.0, 2.0, 5.0)
+    else:  # tick labels stand side by side there
+        subs = (1.0, 3.0) if decades < 2.2 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value).replace(".00", "").replace(".0 ", " ")))
     axis.set_minor_formatter(NullFormatter())
     ax.grid(True, axis="both" if which == "y" else "x")

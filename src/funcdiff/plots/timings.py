@@ -6,6 +6,8 @@ from matplotlib.ticker import NullFormatter
 
 from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.measure.tables import seconds
+from funcdiff.plots.behind import keep
+from funcdiff.plots.labels import label_points
 from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis
 
 
@@ -43,6 +45,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
         time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
         set_title(ax, title or "Time of each candidate")
+    keep(ax, comparison.table())
     return ax
 
 
@@ -76,6 +79,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
         ax.set_ylabel("time of a call")
         set_title(ax, title or f"Time against {study.label}")
         label_lines(ax, ends, hues)
+    keep(ax, study.table())
     return ax
 
 
@@ -93,20 +97,9 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
     hues = colours(list(prediction.times))
     with plt.rc_context(STYLE):
         ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
-        for rank, (name, predicted) in enumerate(sorted(prediction.times.items(), key=lambda item: item[1])):
-            measured = prediction.comparison[name].median
-            ax.plot([predicted], [measured], marker=mark(hues[name]), color=hues[name], linestyle="none")
-            left = rank % 2 == 1  # neighbours on either side of the line, where their names do not meet
-            ax.annotate(
-                f"{name}  " if left else f"  {name}",
-                (predicted, measured),
-                xytext=(-4 if left else 4, 6 if left else -6),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                va="center",
-                color=hues[name],
-                fontsize=10,
-            )
+        points = {name: (predicted, prediction.comparison[name].median) for name, predicted in prediction.times.items()}
+        for name, point in points.items():
+            ax.plot(*point, marker=mark(hues[name]), color=hues[name], linestyle="none")
         ends = [min(prediction.times.values()) / 2, max(prediction.times.values()) * 2]
         ax.plot(ends, ends, color=GRID, linestyle="--", linewidth=1.2, zorder=0)
         time_axis(ax, "y")
@@ -114,4 +107,6 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
         ax.set_xlabel("predicted time: matrix FLOPs at one rate")
         ax.set_ylabel("measured time of a call")
         set_title(ax, title or "Measured against predicted time")
+        label_points(ax, points, hues)
+    keep(ax, prediction.table())
     return ax

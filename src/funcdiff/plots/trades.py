@@ -1,6 +1,6 @@
 """Figures of two costs at once: what time buys in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -8,6 +8,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff.measure import Comparison
 from funcdiff.measure.tables import amount_of_bytes
+from funcdiff.plots.behind import keep
+from funcdiff.plots.labels import label_points
 from funcdiff.plots.style import BLUE, STYLE, colours, mark, set_title, time_axis
 
 
@@ -49,36 +51,8 @@ def plot_trade(
         ax.set_ylabel("time of a call: median, quartiles")
         set_title(ax, title or "Time against memory")
         label_points(ax, points, hues)
+    keep(ax, comparison.table())
     return ax
-
-
-def label_points(ax: Axes, points: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
-    """Write each point's name above it, on the side that has room, pushed up where two would touch.
-
-    Args:
-        ax: Axes whose scales and margins are final.
-        points: Name to position, in the axes' data.
-        hues: Name to colour.
-    """
-    ax.autoscale_view()  # else the limits are only those of the points once the figure is drawn
-    to_fraction = ax.transData + ax.transAxes.inverted()
-    places = {name: to_fraction.transform(point) for name, point in points.items()}
-    taken: list[tuple[float, float]] = []
-    for name in sorted(places, key=lambda name: float(places[name][1])):
-        x, y = map(float, places[name])
-        height = max([y + 0.055, *(other + 0.06 for side, other in taken if abs(side - x) < 0.4)])
-        taken.append((x, height))
-        left = x > 0.7
-        ax.text(
-            x + (-0.025 if left else 0.025),
-            height,
-            name,
-            color=hues[name],
-            transform=ax.transAxes,
-            ha="right" if left else "left",
-            va="center",
-            fontsize=10,
-        )
 
 
 def _whole(peak: int) -> str:

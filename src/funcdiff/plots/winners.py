@@ -6,9 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from funcdiff.measure import Comparison, Ratio
-from funcdiff.plots.style import STYLE, colour
+from funcdiff.measure.ratios import CONFIDENCE
+from funcdiff.measure.tables import Table
+from funcdiff.plots.behind import keep
+from funcdiff.plots.style import STYLE, colour, set_title
 
 INK = "#14142c"  # not grey: a dark page mirrors greys, and the cells stay light there
 
@@ -53,9 +57,17 @@ def plot_winners(
         ax.set_yticks(places, map(str, sizes))
         ax.set_xlabel(labels[0])
         ax.set_ylabel(labels[1])
-        ax.set_title(title, loc="left")
+        set_title(ax, title)
         bar = ax.figure.colorbar(image, ax=ax, label=f"time of {other}\nover time of {name}")
+        bar.ax.yaxis.set_major_locator(LogLocator(base=2))
+        bar.ax.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}")
+        )
+        bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.outline.set_visible(False)
+    columns = (f"{labels[1]} \\ {labels[0]}", *map(str, sizes))
+    rows = tuple((str(y), *(str(ratios[x, y]) for x in sizes)) for y in reversed(sizes))
+    keep(ax, Table(columns, rows, f"time of {other} over time of {name}: median, {CONFIDENCE:.0%} interval"))
     return ax
 
 

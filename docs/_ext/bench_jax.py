@@ -1,0 +1,87 @@
+"""JAX's jit as a foreign reference, where JAX is installed: the same derivatives, of the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Ways = dict[str, Callable[..., Any]]
+INSTALLED = find_spec("jax") is not None
+
+if INSTALLED:
+    import jax
+    import jax.numpy as jnp
+
+
+def _way(name: str, func: Callable[..., Any], *args: Tensor) -> Ways:
+    """`func` of the arguments in JAX's hands, compiled; its result goes back to torch without a copy."""
+    given = [jnp.asarray(arg.numpy()) for arg in args]
+    call = jax.jit(func)
+    return {f"JAX {jax.__version__}, jit of {name}": lambda *_: torch.from_dlpack(jax.block_until_ready(call(*given)))}
+
+
+def _network(network: Any) -> Callable[[Any], Any]:
+    layers = [
+        (jnp.asarray(layer.weight.detach().numpy()), jnp.asarray(layer.bias.detach().numpy()))
+        for layer in network
+        if isinstance(layer, torch.nn.Linear)
+    ]
+
+    def run(x: Any) -> Any:
+        for weight, bias in layers[:-1]:
+            x = jax.nn.elu(x @ weight.T + bias)
+        weight, bias = layers[-1]
+        return x @ weight.T + bias
+
+    return run
+
+
+def hessian(network: Any, batch: Tensor) -> Ways:
+    """Forward over reverse, and forward over forward, which is the better here."""
+    if not INSTALLED:
+        return {}
+    func = _network(network)
+    twice = jax.vmap(jax.jacfwd(jax.jacfwd(func)))
+    return _way("hessian", jax.vmap(jax.hessian(func)), batch) | _way("jacfwd(jacfwd)", twice, batch)
+
+
+def laplacian(network: Any, batch: Tensor) -> Ways:
+    """The trace of forward over forward."""
+    if not INSTALLED:
+        return {}
+    twice = jax.vmap(jax.jacfwd(jax.jacfwd(_network(network))))
+    return _way("the trace of jacfwd(jacfwd)", lambda x: jnp.trace(twice(x), axis1=-2, axis2=-1), batch)
+
+
+def jacobian(network: Any, batch: Tensor) -> Ways:
+    """Forward mode, row by row."""
+    return _way("jacfwd", jax.vmap(jax.jacfwd(_network(network))), batch) if INSTALLED else {}
+
+
+def product(network: Any, batch: Tensor, direction: Tensor) -> Ways:
+    """Forward over reverse, of the mean square."""
+    if not INSTALLED:
+        return {}
+    func = _network(network)
+    slope = jax.grad(lambda x: jnp.mean(func(x) ** 2))
+    return _way("jvp(grad)", lambda x, v: jax.jvp(slope, (x,), (v,))[1], batch, direction)
+
+
+def sine_product(x: Tensor, v: Tensor) -> Ways:
+    """Forward over reverse."""
+    if not INSTALLED:
+        return {}
+    slope = jax.grad(lambda x: jnp.sin(x).sum())
+    return _way("jvp(grad)", lambda x, v: jax.jvp(slope, (x,), (v,))[1], x, v)
+
+
+def layer_jacobian(weight: Tensor, bias: Tensor, x: Tensor) -> Ways:
+    """Reverse mode."""
+    if not INSTALLED:
+        return {}
+    jacobian = jax.jacrev(lambda weight, bias, x: jnp.tanh(weight @ x + bias), argnums=2)
+    return _way("jacrev", jacobian, weight, bias, x)

@@ -1,0 +1,80 @@
+"""The numbers behind a figure, as tables: what a plotting function drew, it leaves here."""
+
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import ArrayLike
+
+from funcdiff.measure.tables import Table
+
+MOST_ROWS = 24  # of a long curve so many points are listed, evenly spread
+
+_tables: WeakKeyDictionary[Figure | SubFigure, list[Table]] = WeakKeyDictionary()
+
+
+def numbers(figure: Figure) -> tuple[Table, ...]:
+    """Return what the figure shows as tables, in the order drawn.
+
+    Args:
+        figure: One that a ``plot_`` function drew on.
+
+    Returns:
+        A table for each of them; of a field over many points, what its panels come to.
+
+    >>> from funcdiff.plots import plot_dots
+    >>> axes = plot_dots({"sine": {"error": 1e-16}}, label="error", title="Exact to rounding")
+    >>> numbers(axes.figure)[0]
+    error    error
+    -----  -------
+    sine   1.0e-16
+    """
+    return tuple(_tables.get(figure, ()))
+
+
+def keep(drawn: Axes | Figure, table: Table) -> None:
+    """Leave the numbers that were drawn beside their figure."""
+    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    assert figure is not None  # it was drawn on
+    _tables.setdefault(figure, []).append(table)
+
+
+def table_of_curves(x_name: str, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Table:
+    """List curves at their points: a column each, a row for each x; of a long one, some rows."""
+    columns = {name: dict(zip(_list(x), _list(y), strict=True)) for name, (x, y) in curves.items()}
+    points = sorted({x for column in columns.values() for x in column})
+    listed = [points[i] for i in spread(len(points))]
+    rows = tuple((f"{x:.4g}", *(_cell(column.get(x)) for column in columns.values())) for x in listed)
+    return Table((x_name, *columns), rows, f"{len(listed)} of {len(points)}" if len(listed) < len(points) else "")
+
+
+def spread(n: int) -> list[int]:
+    """Of n indices so many as a table lists, the first and the last among them."""
+    return sorted({round(place) for place in np.linspace(0, n - 1, min(n, MOST_ROWS))})
+
+
+def table_of_panels(values: np.ndarray, reference: np.ndarray | None, panels: Sequence[str]) -> Table:
+    """Sum up each panel of a field, whose last axes count the panels."""
+    columns: tuple[str, ...] = ("panel", "least", "greatest", "RMS")
+    fields = values.reshape(-1, len(panels)).T
+    facts: list[tuple[float, ...]] = [(field.min(), field.max(), _rms(field)) for field in fields]
+    if reference is not None:
+        columns += ("RMS distance from the dashed",)
+        gaps = (values - reference).reshape(-1, len(panels)).T
+        facts = [(*fact, _rms(gap)) for fact, gap in zip(facts, gaps, strict=True)]
+    rows = ((name, *(f"{number:.3g}" for number in fact)) for name, fact in zip(panels, facts, strict=True))
+    return Table(columns, tuple(rows))
+
+
+def _list(values: ArrayLike) -> list[float]:
+    return [float(value) for value in np.asarray(values)]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values).mean()))

@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import bench
+import pytest
+import torch
+from bench_case import PRODUCTS
+from bench_floor import products_of
+from bench_run import objection, verdict
+from sphinx.errors import ExtensionError
+
+from funcdiff import hessian_taylor
+from funcdiff.measure import Ratio, count
+from funcdiff.problems import study_network
+
+DATA = Path(__file__).parents[1] / "docs" / "reference" / "bench.json"
+
+
+@pytest.fixture(scope="module")
+def data():
+    return bench.load(DATA)
+
+
+def test_products_alone_are_those_of_the_recipe_and_nothing_else():
+    network = study_network((3, 8, 8, 4)).requires_grad_(False)
+    hessians, batch = torch.vmap(hessian_taylor(network)), torch.randn(5, 3)
+    products = products_of(hessians, batch)
+    whole, alone = count(hessians, batch), count(products, batch)
+    assert alone.flops == whole.flops > 0
+    assert alone.operations < whole.operations
+    torch.testing.assert_close(products(batch), hessians(batch))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limits", "expected"),
+    [
+        (8, 9, (8, None), "reached"),
+        (7, 9, (8, None), "undecided"),
+        (6, 7.9, (8, None), "missed"),
+        (1.2, 1.6, (None, 1.7), "reached"),
+        (1.6, 1.8, (None, 1.7), "undecided"),
+        (1.8, 1.9, (None, 1.7), "missed"),
+        (4, 4, (None, 4), "reached"),
+    ],
+)
+def test_verdict_needs_the_whole_interval(low, high, limits, expected):
+    assert verdict(Ratio((low + high) / 2, low, high, 9), *limits) == expected
+
+
+def test_a_composition_that_differs_or_refuses_is_no_candidate():
+    def refuses(x):
+        raise RuntimeError("no formula")
+
+    x = torch.ones(2)
+    assert objection(x, lambda x: x.clone(), (x,)) == ""
+    assert objection(x, lambda x: 2 * x, (x,)) == "differs"
+    assert objection(x, refuses, (x,)) == "refuses"
+
+
+def test_what_is_kept_has_every_goal_judged_and_every_part_shown(data):
+    kept = [goal for case in data["cases"] for goal in case["goals"]]
+    assert len(kept) >= 9
+    for goal in kept:
+        ratio = Ratio(**{**goal["ratio"], "high": goal["ratio"]["high"] or float("inf")})
+        assert goal["verdict"] == verdict(ratio, goal["at_least"], goal["at_most"])
+    assert all(PRODUCTS in case["ratios"] for case in data["cases"])
+    for part in bench.PARTS.values():
+        assert part(data)
+
+
+def test_losses_are_shown(data):
+    text = " ".join(node.astext() for node in [*bench.cases(data), *bench.networks(data), *bench.goals(data)])
+    for case in data["cases"]:
+        assert all(name in text for name in case["ratios"])
+    assert all(network["name"] in text for network in data["networks"])
+    assert all(goal["verdict"] in text for case in data["cases"] for goal in case["goals"])
+
+
+def test_a_benchmark_of_another_torch_fails_the_build(tmp_path, data):
+    old = tmp_path / "bench.json"
+    old.write_text(json.dumps({**data, "environment": {**data["environment"], "torch": "1.0.0"}}))
+    with pytest.raises(ExtensionError, match="nox -s bench"):
+        bench.load(old)

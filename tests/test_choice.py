@@ -1,0 +1,325 @@
+"""The automatic recipes: right, or refused; planned once; and what the plan counts."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, vmap
+from torch.testing import assert_close
+
+import funcdiff as fd
+from funcdiff._choice import memory, planning
+from funcdiff._choice.costs import FORMULAS
+from funcdiff._choice.sketch import sketch
+from funcdiff.measure import count
+
+STATISTICS = torch.ones(3, dtype=torch.float64)
+
+close = functools.partial(assert_close, rtol=1e-10, atol=1e-12)
+
+
+def numbers(*shape):
+    return torch.linspace(-1, 1.3, torch.Size(shape).numel(), dtype=torch.float64).reshape(shape)
+
+
+def network(n, m, width=16, layers=2, activation=nn.Tanh, norm=False, dtype=torch.float64):
+    torch.manual_seed(0)
+    parts = []
+    for i in range(layers):
+        parts += [nn.Linear(width if i else n, width), *([nn.LayerNorm(width)] if norm else []), activation()]
+    return nn.Sequential(*parts, nn.Linear(width, m)).to(dtype).requires_grad_(False)
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    memory._plans.clear()
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 9), (9, 2), (6, 6), (40, 1)])
+def test_by_hand(n, m):
+    weight = numbers(m, n)
+    x = numbers(n)
+    slope = torch.cos(weight @ x)[:, None] * weight
+    bend = -torch.sin(weight @ x)[:, None, None] * weight[:, :, None] * weight[:, None, :]
+    close(fd.jacobian(lambda x: torch.sin(weight @ x))(x), slope)
+    close(fd.hessian(lambda x: torch.sin(weight @ x))(x), bend)
+    v = numbers(n).flip(0)
+    close(fd.hvp(lambda x: torch.sin(weight @ x).sum(), (x,), (v,)), bend.sum(0) @ v)
+
+
+def test_trees_options_and_aux():
+    def func(p, scale):
+        return {"y": scale * p["a"] ** 3 * p["b"]}, p["a"] + 1
+
+    p = {"a": numbers(2), "b": numbers(2) + 2}
+    slope, aux = fd.jacobian(func, has_aux=True)(p, 2.0)
+    close(slope["y"]["a"], torch.diag(6 * p["a"] ** 2 * p["b"]))
+    close(aux, p["a"] + 1)
+    bend, _ = fd.hessian(func, has_aux=True, chunk_size=1)(p, 2.0)
+    expected = torch.zeros(2, 2, 2, dtype=torch.float64)
+    expected[0, 0, 0], expected[1, 1, 1] = 6 * p["a"] ** 2
+    close(bend["y"]["a"]["b"], expected)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6, track_running_stats=False)])
+def test_by_all_parameters_of_a_norm(norm):
+    # All four compositions of torch.func get the block of weight and input wrong; differences of gradients do not.
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(3, 6), norm, nn.Tanh(), nn.Linear(6, 1)).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    vector, unravel = fd.ravel({name: p.detach() for name, p in net.named_parameters()})
+
+    def loss(vector):
+        return functional_call(net, unravel(vector), (x,)).pow(3).sum()
+
+    def gradient(vector):
+        return fd.jacobian_loop(loss)(vector)
+
+    step = 1e-5 * torch.eye(len(vector), dtype=torch.float64)
+    expected = torch.stack([(gradient(vector + e) - gradient(vector - e)) / 2e-5 for e in step])
+    v = numbers(len(vector))
+    for got in (fd.hessian(loss)(vector), vmap(fd.hessian(loss))(vector[None])[0]):
+        assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    assert_close(fd.hvp(loss, (vector,), (v,)), expected @ v, rtol=1e-5, atol=1e-6)
+
+
+def operations():
+    """Operations that one mode or another of torch 2.13 gets wrong, without an error."""
+    square = numbers(3, 3) + 2 * torch.eye(3, dtype=torch.float64)
+    yield "cdist", lambda x: torch.cdist(x.reshape(3, 2), numbers(4, 2) + 3), numbers(6)
+    yield "det", lambda x: torch.linalg.det(x + square), numbers(3, 3)
+    yield "slogdet", lambda x: torch.linalg.slogdet(x + square)[1], numbers(3, 3)
+    yield "solve", lambda x: torch.linalg.solve(x + square, numbers(3)), numbers(3, 3)
+    yield "cholesky_inverse", lambda x: torch.cholesky_inverse((x + 3 * square).tril()), numbers(3, 3)
+    yield "logcumsumexp", lambda x: torch.logcumsumexp(x, 0), numbers(4)
+    yield "cumprod", lambda x: torch.cumprod(x, 0), numbers(4)
+    yield "prod", lambda x: torch.scatter_reduce(x, 0, torch.tensor([0, 0, 1]), x, "prod"), numbers(3) + 2
+    yield "embedding", lambda x: F.embedding(torch.tensor([0, 2, 2]), x).sin(), numbers(3, 2)
+    yield "layer_norm", lambda x: F.layer_norm(x, (4,)) ** 3, numbers(4)
+
+
+OPERATIONS = {name: (func, x) for name, func, x in operations()}
+
+
+def differences(func, x):
+    sides = [func(x + e.reshape(x.shape)) - func(x - e.reshape(x.shape)) for e in 1e-5 * torch.eye(x.numel()).double()]
+    return torch.stack(sides, -1) / 2e-5
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_jacobians_that_one_mode_gets_wrong(name):
+    func, x = OPERATIONS[name]
+    expected = differences(func, x)
+    assert_close(fd.jacobian(func)(x).reshape(expected.shape), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_hessians_that_one_mode_gets_wrong(name):
+    func, x = OPERATIONS[name]
+    if name == "cdist":  # torch has neither a forward derivative of it nor a second one backward
+        with pytest.raises(RuntimeError, match="_cdist_backward"):
+            fd.hessian(func)(x)
+        return
+    expected = differences(fd.jacobian(func), x)
+    assert_close(fd.hessian(func)(x).reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("func", "text"),
+    [
+        (lambda x: x * x.sum().item(), "Python number"),
+        (lambda x: F.dropout(x), "random numbers"),
+        (nn.BatchNorm1d(3).double(), "writes in place"),
+        (lambda x: F.batch_norm(x, STATISTICS, STATISTICS, training=True), "writes in place"),
+    ],
+)
+@pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian])
+def test_refusals(recipe, func, text):
+    x = numbers(4, 3)
+    before = [buffer.clone() for buffer in func.buffers()] if isinstance(func, nn.Module) else []
+    with pytest.raises(RuntimeError, match=text):
+        recipe(func)(x)
+    assert all(torch.equal(a, b) for a, b in zip(before, getattr(func, "buffers", list)(), strict=True))
+    assert torch.equal(STATISTICS, torch.ones(3, dtype=torch.float64))
+
+
+def test_a_branch_on_values_is_followed():
+    close(fd.jacobian(lambda x: x**2 if x.sum() > 0 else x)(numbers(3)), torch.diag(2 * numbers(3)))
+
+
+def test_one_draw_where_it_is_allowed_and_the_generator_moves_once():
+    torch.manual_seed(0)
+    slope = fd.jacobian(lambda x: F.dropout(x, 0.5), randomness="same")(torch.ones(50))
+    torch.manual_seed(0)
+    assert torch.equal(slope, torch.diag(F.dropout(torch.ones(50), 0.5)))
+
+
+def test_planned_once():
+    calls = []
+
+    def func(x):
+        calls.append(len(x))
+        return x.sin()
+
+    for _ in range(3):
+        fd.jacobian(func)(numbers(3))
+    first = len(calls)
+    fd.jacobian(func)(numbers(3))
+    assert len(calls) - first < first / 3 + 1
+    assert len(memory._plans) == 1
+    fd.jacobian(func)(numbers(4))
+    assert len(memory._plans) == 2
+
+
+def test_a_lambda_in_a_loop_is_planned_once_for_tensors_of_a_kind():
+    for scale in (numbers(3), numbers(3) + 1):
+        fd.hessian(lambda x: (scale * x.sin()).sum())(numbers(3))  # noqa: B023  # called in its own turn
+    assert len(memory._plans) == 1
+    for power in (2, 3):
+        close(fd.jacobian(lambda x: x**power)(numbers(2)), torch.diag(power * numbers(2) ** (power - 1)))  # noqa: B023
+    assert len(memory._plans) == 3
+
+
+def test_the_mode_of_a_module_belongs_to_the_plan():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).double().eval()
+    fd.jacobian(net)(numbers(3))
+    with pytest.raises(RuntimeError, match="random numbers"):
+        fd.jacobian(net.train())(numbers(3))
+
+
+def test_many_plans_do_not_pile_up():
+    for i in range(600):
+        memory.keep(i, None)
+    assert len(memory._plans) == 512
+
+
+@pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian])
+@pytest.mark.parametrize(("n", "m"), [(2, 30), (30, 2), (12, 1)])
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_same_choice_inside_vmap_and_compile(recipe, n, m, norm):
+    net, x = network(n, m, norm=norm), numbers(n)
+    outside = fd.explain(recipe(net), x).recipe
+    chosen = []
+
+    def watched(x):
+        chosen.append(fd.explain(recipe(net), x).recipe)
+        return recipe(net)(x)
+
+    close(vmap(watched)(x[None])[0], recipe(net)(x))
+    assert chosen == [outside]
+    close(torch.compile(recipe(net), backend="eager", fullgraph=True)(x), recipe(net)(x))
+    torch.compiler.reset()
+
+
+def test_inside_a_compiled_function():
+    net, x = network(4, 1), numbers(4)
+
+    def product(x, v):
+        return fd.hvp(lambda x: net(x).sin().sum(), (x,), (v,))
+
+    def slopes(x, v):
+        return fd.jacobian(lambda x: net(x).sin())(x), fd.hessian(lambda x: net(x).sin())(x)
+
+    for func in (product, slopes):
+        assert_close(torch.compile(func, backend="eager", fullgraph=True)(x, x), func(x, x))
+    torch.compiler.reset()
+
+
+def test_rows_are_planned_for_their_number():
+    net = network(3, 4)
+    rows = numbers(7, 3)
+    for recipe, batch, option in (
+        (fd.jacobian, fd.batch_jacobian, "jacobian"),
+        (fd.hessian, fd.batch_hessian, "hessian"),
+    ):
+        expected = torch.stack([recipe(net)(row) for row in rows])
+        for chunk_size in (None, 2):
+            close(batch(net, chunk_size=chunk_size, **{option: recipe})(rows), expected)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 40), (40, 3), (5, 5)])
+@pytest.mark.parametrize("name", sorted(FORMULAS))
+def test_formulas_count_the_matrix_products(name, n, m):
+    # Within a fifth, and half as much again where an outer layer, cheaper than the others, is counted as they are.
+    net, x = network(n, m, width=32, layers=3), numbers(n)
+    predicted = FORMULAS[name].flops(sketch(net, (x.clone(),)))
+    counted = count(getattr(fd, name)(net), x).flops
+    if name == "hessian_double_backward" and m > 1:
+        assert predicted < 3 * counted  # all m rows go back at each of the m n; torch leaves out what it can
+    else:
+        assert 0.8 * counted <= predicted <= 1.5 * counted
+
+
+def test_sketch_of_a_network():
+    s = sketch(network(4, 2, width=8, layers=2), (numbers(4),))
+    assert (s.inputs, s.outputs) == (4, 2)
+    assert s.flops == s.slope == s.bend == 2 * (4 * 8 + 8 * 8 + 8 * 2)
+    assert s.curved == 2 * (8 * 8 + 8 * 2)  # the first layer's operand has no second derivative
+    assert {"addmm", "tanh"} <= s.operators or {"mv", "tanh"} <= s.operators
+
+
+def test_sketch_of_a_product_of_two():
+    a = numbers(3, 3)
+    s = sketch(lambda x: x @ x, (a.clone(),))
+    assert s.slope == 2 * s.flops
+    assert s.bend == 4 * s.flops
+    assert sketch(lambda x: torch.relu(a @ x), (numbers(3),)).curved_elements == 0
+
+
+def test_explanation():
+    told = fd.explain(fd.jacobian(lambda x: torch.cdist(x, x + 1)), numbers(3, 2))
+    assert told.recipe == "jacobian_forward"
+    assert "torch gets _cdist_forward wrong" in repr(told)
+    assert "<table" in told._repr_html_()
+    assert fd.explain(fd.hvp, lambda x: x.sin().sum(), (numbers(3),), (numbers(3),)).recipe == "hvp_double_backward"
+    with pytest.raises(TypeError, match=r"expected what funcdiff\.jacobian"):
+        fd.explain(fd.jacobian_reverse(torch.sin), numbers(3))
+
+
+def test_every_recipe_wrong_is_a_refusal(monkeypatch):
+    wrong = dict.fromkeys((*planning.WRONG, "jacobian_taylor", "jacobian_loop"), frozenset({"sin"}))
+    monkeypatch.setattr(planning, "WRONG", wrong)
+    with pytest.raises(RuntimeError, match="no recipe is known to be right"):
+        fd.jacobian(torch.sin)(numbers(3))
+    close(fd.jacobian(torch.cos)(numbers(3)), torch.diag(-numbers(3).sin()))
+
+
+def test_what_torch_cannot_differentiate_one_way_is_taken_another():
+    class Old(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * x.cos()
+
+    close(fd.hessian(lambda x: Old.apply(x).sum())(numbers(3)), torch.diag(-numbers(3).sin()))
+    assert len(memory._plans) == 1
+
+
+def test_a_function_without_a_second_derivative_is_refused():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, gradient):
+            (x,) = ctx.saved_tensors
+            return gradient * x.cos()
+
+    def func(x):
+        return Once.apply(x).sum()
+
+    x = numbers(3)
+    close(fd.jacobian(func)(x), x.cos())
+    for second in (fd.hessian(func), fd.hessian_taylor(func), lambda x: fd.hvp(func, (x,), (x,))):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            second(x)
