@@ -16,7 +16,7 @@ from tutorials import GALLERY, record_of
 from funcdiff._choice import costs
 from funcdiff.measure.tables import amount_of_bytes, amount_of_flops, significant
 
-STATIC = Path(__file__).parents[1] / "_static"
+SCRIPTS = [Path(__file__).parents[1] / "_static" / name for name in ("finder_model.js", "finder.js")]
 # The tutorial that explains the answer: for a batch of rows, at one point, with a norm that is differentiated wrongly.
 TUTORIALS = {
     "Jacobian": ("batches/per_row", "jacobians/jacrev_against_jacfwd", "hessians/when_they_disagree"),
@@ -92,35 +92,36 @@ def form(pace, up):
         times=_PACED if pace else _UNPACED,
     )
     model = json.dumps({**finder_model.model(), "pace": pace, "tutorials": tutorials}).replace("<", "\\u003c")
-    version = zlib.crc32((STATIC / "finder.js").read_bytes())
     return (
         f'<div class="finder" id="finder" hidden>{content}</div>'
         f'<script type="application/json" id="finder-model">{model}</script>'
         # Here and not deferred: the form appears, with its answer, before what is below it is laid out.
-        f'<script src="{up}_static/finder.js?v={version:08x}"></script>'
+        + "".join(
+            f'<script src="{up}_static/{script.name}?v={zlib.crc32(script.read_bytes()):08x}"></script>'
+            for script in SCRIPTS
+        )
     )
 
 
-def typical():
+def tutorial_of(q):
+    """The tutorial that explains the answer."""
+    rows, point, norm = TUTORIALS[q.need]
+    return norm if finder_model.wrong(q.norm, q.need) else rows if q.rows else point
+
+
+def typical(up):
     """The same answers for typical shapes, as a table."""
     body = []
     for q in TYPICAL:
         best, second, *_ = finder_model.candidates(q)
-        sizes = [q.inputs, *[q.width] * q.layers, q.outputs]
-        network = " → ".join(map(str, sizes)) + (f", {q.norm}" if q.norm != "none" else "")
-        times = significant(second.seconds / best.seconds)
-        body.append(
-            [
-                q.need,
-                network,
-                str(q.rows or "no"),
-                nodes.literal("", best.recipe),
-                amount_of_flops(best.flops),
-                amount_of_bytes(best.peak),
-                f"{second.recipe}, {times} times as long",
-            ]
-        )
-    return table(["you need", "network", "rows", "take", "FLOPs", "memory", "next"], body, [4, 4, 2, 4, 2, 2, 5])
+        network = " → ".join(map(str, [q.inputs, *[q.width] * q.layers, q.outputs]))
+        if q.norm != "none":
+            network += f", {q.norm}"
+        need = nodes.reference("", q.need, refuri=f"{up}tutorials/{tutorial_of(q)}.html", internal=True)
+        take = nodes.literal("", finder_model.imported(q, best.recipe))
+        costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), significant(second.seconds / best.seconds)
+        body.append([need, network, str(q.rows or "no"), take, *costs])
+    return table(["you need", "network", "rows", "take", "FLOPs", "memory", "next best, times"], body)
 
 
 class RecipeFinder(SphinxDirective):
@@ -129,12 +130,7 @@ class RecipeFinder(SphinxDirective):
     def run(self):
         """The form, and the table that stands in for it."""
         record = record_of(GALLERY / "networks/cost.py")
-        for file in (
-            costs.__file__,
-            finder_model.__file__,
-            STATIC / "finder.js",
-            *([record] if record.exists() else []),
-        ):
+        for file in (costs.__file__, finder_model.__file__, *SCRIPTS, record):
             self.env.note_dependency(str(file))
         self.env.metadata[self.env.docname]["recipe-finder"] = True
         pace = finder_model.pace(json.loads(record.read_text())) if record.exists() else None
@@ -142,7 +138,7 @@ class RecipeFinder(SphinxDirective):
         return [
             nodes.raw("", form(pace, up), format="html"),
             nodes.raw("", "<noscript>", format="html"),
-            typical(),
+            typical(up),
             nodes.raw("", "</noscript>", format="html"),
         ]
 

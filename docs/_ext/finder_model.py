@@ -178,6 +178,11 @@ def candidates(q: Question) -> list[Candidate]:
     return sorted(map(candidate, NEEDS[q.need]), key=lambda c: c.seconds)
 
 
+def imported(q: Question, recipe: str) -> str:
+    """The name to import: where a norm would have to be put right, the automatic recipe, which does so."""
+    return recipe.partition("_")[0] if q.norm != "none" and recipe in CORRECTED else recipe
+
+
 def wrong(norm: str, need: str) -> list[str]:
     """The recipes of the need that the atlas found wrong on the norm."""
     kind = {"Jacobian": "jacobian", "Hessian-vector product": "hvp"}.get(need, "hessian")

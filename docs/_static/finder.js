@@ -1,171 +1,20 @@
-// The recipe finder: the package's cost formulas, evaluated as the reader types. docs/_ext/finder_model.py says the
-// same in Python; a test in the browser holds the two together.
+// The recipe finder's form: answers as one types.
 (() => {
-  const model = JSON.parse(document.getElementById("finder-model").textContent);
-  const PRODUCT = "Hessian-vector product";
-  const pairs = (n) => n * (n + 1) / 2;
-  const one = (s) => ({ ...s, inputs: 1 });
-
-  // Of a recipe: FLOPs, numbers written, graphs kept, directions carried at once.
-  const FORMULAS = {
-    jacobian_batched_grad: {
-      flops: (s) => s.flops + s.outputs * s.slope,
-      elements: (s) => s.elements * (1 + s.outputs),
-      graphs: () => 1,
-      directions: (s) => s.outputs,
-    },
-    jacobian_forward: {
-      flops: (s) => s.flops + s.wasted + s.inputs * s.slope,
-      elements: (s) => s.elements * (1 + s.inputs),
-      graphs: () => 0,
-      directions: (s) => 1 + s.inputs,
-    },
-    jacobian_taylor: {
-      flops: (s) => s.flops + s.inputs * s.slope,
-      elements: (s) => s.elements * (1 + s.inputs),
-      graphs: () => 0,
-      directions: (s) => 1 + s.inputs,
-    },
-    hessian_taylor: {
-      flops: (s) => s.flops + s.inputs * s.slope + pairs(s.inputs) * s.curved,
-      elements: (s) => s.elements * (1 + s.inputs) + pairs(s.inputs) * s.curvedElements,
-      graphs: () => 0,
-      directions: (s) => 1 + s.inputs + pairs(s.inputs),
-    },
-    hessian_forward_over_reverse: {
-      flops: (s) => s.flops + s.outputs * s.slope + s.wasted * (1 + s.outputs)
-        + s.inputs * (s.slope + s.outputs * s.bend),
-      elements: (s) => s.elements * (1 + s.inputs) * (1 + s.outputs),
-      graphs: (s) => 1 + s.inputs,
-      directions: (s) => (1 + s.inputs) * (1 + s.outputs),
-    },
-    hessian_forward_over_forward: {
-      flops: (s) => s.flops + s.wasted + s.inputs * (s.flops + s.wasted + s.slope + s.inputs * s.bend),
-      elements: (s) => s.elements * (1 + s.inputs) ** 2,
-      graphs: () => 0,
-      directions: (s) => (1 + s.inputs) ** 2,
-    },
-    hessian_double_backward: {
-      flops: (s) => s.flops + s.outputs * s.slope + s.inputs * s.outputs * (s.slope + s.outputs * s.bend),
-      elements: (s) => s.elements * (1 + s.outputs) * (1 + s.inputs * s.outputs),
-      graphs: (s) => 1 + s.outputs,
-      directions: (s) => s.outputs * (1 + s.inputs * s.outputs),
-    },
-    hessian_diagonal: {
-      flops: (s) => s.flops + s.inputs * (s.slope + s.curved),
-      elements: (s) => s.elements * (1 + s.inputs) + s.inputs * s.curvedElements,
-      graphs: () => 0,
-      directions: (s) => 1 + 2 * s.inputs,
-    },
-    laplacian: {
-      flops: (s) => s.flops + s.inputs * s.slope + s.curved,
-      elements: (s) => s.elements * (1 + s.inputs) + s.curvedElements,
-      graphs: () => 0,
-      directions: (s) => 2 + s.inputs,
-    },
-    hvp_double_backward: {
-      flops: (s) => FORMULAS.hessian_double_backward.flops(one(s)),
-      elements: (s) => FORMULAS.hessian_double_backward.elements(one(s)),
-      graphs: () => 2,
-      directions: () => 2,
-    },
-    hvp_forward_over_reverse: {
-      flops: (s) => FORMULAS.hessian_forward_over_reverse.flops(one(s)),
-      elements: (s) => FORMULAS.hessian_forward_over_reverse.elements(one(s)),
-      graphs: () => 2,
-      directions: () => 4,
-    },
-  };
-
-  // What the package would count in one pass of the network.
-  function sketch(q, putRight) {
-    const [wide, more, straightWide, straightMore, calls] = model.norms[q.norm][Number(putRight)];
-    const first = 2 * q.inputs * q.width;
-    const flops = first + 2 * (q.layers - 1) * q.width ** 2 + 2 * q.width * q.outputs;
-    const elements = q.layers * ((2 + wide) * q.width + more) + q.outputs;
-    return {
-      inputs: q.inputs, outputs: q.need === PRODUCT ? 1 : q.outputs,
-      flops, slope: flops, bend: flops, curved: flops - first, wasted: flops,
-      elements, curvedElements: elements - q.width * (1 + straightWide) - straightMore,
-      calls: q.layers * ((q.norm === "batch norm" ? 2 : 4) + calls) + 3,
-    };
-  }
-
-  function candidate(q, name) {
-    const recipe = model.recipes[name], formula = FORMULAS[name], s = sketch(q, recipe.putRight);
-    const rows = q.rows || 1;
-    const flops = rows * formula.flops(s), elements = rows * formula.elements(s);
-    const results = rows * s.outputs * s.inputs ** recipe.degree;
-    const amounts = [1, s.calls, flops, elements, results];
-    const held = formula.graphs(s) * s.elements + 4 * formula.directions(s) * q.width;
-    return {
-      recipe: q.rows && q.need !== PRODUCT ? model.inside[name] ?? name : name,
-      flops, result: 4 * results,
-      peak: 4 * (results + rows * held + (recipe.identity ? s.inputs ** 2 : 0)),
-      seconds: amounts.reduce((sum, amount, i) => sum + recipe.rates[i] * amount, 0),
-    };
-  }
-
-  // The recipe to import: where a norm would have to be put right, the automatic one, which does so.
-  function imported(q, recipe) {
-    return q.norm !== "none" && model.automatic.includes(recipe) ? recipe.split("_")[0] : recipe;
-  }
-
-  function code(q, recipe) {
-    const name = imported(q, recipe), kind = name.split("_")[0], names = [name];
-    const x = q.rows ? "X" : "x", lines = [];
-    let call;
-    if (q.need === PRODUCT) {
-      const point = q.norm === "batch norm" && !q.rows ? "x[None]" : x;
-      lines.push(`${x.replace("x", "v").replace("X", "V")} = torch.randn_like(${x})`);
-      call = `${name}(lambda ${x}: net(${point}).sum(), (${x},), (${q.rows ? "V" : "v"},))`;
-    } else {
-      const func = q.norm === "batch norm" ? "lambda x: net(x[None])[0]" : "net";
-      if (!q.rows) call = `${name}(${func})(x)`;
-      else if (name === "laplacian" || name === "hessian_diagonal") call = `torch.func.vmap(${name}(${func}))(X)`;
-      else {
-        names.unshift(`batch_${kind}`);
-        call = `batch_${kind}(${func}, ${kind}=${name})(X)`;
-      }
-      const whole = kind === "hessian" && name !== "hessian_diagonal";
-      if (whole && q.need !== "Hessian") call += ".diagonal(dim1=-2, dim2=-1)";
-      if (kind === "hessian" && q.need === "Laplacian") call += ".sum(-1)";
-    }
-    const { inputs: n, outputs: m } = q;
-    const shape = {
-      "Jacobian": [m, n], "Hessian": [m, n, n], [PRODUCT]: [n], "Hessian diagonal": [m, n], "Laplacian": [m],
-    }[q.need];
-    const sizes = (list) => `(${list.join(", ")}${list.length === 1 ? "," : ""})`;
-    const rows = q.rows ? [q.rows] : [];
-    return [
-      "import torch",
-      `from funcdiff import ${names.join(", ")}`,
-      "",
-      "net.eval()  # your network",
-      `${x} = torch.randn${sizes([...rows, n])}  # your input`,
-      ...lines,
-      `result = ${call}  # of shape ${sizes([...rows, ...shape])}`,
-    ].join("\n");
-  }
-
-  // The candidates by predicted time, the code of the first, and what is wrong on such a network.
-  function answer(q) {
-    const candidates = model.needs[q.need].map((name) => candidate(q, name)).sort((a, b) => a.seconds - b.seconds);
-    return { candidates, code: code(q, candidates[0].recipe), wrong: model.wrong[q.need][q.norm] };
-  }
-  window.funcdiffFinder = answer;
-
+  const { pace, tutorials } = JSON.parse(document.getElementById("finder-model").textContent);
   const finder = document.getElementById("finder");
   const form = finder.querySelector("form");
   const part = (name) => finder.querySelector(`.finder-${name}`);
 
+  // In the largest unit that is reached; units are given smallest first.
   function scaled(value, units) {
-    const [size, unit] = units.find(([least]) => value >= least) ?? units.at(-1);
+    const [size, unit] = units.findLast(([least]) => value >= least) ?? units[0];
     return `${Number((value / size).toPrecision(3))} ${unit}`;
   }
-  const flops = (value) => scaled(value, [[1e12, "TFLOP"], [1e9, "GFLOP"], [1e6, "MFLOP"], [1e3, "kFLOP"], [1, "FLOP"]]);
-  const bytes = (value) => scaled(value, [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"], [1, "B"]]);
-  const time = (value) => scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]);
+  const decimal = ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"].map((unit, i) => [1e3 ** i, unit]);
+  const binary = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].map((unit, i) => [2 ** (10 * i), unit]);
+  const flops = (value) => scaled(value, decimal);
+  const bytes = (value) => scaled(value, binary);
+  const time = (value) => scaled(value, [[1e-6, "µs"], [1e-3, "ms"], [1, "s"]]);
 
   function element(tag, ...content) {
     const made = document.createElement(tag);
@@ -192,29 +41,35 @@
   function show() {
     form.elements.rows.disabled = !form.elements.byRow.checked;
     if (!form.checkValidity()) {
-      part("answer").replaceChildren("Sizes are whole numbers: at least 1, at most a million, and of layers a hundred.");
+      part("answer").textContent = "Sizes are whole numbers: at least 1, at most a million, and of layers a hundred.";
       return;
     }
-    const q = question(), { candidates, code, wrong } = answer(q);
-    const best = candidates[0], name = imported(q, best.recipe);
-    const how = name === best.recipe ? [] : [", for ", named(best.recipe), " with the norm written as simpler operations"];
+    const q = question(), { candidates, take, code, wrong } = window.funcdiffFinder(q);
+    const best = candidates[0];
+    const how = [", for ", named(best.recipe), " with the norm written as simpler operations"];
     part("answer").replaceChildren(
-      "Take ", named(name), ...how, `: ${flops(best.flops)}, about ${bytes(best.peak)}, of which the result is ${bytes(best.result)}.`,
+      "Take ", named(take), ...(take === best.recipe ? [] : how),
+      `: ${flops(best.flops)}, about ${bytes(best.peak)}, of which the result is ${bytes(best.result)}.`,
     );
     part("code").textContent = code;
     part("rows").replaceChildren(...candidates.map((found) => {
       const cells = [flops(found.flops), bytes(found.peak)];
-      if (model.pace) cells.push(time(model.pace * found.seconds));
+      if (pace) cells.push(time(pace * found.seconds));
       cells.push(`${Number((found.seconds / best.seconds).toPrecision(3))}`);
       const row = element("tr", element("th", named(found.recipe)), ...cells.map((cell) => element("td", cell)));
       row.firstChild.scope = "row";
       return row;
     }));
-    const mixing = q.norm === "batch norm" ? " In training mode batch norm mixes rows: no row has a derivative of its own." : "";
-    part("wrong").replaceChildren(...(wrong.length
-      ? [`Left out as torch has them, since the derivative atlas found them wrong on ${q.norm}, with no error: `, ...listed(wrong), "."]
-      : ["None of these recipes is known to be wrong here."]), mixing);
-    const [page, title] = model.tutorials[q.need][q.norm !== "none" && wrong.length ? "norm" : q.rows ? "rows" : "point"];
+    const notes = wrong.length ? [
+      `As torch has them, the derivative atlas found these wrong on ${q.norm}, with no error: `, ...listed(wrong),
+      ". Those above are counted with the norm written as simpler operations, as ",
+      named(wrong[0].split("_")[0]), " runs them.",
+    ] : ["None of these recipes is known to be wrong here."];
+    if (q.norm === "batch norm") {
+      notes.push(" In training mode batch norm mixes rows: no row has a derivative of its own.");
+    }
+    part("wrong").replaceChildren(...notes);
+    const [page, title] = tutorials[q.need][wrong.length ? "norm" : q.rows ? "rows" : "point"];
     part("tutorial").href = page;
     part("tutorial").textContent = title;
   }
