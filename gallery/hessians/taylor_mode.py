@@ -171,7 +171,7 @@ scalar.claim("hessian_reverse_over_reverse", fewer_flops_than="hessian_taylor")
 # An operation without a rule
 # ---------------------------
 # Each operation needs a rule of its own. Without one (an RNN, a custom autograd function, a determinant) the recipe
-# takes the whole Hessian by forward over reverse: the right numbers, at that price. It says so to its logger.
+# takes the whole Hessian by torch's own modes: the right numbers, at their price. It says so to its logger.
 
 import logging
 import sys

@@ -46,7 +46,7 @@ def hessian_taylor(
     is less for m = 1.
 
     Where an operation has no Taylor rule (complex numbers, an RNN, a custom autograd function, a transform in func),
-    the whole Hessian is taken by `hessian_forward_over_reverse` instead; the logger ``funcdiff.taylor`` says so. Under
+    the whole Hessian is taken by torch's own modes, as `hessian` chooses; the logger ``funcdiff.taylor`` says so. Under
     torch.compile, keep custom autograd functions out of func: torch 2.13 then takes the derivative of their
     forward formula instead of the one they define, in `torch.func.hessian` as well.
 
@@ -137,8 +137,8 @@ def laplacian(
     """Sum of the second derivatives along every input, by collapsed Taylor mode: never a Hessian.
 
     The function runs once, on its value, its n first derivatives and the one sum of its second ones. Cost: 2 + n passes
-    of func, however many outputs it has. Where an operation has no Taylor rule, it is the trace of
-    `hessian_forward_over_reverse` instead, as for `hessian_taylor`. To train through it, differentiate the result.
+    of func, however many outputs it has. Where an operation has no Taylor rule, it is the sum of the diagonal by torch's
+    own modes, as for `hessian_taylor`. To train through it, differentiate the result.
 
     Args:
         func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
@@ -227,7 +227,7 @@ def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) 
     except Exception as error:
         obstacle = f"{type(error).__name__}: {error}"
     if not torch.compiler.is_compiling():
-        _log.info("no Taylor mode, forward over reverse instead: %s", obstacle)
+        _log.info("no Taylor mode, torch's own modes instead: %s", obstacle)
     return by_composition(*problem)
 
 
