@@ -137,8 +137,8 @@ def laplacian(
     """Sum of the second derivatives along every input, by collapsed Taylor mode: never a Hessian.
 
     The function runs once, on its value, its n first derivatives and the one sum of its second ones. Cost: 2 + n passes
-    of func, however many outputs it has. Where an operation has no Taylor rule, it is the sum of the diagonal by torch's
-    own modes, as for `hessian_taylor`. To train through it, differentiate the result.
+    of func, however many outputs it has. Where an operation has no Taylor rule, the diagonal is taken by torch's own
+    modes and summed, as for `hessian_taylor`. To train through it, differentiate the result.
 
     Args:
         func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.

@@ -54,25 +54,25 @@ FORMULAS = {
         lambda s: s.flops + s.outputs * s.slope,
         lambda s: s.elements * (1 + s.outputs),
         1,
-        (4.0e-04, 2.7e-05, 8.8e-12, 1.1e-09, 9.4e-10),
+        (2.3e-04, 3.5e-05, 8.9e-12, 7.0e-10, 1.1e-09),
     ),
     "jacobian_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
-        (4.9e-04, 1.3e-04, 1.3e-11, 2.2e-09, 1.6e-09),
+        (9.1e-05, 1.5e-04, 1.2e-11, 6.7e-10, 1.2e-09),
     ),
     "jacobian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
-        (1.9e-04, 9.6e-05, 6.2e-12, 1.2e-09, 4.0e-10),
+        (9.0e-05, 8.8e-05, 7.7e-12, 6.1e-10, 1.8e-11),
     ),
     "hessian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope + pairs(s.inputs) * s.curved,
         lambda s: s.elements * (1 + s.inputs) + pairs(s.inputs) * s.curved_elements,
         2,
-        (2.6e-04, 1.8e-04, 6.2e-12, 3.9e-09, 4.4e-09),
+        (9.0e-05, 1.6e-04, 1.0e-11, 3.0e-09, 1.8e-11),
     ),
     "hessian_forward_over_reverse": Formula(
         lambda s: (
@@ -80,18 +80,18 @@ FORMULAS = {
         ),
         lambda s: s.elements * (1 + s.inputs) * (1 + s.outputs),
         2,
-        (9.1e-04, 2.0e-04, 1.0e-11, 2.5e-09, 3.4e-09),
+        (5.5e-04, 1.9e-04, 1.2e-11, 2.7e-09, 8.4e-10),
     ),
     "hessian_forward_over_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * (s.flops + s.wasted + s.slope + s.inputs * s.bend),
         lambda s: s.elements * (1 + s.inputs) ** 2,
         2,
-        (1.1e-03, 3.0e-04, 1.4e-11, 3.8e-09, 2.4e-08),
+        (4.9e-04, 2.8e-04, 2.5e-11, 1.9e-09, 1.8e-11),
     ),
     "hessian_double_backward": Formula(
         lambda s: s.flops + s.outputs * s.slope + s.inputs * s.outputs * (s.slope + s.outputs * s.bend),
         lambda s: s.elements * (1 + s.outputs) * (1 + s.inputs * s.outputs),
         2,
-        (6.3e-04, 6.3e-05, 1.2e-11, 2.1e-09, 1.8e-11),
+        (3.7e-04, 6.8e-05, 8.9e-12, 2.5e-09, 1.8e-11),
     ),
 }

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._flops import FORMULAS
 from funcdiff._passes import undrawn
-from funcdiff._refusals import refuse
+from funcdiff._refusals import RefusedError, refuse
 from funcdiff._trees import Tree, flatten
 
 
@@ -55,11 +56,22 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         RuntimeError: `flat` makes a Python number of a tensor that depends on its input, draws random numbers where
             `randomness` is "error", or writes into a tensor of the caller's.
     """
-    with torch.no_grad(), undrawn(), _Tape(primals, randomness) as tape:
-        outputs = flatten(flat(*primals))[0]
+    try:
+        # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
+        with temporarily_clear_interpreter_stack():
+            tape, outputs = _watch(flat, [x.clone() for x in primals], randomness)
+    except RefusedError:
+        raise
+    except RuntimeError:  # flat holds a tensor that belongs to one of them
+        tape, outputs = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
     return Sketch(*sizes, **counts, operators=frozenset(tape.operators))
+
+
+def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any]]:
+    with torch.no_grad(), undrawn(), _Tape(primals, randomness) as tape:
+        return tape, flatten(flat(*primals))[0]
 
 
 _COUNTS = ("flops", "slope", "bend", "curved", "wasted", "elements", "curved_elements", "calls")
