@@ -47,7 +47,8 @@ def goals(data: Data) -> list[nodes.Node]:
     for case in data["cases"]:
         for goal in case["goals"]:
             verdicts.append(goal["verdict"])
-            short = goal["verdict"] != "reached" and goal["floor"]
+            # Of a function without products, or with tiny ones, they alone bound nothing.
+            short = goal["verdict"] != "reached" and goal["floor"] and goal["floor"]["median"] < 20
             limit = f"; its matrix products alone: {goal['floor']['median']:.3g}" if short else ""
             wanted = f"≥ {goal['at_least']:g}" if goal["at_least"] else f"≤ {goal['at_most']:g}"
             who = f"{goal['ours']} / {goal['other']}"

@@ -39,7 +39,10 @@ def study_hessian(network: Any, on_meta: Any, batch: Tensor) -> Case:
     def ways(network: Any) -> Ways:
         names = ("taylor", "forward_over_forward")
         ours = {f"hessian_{name}": vmap(getattr(fd, f"hessian_{name}")(network)) for name in names}
-        return ours | {"hessian, automatic": vmap(fd.hessian(network)), "torch.func.hessian": vmap(hessian(network))}
+        return ours | {
+            "hessian, automatic": fd.batch_hessian(network, hessian=fd.hessian),
+            "torch.func.hessian": vmap(hessian(network)),
+        }
 
     def one_output(row: Tensor, k: int) -> Tensor:
         return functional.hessian(lambda x: network(x)[k], row, vectorize=True)
@@ -104,7 +107,7 @@ def study_jacobian(network: Any, on_meta: Any, batch: Tensor) -> Case:
         return {
             "batch_jacobian(jacobian=jacobian_taylor)": fd.batch_jacobian(network, jacobian=fd.jacobian_taylor),
             "batch_jacobian(jacobian=jacobian_forward)": fd.batch_jacobian(network, jacobian=fd.jacobian_forward),
-            "jacobian, automatic": vmap(fd.jacobian(network)),
+            "jacobian, automatic": fd.batch_jacobian(network, jacobian=fd.jacobian),
             "batch_jacobian_summed": fd.batch_jacobian_summed(network),
             "vmap of torch.func.jacfwd": vmap(jacfwd(network)),
             "vmap of torch.func.jacrev": vmap(jacrev(network)),

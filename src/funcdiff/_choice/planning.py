@@ -117,8 +117,9 @@ def stand_ins(leaves: Sequence[Any]) -> list[Any]:
 
 def _stand_in(x: Tensor) -> Tensor:
     """Numbers between 0 and 1, all different; zeros where x has integers, as they may be indices."""
-    values = torch.linspace(0.1, 0.9, x.numel()) if x.is_floating_point() else torch.zeros(x.numel())
-    return values.to(x.dtype).to(x.device).reshape(x.shape)
+    if not x.is_floating_point():
+        return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+    return torch.linspace(0.1, 0.9, x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
 
 
 def _order(candidate: Candidate) -> tuple[bool, float]:
