@@ -16,13 +16,22 @@ import funcdiff as fd
 from funcdiff import problems
 from funcdiff.problems import Problem
 
-JACOBIANS = (fd.jacobian_loop, fd.jacobian_batched_grad, fd.jacobian_reverse, fd.jacobian_forward)
+JACOBIANS = (
+    fd.jacobian_loop,
+    fd.jacobian_batched_grad,
+    fd.jacobian_reverse,
+    fd.jacobian_forward,
+    fd.jacobian_taylor,
+    fd.jacobian,
+)
 HESSIANS = (
     fd.hessian_forward_over_reverse,
     fd.hessian_reverse_over_reverse,
     fd.hessian_reverse_over_forward,
     fd.hessian_forward_over_forward,
+    fd.hessian_double_backward,
     fd.hessian_taylor,
+    fd.hessian,
 )
 PRODUCTS = (
     fd.hvp_forward_over_reverse,
@@ -30,6 +39,7 @@ PRODUCTS = (
     fd.hvp_reverse_over_forward,
     fd.hvp_double_backward,
     fd.vhp,
+    fd.hvp,
 )
 
 
