@@ -2,24 +2,15 @@
 
 import pytest
 import torch
+from recipes import HESSIANS, JACOBIANS
+from recipes import PRODUCTS as AT_A_POINT
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
 
-JACOBIANS = [fd.jacobian_loop, fd.jacobian_batched_grad, fd.jacobian_reverse, fd.jacobian_forward]
-HESSIANS = [
-    fd.hessian_forward_over_reverse,
-    fd.hessian_reverse_over_reverse,
-    fd.hessian_reverse_over_forward,
-    fd.hessian_forward_over_forward,
-]
 PRODUCTS = [
-    fd.hvp_forward_over_reverse,
-    fd.hvp_reverse_over_reverse,
-    fd.hvp_reverse_over_forward,
-    fd.hvp_double_backward,
-    fd.vhp,
+    *AT_A_POINT,
     lambda func, primals, tangents: fd.hvp_operator(func, *primals)(*tangents),
 ]
 X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)

@@ -4,24 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import HESSIANS, PRODUCTS
 from torch.testing import assert_close
 
 import funcdiff as fd
 from funcdiff.problems import two_layers
 
-HESSIANS = [
-    fd.hessian_forward_over_reverse,
-    fd.hessian_reverse_over_reverse,
-    fd.hessian_reverse_over_forward,
-    fd.hessian_forward_over_forward,
-]
-PRODUCTS = [
-    fd.hvp_forward_over_reverse,
-    fd.hvp_reverse_over_reverse,
-    fd.hvp_reverse_over_forward,
-    fd.hvp_double_backward,
-    fd.vhp,
-]
 few = settings(max_examples=10, deadline=None, derandomize=True)
 sizes = st.integers(1, 4)
 seeds = st.integers(0, 2**16)

@@ -2,17 +2,11 @@
 
 import pytest
 import torch
+from recipes import HESSIANS, JACOBIANS
 from torch.testing import assert_close
 
 import funcdiff as fd
 
-JACOBIANS = [fd.jacobian_loop, fd.jacobian_batched_grad, fd.jacobian_reverse, fd.jacobian_forward]
-HESSIANS = [
-    fd.hessian_forward_over_reverse,
-    fd.hessian_reverse_over_reverse,
-    fd.hessian_reverse_over_forward,
-    fd.hessian_forward_over_forward,
-]
 P = {
     "W": torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 4.0]], dtype=torch.float64),
     "c": torch.tensor([2.0, -3.0], dtype=torch.float64),
