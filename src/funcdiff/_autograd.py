@@ -29,8 +29,8 @@ def plain_vjp(flat: Flat, *primals: Tensor, has_aux: bool) -> tuple[Any, ...]:
     returned = tracked(flat, primals)
     output, aux = returned if has_aux else (returned, None)
     outputs = flatten(output)[0]
-    keep = torch.is_grad_enabled() and reaches_beyond(primals, outputs)
-    if keep and compiled(outputs):
+    keep, compiled = survey(primals, outputs) if torch.is_grad_enabled() else (False, False)
+    if keep and compiled:
         return torch.func.vjp(flat, *primals, has_aux=has_aux)
 
     def pull(cotangents: Tree) -> Sequence[Tensor]:
@@ -68,18 +68,18 @@ def backward(
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
 
 
-def reaches_beyond(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    """Does the graph end in a leaf of the caller's, a tensor that requires grad: then results keep their graph."""
+def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[bool, bool]:
+    """Does the graph end in a leaf of the caller's, whose results then keep theirs; is a part of it torch.compile's?
+
+    A compiled part has no second derivative, and passes for a constant.
+    """
+    own = {id(primal) for primal in primals}
+    beyond = compiled = False
     for node in graph(outputs):
-        leaf = getattr(node, "variable", None)  # only the nodes that end a graph have one
-        if leaf is not None and not any(leaf is primal for primal in primals):
-            return True
-    return False
-
-
-def compiled(outputs: Sequence[Tensor]) -> bool:
-    """Is a part of the graph torch.compile's: that part has no second derivative, and passes for a constant."""
-    return any(type(node).__name__ == "CompiledFunctionBackward" for node in graph(outputs))
+        name = type(node).__name__
+        beyond = beyond or (name == "AccumulateGrad" and id(node.variable) not in own)  # type: ignore[attr-defined]  # only these nodes have one
+        compiled = compiled or name == "CompiledFunctionBackward"
+    return beyond, compiled
 
 
 def once_differentiable(outputs: Sequence[Tensor]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from funcdiff._autograd import backward, compiled, plain_allowed, reaches_beyond, tracked
+from funcdiff._autograd import backward, plain_allowed, survey, tracked
 from funcdiff._boundary import Function, Primals, guarded
 from funcdiff._points import Scalar, at_point, check_primals, check_tangents, scalar, whole
 from funcdiff._trees import Tree
@@ -168,8 +168,9 @@ def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]
     if not plain_allowed():
         return vjp(gradient(flat), *x)[1]
     output = tracked(flat, x)
-    if compiled([output]):
+    beyond, compiled = survey(x, [output])
+    if compiled:
         return vjp(gradient(flat), *x)[1]
-    keep = torch.is_grad_enabled() and reaches_beyond(x, [output])
+    keep = beyond and torch.is_grad_enabled()
     slope = backward([output], x, [torch.ones_like(output)], create_graph=True)
     return lambda v: backward(slope, x, v, create_graph=keep)
