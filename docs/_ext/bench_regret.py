@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import funcdiff as fd
+from funcdiff._choice.planning import Plan
 from funcdiff.choice import HESSIANS, JACOBIANS
 
 CASES = 200
@@ -62,7 +63,7 @@ def cases(seed: int) -> Iterator[Case]:
             yield case
 
 
-def recipes(case: Case, plan: fd.choice.Plan) -> dict[str, Callable[[Tensor], Tensor]]:
+def recipes(case: Case, plan: Plan) -> dict[str, Callable[[Tensor], Tensor]]:
     """Those that the choice is between, but for the hopeless."""
     batch: Any = fd.batch_jacobian if case.what == "Jacobian" else fd.batch_hessian
     named = JACOBIANS if case.what == "Jacobian" else HESSIANS
@@ -119,7 +120,7 @@ def run(seed: int = 2) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "worst": [_told(*found) for found in worst]}
 
 
-def _planned(case: Case, x: Tensor) -> fd.choice.Plan:
+def _planned(case: Case, x: Tensor) -> Plan:
     recipe = fd.choice.for_rows(fd.jacobian if case.what == "Jacobian" else fd.hessian, case.rows)
     transform = recipe(case.network(), 0, has_aux=False, randomness="error")
     return fd.explain(transform, x[0] if case.rows > 1 else x).plan

@@ -7,29 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from funcdiff import products
-from funcdiff._autograd import plain_allowed
-from funcdiff._boundary import (
-    Function,
-    check_argnums,
-    check_chunk_size,
-    check_leaves,
-    check_range,
-    put,
-    refuse_keywords,
-    take,
-)
-from funcdiff._choice import memory, planning
-from funcdiff._choice.costs import FORMULAS
+from funcdiff._boundary import Function, check_argnums, check_chunk_size, refuse_keywords, take
+from funcdiff._choice import compiling, lookup
 from funcdiff._choice.explaining import Explanation
-from funcdiff._choice.planning import Plan
-from funcdiff._choice.sketch import Sketch
 from funcdiff._refusals import RefusedError
 from funcdiff._taylor import composition
 from funcdiff._taylor.guard import Recipe, put_right, put_right_inside
-from funcdiff._trees import Tree, flatten, unflatten
+from funcdiff._trees import Tree, flatten
 from funcdiff.taylor import hessian_taylor, jacobian_taylor
 
 
@@ -121,8 +107,8 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -
     """
     if torch.compiler.is_compiling():
         return next(iter(PRODUCTS.values()))(func, primals, tangents)
-    plan, keep = product_plan(func, primals)
-    return first_working(plan, keep, PRODUCTS, lambda recipe: recipe(func, primals, tangents))
+    found = lookup.for_product(tuple(PRODUCTS), func, primals)
+    return first_working(found, PRODUCTS, lambda recipe: recipe(func, primals, tangents))
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation:
@@ -143,7 +129,7 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
         'jacobian_taylor'
     """
     if transform is hvp:
-        plan, _ = product_plan(*primals[:2])
+        plan, _ = lookup.for_product(tuple(PRODUCTS), *primals[:2])
     elif (made := getattr(transform, "plan", None)) is not None:
         plan, _ = made(primals)
     else:
@@ -165,38 +151,25 @@ def chosen(
     """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
     check_argnums(argnums)
     check_chunk_size(options["chunk_size"])
-    names, has_aux, randomness = tuple(recipes), options["has_aux"], options["randomness"]
+    settings = argnums, options["has_aux"], options["randomness"], batch
+    names = tuple(recipes)
     traced = torch.compiler.is_compiling()
 
-    def plan(args: Sequence[Tree]) -> tuple[Plan, Callable[[Plan], None]]:
-        check_range(argnums, len(args))
-        leaves, spec = flatten(tuple(args))
+    def name_for_compiler(args: Sequence[Tree]) -> str:
+        if traced:  # func is the compiler's, too, and cannot be run by itself
+            sizes = [sum(x.numel() for x in flatten(tree)[0]) for tree in (take(args, argnums), func(*args))]
+            return compiling.typical(names, *sizes)
+        return compiling.planned(func, names, *settings, *map(compiling.kind_of, args))
 
-        def make() -> Plan:
-            copies = unflatten(planning.stand_ins(leaves), spec)
-            primals, in_spec = flatten(take(copies, argnums))
-            check_leaves(primals, "differentiated argument")
-
-            def flat(*moved: Tensor) -> Tree:
-                returned = func(*put(copies, argnums, unflatten(moved, in_spec)))
-                return returned[0] if has_aux else returned
-
-            return planning.make(names, flat, primals, randomness=randomness, batch=batch)
-
-        return looked_up(make, func, names, argnums, has_aux, randomness, batch, spec, leaves)
+    def plan(args: Sequence[Tree]) -> lookup.Found:
+        return lookup.for_transform(names, func, *settings, args)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if torch.compiler.is_compiling():
-            if traced:  # func is the compiler's, too, and cannot be run by itself
-                sizes = [sum(x.numel() for x in flatten(tree)[0]) for tree in (take(args, argnums), func(*args))]
-                name = typical(names, *sizes)
-            else:
-                name = chosen_for_compiler(func, names, argnums, has_aux, randomness, batch, *map(kind_of, args))
-            return recipes[name](func, argnums, **options)(*args)
-        found, keep = plan(args)
-        return first_working(found, keep, recipes, lambda recipe: recipe(func, argnums, **options)(*args))
+            return recipes[name_for_compiler(args)](func, argnums, **options)(*args)
+        return first_working(plan(args), recipes, lambda recipe: recipe(func, argnums, **options)(*args))
 
     wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
     return wrapper
@@ -208,81 +181,9 @@ def for_rows(recipe: Recipe, rows: int) -> Recipe:
     return recipe if recipes is None else functools.partial(chosen, recipes, batch=rows, chunk_size=None)
 
 
-Kind = tuple[tuple[int, ...], torch.dtype, str]
-
-
-def kind_of(x: Any) -> Kind | None:
-    """Of a tensor, what a plan is made from."""
-    return (tuple(x.shape), x.dtype, str(x.device)) if isinstance(x, Tensor) else None
-
-
-def of_kinds(kinds: Sequence[Kind | None]) -> list[Tensor]:
-    """Tensors like those that were described; planning reads no values inside a transform."""
-    return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in filter(None, kinds)]
-
-
-def chosen_for_compiler(
-    func: Function,
-    names: tuple[str, ...],
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    randomness: str,
-    batch: int,
-    *kinds: Kind | None,
-) -> str:
-    """The recipe that is planned for arguments of these kinds; the first of `names` where some are not tensors."""
-    if None in kinds:
-        return names[0]
-    args = of_kinds(kinds)
-    recipes: dict[str, Any] = dict.fromkeys(names)  # none is run
-    options: Any = {"has_aux": has_aux, "chunk_size": None, "randomness": randomness}
-    plan, _ = chosen(recipes, func, argnums, batch=batch, **options).plan(args)  # type: ignore[attr-defined]
-    return str(plan.usable[0])
-
-
-def typical(names: tuple[str, ...], n: int, m: int) -> str:
-    """The recipe that would be planned for a common network of n inputs and m outputs."""
-    network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
-    return min((name for name in names if name in FORMULAS), key=lambda name: FORMULAS[name].cost(network).seconds)
-
-
-# As torch.compiler.assume_constant_result, which would import the whole compiler: torch.compile runs it, and does not
-# look inside.
-chosen_for_compiler._dynamo_marked_constant = True  # type: ignore[attr-defined]
-typical._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def product_plan(func: Function, primals: tuple[Tree, ...]) -> tuple[Plan, Callable[[Plan], None]]:
-    """The plan of `hvp`."""
-    leaves, spec = flatten(primals)
-
-    def make() -> Plan:
-        copies = planning.stand_ins(leaves)
-
-        def flat(*moved: Tensor) -> Tree:
-            return func(*unflatten(moved, spec))
-
-        return planning.make(tuple(PRODUCTS), flat, copies, randomness="error")
-
-    return looked_up(make, func, tuple(PRODUCTS), spec, leaves)
-
-
-def looked_up(make: Callable[[], Plan], func: Function, *rest: Any) -> tuple[Plan, Callable[[Plan], None]]:
-    """The plan kept for `func` and the rest, or a new one; and how to keep another in its place."""
-    *settings, leaves = rest
-    kinds = tuple(memory.described(leaf) for leaf in leaves)
-    key = memory.key_of(func, plain_allowed(), *settings, kinds)
-    keep = functools.partial(memory.keep, key)
-    if (plan := memory.find(key)) is None:
-        plan = make()
-        keep(plan)
-    return plan, keep
-
-
-def first_working(
-    plan: Plan, keep: Callable[[Plan], None], recipes: Mapping[str, Recipe], run: Callable[[Recipe], Tree]
-) -> Tree:
+def first_working(found: lookup.Found, recipes: Mapping[str, Recipe], run: Callable[[Recipe], Tree]) -> Tree:
     """The result of the best recipe; where torch cannot differentiate that way, of the next, from then on."""
+    plan, keep = found
     stopped: RuntimeError | None = None
     for name in plan.usable:
         try:

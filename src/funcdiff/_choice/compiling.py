@@ -1,0 +1,48 @@
+"""The choice under torch.compile, which runs these functions when it compiles, and does not look inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._boundary import Function
+from funcdiff._choice import lookup
+from funcdiff._choice.costs import FORMULAS
+from funcdiff._choice.sketch import Sketch
+
+Kind = tuple[tuple[int, ...], torch.dtype, str]
+
+
+def kind_of(x: Any) -> Kind | None:
+    """Of a tensor, what a plan is made from."""
+    return (tuple(x.shape), x.dtype, str(x.device)) if isinstance(x, Tensor) else None
+
+
+def planned(
+    func: Function,
+    names: tuple[str, ...],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    randomness: str,
+    batch: int,
+    *kinds: Kind | None,
+) -> str:
+    """The recipe that is planned for arguments of these kinds; the first of `names` where some are not tensors."""
+    if None in kinds:
+        return names[0]
+    args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in filter(None, kinds)]
+    plan, _ = lookup.for_transform(names, func, argnums, has_aux, randomness, batch, args)
+    return plan.usable[0]
+
+
+def typical(names: tuple[str, ...], n: int, m: int) -> str:
+    """The recipe that would be planned for a common network of n inputs and m outputs."""
+    network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
+    return min((name for name in names if name in FORMULAS), key=lambda name: FORMULAS[name].cost(network).seconds)
+
+
+# As torch.compiler.assume_constant_result does it, which would import the whole compiler.
+planned._dynamo_marked_constant = True  # type: ignore[attr-defined]
+typical._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -1,0 +1,66 @@
+"""Where a plan comes from: looked up by the function and the kinds of its arguments, or made."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+
+from torch import Tensor
+
+from funcdiff._autograd import plain_allowed
+from funcdiff._boundary import Function, check_leaves, check_range, put, take
+from funcdiff._choice import memory, planning
+from funcdiff._choice.planning import Plan
+from funcdiff._trees import Tree, flatten, unflatten
+
+Found = tuple[Plan, Callable[[Plan], None]]  # a plan, and how to keep another in its place
+
+
+def for_transform(
+    names: tuple[str, ...],
+    func: Function,
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    randomness: str,
+    batch: int,
+    args: Sequence[Tree],
+) -> Found:
+    """The plan of a Jacobian or a Hessian, of `batch` such functions at once."""
+    check_range(argnums, len(args))
+    leaves, spec = flatten(tuple(args))
+
+    def make() -> Plan:
+        copies = unflatten(planning.stand_ins(leaves), spec)
+        primals, in_spec = flatten(take(copies, argnums))
+        check_leaves(primals, "differentiated argument")
+
+        def flat(*moved: Tensor) -> Tree:
+            returned = func(*put(copies, argnums, unflatten(moved, in_spec)))
+            return returned[0] if has_aux else returned
+
+        return planning.make(names, flat, primals, randomness=randomness, batch=batch)
+
+    return _looked_up(make, func, leaves, (names, argnums, has_aux, randomness, batch, spec))
+
+
+def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...]) -> Found:
+    """The plan of a product at a point."""
+    leaves, spec = flatten(primals)
+
+    def make() -> Plan:
+        def flat(*moved: Tensor) -> Tree:
+            return func(*unflatten(moved, spec))
+
+        return planning.make(names, flat, planning.stand_ins(leaves), randomness="error")
+
+    return _looked_up(make, func, leaves, (names, spec))
+
+
+def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
+    kinds = tuple(memory.described(leaf) for leaf in leaves)
+    key = memory.key_of(func, plain_allowed(), settings, kinds)
+    keep = functools.partial(memory.keep, key)
+    if (plan := memory.find(key)) is None:
+        plan = make()
+        keep(plan)
+    return plan, keep
