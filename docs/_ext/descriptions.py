@@ -1,8 +1,10 @@
-"""What search engines and link previews say of a page: a tutorial's answer; a line for the pages that Sphinx makes."""
+"""What search engines say of a page: a tutorial's answer, a docstring's first line, a line for what Sphinx makes."""
 
 import re
+from html import escape
 
 from cards import answer
+from docutils import nodes
 from tutorials import GALLERY
 
 _HEAD = ":og:description: {text}\n\n.. meta::\n   :description: {text}\n\n"
@@ -28,14 +30,20 @@ def _describe(app, docname, content):
 
 
 def _describe_made(app, pagename, templatename, context, doctree):
-    del app, templatename, doctree
-    if pagename in _MADE:
-        described = f'<meta name="description" content="{_MADE[pagename]}" />\n'
-        context["metatags"] = context.get("metatags", "") + described
+    del app, templatename
+    told = context.get("metatags", "")
+    if 'name="description"' in told:
+        return
+    text = _MADE.get(pagename, "")
+    if doctree is not None:  # of a name in the reference, what its docstring begins with
+        text = next((node.astext() for node in doctree.findall(nodes.paragraph)), text)
+    if text:
+        content = escape(" ".join(text.split()), quote=True)
+        context["metatags"] = f'{told}<meta name="description" content="{content}" />\n'
 
 
 def setup(app):
-    """Rewrite the head of each tutorial as it is read, and of each made page as it is written."""
+    """Rewrite the head of each tutorial as it is read, and of other pages without a description as they are written."""
     app.connect("source-read", _describe)
-    app.connect("html-page-context", _describe_made)
+    app.connect("html-page-context", _describe_made, priority=900)  # after sphinxext-opengraph
     return {"parallel_read_safe": True}
