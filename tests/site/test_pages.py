@@ -35,6 +35,6 @@ def test_page_opens_offline_and_complete(context, path):
     shown = "math => math.getBoundingClientRect().height < 8"
     unset = page.evaluate(f"[...document.querySelectorAll('math')].filter({shown}).length")
     assert unset == 0, "mathematics is not drawn"
-    cut = "math => !math.closest('div.math') && math.getBoundingClientRect().right > innerWidth"
+    cut = "math => !math.closest('div.math, table') && math.getBoundingClientRect().right > innerWidth"
     assert page.evaluate(f"[...document.querySelectorAll('article math')].filter({cut}).length") == 0
     page.close()
