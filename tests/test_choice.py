@@ -323,3 +323,38 @@ def test_a_function_without_a_second_derivative_is_refused():
     for second in (fd.hessian(func), fd.hessian_taylor(func), lambda x: fd.hvp(func, (x,), (x,))):
         with pytest.raises(RuntimeError, match="no second derivative"):
             second(x)
+
+
+def distance(x):
+    return torch.cdist(x, x + 1)
+
+
+OPERATION = torch.sin
+
+
+@pytest.mark.parametrize("held", ["global", "list", "keyword", "default"])
+def test_a_plan_is_not_kept_for_another_operation(held, monkeypatch):
+    # cdist's Jacobian by a batch of rows is wrong: the plan for the sine must not serve it.
+    x = numbers(3, 2)
+
+    def written_anew(operation):
+        monkeypatch.setitem(globals(), "OPERATION", operation)
+        operations = [operation]
+        return {
+            "global": lambda x: OPERATION(x),
+            "list": lambda x: operations[0](x),
+            "keyword": lambda x, *, op=operation: op(x),
+            "default": lambda x, op=operation: op(x),
+        }[held]
+
+    fd.jacobian(written_anew(torch.sin))(x)
+    assert fd.explain(fd.jacobian(written_anew(torch.sin)), x).recipe != "jacobian_forward"
+    assert fd.explain(fd.jacobian(written_anew(distance)), x).recipe == "jacobian_forward"
+
+
+def test_a_plan_is_not_kept_for_another_layer():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Dropout(0.5)).double().eval()
+    fd.jacobian(net)(numbers(3))
+    net[2].train()  # the root's mode stays
+    with pytest.raises(RuntimeError, match="random numbers"):
+        fd.jacobian(net)(numbers(3))

@@ -44,5 +44,5 @@ def typical(names: tuple[str, ...], n: int, m: int) -> str:
 
 
 # As torch.compiler.assume_constant_result does it, which would import the whole compiler.
-planned._dynamo_marked_constant = True  # type: ignore[attr-defined]
-typical._dynamo_marked_constant = True  # type: ignore[attr-defined]
+planned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a mark that torch looks for
+typical._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the same

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from functools import partial
-from types import FunctionType, MethodType
+from functools import lru_cache, partial
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 from weakref import ref
 
@@ -49,22 +49,36 @@ def described(thing: Any, depth: int = 0) -> Hashable:
     if depth < _DEEP:
         if isinstance(thing, FunctionType):
             held = [cell.cell_contents for cell in thing.__closure__ or ()]
-            return thing.__code__, *(described(part, depth + 1) for part in (*held, *(thing.__defaults__ or ())))
+            preset = (thing.__defaults__, thing.__kwdefaults__)
+            return thing.__code__, *(described(part, depth + 1) for part in (*held, *preset, *_globals(thing)))
         if isinstance(thing, MethodType):
             return thing.__func__, described(thing.__self__, depth + 1)
         if isinstance(thing, partial):
             return tuple(described(part, depth + 1) for part in (thing.func, thing.args, thing.keywords))
-        if isinstance(thing, list) and not any(isinstance(part, (Tensor, nn.Module)) for part in thing):
+        if isinstance(thing, list) and all(isinstance(part, (int, float, str)) for part in thing):
             return list  # a log that grows, not what func computes with
         if isinstance(thing, (tuple, list)):
             return type(thing), *(described(part, depth + 1) for part in thing)
         if isinstance(thing, Mapping):
             return tuple((key, described(part, depth + 1)) for key, part in thing.items())
     if isinstance(thing, nn.Module):
-        return ref(thing), thing.training
+        return ref(thing), *((type(part), part.training) for part in thing.modules())
     if isinstance(thing, (int, float, str, type(None))):
         return type(thing), thing
     try:
         return ref(thing)
     except TypeError:
         return object()  # equal to nothing: planned at each call
+
+
+def _globals(func: FunctionType) -> list[Any]:
+    """What the names in a function written by a user stand for just now: a script's loop rebinds them."""
+    if (func.__module__ or "").startswith(("funcdiff.", "torch.")):
+        return []
+    return [func.__globals__[name] for name in _names(func.__code__) if name in func.__globals__]
+
+
+@lru_cache(maxsize=_KEPT)
+def _names(code: CodeType) -> tuple[str, ...]:
+    inner = (part for part in code.co_consts if isinstance(part, CodeType))
+    return tuple(dict.fromkeys((*code.co_names, *(name for part in inner for name in _names(part)))))
