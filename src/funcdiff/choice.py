@@ -31,7 +31,9 @@ def jacobian(
 
     At the first call with arguments of these shapes `func` runs once more and its operations are counted; recipes that
     the derivative atlas found wrong on one of them are left out. The plan is kept: later calls look it up, and so do
-    calls inside vmap and torch.compile. `explain` shows it.
+    calls inside vmap and under torch.compile. Only where `jacobian` stands inside the function that is compiled, or
+    takes pytrees there, `func` cannot be run beforehand: the recipe is then that of a common network of these sizes,
+    and operators are not looked at. `explain` shows the plan.
 
     Shapes, arguments: those of `jacobian_reverse`. Cost: that of the cheapest of `jacobian_batched_grad`,
     `jacobian_taylor` and `jacobian_forward`: about (1 + min(n, m)) F.
@@ -93,7 +95,8 @@ def hessian(
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
     """Hv at a point, by the recipe that is right for `func`: two passes back wherever torch has them right.
 
-    Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F.
+    Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F. Planned as in `jacobian`; under torch.compile it is
+    always two passes back, with norms put right and other operators not looked at.
 
     Raises:
         RuntimeError: As in `jacobian`.
