@@ -222,7 +222,12 @@ def test_inside_a_compiled_function():
     def slopes(x, v):
         return fd.jacobian(lambda x: net(x).sin())(x), fd.hessian(lambda x: net(x).sin())(x)
 
-    for func in (product, slopes):
+    of_tree = fd.jacobian(lambda p: net(p["x"]).sin() * p["v"].sum())
+
+    def of_trees(x, v):
+        return of_tree({"x": x, "v": v})
+
+    for func in (product, slopes, of_trees):
         assert_close(torch.compile(func, backend="eager", fullgraph=True)(x, x), func(x, x))
     torch.compiler.reset()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funcdiff import products
 from funcdiff._boundary import Function, check_argnums, check_chunk_size, refuse_keywords, take
@@ -95,8 +96,8 @@ def hessian(
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
     """Hv at a point, by the recipe that is right for `func`: two passes back wherever torch has them right.
 
-    Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F. Planned as in `jacobian`; under torch.compile it is
-    always two passes back, with norms put right and other operators not looked at.
+    Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F. Planned as in `jacobian`; under torch.compile it
+    is always two passes back, with norms put right and other operators not looked at.
 
     Raises:
         RuntimeError: As in `jacobian`.
@@ -159,7 +160,7 @@ def chosen(
     traced = torch.compiler.is_compiling()
 
     def name_for_compiler(args: Sequence[Tree]) -> str:
-        if traced:  # func is the compiler's, too, and cannot be run by itself
+        if traced or not all(isinstance(arg, Tensor) for arg in args):  # func, or args, are the compiler's own
             sizes = [sum(x.numel() for x in flatten(tree)[0]) for tree in (take(args, argnums), func(*args))]
             return compiling.typical(names, *sizes)
         return compiling.planned(func, names, *settings, *map(compiling.kind_of, args))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,9 +13,9 @@ from funcdiff._choice.sketch import Sketch
 Kind = tuple[tuple[int, ...], torch.dtype, str]
 
 
-def kind_of(x: Any) -> Kind | None:
-    """Of a tensor, what a plan is made from."""
-    return (tuple(x.shape), x.dtype, str(x.device)) if isinstance(x, Tensor) else None
+def kind_of(x: Tensor) -> Kind:
+    """What a plan is made from."""
+    return tuple(x.shape), x.dtype, str(x.device)
 
 
 def planned(
@@ -27,12 +25,10 @@ def planned(
     has_aux: bool,
     randomness: str,
     batch: int,
-    *kinds: Kind | None,
+    *kinds: Kind,
 ) -> str:
-    """The recipe that is planned for arguments of these kinds; the first of `names` where some are not tensors."""
-    if None in kinds:
-        return names[0]
-    args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in filter(None, kinds)]
+    """The recipe that is planned for arguments of these kinds."""
+    args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in kinds]
     plan, _ = lookup.for_transform(names, func, argnums, has_aux, randomness, batch, args)
     return plan.usable[0]
 
