@@ -244,17 +244,16 @@ def test_rows_are_planned_for_their_number():
             close(batch(net, chunk_size=chunk_size, **{option: recipe})(rows), expected)
 
 
-@pytest.mark.parametrize(("n", "m"), [(3, 40), (40, 3), (5, 5)])
+@pytest.mark.parametrize(("n", "m"), [(3, 40), (40, 3), (5, 5), (32, 32)])
 @pytest.mark.parametrize("name", sorted(FORMULAS))
 def test_formulas_count_the_matrix_products(name, n, m):
-    # Within a fifth, and half as much again where an outer layer, cheaper than the others, is counted as they are.
     net, x = network(n, m, width=32, layers=3), numbers(n)
     predicted = FORMULAS[name].flops(sketch(net, (x.clone(),)))
     counted = count(getattr(fd, name)(net), x).flops
-    if name == "hessian_double_backward" and m > 1:
-        assert predicted < 3 * counted  # all m rows go back at each of the m n; torch leaves out what it can
-    else:
-        assert 0.8 * counted <= predicted <= 1.5 * counted
+    if name.startswith("jacobian") or name == "hessian_taylor":
+        assert predicted == counted
+    else:  # a composition skips some of the second pass through the outer layers
+        assert 0.8 * counted <= predicted <= 1.6 * counted
 
 
 def test_sketch_of_a_network():
