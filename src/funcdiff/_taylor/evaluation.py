@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._boundary import Flat
-from funcdiff._passes import basis, in_turn, joined
+from funcdiff._passes import basis, gathered, in_turn
 from funcdiff._taylor import scalars as scalars  # registers its rules and, before them, those of all operations
 from funcdiff._taylor.jets import Jet, disguise, jet_of, plain
 from funcdiff._taylor.pairs import Diagonal, Pairs, Slopes, Sum
@@ -43,7 +43,7 @@ def _by_direction(
     def run(start: int, stop: int) -> list[Tensor]:
         return _evaluate(flat, primals, basis(primals, start, stop), pairs, randomness, aux)
 
-    stacks = joined(in_turn(run, sum(sizes), chunk_size, randomness), sum(sizes))
+    stacks = gathered(run, sum(sizes), chunk_size, randomness)
     results = [
         [
             part.reshape(*stack.shape[1:], *primal.shape)
@@ -71,7 +71,7 @@ def hessians(
             seeds = [seed[used] for seed in seeds]
         return _evaluate(flat, primals, seeds, Pairs(runs), randomness, aux)
 
-    seconds = joined(in_turn(run, count, chunk_size, randomness), count)
+    seconds = gathered(run, count, chunk_size, randomness)
     place = left.new_empty(n, n)
     place[left, right] = place[right, left] = torch.arange(count, device=left.device)
 

@@ -36,9 +36,33 @@ class Pairs:
         return tree_leaves(form(left, right))
 
     def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
-        """``base`` plus the entrywise products along all pairs."""
-        products = torch.cat([x[i] * y[start:stop] for i, start, stop in self.runs])
-        return products if base is None else base + products
+        """``base``, which may be overwritten, plus the entrywise products along all pairs."""
+        products = (x[i] * y[start:stop] for i, start, stop in self.runs)
+        if base is None:
+            return torch.cat(list(products))
+        if not _writable(base, x, y):
+            return base + torch.cat(list(products))
+        for part, product in zip(torch.split(base, [j - i for _, i, j in self.runs]), products, strict=True):
+            part.add_(product)
+        return base
+
+
+def _writable(base: torch.Tensor, *factors: torch.Tensor) -> bool:
+    """Whether a product can be added in place: no graph wants the old values, no transform wraps the product alone."""
+    if torch.compiler.is_compiling():
+        return False
+    (levels, graph), *others = map(_wrappers, (base, *factors))
+    return not graph and all(inside <= levels and not graph for inside, graph in others)
+
+
+def _wrappers(x: torch.Tensor) -> tuple[set[int], bool]:
+    """The levels of the transforms around a tensor, and whether a graph is kept at any of them."""
+    levels, graph = set(), x.requires_grad
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        levels.add(torch._C._functorch.maybe_get_level(x))
+        x = torch._C._functorch.get_unwrapped(x)
+        graph = graph or x.requires_grad
+    return levels, graph
 
 
 class Slopes(Pairs):

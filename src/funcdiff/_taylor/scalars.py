@@ -55,11 +55,13 @@ def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y, y, y
 
 
+_DEFAULTS = {"alpha": 1.0, "inplace": False, "approximate": "none"}
+
+
 def _by_hand(scalar: Scalar, general: Rule) -> Rule:
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x = args[0]
-        # As the layers call them, with the defaults of everything else.
-        if not isinstance(x, Jet) or args[1:] not in ((), (1.0,)) or kwargs.get("approximate", "none") != "none":
+        if not isinstance(x, Jet) or len(args) > 1 or any(kwargs[name] != _DEFAULTS.get(name) for name in kwargs):
             return general(func, args, kwargs)
         check_grad_mode(x.pairs.grad_enabled)
         value, slope, bend = scalar(x.value)
@@ -75,9 +77,9 @@ def _by_hand(scalar: Scalar, general: Rule) -> Rule:
 for _scalar, _names in (
     (_tanh, (torch.tanh, torch.Tensor.tanh)),
     (_sigmoid, (torch.sigmoid, torch.Tensor.sigmoid)),
-    (_silu, (torch._C._nn.silu,)),
+    (_silu, (F.silu,)),
     (_gelu, (F.gelu,)),
-    (_elu, (torch._C._nn.elu,)),
+    (_elu, (F.elu,)),
     (_sin, (torch.sin, torch.Tensor.sin)),
     (_exp, (torch.exp, torch.Tensor.exp)),
 ):

@@ -1,0 +1,100 @@
+"""Activations with closed forms, with every option that changes them, and where their results are added in place."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import grad, vmap
+
+from funcdiff import hessian_taylor
+from funcdiff.measure import count
+
+X = torch.tensor([-1.7, -0.4, 0.3, 1.9], dtype=torch.float64)
+
+
+def close(got, expected):
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-13)
+
+
+def gelu_tanh_bend(x):
+    c = math.sqrt(2 / math.pi)
+    inner, slope, bend = c * (x + 0.044715 * x**3), c * (1 + 3 * 0.044715 * x**2), c * 6 * 0.044715 * x
+    sech2 = 1 - inner.tanh() ** 2
+    return sech2 * slope + x / 2 * (sech2 * bend - 2 * inner.tanh() * sech2 * slope**2)
+
+
+@pytest.mark.parametrize(
+    ("func", "bend"),
+    [
+        (F.elu, lambda x: torch.where(x > 0, 0.0, x.exp())),
+        (lambda x: F.elu(x, 0.3), lambda x: torch.where(x > 0, 0.0, 0.3 * x.exp())),
+        (lambda x: F.elu(x, alpha=0.0), lambda x: 0 * x),
+        (lambda x: F.elu(x * 1, inplace=True), lambda x: torch.where(x > 0, 0.0, x.exp())),
+        (nn.ELU(alpha=2.0), lambda x: torch.where(x > 0, 0.0, 2 * x.exp())),
+        (F.gelu, lambda x: torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) * (2 - x**2)),
+        (nn.GELU(approximate="tanh"), gelu_tanh_bend),
+        (F.silu, lambda x: (lambda s: s * (1 - s) * (2 + x * (1 - 2 * s)))(torch.sigmoid(x))),
+        (lambda x: F.silu(x * 1, inplace=True), lambda x: (lambda s: s * (1 - s) * (2 + x * (1 - 2 * s)))(x.sigmoid())),
+    ],
+)
+def test_options(func, bend):
+    close(hessian_taylor(func)(X), torch.diag(bend(X)).unsqueeze(0).expand(4, 4, 4) * torch.eye(4)[:, :, None])
+
+
+def test_a_layer_takes_the_closed_form():
+    """With another alpha it goes the general way, nested forward mode, which starts more."""
+    assert count(hessian_taylor(nn.ELU()), X).operations < count(hessian_taylor(nn.ELU(1.5)), X).operations
+
+
+def chain(w, x):
+    """Second derivatives go through the second tanh, and are added there to those of its own: in place if they may."""
+    return torch.tanh(w * torch.tanh(w * x))
+
+
+def chain_bend(w, x):
+    inner, outer = torch.tanh(w * x), torch.tanh(w * torch.tanh(w * x))
+    slope = w * (1 - inner**2)
+    bend = -2 * w * inner * slope
+    return (1 - outer**2) * (w * bend - 2 * outer * (w * slope) ** 2)
+
+
+W = torch.tensor([0.7, 1.1, -0.6, 0.9], dtype=torch.float64)
+
+
+def second(w, x):
+    return hessian_taylor(lambda x: chain(w, x).sum())(x).diagonal()
+
+
+def test_added_in_place_or_not_the_sum_is_the_same():
+    expected = chain_bend(W, X)
+    close(second(W, X), expected)
+    close(vmap(second)(W.expand(3, 4), X.expand(3, 4)), expected.expand(3, 4))
+    close(vmap(second, (0, None))(W.expand(3, 4), X), expected.expand(3, 4))
+    close(vmap(second, (None, 0))(W, X.expand(3, 4)), expected.expand(3, 4))
+    close(vmap(vmap(second, (None, 0)), (0, None))(W.expand(2, 4), X.expand(3, 4)), expected.expand(2, 3, 4))
+
+
+def test_graphs_keep_their_values():
+    expected = grad(lambda w: chain_bend(w, X).sin().sum())(W)
+    close(grad(lambda w: second(w, X).sin().sum())(W), expected)
+    w = W.clone().requires_grad_()
+    close(torch.autograd.grad(second(w, X).sin().sum(), w)[0], expected)
+    rows = vmap(second, (None, 0))(w, X.expand(3, 4))
+    close(torch.autograd.grad(rows.sin().sum(), w)[0], 3 * expected)
+    close(grad(lambda w: vmap(second, (None, 0))(w, X.expand(3, 4)).sin().sum())(W), 3 * expected)
+
+
+def test_only_some_of_it_depends_on_the_batch():
+    """The value has a batch from a detached term; its derivatives have none, so far."""
+
+    def func(shift, x):
+        return torch.tanh(torch.tanh(x) + shift).sum()
+
+    shifts = torch.stack([X, X.flip(0)])
+    got = vmap(lambda shift: hessian_taylor(lambda x: func(shift, x))(X))(shifts)
+    inner = X.tanh()
+    slope = 1 - inner**2
+    outer = torch.tanh(inner + shifts)
+    close(got, torch.diag_embed((1 - outer**2) * (-2 * inner * slope - 2 * outer * slope**2)))
