@@ -6,8 +6,8 @@ The derivatives of a batch, taken all at once, hold the intermediate results of 
 hundred times larger than the answer. Taken a few rows at a time they fit, for the price of starting each operation
 more often.
 
-**Answer:** count the peak at two chunk sizes, draw the line through them, and take the largest chunk under your
-budget. If parameters require grad, detach them first: otherwise no chunk size helps.
+**Answer:** say what you have, ``chunk_size="auto", budget=2**30``, and the largest chunk that fits is counted for you:
+the peak is a straight line in the chunk. If parameters require grad, detach them first: otherwise no chunk size helps.
 """
 
 # %%
@@ -61,7 +61,7 @@ print(tuple(whole.shape), f"{whole.nbytes:,} bytes")
 # ----------
 # The peak is the answer, which stays, and what each row of the chunk needs: a straight line,
 # :math:`p(c) = p_0 + c\, p_1`, which two counts give. They are taken on the *meta* device, which knows shapes and no
-# numbers: nothing is computed. The floor is twice the answer, while its chunks are joined.
+# numbers: nothing is computed. No chunk goes below the answer, into which each chunk is written as it is done.
 
 from funcdiff.measure import compare, count
 
@@ -73,29 +73,27 @@ def peak(chunk):
     return count(in_chunks(chunk, meta), rows).peak_bytes
 
 
-slope = (peak(B) - peak(B // 2)) // (B // 2)
-fixed = peak(B) - B * slope
+slope = (peak(B // 2) - peak(B // 4)) // (B // 4)
+fixed = peak(B // 2) - B // 2 * slope
 print(f"{slope:,} bytes for each row of the chunk, {fixed:,} fixed; the answer is {whole.nbytes:,}")
 
 # %%
-# The line is no estimate: line and floor hold at every other chunk size.
+# The line is no estimate: it holds at every other chunk size.
 
-for chunk in (2, 8, 16):
-    predicted = max(fixed + chunk * slope, 2 * whole.nbytes)
-    assert abs(peak(chunk) - predicted) < 0.01 * predicted
+for chunk in (1, 2, 8):
+    assert peak(chunk) == fixed + chunk * slope
+assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
-# The largest chunk for a budget is then one division. On a GPU the budget is ``torch.cuda.mem_get_info()[0]``, less
-# what you need besides.
-
-
-def largest_chunk(budget):
-    return min(max((budget - fixed) // slope, 1), B)
-
+# The largest chunk for a budget is then one division, rounded down to one that makes all chunks alike. The recipe does
+# this by itself: it counts calls in which only a few chunks are run. On a GPU the budget is
+# ``torch.cuda.mem_get_info()[0]``, less what you need besides.
 
 budget = 3 * 2**20
-chosen = largest_chunk(budget)
-assert peak(chosen) <= budget < peak(2 * chosen)
+chosen = B // -(-B // ((budget - fixed) // slope))
+automatic = batch_hessian(network, chunk_size="auto", budget=budget, hessian=hessian_forward_over_forward)
+torch.testing.assert_close(automatic(x), whole)
+assert count(automatic, x).peak_bytes == peak(chosen) <= budget < peak(2 * chosen)
 print(f"{chosen} rows at once for {budget:,} bytes")
 
 # %%
@@ -135,24 +133,51 @@ print(f"fastest of the chunks that fit {budget:,} bytes: {best} rows")
 # One large Jacobian
 # ------------------
 # Without a batch, ``chunk_size`` is the number of rows of the matrix (reverse mode) or of its columns (forward mode)
-# at once. The answer itself, 2048 by 2048 numbers, is no smaller for it; while the chunks are joined it is held twice.
+# at once. A detector sums what each of 256 sources sends over a fine grid of times; between its small input and its
+# small output stands a grid of half a million numbers, for every column.
 
-from funcdiff import jacobian_reverse
+from funcdiff import explain, jacobian
+
+sources = 256
 
 
-def gelu(x):
-    return torch.nn.functional.gelu(x.sin().tanh())
+def detector(device):
+    mix = torch.ones(sources, sources, device=device).tril() / sources
+    times = torch.linspace(0, 1, 2000, device=device)
+
+    def signal(x):
+        phase = (mix @ x)[:, None] * times
+        return (phase.sin() * phase.cos()).mean(1)
+
+    return signal, mix, times
 
 
-vector = torch.empty(2048, device="meta")
-knobs = {f"{rows} rows at once": jacobian_reverse(gelu, chunk_size=rows) for rows in (64, 256, 2048)}
-costs = count(knobs, vector)
-costs
+signal, mix, times = detector("cpu")
+v = torch.randn(sources)
+slope = jacobian(signal, chunk_size="auto", budget=2**27)
+explain(slope, v)
 
 # %%
-answer = 4 * 2048**2
-assert costs["64 rows at once"].peak_bytes >= 2 * answer
-costs.claim("64 rows at once", smaller_peak_than="2048 rows at once")
+# The slope by hand, the chain rule of one line, agrees; the count says what the same recipe takes all at once.
+
+by_hand = torch.cos(2 * (mix @ v)[:, None] * times).mul(times).mean(1)[:, None] * mix
+torch.testing.assert_close(slope(v), by_hand)
+
+import funcdiff
+
+recipe = getattr(funcdiff, explain(slope, v).recipe)
+at_once = count(recipe(detector("meta")[0]), torch.empty(sources, device="meta"))
+kept = count(slope, v)
+print(f"{at_once.peak_bytes / 2**30:.2f} GiB at once, {kept.peak_bytes / 2**30:.3f} GiB in chunks")
+assert kept.peak_bytes <= 2**27 < at_once.peak_bytes / 5
+
+# %%
+# What cannot fit is refused before anything is computed: the answer alone has a quarter of a million bytes.
+
+try:
+    jacobian(signal, chunk_size="auto", budget=10**5)(v)
+except MemoryError as error:
+    print(error)
 
 # %%
 # What breaks
@@ -187,6 +212,6 @@ assert without.peak_bytes == kept["frozen, 8 rows"].peak_bytes
 # %%
 # Takeaway
 # --------
-# Peak memory is a straight line in the chunk, so two counts choose it; measure among the chunks that fit, and
-# expect little from the largest over the next. The exceptions: no chunk brings the peak below twice the answer; and
+# Peak memory is a straight line in the chunk, so a few counts choose it; measure among the chunks that fit, and
+# expect little from the largest over the next. The exceptions: no chunk brings the peak below the answer; and
 # who trains through a Hessian needs the graph of all its chunks, and has to make the batch itself smaller.

@@ -127,11 +127,14 @@ def check_range(argnums: int | tuple[int, ...], count: int) -> None:
         raise ValueError(f"expected argnums to name each of the {count} arguments once at most, got {argnums}")
 
 
-def check_chunk_size(chunk_size: int | None) -> None:
+def check_chunk_size(chunk_size: Any) -> None:
     if chunk_size is None:
         return
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
-        raise TypeError(f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}")
+        raise TypeError(
+            f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}; "
+            '"auto" goes with jacobian, hessian and the batches of either, and with a budget'
+        )
     if chunk_size < 1:
         raise ValueError(f"expected chunk_size to be a positive int or None (all at once), got {chunk_size}")
 

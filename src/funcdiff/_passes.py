@@ -13,6 +13,7 @@ from torch.utils._pytree import TreeSpec
 
 from funcdiff._autograd import plain_allowed
 from funcdiff._boundary import Blocks, Derivative
+from funcdiff._counter import Counter
 from funcdiff._trees import Tree, flatten, map_leaves, unflatten
 
 T = TypeVar("T")
@@ -38,8 +39,7 @@ def rows(
     single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
     pulled = pull_one if chunk_size == 1 or single else vmap(pull_leaves, randomness=randomness)
 
-    parts = in_turn(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
-    stacked = joined(parts, sum(sizes))
+    stacked = gathered(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
     blocks = [
         [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
@@ -54,9 +54,17 @@ def columns(
     """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
     pushed = vmap(push, randomness=randomness)
     sizes = [primal.numel() for primal in primals]
-    parts = in_turn(lambda *span: pushed(*basis(primals, *span)), sum(sizes), chunk_size, randomness)
-    slope, stacked_aux = parts[0]
-    stacked = joined([tuple(flatten(slope)[0]) for slope, _ in parts], sum(sizes))
+    structure: list[tuple[TreeSpec, list[Tree]]] = []
+
+    def run(start: int, stop: int) -> Sequence[Tensor]:
+        slope, stacked_aux = pushed(*basis(primals, start, stop))
+        leaves, spec = flatten(slope)
+        if not structure:
+            structure.append((spec, [map_leaves(lambda leaf: leaf[0], aux) for aux in stacked_aux]))
+        return leaves
+
+    stacked = gathered(run, sum(sizes), chunk_size, randomness)
+    ((spec, aux),) = structure
     blocks = [
         [
             part.view(leaf.shape[1:] + primal.shape)
@@ -64,7 +72,7 @@ def columns(
         ]
         for leaf in stacked
     ]
-    return blocks, flatten(slope)[1], [map_leaves(lambda leaf: leaf[0], aux) for aux in stacked_aux]
+    return blocks, spec, aux
 
 
 def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
@@ -77,16 +85,53 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
 
+def gathered(
+    run: Callable[[int, int], Sequence[Tensor]], total: int, chunk_size: int | None, randomness: str
+) -> list[Tensor]:
+    """What `run(start, stop)` returns for every chunk of `range(total)`: tensors stacked along axis 0, `total` long.
+
+    NOTE [one place]. Each chunk is written to its place and dropped, so that the result is held once; and its parts do
+    not lie among what the next chunks allocate, where they would keep the allocator from using that memory again.
+    Tensors that carry a graph, or belong to a transform, are joined at the end.
+    """
+    whole: list[Tensor] = []
+
+    def take(start: int, stop: int) -> Sequence[Tensor]:
+        part = run(start, stop)
+        if start == 0 and stop < total and plain_allowed() and not any(x.requires_grad for x in part):
+            whole.extend(x.new_empty((total, *x.shape[1:])) for x in part)
+        if not whole:
+            return part
+        for place, x in zip(whole, part, strict=True):
+            place[start:stop] = x
+        return ()
+
+    parts = in_turn(take, total, chunk_size, randomness)
+    if whole:
+        return whole
+    joined = list(parts[0]) if len(parts) == 1 else [torch.cat(some) for some in zip(*parts, strict=True)]
+    return joined if total else [stacked[:0] for stacked in joined]
+
+
+class CountedChunk(int):
+    """A chunk size at which of the chunks between first and last one is run: a counter takes the others as alike."""
+
+    counter: Counter
+
+
 def in_turn(run: Callable[[int, int], T], total: int, chunk_size: int | None, randomness: str) -> list[T]:
     """`run(start, stop)` for every chunk of `range(total)`, each with the same random draws where asked.
 
-    Nothing to run is run once, on one zero vector, for the shapes of its results; `joined` drops the vector.
+    Nothing to run is run once, on one zero vector, for the shapes of its results; `gathered` drops the vector.
     """
     step = chunk_size or total or 1
     *early, last = ((start, min(start + step, total or 1)) for start in range(0, total or 1, step))
     results = []
-    for span in early:
+    for i, span in enumerate(early):
         with undrawn() if randomness == "same" else nullcontext():
+            if i and isinstance(chunk_size, CountedChunk):
+                results += chunk_size.counter.as_if_repeated(lambda span=span: run(*span), len(early) - 1)  # type: ignore[misc]  # mypy does not infer the default's type
+                break
             results.append(run(*span))
     return [*results, run(*last)]
 
@@ -95,12 +140,6 @@ def undrawn() -> AbstractContextManager[None]:
     """Leave the random generators as they were before."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     return torch.random.fork_rng(devices=devices)
-
-
-def joined(parts: Sequence[Sequence[Tensor]], total: int) -> list[Tensor]:
-    """The results of `in_turn`, one tensor for each position, `total` long along axis 0."""
-    whole = list(parts[0]) if len(parts) == 1 else [torch.cat(some) for some in zip(*parts, strict=True)]
-    return whole if total else [stacked[:0] for stacked in whole]
 
 
 def contracted(row: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:

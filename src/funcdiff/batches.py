@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-import torch
+from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import _broadcast_to_and_flatten
+from torch.utils._pytree import TreeSpec, _broadcast_to_and_flatten
 
-from funcdiff._boundary import (
-    Function,
-    check_chunk_size,
-    guarded,
-    refuse_keywords,
-)
-from funcdiff._passes import in_turn
-from funcdiff._trees import Tree, flatten, map_leaves, unflatten
+from funcdiff._boundary import Function, guarded, refuse_keywords
+from funcdiff._choice import fitting, lookup
+from funcdiff._passes import gathered
+from funcdiff._trees import Tree, flatten, unflatten
 from funcdiff.choice import for_rows
 from funcdiff.hessians import hessian_forward_over_reverse
 from funcdiff.jacobians import jacobian_reverse
@@ -28,7 +25,8 @@ def batch_jacobian(
     in_dims: Any = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
     randomness: str = "error",
     jacobian: Callable[..., Function] = jacobian_reverse,
 ) -> Function:
@@ -43,7 +41,9 @@ def batch_jacobian(
         in_dims: Which axis of each argument is the batch, as in `torch.func.vmap`: an int for all, or a tuple with an
             entry for each argument, None for one that all rows share.
         has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`, both by rows.
-        chunk_size: How many rows of the batch to take at once; all by default.
+        chunk_size: How many rows of the batch to take at once; all by default. With "auto" the largest even chunk whose
+            counted peak stays within the budget: a few chunks are run beforehand, at the first call.
+        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`.
         randomness: What random operations in `func` do, as in `torch.func.vmap`.
         jacobian: The recipe to map: `jacobian_forward` where a row has fewer inputs than outputs, or `jacobian`, which
             chooses for so many rows.
@@ -53,6 +53,7 @@ def batch_jacobian(
 
     Raises:
         TypeError, ValueError, RuntimeError: As in `jacobian_reverse`.
+        MemoryError: Even a row at a time goes over the budget.
 
     Example:
         Of x -> x^2, 2 x on the diagonal, for each of two rows.
@@ -66,7 +67,11 @@ def batch_jacobian(
                  [0., 8.]]])
     """
     options: Any = {"has_aux": has_aux, "randomness": randomness}
-    return over_rows(lambda rows: for_rows(jacobian, rows)(func, argnums, **options), in_dims, chunk_size, randomness)
+
+    def row(rows: int) -> Function:
+        return for_rows(jacobian, rows)(func, argnums, **options)
+
+    return over_rows(row, in_dims, chunk_size, randomness, budget)
 
 
 def batch_hessian(
@@ -75,7 +80,8 @@ def batch_hessian(
     in_dims: Any = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
     randomness: str = "error",
     hessian: Callable[..., Function] = hessian_forward_over_reverse,
 ) -> Function:
@@ -95,41 +101,66 @@ def batch_hessian(
                 [[12.]]])
     """
     options: Any = {"has_aux": has_aux, "randomness": randomness}
-    return over_rows(lambda rows: for_rows(hessian, rows)(func, argnums, **options), in_dims, chunk_size, randomness)
+
+    def row(rows: int) -> Function:
+        return for_rows(hessian, rows)(func, argnums, **options)
+
+    return over_rows(row, in_dims, chunk_size, randomness, budget)
 
 
-def over_rows(row: Callable[[int], Function], in_dims: Any, chunk_size: int | None, randomness: str) -> Function:
-    """`torch.func.vmap(row, in_dims, chunk_size=...)`, also for an empty batch and under torch.compile.
+def over_rows(
+    row: Callable[[int], Function],
+    in_dims: Any,
+    chunk_size: int | Literal["auto"] | None,
+    randomness: str,
+    budget: float | None = None,
+) -> Function:
+    """`torch.func.vmap(row, in_dims, chunk_size=...)`, also for an empty batch, for a budget and under torch.compile.
 
     `row` is given the number of rows at once, as the best recipe may depend on it.
     """
-    check_chunk_size(chunk_size)
+    fitting.check(chunk_size, budget)
     row(1)  # what is wrong with its options is said at once
 
-    def run(*args: Tree) -> Tree:
-        leaves, spec = flatten(args)
-        dims = _broadcast_to_and_flatten(in_dims, spec) or []
-        try:
-            sizes = {leaf.shape[dim] for leaf, dim in zip(leaves, dims, strict=False) if dim is not None}
-        except (AttributeError, IndexError):
-            sizes = set()
-        rows = min(max(sizes, default=1), chunk_size or max(sizes, default=1))
+    def run(chunk: int | None, *args: Tree) -> Tree:
+        leaves, spec, dims, sizes = _batch(args, in_dims)
+        rows = min(max(sizes, default=1), chunk or max(sizes, default=1))
         mapped = vmap(row(rows), in_dims=in_dims, randomness=randomness)
-        if chunk_size is None or len(sizes) != 1 or max(sizes) <= chunk_size:
+        if chunk is None or len(sizes) != 1 or max(sizes) <= chunk:
             return mapped(*args)  # where in_dims does not fit args, vmap says so
 
-        def some(start: int, stop: int) -> Tree:
+        structure: list[TreeSpec] = []
+
+        def some(start: int, stop: int) -> Sequence[Tensor]:
             part = [
                 leaf if dim is None else leaf.narrow(dim, start, stop - start)
                 for leaf, dim in zip(leaves, dims, strict=True)
             ]
-            return mapped(*unflatten(part, spec))
+            results, out_spec = flatten(mapped(*unflatten(part, spec)))
+            structure.append(out_spec)
+            return results
 
-        parts = in_turn(some, max(sizes), chunk_size, randomness)
-        return map_leaves(lambda *parts: torch.cat(parts), *parts)
+        return unflatten(gathered(some, max(sizes), chunk, randomness), structure[0])
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-        return guarded(run, args)
+
+        def in_chunks(chunk: int | None) -> Tree:
+            return guarded(functools.partial(run, chunk), args)
+
+        if budget is None:
+            return in_chunks(chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
+        leaves, _, _, sizes = _batch(args, in_dims)
+        return in_chunks(lookup.chunk_of_rows(row, leaves, in_dims, max(sizes, default=1), budget, in_chunks))
 
     return wrapper
+
+
+def _batch(args: Sequence[Tree], in_dims: Any) -> tuple[Sequence[Any], TreeSpec, Sequence[int | None], set[int]]:
+    """The leaves, which axis of each is the batch, and the numbers of rows: one, where all agree."""
+    leaves, spec = flatten(tuple(args))
+    dims = _broadcast_to_and_flatten(in_dims, spec) or []
+    try:
+        return leaves, spec, dims, {x.shape[dim] for x, dim in zip(leaves, dims, strict=False) if dim is not None}
+    except (AttributeError, IndexError):
+        return leaves, spec, dims, set()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from funcdiff import products
-from funcdiff._boundary import Function, check_argnums, check_chunk_size, refuse_keywords, take
-from funcdiff._choice import compiling, lookup
+from funcdiff._autograd import plain_allowed
+from funcdiff._boundary import Function, check_argnums, refuse_keywords, take
+from funcdiff._choice import compiling, fitting, lookup
 from funcdiff._choice.explaining import Explanation
 from funcdiff._refusals import RefusedError
 from funcdiff._taylor import composition
@@ -25,7 +26,8 @@ def jacobian(
     argnums: int | tuple[int, ...] = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
     randomness: str = "error",
 ) -> Function:
     """The Jacobian, by the recipe that is right for `func` and, by its counts, fastest.
@@ -36,8 +38,18 @@ def jacobian(
     takes pytrees there, `func` cannot be run beforehand: the recipe is then that of a common network of these sizes,
     and operators are not looked at. `explain` shows the plan.
 
-    Shapes, arguments: those of `jacobian_reverse`. Cost: that of the cheapest of `jacobian_batched_grad`,
-    `jacobian_taylor` and `jacobian_forward`: about (1 + min(n, m)) F.
+    Shapes: those of `jacobian_reverse`. Cost: that of the cheapest of `jacobian_batched_grad`, `jacobian_taylor` and
+    `jacobian_forward`: about (1 + min(n, m)) F.
+
+    Args:
+        func: From tensors (or pytrees of them) to a tensor (or a pytree of them).
+        argnums: The argument to differentiate by, or a tuple of them for a tuple of Jacobians.
+        has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`.
+        chunk_size: How many rows or columns, as the recipe takes them, to take at once; all by default. With "auto"
+            the recipe is the fastest that the budget allows, with the largest even chunk whose counted peak stays
+            within it: at the first call a few chunks are run to count them. Not inside vmap, grad or torch.compile.
+        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`.
+        randomness: What random operations in `func` do, as in `torch.func.vmap`.
 
     Returns:
         The function that takes `func`'s own arguments and returns the Jacobian.
@@ -45,6 +57,7 @@ def jacobian(
     Raises:
         RuntimeError: `func` makes a Python number of a tensor that depends on its input, draws random numbers where
             `randomness` is "error", changes a tensor it captured, or every recipe is known to be wrong on it.
+        MemoryError: The result alone is over the budget, or every recipe is, however small the chunk.
         TypeError, ValueError: As in `jacobian_reverse`.
 
     Example:
@@ -57,7 +70,7 @@ def jacobian(
                 [4., 5., 6.]])
     """
     options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return chosen(JACOBIANS, func, argnums, **options)
+    return chosen(JACOBIANS, func, argnums, budget=budget, **options)
 
 
 def hessian(
@@ -65,7 +78,8 @@ def hessian(
     argnums: int | tuple[int, ...] = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
     randomness: str = "error",
 ) -> Function:
     """The Hessian, by the recipe that is right for `func` and, by its counts, fastest.
@@ -73,12 +87,12 @@ def hessian(
     Planned as in `jacobian`. Where the candidates are compositions, norms in `func` are differentiated as the simpler
     operations they consist of: torch 2.13's own second derivatives of them are wrong.
 
-    Shapes, arguments: those of `hessian_forward_over_reverse`. Cost: that of the cheapest of `hessian_taylor`,
-    `hessian_double_backward`, `hessian_forward_over_reverse` and `hessian_forward_over_forward`: about
-    (1 + n + min(2 m n, n (n + 1) / 2)) F.
+    Arguments: those of `jacobian`. Shapes: those of `hessian_forward_over_reverse`. Cost: that of the cheapest of
+    `hessian_taylor`, `hessian_double_backward`, `hessian_forward_over_reverse` and `hessian_forward_over_forward`:
+    about (1 + n + min(2 m n, n (n + 1) / 2)) F.
 
     Raises:
-        RuntimeError: As in `jacobian`.
+        RuntimeError, MemoryError: As in `jacobian`.
 
     Example:
         The Hessian of x^T A x is A + A^T.
@@ -90,7 +104,7 @@ def hessian(
                 [2., 6.]])
     """
     options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return chosen(HESSIANS, func, argnums, **options)
+    return chosen(HESSIANS, func, argnums, budget=budget, **options)
 
 
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
@@ -112,7 +126,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -
     if torch.compiler.is_compiling():
         return next(iter(PRODUCTS.values()))(func, primals, tangents)
     found = lookup.for_product(tuple(PRODUCTS), func, primals)
-    return first_working(found, PRODUCTS, lambda recipe: recipe(func, primals, tangents))
+    return first_working(found, lambda name, _: PRODUCTS[name](func, primals, tangents))
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation:
@@ -150,11 +164,14 @@ def chosen(
     argnums: int | tuple[int, ...],
     *,
     batch: int = 1,
+    chunk_size: int | Literal["auto"] | None,
+    budget: float | None = None,
     **options: Any,
 ) -> Function:
     """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
     check_argnums(argnums)
-    check_chunk_size(options["chunk_size"])
+    fitting.check(chunk_size, budget)
+    given: Any = chunk_size if budget is None else None
     settings = argnums, options["has_aux"], options["randomness"], batch
     names = tuple(recipes)
     traced = torch.compiler.is_compiling()
@@ -166,14 +183,19 @@ def chosen(
         return compiling.planned(func, names, *settings, *map(compiling.kind_of, args))
 
     def plan(args: Sequence[Tree]) -> lookup.Found:
-        return lookup.for_transform(names, func, *settings, args)
+        return lookup.for_transform(names, func, *settings, args, budget, lambda name, chunk: run(name, chunk, args))
+
+    def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
+        return recipes[name](func, argnums, chunk_size=chunk, **options)(*args)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
+        if budget is not None and not plain_allowed():
+            raise RefusedError(fitting.INSIDE)
         if torch.compiler.is_compiling():
-            return recipes[name_for_compiler(args)](func, argnums, **options)(*args)
-        return first_working(plan(args), recipes, lambda recipe: recipe(func, argnums, **options)(*args))
+            return run(name_for_compiler(args), given, args)
+        return first_working(plan(args), lambda name, chunk: run(name, chunk or given, args))
 
     wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
     return wrapper
@@ -185,13 +207,16 @@ def for_rows(recipe: Recipe, rows: int) -> Recipe:
     return recipe if recipes is None else functools.partial(chosen, recipes, batch=rows, chunk_size=None)
 
 
-def first_working(found: lookup.Found, recipes: Mapping[str, Recipe], run: Callable[[Recipe], Tree]) -> Tree:
-    """The result of the best recipe; where torch cannot differentiate that way, of the next, from then on."""
+def first_working(found: lookup.Found, run: Callable[[str, int | None], Tree]) -> Tree:
+    """The result of the best recipe; where torch cannot differentiate that way, of the next, from then on.
+
+    `run` is given the name of the recipe and the chunk planned for it.
+    """
     plan, keep = found
     stopped: RuntimeError | None = None
     for name in plan.usable:
         try:
-            result = run(recipes[name])
+            result = run(name, plan.chunk(name))
         except (RefusedError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:

@@ -34,13 +34,22 @@ class Formula:
     flops: Callable[[Sketch], int]
     elements: Callable[[Sketch], int]
     degree: int  # of the inputs in the result: m n, or m n^2
+    together: Callable[[Sketch], int]  # the directions that travel at once, if not in chunks
     rates: tuple[float, float, float, float, float]
 
     def cost(self, s: Sketch, batch: int = 1) -> Cost:
         """The cost of a call, of `batch` such functions at once."""
         flops, elements = batch * self.flops(s), batch * self.elements(s)
         results = batch * s.outputs * s.inputs**self.degree
-        amounts = 1, s.calls, flops, elements, results
+        return self._cost(1, s, flops, elements, results)
+
+    def in_parts(self, s: Sketch, parts: int, flops: int) -> Cost:
+        """The cost of a call in so many chunks, its FLOPs counted: some recipes start anew with each chunk."""
+        whole = self.cost(s)
+        return self._cost(parts, s, flops, whole.elements, whole.results)
+
+    def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int) -> Cost:
+        amounts = parts, parts * s.calls, flops, elements, results
         return Cost(flops, elements, results, sum(map(float.__mul__, self.rates, map(float, amounts))))
 
 
@@ -54,24 +63,28 @@ FORMULAS = {
         lambda s: s.flops + s.outputs * s.slope,
         lambda s: s.elements * (1 + s.outputs),
         1,
+        lambda s: s.outputs,
         (2.3e-04, 3.5e-05, 8.9e-12, 7.0e-10, 1.1e-09),
     ),
     "jacobian_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
+        lambda s: s.inputs,
         (9.1e-05, 1.5e-04, 1.2e-11, 6.7e-10, 1.2e-09),
     ),
     "jacobian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
+        lambda s: s.inputs,
         (9.0e-05, 8.8e-05, 7.7e-12, 6.1e-10, 1.8e-11),
     ),
     "hessian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope + pairs(s.inputs) * s.curved,
         lambda s: s.elements * (1 + s.inputs) + pairs(s.inputs) * s.curved_elements,
         2,
+        lambda s: pairs(s.inputs),
         (9.0e-05, 1.6e-04, 1.0e-11, 3.0e-09, 1.8e-11),
     ),
     "hessian_forward_over_reverse": Formula(
@@ -80,18 +93,21 @@ FORMULAS = {
         ),
         lambda s: s.elements * (1 + s.inputs) * (1 + s.outputs),
         2,
+        lambda s: max(s.inputs, s.outputs),
         (5.5e-04, 1.9e-04, 1.2e-11, 2.7e-09, 8.4e-10),
     ),
     "hessian_forward_over_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * (s.flops + s.wasted + s.slope + s.inputs * s.bend),
         lambda s: s.elements * (1 + s.inputs) ** 2,
         2,
+        lambda s: s.inputs,
         (4.9e-04, 2.8e-04, 2.5e-11, 1.9e-09, 1.8e-11),
     ),
     "hessian_double_backward": Formula(
         lambda s: s.flops + s.outputs * s.slope + s.inputs * s.outputs * (s.slope + s.outputs * s.bend),
         lambda s: s.elements * (1 + s.outputs) * (1 + s.inputs * s.outputs),
         2,
+        lambda s: s.inputs * s.outputs,
         (3.7e-04, 6.8e-05, 8.9e-12, 2.5e-09, 1.8e-11),
     ),
 }

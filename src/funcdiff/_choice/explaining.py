@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from funcdiff._choice.costs import Cost
-from funcdiff._choice.planning import Plan
+from funcdiff._choice.planning import Candidate, Plan
 
 if TYPE_CHECKING:
     from funcdiff.measure.tables import Table
@@ -25,16 +24,22 @@ class Explanation:
 
     def table(self) -> Table:
         """The candidates, the one that is taken first."""
-        from funcdiff.measure.tables import Table, amount_of_flops, seconds  # recipes work without the measuring
+        # Here, as recipes work without the measuring.
+        from funcdiff.measure.tables import Table, amount_of_bytes, amount_of_flops, seconds
 
-        def row(name: str, cost: Cost | None, obstacle: str) -> tuple[str, ...]:
+        within = any(c.chunk for c in self.plan.candidates)  # a budget
+
+        def row(c: Candidate) -> tuple[str, ...]:
+            cost = c.cost
             amounts = (amount_of_flops(cost.flops), str(cost.elements), seconds(cost.seconds)) if cost else ("",) * 3
-            return name, *amounts, obstacle or ("taken" if name == self.recipe else "")
+            fit = (str(c.chunk or ""), amount_of_bytes(c.peak) if c.peak else "") if within else ()
+            return c.name, *amounts, *fit, c.obstacle or ("taken" if c.name == self.recipe else "")
 
-        rows = tuple(row(c.name, c.cost, c.obstacle) for c in self.plan.candidates)
+        rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch
         counted = f"{s.inputs} inputs, {s.outputs} outputs, {amount_of_flops(s.flops)} a pass; times of a typical core"
-        return Table(("recipe", "matrix FLOPs", "numbers written", "predicted", ""), rows, counted)
+        fit = ("at once", "peak") if within else ()
+        return Table(("recipe", "matrix FLOPs", "numbers written", "predicted", *fit, ""), rows, counted)
 
     def __repr__(self) -> str:
         return repr(self.table())

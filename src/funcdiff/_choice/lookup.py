@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcdiff._autograd import plain_allowed
 from funcdiff._boundary import Function, check_leaves, check_range, put, take
-from funcdiff._choice import memory, planning
+from funcdiff._choice import fitting, memory, planning
 from funcdiff._choice.planning import Plan
 from funcdiff._trees import Tree, flatten, unflatten
 
@@ -24,8 +24,10 @@ def for_transform(
     randomness: str,
     batch: int,
     args: Sequence[Tree],
+    budget: float | None = None,
+    call: Callable[[str, int], Tree] | None = None,
 ) -> Found:
-    """The plan of a Jacobian or a Hessian, of `batch` such functions at once."""
+    """The plan of a Jacobian or a Hessian, of `batch` such functions at once; with a budget `call` is counted."""
     check_range(argnums, len(args))
     leaves, spec = flatten(tuple(args))
 
@@ -38,9 +40,12 @@ def for_transform(
             returned = func(*put(copies, argnums, unflatten(moved, in_spec)))
             return returned[0] if has_aux else returned
 
-        return planning.make(names, flat, primals, randomness=randomness, batch=batch)
+        plan = planning.make(names, flat, primals, randomness=randomness, batch=batch)
+        if budget is None or call is None:
+            return plan
+        return fitting.plan_within(budget, plan, primals[0].element_size(), call)
 
-    return _looked_up(make, func, leaves, (names, argnums, has_aux, randomness, batch, spec))
+    return _looked_up(make, func, leaves, (names, argnums, has_aux, randomness, batch, budget, spec))
 
 
 def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...]) -> Found:
@@ -56,11 +61,26 @@ def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...
     return _looked_up(make, func, leaves, (names, spec))
 
 
+def chunk_of_rows(
+    row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
+) -> int:
+    """The rows of a batch that `call` may take at once within a budget."""
+    key = _key(row, leaves, (in_dims, rows, budget))
+    if (chunk := memory.find(key)) is None:
+        chunk, _ = fitting.largest_chunk(rows, budget, 1, call)
+        memory.keep(key, chunk)
+    return int(chunk)
+
+
 def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
-    kinds = tuple(memory.described(leaf) for leaf in leaves)
-    key = memory.key_of(func, plain_allowed(), settings, kinds)
+    key = _key(func, leaves, settings)
     keep = functools.partial(memory.keep, key)
     if (plan := memory.find(key)) is None:
         plan = make()
         keep(plan)
     return plan, keep
+
+
+def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+    kinds = tuple(memory.described(leaf) for leaf in leaves)
+    return memory.key_of(func, plain_allowed(), settings, kinds)

@@ -10,15 +10,13 @@ from weakref import ref
 
 from torch import Tensor, nn
 
-from funcdiff._choice.planning import Plan
-
 _KEPT = 512
 _DEEP = 4
-_plans: dict[Hashable, Plan] = {}
+_plans: dict[Hashable, Any] = {}
 
 
-def find(key: Hashable) -> Plan | None:
-    """The plan kept under `key`."""
+def find(key: Hashable) -> Any:
+    """The plan, or the chunk, kept under `key`."""
     return _plans.get(key)
 
 
@@ -32,7 +30,7 @@ def key_of(func: Any, *rest: Hashable) -> Hashable:
     return key
 
 
-def keep(key: Hashable, plan: Plan) -> None:
+def keep(key: Hashable, plan: Any) -> None:
     """Keep a plan; where there are too many the oldest goes."""
     while len(_plans) >= _KEPT:
         del _plans[next(iter(_plans))]

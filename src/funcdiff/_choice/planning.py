@@ -47,11 +47,16 @@ CORRECTED = frozenset(  # these run func with its norms written as compositions 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe, what it would cost where there are formulas for it, and why it must not be taken, or nothing."""
+    """A recipe, what it would cost where there are formulas for it, and why it must not be taken, or nothing.
+
+    Where there is a budget also the chunk that keeps it, and the peak in bytes.
+    """
 
     name: str
     cost: Cost | None = None
     obstacle: str = ""
+    chunk: int | None = None
+    peak: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Plan:
     def usable(self) -> list[str]:
         """The recipes that may be taken, the best first."""
         return [candidate.name for candidate in self.candidates if not candidate.obstacle]
+
+    def chunk(self, name: str) -> int | None:
+        """How many directions a recipe takes at once; None for all."""
+        return next(candidate.chunk for candidate in self.candidates if candidate.name == name)
 
     def without(self, name: str, obstacle: str) -> Plan:
         """The plan for when a recipe has turned out not to work."""
@@ -98,10 +107,10 @@ def make(
         seen = subject.sketch(True) if not obstacle and (name in CORRECTED or "taylor" in name) else plain
         cost = FORMULAS[name].cost(seen, batch) if name in FORMULAS else None
         candidates.append(Candidate(name, cost, obstacle))
-    candidates.sort(key=_order)
+    candidates.sort(key=order)
     while "taylor" in candidates[0].name and not candidates[0].obstacle and (why := subject.no_taylor_rule()):
         candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)
-        candidates.sort(key=_order)
+        candidates.sort(key=order)
     if candidates[0].obstacle:
         told = "; ".join(f"{candidate.name}: {candidate.obstacle}" for candidate in candidates)
         raise RefusedError(f"no recipe is known to be right on func ({told}); write the operation with simpler ones")
@@ -122,7 +131,8 @@ def _stand_in(x: Tensor) -> Tensor:
     return torch.linspace(0.1, 0.9, x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
 
 
-def _order(candidate: Candidate) -> tuple[bool, float]:
+def order(candidate: Candidate) -> tuple[bool, float]:
+    """Those that may be taken first, and of them the fastest."""
     return bool(candidate.obstacle), candidate.cost.seconds if candidate.cost else float("inf")
 
 

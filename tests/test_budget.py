@@ -1,0 +1,227 @@
+"""A budget of bytes: kept by exact count and by the process's own peak, or refused with the number."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import funcdiff as fd
+from funcdiff._choice import memory
+from funcdiff._choice.fitting import largest_chunk
+from funcdiff._counter import Counter
+from funcdiff._passes import CountedChunk
+from funcdiff.measure import count
+
+N = 48
+MIX = torch.linspace(-1, 1, N * N, dtype=torch.float64).reshape(N, N)
+TIMES = torch.linspace(0, 1, 100, dtype=torch.float64)
+X = torch.linspace(-1, 1.3, N, dtype=torch.float64)
+
+
+def signal(x):
+    phase = (MIX @ x)[:, None] * TIMES
+    return (phase.sin() * phase.cos()).mean(1)
+
+
+def signal_slope(x):
+    return torch.cos(2 * (MIX @ x)[:, None] * TIMES).mul(TIMES).mean(1)[:, None] * MIX
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    memory._plans.clear()
+
+
+@pytest.mark.parametrize("budget", [5e5, 1e6, 3e6, 1e8])
+def test_jacobian_keeps_the_budget(budget):
+    transform = fd.jacobian(signal, chunk_size="auto", budget=budget)
+    assert_close(transform(X), signal_slope(X), rtol=1e-12, atol=1e-14)
+    assert count(transform, X).peak_bytes <= budget
+
+
+def test_hessian_keeps_the_budget():
+    x = X[:12]
+    weight = MIX[:5, :12]
+    bend = -torch.sin(weight @ x)[:, None, None] * weight[:, :, None] * weight[:, None, :]
+    transform = fd.hessian(lambda x: torch.sin(weight @ x), chunk_size="auto", budget=20_000)
+    assert_close(transform(x), bend, rtol=1e-12, atol=1e-14)
+    assert count(transform, x).peak_bytes <= 20_000
+
+
+@pytest.mark.parametrize("automatic", [False, True])
+def test_batches_keep_the_budget(automatic):
+    def func(x):
+        return torch.stack([(x[0] * TIMES).sin().mean(), x[1] * (x[0] * TIMES).cos().mean()])
+
+    rows = torch.linspace(-1, 1, 80, dtype=torch.float64).reshape(40, 2)
+    phase = rows[:, :1] * TIMES
+    slope = torch.zeros(40, 2, 2, dtype=torch.float64)
+    slope[:, 0, 0] = (phase.cos() * TIMES).mean(1)
+    slope[:, 1, 0] = -rows[:, 1] * (phase.sin() * TIMES).mean(1)
+    slope[:, 1, 1] = phase.cos().mean(1)
+    bend = torch.zeros(40, 2, 2, 2, dtype=torch.float64)
+    bend[:, 0, 0, 0] = -(phase.sin() * TIMES**2).mean(1)
+    bend[:, 1, 0, 0] = -rows[:, 1] * (phase.cos() * TIMES**2).mean(1)
+    bend[:, 1, 0, 1] = bend[:, 1, 1, 0] = -(phase.sin() * TIMES).mean(1)
+    for recipe, order, by_hand in [
+        (fd.batch_jacobian, {"jacobian": fd.jacobian}, slope),
+        (fd.batch_hessian, {"hessian": fd.hessian}, bend),
+    ]:
+        options = order if automatic else {}
+        budget = count(recipe(func, **options), rows).peak_bytes // 4
+        transform = recipe(func, chunk_size="auto", budget=budget, **options)
+        assert_close(transform(rows), by_hand, rtol=1e-12, atol=1e-14)
+        assert count(transform, rows).peak_bytes <= budget
+
+
+def test_chunk_is_the_largest_even_one():
+    budget = 1_000_000
+    candidate = fd.explain(fd.jacobian(signal, chunk_size="auto", budget=budget), X).plan.candidates[0]
+    recipe = getattr(fd, candidate.name)
+    even = sorted({-(-N // parts) for parts in range(1, N + 1)})
+    peaks = {chunk: count(recipe(signal, chunk_size=chunk), X).peak_bytes for chunk in even}
+    assert candidate.chunk == max(chunk for chunk in even if peaks[chunk] <= budget) < N
+    assert candidate.peak == peaks[candidate.chunk]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 7, 48, 100])
+@pytest.mark.parametrize(
+    "recipe", [fd.jacobian_reverse, fd.jacobian_forward, fd.jacobian_taylor, fd.jacobian_batched_grad]
+)
+@pytest.mark.parametrize("trainable", [False, True])
+def test_first_and_last_chunk_tell_the_peak(recipe, chunk, trainable):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(N, 30), nn.Tanh(), nn.Linear(30, N)).double().requires_grad_(trainable)
+    size = CountedChunk(chunk)
+    with Counter() as counter:
+        size.counter = counter
+        recipe(network, chunk_size=size)(X)
+    whole = count(recipe(network, chunk_size=chunk), X)
+    assert (counter.peak, counter.flops) == (whole.peak_bytes, whole.flops)
+
+
+def test_growing_never_goes_over_the_budget_where_a_power_bounds_the_peak():
+    counted = []
+
+    def call(chunk):
+        counted.append(2000 + 100 * chunk**2)
+        return torch.empty(counted[-1], dtype=torch.uint8)
+
+    chunk, _ = largest_chunk(60, 50_000, 2, call)
+    assert chunk == 20  # 3 parts; 30 would take 92,000
+    assert max(counted) <= 50_000
+    assert len(counted) < 8
+
+
+def test_planned_once():
+    runs = 0
+
+    def func(x):
+        nonlocal runs
+        runs += 1
+        return signal(x)
+
+    transform = fd.jacobian(func, chunk_size="auto", budget=1e6)
+    transform(X)
+    planning, runs = runs, 0
+    transform(X)
+    once, runs = runs, 0
+    fd.jacobian(func, chunk_size=3)(X)
+    assert once < planning
+
+
+def test_what_cannot_fit_is_refused_with_the_number():
+    with pytest.raises(MemoryError, match="within the budget of 1,000 bytes, got 18,432 bytes; take products"):
+        fd.jacobian(signal, chunk_size="auto", budget=1000)(X)
+    with pytest.raises(MemoryError, match=r"no recipe stays within .* one at a time takes [0-9,]+ bytes, over the"):
+        fd.jacobian(signal, chunk_size="auto", budget=20_000)(X)
+    with pytest.raises(MemoryError, match="one at a time takes"):
+        fd.batch_jacobian(torch.sin, chunk_size="auto", budget=10)(X[:, None])
+
+
+def test_a_graph_that_every_chunk_leaves_behind_counts():
+    weight = MIX.clone().requires_grad_()
+
+    def func(x):
+        return (torch.tanh(weight @ x)[:, None] * TIMES).sin().mean(1)
+
+    least = min(count(recipe(func, chunk_size=1), X).peak_bytes for recipe in (fd.jacobian_taylor, fd.jacobian_forward))
+    transform = fd.jacobian(func, chunk_size="auto", budget=1.5 * least)
+    assert count(transform, X).peak_bytes <= 1.5 * least
+    with pytest.raises(MemoryError, match="one at a time takes"):
+        fd.jacobian(func, chunk_size="auto", budget=least / 20)(X)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"chunk_size": "auto"}, ValueError, "expected a budget in bytes"),
+        ({"budget": 100}, ValueError, 'expected chunk_size="auto" with a budget, got None'),
+        ({"chunk_size": "auto", "budget": "1 GB"}, TypeError, "expected budget to be a number of bytes, got '1 GB'"),
+        ({"chunk_size": "auto", "budget": 0}, ValueError, "positive number of bytes, got 0"),
+        ({"chunk_size": "auto", "budget": float("nan")}, ValueError, "positive number of bytes, got nan"),
+        ({"chunk_size": "all"}, TypeError, "expected chunk_size to be a positive int"),
+    ],
+)
+@pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian, fd.batch_jacobian, fd.batch_hessian])
+def test_options(recipe, options, error, message):
+    with pytest.raises(error, match=message):
+        recipe(torch.sin, **options)
+
+
+def test_named_recipes_say_who_takes_a_budget():
+    with pytest.raises(TypeError, match="got 'auto'; \"auto\" goes with jacobian, hessian and the batches of either"):
+        fd.jacobian_reverse(torch.sin, chunk_size="auto")
+
+
+def test_inside_a_transform_a_number_is_asked_for():
+    inner = fd.jacobian(torch.sin, chunk_size="auto", budget=1e9)
+    with pytest.raises(RuntimeError, match="cannot inside vmap"):
+        torch.func.vmap(inner)(X[:, None])
+    with pytest.raises(RuntimeError, match="cannot inside vmap"):
+        torch.func.grad(lambda x: fd.batch_jacobian(torch.sin, chunk_size="auto", budget=1e9)(x).sum())(X[:, None])
+
+
+SCRIPT = """
+import resource
+import sys
+import torch
+import funcdiff as fd
+from funcdiff.measure import count
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def problem(n, device="cpu"):
+    mix, times = torch.ones(n, n, device=device).tril() / n, torch.linspace(0, 1, 1600, device=device)
+
+    def func(x):
+        phase = (mix @ x)[:, None] * times
+        return (phase.sin() * phase.cos()).mean(1)
+
+    return func, lambda x: torch.cos(2 * (mix @ x)[:, None] * times).mul(times).mean(1)[:, None] * mix
+
+n, budget = 512, 5e8
+torch.set_num_threads(1)
+whole = count(fd.jacobian_taylor(problem(n, "meta")[0]), torch.empty(n, device="meta")).peak_bytes
+fd.jacobian(problem(32)[0], chunk_size="auto", budget=1e7)(torch.randn(32))  # what torch sets up once
+func, slope = problem(n)
+x = torch.randn(n)
+before = peak()
+got = fd.jacobian(func, chunk_size="auto", budget=budget)(x)
+taken = peak() - before
+torch.testing.assert_close(got, slope(x))
+print(whole, taken)
+"""
+
+
+def test_the_process_keeps_the_budget_too():
+    """A Jacobian that takes 10 GB at once, within 0.5 GB of what the process held before."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole, taken = map(int, done.stdout.split())
+    assert whole > 10e9
+    assert taken <= 5e8
