@@ -46,24 +46,27 @@ def tracked(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Tree:
     for primal in primals:
         if not primal.requires_grad:
             primal.requires_grad_()
+    if torch.is_grad_enabled():
+        return func(*primals)
     with torch.enable_grad():
         return func(*primals)
 
 
 def backward(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None, *, create_graph: bool
 ) -> tuple[Tensor, ...]:
-    """`torch.autograd.grad`, with zeros where an output depends on no input, and its graph kept for the next call."""
-    pairs = [(output, u) for output, u in zip(outputs, cotangents, strict=True) if output.requires_grad]
-    if not pairs:
-        return tuple(torch.zeros_like(x) for x in inputs)
+    """`torch.autograd.grad`, with zeros where an output depends on no input, and its graph kept for the next call.
+
+    A scalar output needs no cotangent: it is 1.
+    """
+    if not all(output.requires_grad for output in outputs):
+        given = cotangents or [torch.ones_like(output) for output in outputs]
+        pairs = [(output, u) for output, u in zip(outputs, given, strict=True) if output.requires_grad]
+        if not pairs:
+            return tuple(torch.zeros_like(x) for x in inputs)
+        outputs, cotangents = zip(*pairs, strict=True)
     gradients = torch.autograd.grad(
-        [output for output, _ in pairs],
-        inputs,
-        [u for _, u in pairs],
-        retain_graph=True,
-        create_graph=create_graph,
-        allow_unused=True,
+        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
     )
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
 

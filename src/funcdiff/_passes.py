@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch._C._functorch import _add_batch_dim, _remove_batch_dim, _vmap_decrement_nesting, _vmap_increment_nesting
+from torch._functorch.predispatch import lazy_load_decompositions
 from torch.func import vmap
 from torch.utils._pytree import TreeSpec
 
@@ -29,15 +31,15 @@ def rows(
     """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
     leaves, spec = flatten(output)
 
-    def pull_leaves(*vectors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(pull(unflatten(vectors, spec)))
+    def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
+        return pull(unflatten(vectors, spec))
 
-    def pull_one(*vectors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors)))
+    def pull_one(*vectors: Tensor) -> Sequence[Tensor]:
+        return [gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors))]
 
     sizes = [leaf.numel() for leaf in leaves]
     single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
-    pulled = pull_one if chunk_size == 1 or single else vmap(pull_leaves, randomness=randomness)
+    pulled = pull_one if chunk_size == 1 or single else batched(pull_leaves, randomness)
 
     stacked = gathered(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
@@ -52,19 +54,28 @@ def columns(
     push: Callable[..., tuple[Tree, list[Tree]]], primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> Derivative:
     """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
-    pushed = vmap(push, randomness=randomness)
     sizes = [primal.numel() for primal in primals]
-    structure: list[tuple[TreeSpec, list[Tree]]] = []
+    specs: list[tuple[TreeSpec, TreeSpec]] = []
+    first_aux: list[Tensor] = []
+
+    def push_leaves(*tangents: Tensor) -> Sequence[Tensor]:
+        slope, aux = push(*tangents)
+        (leaves, spec), (extra, aux_spec) = flatten(slope), flatten(aux)
+        specs.append((spec, aux_spec))
+        return [*leaves, *extra]
+
+    pushed = batched(push_leaves, randomness)
 
     def run(start: int, stop: int) -> Sequence[Tensor]:
-        slope, stacked_aux = pushed(*basis(primals, start, stop))
-        leaves, spec = flatten(slope)
-        if not structure:
-            structure.append((spec, [map_leaves(lambda leaf: leaf[0], aux) for aux in stacked_aux]))
-        return leaves
+        results = pushed(*basis(primals, start, stop))
+        count = specs[-1][0].num_leaves
+        if not start:
+            first_aux.extend(leaf[0] for leaf in results[count:])
+        return results[:count]
 
     stacked = gathered(run, sum(sizes), chunk_size, randomness)
-    ((spec, aux),) = structure
+    spec, aux_spec = specs[0]
+    aux = unflatten(first_aux, aux_spec)
     blocks = [
         [
             part.view(leaf.shape[1:] + primal.shape)
@@ -83,6 +94,26 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
         vectors = vectors.roll(start, 1)
     parts = torch.split(vectors, sizes, 1) if len(sizes) > 1 else [vectors]
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
+
+
+def batched(func: Callable[..., Sequence[Tensor]], randomness: str) -> Callable[..., Sequence[Tensor]]:
+    """`torch.func.vmap(func)` of flat tensors, batched along axis 0: vmap looks for trees at length each time."""
+    if torch.compiler.is_compiling():
+        return vmap(lambda *stacks: tuple(func(*stacks)), randomness=randomness)
+    if randomness not in ("error", "same", "different"):
+        raise ValueError(f'expected randomness to be "error", "same" or "different", got {randomness!r}')
+    lazy_load_decompositions()
+
+    def run(*stacks: Tensor) -> Sequence[Tensor]:
+        size = stacks[0].shape[0]
+        level = _vmap_increment_nesting(size, randomness)
+        try:
+            results = func(*(_add_batch_dim(x, 0, level) for x in stacks))
+            return [_remove_batch_dim(y, level, size, 0) for y in results]
+        finally:
+            _vmap_decrement_nesting()
+
+    return run
 
 
 def gathered(

@@ -172,5 +172,5 @@ def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]
     if compiled:
         return vjp(gradient(flat), *x)[1]
     keep = beyond and torch.is_grad_enabled()
-    slope = backward([output], x, [torch.ones_like(output)], create_graph=True)
+    slope = backward([output], x, None, create_graph=True)
     return lambda v: backward(slope, x, v, create_graph=keep)

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from funcdiff._boundary import Flat
-from funcdiff._passes import basis, gathered, in_turn
+from funcdiff._passes import basis, batched, gathered, in_turn
 from funcdiff._taylor import scalars as scalars  # registers its rules and, before them, those of all operations
 from funcdiff._taylor.jets import Jet, disguise, jet_of, plain
 from funcdiff._taylor.pairs import Diagonal, Pairs, Slopes, Sum
@@ -132,7 +131,7 @@ def _evaluate(
 
     # NOTE [dummy vmap]. Nothing is batched over this one entry. It makes torch apply `randomness`, and hand over custom
     # autograd functions, whose derivative need not be that of their formula: they have no rule.
-    return [stack[0] for stack in vmap(run, randomness=randomness)(torch.empty(1))]
+    return [stack[0] for stack in batched(run, randomness)(torch.empty(1))]
 
 
 def _asked_for(output: Any, pairs: Pairs, seed: Tensor) -> Tensor:
