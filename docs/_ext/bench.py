@@ -114,6 +114,19 @@ def networks(data: Data) -> list[nodes.Node]:
     return [nodes.paragraph("", text), table(header, rows, [4, 2, 4, 3, 2, 4], "benchmark")]
 
 
+def memory(data: Data) -> list[nodes.Node]:
+    """A large Jacobian within a budget, as counted and as the process took."""
+    found = data["memory"]
+    amounts = [amount_of_bytes(found[name]) for name in ("at_once", "counted", "process")]
+    text = (
+        f"A Jacobian of {found['shape'][0]} signals by as many sources takes {amounts[0]} all at once. With "
+        f'chunk_size="auto" and a budget of {amount_of_bytes(round(found["budget"]))} {found["recipe"]} takes '
+        f"{found['chunk']} directions at once: {amounts[1]} by count, {amounts[2]} more than before by the process's "
+        f"own peak, in {seconds(found['seconds'])}."
+    )
+    return [nodes.paragraph("", text)]
+
+
 def regret(data: Data) -> list[nodes.Node]:
     """The automatic choice against the best recipe, as its own table."""
     if data["regret"] is None:
@@ -128,7 +141,7 @@ def regret(data: Data) -> list[nodes.Node]:
 
 
 PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {
-    part.__name__: part for part in (conditions, goals, cases, networks, regret)
+    part.__name__: part for part in (conditions, goals, cases, networks, memory, regret)
 }
 
 

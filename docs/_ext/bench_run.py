@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import bench_budget
 import bench_regret
 import torch
 from bench_case import PRODUCTS, Case, Goal
@@ -132,6 +133,7 @@ def main(path: Path) -> None:
             "budget": BUDGET,
             "cases": [_told(run_case, case) for case in cases()],
             "networks": [_told(run_network, network) for network in networks()],
+            "memory": bench_budget.run_alone(2048, 1000, 1e9),
             "regret": bench_regret.run(),
         }
     path.write_text(json.dumps(result, indent=1) + "\n")

@@ -37,13 +37,14 @@ class Norm:
     straight_wide: int = 0  # of them, in the first layer, those without second derivatives
     straight_more: int = 0
     calls: int = 0
+    general: int = 0
 
 
 # As it stands, and put right: written as the simpler operations it consists of.
 NORMS = {
     "none": (Norm(), Norm()),
-    "layer norm": (Norm(1, 2, calls=1), Norm(5, 4, 1, 1, calls=9)),
-    "batch norm": (Norm(1, calls=1), Norm(4, 0, 4, calls=4)),
+    "layer norm": (Norm(1, 2, calls=1, general=1), Norm(5, 4, 1, 1, calls=9, general=3)),
+    "batch norm": (Norm(1, calls=1, general=1), Norm(4, 0, 4, calls=4)),
 }
 # torch's names of these norms.
 OPERATORS = {"none": "", "layer norm": "native_layer_norm", "batch norm": "native_batch_norm"}
@@ -75,7 +76,7 @@ def _one(s: Sketch) -> Sketch:
 
 
 def _kind(flops: Callable[[Sketch], int], elements: Callable[[Sketch], int], degree: int, like: str) -> Formula:
-    return Formula(flops, elements, degree, FORMULAS[like].rates)
+    return replace(FORMULAS[like], flops=flops, elements=elements, degree=degree)
 
 
 def _product(like: str) -> Formula:
@@ -145,7 +146,8 @@ def sketch(q: Question, put_right: bool = False) -> Sketch:
     # With batch norm a point is a batch of one row, which spares the views that a layer makes of a point.
     calls = q.layers * ((2 if q.norm == "batch norm" else 4) + norm.calls) + 3
     outputs = 1 if q.need == "Hessian-vector product" else q.outputs  # the product is of their sum
-    return Sketch(q.inputs, outputs, flops, flops, flops, flops - first, flops, elements, elements - straight, calls)
+    counts = flops, flops, flops, flops - first, flops, elements, elements - straight
+    return Sketch(q.inputs, outputs, *counts, calls, general=q.layers * norm.general)
 
 
 def is_put_right(name: str) -> bool:
@@ -216,7 +218,7 @@ def model() -> dict[str, Any]:
     return {
         "recipes": {
             name: {
-                "rates": r.formula.rates,
+                "rates": [r.formula.rates, r.formula.rates_of_rows],
                 "degree": r.formula.degree,
                 "identity": r.identity,
                 "putRight": is_put_right(name),
@@ -225,7 +227,7 @@ def model() -> dict[str, Any]:
         },
         "needs": NEEDS,
         "norms": {
-            name: [[n.wide, n.more, n.straight_wide, n.straight_more, n.calls] for n in both]
+            name: [[n.wide, n.more, n.straight_wide, n.straight_more, n.calls, n.general] for n in both]
             for name, both in NORMS.items()
         },
         "inside": INSIDE,

@@ -79,7 +79,7 @@
 
   // What the package would count in one pass of the network.
   function sketch(q, putRight) {
-    const [wide, more, straightWide, straightMore, calls] = model.norms[q.norm][Number(putRight)];
+    const [wide, more, straightWide, straightMore, calls, general] = model.norms[q.norm][Number(putRight)];
     const first = 2 * q.inputs * q.width;
     const flops = first + 2 * (q.layers - 1) * q.width ** 2 + 2 * q.width * q.outputs;
     const elements = q.layers * ((2 + wide) * q.width + more) + q.outputs;
@@ -88,6 +88,7 @@
       flops, slope: flops, bend: flops, curved: flops - first, wasted: flops,
       elements, curvedElements: elements - q.width * (1 + straightWide) - straightMore,
       calls: q.layers * ((q.norm === "batch norm" ? 2 : 4) + calls) + 3,
+      general: q.layers * general,
     };
   }
 
@@ -96,13 +97,13 @@
     const rows = q.rows || 1;
     const flops = rows * formula.flops(s), elements = rows * formula.elements(s);
     const results = rows * s.outputs * s.inputs ** recipe.degree;
-    const amounts = [1, s.calls, flops, elements, results];
+    const amounts = [1, s.calls, s.general, flops, elements, results], rates = recipe.rates[Number(rows > 1)];
     const held = formula.graphs(s) * s.elements + 4 * formula.directions(s) * q.width;
     return {
       recipe: q.rows && q.need !== PRODUCT ? model.inside[name] ?? name : name,
       flops, result: 4 * results,
       peak: 4 * (results + rows * held + (recipe.identity ? s.inputs ** 2 : 0)),
-      seconds: amounts.reduce((sum, amount, i) => sum + recipe.rates[i] * amount, 0),
+      seconds: amounts.reduce((sum, amount, i) => sum + rates[i] * amount, 0),
     };
   }
 

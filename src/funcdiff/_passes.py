@@ -16,7 +16,7 @@ from torch.utils._pytree import TreeSpec
 from funcdiff._autograd import plain_allowed
 from funcdiff._boundary import Blocks, Derivative
 from funcdiff._counter import Counter
-from funcdiff._trees import Tree, flatten, map_leaves, unflatten
+from funcdiff._trees import Tree, flatten, unflatten
 
 T = TypeVar("T")
 

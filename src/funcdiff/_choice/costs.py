@@ -1,7 +1,7 @@
 """What each candidate would cost: the formulas of the guide, and the time they predict.
 
 n inputs, m outputs, q = n (n + 1) / 2 pairs, over the counts of a `Sketch`: F FLOPs of one pass, S of a slope, D of a
-bend, W wasted on zero tangents, E elements, c calls.
+bend, W wasted on zero tangents, E elements, c calls, g of them general.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from funcdiff._choice.sketch import Sketch
+
+Rates = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -24,33 +26,34 @@ class Cost:
 
 @dataclass(frozen=True)
 class Formula:
-    """A recipe's counts, and its rates: seconds for a call, for each operation of func, FLOP, element and result.
+    """A recipe's counts and its rates: seconds for a call, an operation, a general one, a FLOP, an element, a result.
 
-    NOTE [rates]. Fitted once to the times of some hundred random networks on one core of a common processor. Only
-    ratios decide between recipes, so the rates of another machine change little; they are constants, so that the
-    choice is the same everywhere and at every call.
+    NOTE [rates]. Fitted once to the times of some hundred random networks on one core of a common processor; for rows
+    under vmap, where each operation starts later, apart. Only ratios decide between recipes, so the rates of another
+    machine change little; they are constants, so that the choice is the same everywhere and at every call.
     """
 
     flops: Callable[[Sketch], int]
     elements: Callable[[Sketch], int]
     degree: int  # of the inputs in the result: m n, or m n^2
     together: Callable[[Sketch], int]  # the directions that travel at once, if not in chunks
-    rates: tuple[float, float, float, float, float]
+    rates: Rates
+    rates_of_rows: Rates
 
     def cost(self, s: Sketch, batch: int = 1) -> Cost:
         """The cost of a call, of `batch` such functions at once."""
         flops, elements = batch * self.flops(s), batch * self.elements(s)
         results = batch * s.outputs * s.inputs**self.degree
-        return self._cost(1, s, flops, elements, results)
+        return self._cost(1, s, flops, elements, results, self.rates if batch == 1 else self.rates_of_rows)
 
     def in_parts(self, s: Sketch, parts: int, flops: int) -> Cost:
         """The cost of a call in so many chunks, its FLOPs counted: some recipes start anew with each chunk."""
         whole = self.cost(s)
-        return self._cost(parts, s, flops, whole.elements, whole.results)
+        return self._cost(parts, s, flops, whole.elements, whole.results, self.rates)
 
-    def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int) -> Cost:
-        amounts = parts, parts * s.calls, flops, elements, results
-        return Cost(flops, elements, results, sum(map(float.__mul__, self.rates, map(float, amounts))))
+    def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int, rates: Rates) -> Cost:
+        amounts = parts, parts * s.calls, parts * s.general, flops, elements, results
+        return Cost(flops, elements, results, sum(map(float.__mul__, rates, map(float, amounts))))
 
 
 def pairs(n: int) -> int:
@@ -64,28 +67,32 @@ FORMULAS = {
         lambda s: s.elements * (1 + s.outputs),
         1,
         lambda s: s.outputs,
-        (2.3e-04, 3.5e-05, 8.9e-12, 7.0e-10, 1.1e-09),
+        (1.6e-04, 1.6e-05, 4.3e-05, 7.4e-12, 1.0e-09, 1.1e-11),
+        (4.5e-04, 2.1e-05, 2.6e-05, 6.0e-12, 9.8e-10, 1.1e-11),
     ),
     "jacobian_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
         lambda s: s.inputs,
-        (9.1e-05, 1.5e-04, 1.2e-11, 6.7e-10, 1.2e-09),
+        (4.0e-04, 8.2e-05, 4.6e-04, 9.9e-12, 2.5e-09, 4.7e-10),
+        (5.1e-04, 1.0e-04, 7.8e-04, 8.0e-12, 1.4e-09, 1.2e-09),
     ),
     "jacobian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
         lambda s: s.inputs,
-        (9.0e-05, 8.8e-05, 7.7e-12, 6.1e-10, 1.8e-11),
+        (1.6e-04, 3.8e-05, 2.5e-04, 8.0e-12, 5.6e-10, 1.0e-11),
+        (6.1e-05, 6.0e-05, 3.4e-04, 6.8e-12, 5.6e-10, 1.0e-11),
     ),
     "hessian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope + pairs(s.inputs) * s.curved,
         lambda s: s.elements * (1 + s.inputs) + pairs(s.inputs) * s.curved_elements,
         2,
         lambda s: pairs(s.inputs),
-        (9.0e-05, 1.6e-04, 1.0e-11, 3.0e-09, 1.8e-11),
+        (5.1e-05, 6.3e-05, 8.2e-04, 6.0e-12, 4.4e-09, 2.0e-09),
+        (1.1e-04, 5.9e-05, 8.9e-04, 6.0e-12, 3.2e-09, 2.9e-09),
     ),
     "hessian_forward_over_reverse": Formula(
         lambda s: (
@@ -94,20 +101,23 @@ FORMULAS = {
         lambda s: s.elements * (1 + s.inputs) * (1 + s.outputs),
         2,
         lambda s: max(s.inputs, s.outputs),
-        (5.5e-04, 1.9e-04, 1.2e-11, 2.7e-09, 8.4e-10),
+        (1.1e-03, 1.0e-04, 2.4e-04, 3.2e-11, 2.3e-09, 1.0e-11),
+        (1.2e-03, 1.4e-04, 2.1e-04, 1.6e-11, 2.8e-09, 1.0e-11),
     ),
     "hessian_forward_over_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * (s.flops + s.wasted + s.slope + s.inputs * s.bend),
         lambda s: s.elements * (1 + s.inputs) ** 2,
         2,
         lambda s: s.inputs,
-        (4.9e-04, 2.8e-04, 2.5e-11, 1.9e-09, 1.8e-11),
+        (7.8e-04, 2.5e-04, 4.4e-04, 1.3e-11, 2.4e-09, 1.5e-09),
+        (9.0e-04, 2.9e-04, 4.1e-04, 6.0e-12, 3.5e-09, 3.7e-10),
     ),
     "hessian_double_backward": Formula(
         lambda s: s.flops + s.outputs * s.slope + s.inputs * s.outputs * (s.slope + s.outputs * s.bend),
         lambda s: s.elements * (1 + s.outputs) * (1 + s.inputs * s.outputs),
         2,
         lambda s: s.inputs * s.outputs,
-        (3.7e-04, 6.8e-05, 8.9e-12, 2.5e-09, 1.8e-11),
+        (3.5e-04, 3.4e-05, 7.1e-05, 1.7e-11, 1.5e-09, 1.5e-09),
+        (3.6e-04, 6.1e-05, 8.6e-05, 7.9e-12, 2.3e-09, 1.0e-11),
     ),
 }

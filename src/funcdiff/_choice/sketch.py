@@ -33,6 +33,7 @@ class Sketch:
         elements: Numbers written by operations that depend on the input.
         curved_elements: Those among them that have second derivatives.
         calls: Those operations, views among them.
+        general: Those among them that are not linear, and whose Taylor rule is the general one.
         operators: Their names, as torch's dispatcher knows them.
     """
 
@@ -46,6 +47,7 @@ class Sketch:
     elements: int = 0
     curved_elements: int = 0
     calls: int = 0
+    general: int = 0
     operators: frozenset[str] = frozenset()
 
 
@@ -74,7 +76,7 @@ def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         return tape, flatten(flat(*primals))[0]
 
 
-_COUNTS = ("flops", "slope", "bend", "curved", "wasted", "elements", "curved_elements", "calls")
+_COUNTS = ("flops", "slope", "bend", "curved", "wasted", "elements", "curved_elements", "calls", "general")
 # Of one operand that depends on the input these are linear, at least piecewise; of two, the sums among them.
 _LAYOUTS = ("t", "view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "slice", "select", "squeeze")
 _COPIES = (
@@ -92,6 +94,7 @@ _COPIES = (
 _SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
 _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
+_BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "sin", "exp"))  # those of `_taylor.scalars`
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 
 
@@ -106,6 +109,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     elements: int
     curved_elements: int
     calls: int
+    general: int
 
     def __init__(self, primals: Sequence[Tensor], randomness: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -129,11 +133,13 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
         self.flops += flops
         moved = [y for y in _tensors((result,)) if y.is_floating_point() or y.is_complex()] if moving else []
-        bent = any(_storage(x) in self.bent for x in moving) or not (
+        bends = not (
             name in _SUMS or (name in _LINEAR and len(moving) == 1 and (name != "div" or moving[0] is operands[0]))
         )
+        bent = bends or any(_storage(x) in self.bent for x in moving)
         if moved:
             self.calls += 1
+            self.general += bends and name not in _BY_HAND
             self.operators.add(name)
         if flops and moving:
             factors = sum(x.dim() > 1 for x in moving) or 1  # a bias is no factor

@@ -14,7 +14,7 @@ from funcdiff._taylor import layers as layers  # what has no short way keeps the
 from funcdiff._taylor.jets import RULES, Jet, Rule, carry, check_grad_mode
 from funcdiff._taylor.kinds import aligned
 
-Scalar = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> g(x), g'(x), g''(x)
+Scalar = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]  # x -> g(x), g'(x), g''(x) unless it is zero
 
 
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,6 +55,10 @@ def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y, y, y
 
 
+def _relu(x: Tensor) -> tuple[Tensor, Tensor, None]:
+    return x.relu(), (x > 0).to(x.dtype), None
+
+
 _DEFAULTS = {"alpha": 1.0, "inplace": False, "approximate": "none"}
 
 
@@ -66,7 +70,7 @@ def _by_hand(scalar: Scalar, general: Rule) -> Rule:
         check_grad_mode(x.pairs.grad_enabled)
         value, slope, bend = scalar(x.value)
         jet = carry([x], value, lambda t: slope * aligned(t, value))
-        if x.pairs.curved:
+        if x.pairs.curved and bend is not None:
             first = aligned(x.first, value)
             jet.second = jet.pairs.multiply(bend * first, first, jet.second)
         return jet
@@ -82,6 +86,7 @@ for _scalar, _names in (
     (_elu, (F.elu,)),
     (_sin, (torch.sin, torch.Tensor.sin)),
     (_exp, (torch.exp, torch.Tensor.exp)),
+    (_relu, (torch.relu, torch.Tensor.relu, F.relu)),
 ):
     for _name in _names:
         RULES[_name] = _by_hand(_scalar, RULES[_name])
