@@ -13,7 +13,7 @@ from funcdiff._boundary import Flat
 from funcdiff._passes import basis, batched, gathered, in_turn
 from funcdiff._taylor import scalars as scalars  # registers its rules and, before them, those of all operations
 from funcdiff._taylor.jets import Jet, disguise, jet_of, plain
-from funcdiff._taylor.pairs import Diagonal, Pairs, Slopes, Sum
+from funcdiff._taylor.pairs import Diagonal, Mixed, Pairs, Sum
 from funcdiff._trees import Tree, map_leaves
 
 Blocks = list[list[Tensor]]  # a Hessian, with a row and a column of blocks for each primal
@@ -23,7 +23,7 @@ def jacobians(
     flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
 ) -> tuple[list[list[Tensor]], Tree]:
     """The Jacobian of each output of ``flat``, a block for each primal, and its aux."""
-    return _by_direction(Slopes(), flat, primals, chunk_size, randomness)
+    return _by_direction(Pairs(), flat, primals, chunk_size, randomness)
 
 
 def diagonals(
@@ -65,10 +65,11 @@ def hessians(
 
     def run(start: int, stop: int) -> list[Tensor]:
         used, runs = _runs(n, start, stop)
-        seeds = basis(primals, 0, n)
+        seeds, rows, columns = basis(primals, 0, n), left[start:stop], right[start:stop]
         if len(used) < n:
             seeds = [seed[used] for seed in seeds]
-        return _evaluate(flat, primals, seeds, Pairs(runs), randomness, aux)
+            rows, columns = (torch.searchsorted(left.new_tensor(used), some) for some in (rows, columns))
+        return _evaluate(flat, primals, seeds, Mixed(runs, rows, columns), randomness, aux)
 
     seconds = gathered(run, count, chunk_size, randomness)
     place = left.new_empty(n, n)
@@ -102,7 +103,8 @@ def laplacians(
 
 def probe(flat: Flat, primals: Sequence[Tensor], randomness: str) -> None:
     """Send one jet through ``flat``, to see whether each of its operations has a rule."""
-    _evaluate(flat, primals, basis(primals, 0, 1), Pairs([(0, 0, 1)]), randomness, [])
+    zero = torch.zeros(1, dtype=torch.long, device=primals[0].device)
+    _evaluate(flat, primals, basis(primals, 0, 1), Mixed([(0, 0, 1)], zero, zero), randomness, [])
 
 
 def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int, int]]]:

@@ -8,35 +8,51 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+_SMALL = 6000  # numbers of a first derivative, times the runs, below which starting operations takes the time
 Form = Callable[[list[Any], list[Any]], Any]  # bilinear: two lists of stacks, one for each argument, to stacks
 
 
 class Pairs:
-    """Which second derivatives travel: along the pairs of directions (i, j), j in ``start .. stop`` of each run.
+    """No pair travels: first derivatives alone, for a Jacobian."""
 
-    Slices of the first derivatives serve a run without copying them, as gathering by index would.
-    """
+    curved = False  # whether second derivatives travel at all
 
-    curved = True  # whether second derivatives travel at all
-
-    def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
-        self.runs = runs
+    def __init__(self) -> None:
         self.grad_enabled = torch.is_grad_enabled()
 
     def count(self, first: torch.Tensor) -> int:
-        """How many second derivatives travel with the first ones (n, ...)."""
-        return sum(stop - start for _, start, stop in self.runs)
+        """How many derivatives are asked for, with the first ones (n, ...) at hand."""
+        return len(first)
 
     def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
         """The stacked bilinear ``form`` along all pairs: first derivatives (n, ...) -> (q, ...) for each output."""
-        left = [
-            torch.cat([x[i : i + 1].expand(stop - start, *x.shape[1:]) for i, start, stop in self.runs]) for x in firsts
-        ]
-        right = [torch.cat([x[start:stop] for _, start, stop in self.runs]) for x in firsts]
-        return tree_leaves(form(left, right))
+        raise NotImplementedError
 
     def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
         """``base``, which may be overwritten, plus the entrywise products along all pairs."""
+        raise NotImplementedError
+
+
+class Mixed(Pairs):
+    """The pairs (i, j) travel, j in ``start .. stop`` of each run; ``left`` and ``right`` are all i and all j."""
+
+    curved = True
+
+    def __init__(self, runs: Sequence[tuple[int, int, int]], left: torch.Tensor, right: torch.Tensor) -> None:
+        super().__init__()
+        self.runs, self.left, self.right = runs, left, right
+
+    def count(self, first: torch.Tensor) -> int:
+        return len(self.left)
+
+    def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return tree_leaves(form([x[self.left] for x in firsts], [x[self.right] for x in firsts]))
+
+    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
+        if torch.compiler.is_compiling() or len(self.runs) * _unwrapped(y)[0].numel() < _SMALL * len(y):
+            a, b = x[self.left], y[self.right]
+            return a * b if base is None else torch.addcmul(base, a, b)
+        # Slices of the first derivatives serve a run without copying them, for an operation each.
         products = (x[i] * y[start:stop] for i, start, stop in self.runs)
         if base is None:
             return torch.cat(list(products))
@@ -47,44 +63,10 @@ class Pairs:
         return base
 
 
-def _writable(base: torch.Tensor, *factors: torch.Tensor) -> bool:
-    """Whether a product can be added in place: no graph wants the old values, no transform wraps the product alone."""
-    if torch.compiler.is_compiling():
-        return False
-    (levels, graph), *others = map(_wrappers, (base, *factors))
-    return not graph and all(inside <= levels and not graph for inside, graph in others)
-
-
-def _wrappers(x: torch.Tensor) -> tuple[set[int], bool]:
-    """The levels of the transforms around a tensor, and whether a graph is kept at any of them."""
-    levels, graph = set(), x.requires_grad
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        levels.add(torch._C._functorch.maybe_get_level(x))
-        x = torch._C._functorch.get_unwrapped(x)
-        graph = graph or x.requires_grad
-    return levels, graph
-
-
-class Slopes(Pairs):
-    """No pair travels: first derivatives alone, for a Jacobian."""
-
-    curved = False
-
-    def __init__(self) -> None:
-        super().__init__(())
-
-    def count(self, first: torch.Tensor) -> int:
-        return len(first)
-
-
 class Diagonal(Pairs):
     """Only the pairs (i, i) travel."""
 
-    def __init__(self) -> None:
-        super().__init__(())
-
-    def count(self, first: torch.Tensor) -> int:
-        return len(first)
+    curved = True
 
     def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
         return tree_leaves(form(firsts, firsts))
@@ -96,8 +78,7 @@ class Diagonal(Pairs):
 class Sum(Pairs):
     """Only the sum over the pairs (i, i) travels: enough for a Laplacian."""
 
-    def __init__(self) -> None:
-        super().__init__(())
+    curved = True
 
     def count(self, first: torch.Tensor) -> int:
         return 1
@@ -108,3 +89,19 @@ class Sum(Pairs):
     def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
         total = (x * y).sum(0, keepdim=True)
         return total if base is None else base + total
+
+
+def _writable(base: torch.Tensor, *factors: torch.Tensor) -> bool:
+    """Whether a product can be added in place: no graph wants the old values, no transform wraps the product alone."""
+    (_, levels, graph), *others = map(_unwrapped, (base, *factors))
+    return not graph and all(inside <= levels and not graph for _, inside, graph in others)
+
+
+def _unwrapped(x: torch.Tensor) -> tuple[torch.Tensor, set[int], bool]:
+    """What a tensor is beneath all transforms, their levels, and whether a graph is kept at any of them."""
+    levels, graph = set(), x.requires_grad
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        levels.add(torch._C._functorch.maybe_get_level(x))
+        x = torch._C._functorch.get_unwrapped(x)
+        graph = graph or x.requires_grad
+    return x, levels, graph
