@@ -280,3 +280,15 @@ def test_costs_show_themselves():
     assert list(costs) == ["linear"]
     assert len(costs) == 1
     assert repr(costs["linear"]).splitlines()[2].split() == ["matrix", "FLOPs", "256", "FLOP"]
+
+
+def test_counting_leaves_garbage_collection_as_it_was():
+    with torch.inference_mode():  # where composite operations arrive whole, and are counted by entering anew
+        count(torch.nn.functional.linear, torch.ones(2, 3), torch.ones(4, 3))
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        count(torch.sin, torch.ones(2))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

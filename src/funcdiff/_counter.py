@@ -34,17 +34,18 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         self.uncounted: set[str] = set()
         self._on_meta: bool | None = None  # whether the call computes on meta tensors, known from its first operation
         self._sizes: dict[int, int] = {}  # of the storages alive that were made inside
+        self._collecting: list[bool] = []
         self._scalar_zeros: set[int] = set()  # those that hold one zero, which forward mode expands to a zero tangent
 
     def __enter__(self) -> Counter:
-        self._collecting = gc.isenabled()
+        self._collecting.append(gc.isenabled())  # entered anew for composite operations
         gc.disable()
         super().__enter__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        if self._collecting:
+        if self._collecting.pop():
             gc.enable()
 
     def as_if_repeated(self, run: Callable[[], T], times: int) -> list[T]:

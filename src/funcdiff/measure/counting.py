@@ -33,6 +33,7 @@ def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args:
     Raises:
         ValueError: The function is compiled, and so hides its operations.
 
+    >>> import torch
     >>> x, weight = torch.ones(100, 5, device="meta"), torch.ones(7, 5, device="meta")
     >>> cost = count(torch.nn.functional.linear, x, weight)
     >>> cost.flops == 2 * 100 * 5 * 7, cost.peak_bytes == 4 * 100 * 7
