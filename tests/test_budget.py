@@ -153,6 +153,22 @@ def test_a_graph_that_every_chunk_leaves_behind_counts():
         fd.jacobian(func, chunk_size="auto", budget=least / 20)(X)
 
 
+def test_what_requires_grad_is_planned_apart():
+    weight = MIX.clone()
+
+    def func(x):
+        return (torch.tanh(weight @ x)[:, None] * TIMES).sin().mean(1)
+
+    budget = 2 * count(fd.jacobian_taylor(func, chunk_size=1), X).peak_bytes
+    transform = fd.jacobian(func, chunk_size="auto", budget=budget)
+    frozen = fd.explain(transform, X).plan.candidates[0]
+    weight.requires_grad_()
+    with torch.no_grad():
+        assert fd.explain(transform, X).plan.candidates[0] == frozen
+    with pytest.raises(MemoryError):
+        fd.explain(transform, X)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

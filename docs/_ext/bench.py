@@ -121,8 +121,8 @@ def memory(data: Data) -> list[nodes.Node]:
     text = (
         f"A Jacobian of {found['shape'][0]} signals by as many sources takes {amounts[0]} all at once. With "
         f'chunk_size="auto" and a budget of {amount_of_bytes(round(found["budget"]))} {found["recipe"]} takes '
-        f"{found['chunk']} directions at once: {amounts[1]} by count, {amounts[2]} more than before by the process's "
-        f"own peak, in {seconds(found['seconds'])}."
+        f"{found['chunk']} directions at once: {amounts[1]} by count, {amounts[2]} more than before by the peak of a "
+        f"process whose allocator gives freed memory back, in {seconds(found['seconds'])}."
     )
     return [nodes.paragraph("", text)]
 

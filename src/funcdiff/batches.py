@@ -43,7 +43,8 @@ def batch_jacobian(
         has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`, both by rows.
         chunk_size: How many rows of the batch to take at once; all by default. With "auto" the largest even chunk whose
             counted peak stays within the budget: a few chunks are run beforehand, at the first call.
-        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`.
+        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`; what the allocator
+            keeps of freed memory comes on top.
         randomness: What random operations in `func` do, as in `torch.func.vmap`.
         jacobian: The recipe to map: `jacobian_forward` where a row has fewer inputs than outputs, or `jacobian`, which
             chooses for so many rows.

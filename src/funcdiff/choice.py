@@ -48,7 +48,8 @@ def jacobian(
         chunk_size: How many rows or columns, as the recipe takes them, to take at once; all by default. With "auto"
             the recipe is the fastest that the budget allows, with the largest even chunk whose counted peak stays
             within it: at the first call a few chunks are run to count them. Not inside vmap, grad or torch.compile.
-        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`.
+        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`; what the allocator
+            keeps of freed memory comes on top.
         randomness: What random operations in `func` do, as in `torch.func.vmap`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Chunks for a budget of bytes: counted on calls of which only the first and the last chunk are run."""
+"""Chunks for a budget of bytes: counted on calls of which only three chunks are run."""
 
 from __future__ import annotations
 

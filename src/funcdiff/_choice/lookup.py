@@ -45,7 +45,8 @@ def for_transform(
             return plan
         return fitting.plan_within(budget, plan, primals[0].element_size(), call)
 
-    return _looked_up(make, func, leaves, (names, argnums, has_aux, randomness, batch, budget, spec))
+    settings = names, argnums, has_aux, randomness, batch, budget, spec
+    return _looked_up(make, func, leaves, settings, graph=budget is not None)
 
 
 def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...]) -> Found:
@@ -65,15 +66,17 @@ def chunk_of_rows(
     row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
 ) -> int:
     """The rows of a batch that `call` may take at once within a budget."""
-    key = _key(row, leaves, (in_dims, rows, budget))
+    key = _key(row, leaves, (in_dims, rows, budget), graph=True)
     if (chunk := memory.find(key)) is None:
         chunk, _ = fitting.largest_chunk(rows, budget, 1, call)
         memory.keep(key, chunk)
     return int(chunk)
 
 
-def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
-    key = _key(func, leaves, settings)
+def _looked_up(
+    make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool = False
+) -> Found:
+    key = _key(func, leaves, settings, graph)
     keep = functools.partial(memory.keep, key)
     if (plan := memory.find(key)) is None:
         plan = make()
@@ -81,6 +84,6 @@ def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree],
     return plan, keep
 
 
-def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+def _key(func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool) -> Hashable:
     kinds = tuple(memory.described(leaf) for leaf in leaves)
-    return memory.key_of(func, plain_allowed(), settings, kinds)
+    return memory.key_of(func, plain_allowed(), settings, kinds, graph=graph)

@@ -8,6 +8,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 from weakref import ref
 
+import torch
 from torch import Tensor, nn
 
 _KEPT = 512
@@ -20,10 +21,13 @@ def find(key: Hashable) -> Any:
     return _plans.get(key)
 
 
-def key_of(func: Any, *rest: Hashable) -> Hashable:
-    """What a plan for `func` is kept under; equal to no other where `func` holds what cannot be told apart."""
+def key_of(func: Any, *rest: Hashable, graph: bool = False) -> Hashable:
+    """What a plan for `func` is kept under; equal to no other where `func` holds what cannot be told apart.
+
+    With `graph` also by what requires grad, as graphs take memory.
+    """
     try:
-        key = described(func), *rest
+        key = described(func, graph=graph and torch.is_grad_enabled()), *rest
         hash(key)
     except (TypeError, ValueError):  # an object without a hash, a name not bound yet
         return object()
@@ -37,30 +41,32 @@ def keep(key: Hashable, plan: Any) -> None:
     _plans[key] = plan
 
 
-def described(thing: Any, depth: int = 0) -> Hashable:
+def described(thing: Any, depth: int = 0, graph: bool = False) -> Hashable:
     """Tensors by their kind, functions by their code and what they hold, modules with their mode, others by identity.
 
     So a lambda written anew in each turn of a loop is planned once.
     """
+    part = partial(described, depth=depth + 1, graph=graph)
     if isinstance(thing, Tensor):
-        return thing.shape, thing.dtype, thing.device
+        return thing.shape, thing.dtype, thing.device, graph and thing.requires_grad
     if depth < _DEEP:
         if isinstance(thing, FunctionType):
             held = [cell.cell_contents for cell in thing.__closure__ or ()]
             preset = (thing.__defaults__, thing.__kwdefaults__)
-            return thing.__code__, *(described(part, depth + 1) for part in (*held, *preset, *_globals(thing)))
+            return thing.__code__, *map(part, (*held, *preset, *_globals(thing)))
         if isinstance(thing, MethodType):
-            return thing.__func__, described(thing.__self__, depth + 1)
+            return thing.__func__, part(thing.__self__)
         if isinstance(thing, partial):
-            return tuple(described(part, depth + 1) for part in (thing.func, thing.args, thing.keywords))
-        if isinstance(thing, list) and all(isinstance(part, (int, float, str)) for part in thing):
+            return tuple(map(part, (thing.func, thing.args, thing.keywords)))
+        if isinstance(thing, list) and all(isinstance(item, (int, float, str)) for item in thing):
             return list  # a log that grows, not what func computes with
         if isinstance(thing, (tuple, list)):
-            return type(thing), *(described(part, depth + 1) for part in thing)
+            return type(thing), *map(part, thing)
         if isinstance(thing, Mapping):
-            return tuple((key, described(part, depth + 1)) for key, part in thing.items())
+            return tuple((key, part(item)) for key, item in thing.items())
     if isinstance(thing, nn.Module):
-        return ref(thing), *((type(part), part.training) for part in thing.modules())
+        trainable = tuple(p.requires_grad for p in thing.parameters()) if graph else ()
+        return ref(thing), trainable, *((type(layer), layer.training) for layer in thing.modules())
     if isinstance(thing, (int, float, str, type(None))):
         return type(thing), thing
     try:
