@@ -212,6 +212,6 @@ assert without.peak_bytes == kept["frozen, 8 rows"].peak_bytes
 # %%
 # Takeaway
 # --------
-# Peak memory is a straight line in the chunk, so a few counts choose it; measure among the chunks that fit, and
-# expect little from the largest over the next. The exceptions: no chunk brings the peak below the answer; and
-# who trains through a Hessian needs the graph of all its chunks, and has to make the batch itself smaller.
+# Peak memory is a straight line in the chunk, so a few counts choose it; for the fastest, measure among those that fit.
+# The exceptions: no chunk brings the peak below the answer; and who trains through a Hessian needs the graph of all its
+# chunks, and has to make the batch itself smaller.
