@@ -53,8 +53,7 @@ def elementwise(h: Callable[..., Any], jets: list[Jet]) -> Any:
     one = torch.ones_like(x)
     (value, slope), (_, bend) = _push(lambda x: _push(h, x, one), x, one)
     jet = carry(jets, value, lambda t: slope * aligned(t, value))
-    first = aligned(jets[0].first, value)
-    jet.second = jet.pairs.multiply(bend * first, first, jet.second)
+    jet.second = jet.pairs.add_bend(jet.second, bend, aligned(jets[0].first, value))
     return jet
 
 

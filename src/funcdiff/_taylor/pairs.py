@@ -28,8 +28,8 @@ class Pairs:
         """The stacked bilinear ``form`` along all pairs: first derivatives (n, ...) -> (q, ...) for each output."""
         raise NotImplementedError
 
-    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
-        """``base``, which may be overwritten, plus the entrywise products along all pairs."""
+    def add_bend(self, base: torch.Tensor | None, bend: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        """``base``, which may be overwritten, plus ``bend`` times the products of first derivatives along all pairs."""
         raise NotImplementedError
 
 
@@ -48,18 +48,20 @@ class Mixed(Pairs):
     def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
         return tree_leaves(form([x[self.left] for x in firsts], [x[self.right] for x in firsts]))
 
-    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
-        if torch.compiler.is_compiling() or len(self.runs) * _unwrapped(y)[0].numel() < _SMALL * len(y):
-            a, b = x[self.left], y[self.right]
-            return a * b if base is None else torch.addcmul(base, a, b)
-        # Slices of the first derivatives serve a run without copying them, for an operation each.
-        products = (x[i] * y[start:stop] for i, start, stop in self.runs)
+    def add_bend(self, base: torch.Tensor | None, bend: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        compiling = torch.compiler.is_compiling()
+        if compiling or len(self.runs) * _numel(first) < _SMALL * len(first) or _numel(first) < _numel(bend):
+            products = first[self.left] * first[self.right]
+            return bend * products if base is None else torch.addcmul(base, bend, products)
+        # Slices of large first derivatives serve a run without copying them, for an operation each.
+        scaled = bend * first
+        pieces = (scaled[i] * first[start:stop] for i, start, stop in self.runs)
         if base is None:
-            return torch.cat(list(products))
-        if not _writable(base, x, y):
-            return base + torch.cat(list(products))
-        for part, product in zip(torch.split(base, [j - i for _, i, j in self.runs]), products, strict=True):
-            part.add_(product)
+            return torch.cat(list(pieces))
+        if not _writable(base, scaled, first):
+            return base + torch.cat(list(pieces))
+        for part, piece in zip(torch.split(base, [j - i for _, i, j in self.runs]), pieces, strict=True):
+            part.add_(piece)
         return base
 
 
@@ -71,8 +73,8 @@ class Diagonal(Pairs):
     def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
         return tree_leaves(form(firsts, firsts))
 
-    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
-        return x * y if base is None else torch.addcmul(base, x, y)
+    def add_bend(self, base: torch.Tensor | None, bend: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        return bend * first * first if base is None else torch.addcmul(base, bend * first, first)
 
 
 class Sum(Pairs):
@@ -86,9 +88,13 @@ class Sum(Pairs):
     def bend(self, form: Form, firsts: list[torch.Tensor]) -> list[torch.Tensor]:
         return [stack.sum(0, keepdim=True) for stack in tree_leaves(form(firsts, firsts))]
 
-    def multiply(self, x: torch.Tensor, y: torch.Tensor, base: torch.Tensor | None) -> torch.Tensor:
-        total = (x * y).sum(0, keepdim=True)
+    def add_bend(self, base: torch.Tensor | None, bend: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        total = (bend * first * first).sum(0, keepdim=True)
         return total if base is None else base + total
+
+
+def _numel(x: torch.Tensor) -> int:
+    return _unwrapped(x)[0].numel()
 
 
 def _writable(base: torch.Tensor, *factors: torch.Tensor) -> bool:

@@ -41,8 +41,8 @@ def _gelu(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _elu(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     y = F.elu(x)
-    positive = x > 0
-    return y, torch.where(positive, 1.0, y + 1), torch.where(positive, 0.0, y + 1)
+    positive, slope = x > 0, y + 1
+    return y, torch.where(positive, 1.0, slope), torch.where(positive, 0.0, slope)
 
 
 def _sin(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,8 +71,7 @@ def _by_hand(scalar: Scalar, general: Rule) -> Rule:
         value, slope, bend = scalar(x.value)
         jet = carry([x], value, lambda t: slope * aligned(t, value))
         if x.pairs.curved and bend is not None:
-            first = aligned(x.first, value)
-            jet.second = jet.pairs.multiply(bend * first, first, jet.second)
+            jet.second = jet.pairs.add_bend(jet.second, bend, aligned(x.first, value))
         return jet
 
     return rule
