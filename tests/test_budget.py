@@ -17,15 +17,7 @@ N = 48
 MIX = torch.linspace(-1, 1, N * N, dtype=torch.float64).reshape(N, N)
 TIMES = torch.linspace(0, 1, 100, dtype=torch.float64)
 X = torch.linspace(-1, 1.3, N, dtype=torch.float64)
-
-
-def signal(x):
-    phase = (MIX @ x)[:, None] * TIMES
-    return (phase.sin() * phase.cos()).mean(1)
-
-
-def signal_slope(x):
-    return torch.cos(2 * (MIX @ x)[:, None] * TIMES).mul(TIMES).mean(1)[:, None] * MIX
+signal, signal_slope = bench_budget.detector(N, len(TIMES), dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)

@@ -24,10 +24,13 @@ from funcdiff.measure import count
 Map = Callable[[Tensor], Tensor]
 
 
-def detector(sources: int, times: int, device: str = "cpu") -> tuple[Map, Map]:
-    """What a detector sums over a grid of times, of as many sources as signals; and its Jacobian by hand."""
-    mix = torch.ones(sources, sources, device=device).tril() / sources
-    grid = torch.linspace(0, 1, times, device=device)
+def detector(sources: int, times: int, **kind: Any) -> tuple[Map, Map]:
+    """What a detector sums over a grid of times, of as many sources as signals; and its Jacobian by hand.
+
+    `kind` is the device and the dtype, as factories take them.
+    """
+    mix = torch.ones(sources, sources, **kind).tril() / sources
+    grid = torch.linspace(0, 1, times, **kind)
 
     def signal(x: Tensor) -> Tensor:
         phase = (mix @ x)[:, None] * grid
@@ -51,7 +54,7 @@ def run(sources: int, times: int, budget: float) -> dict[str, Any]:
     took, seconds = _peak() - before, time.perf_counter() - start
     torch.testing.assert_close(jacobian, slope(x))
     plan = fd.explain(transform, x).plan.candidates[0]
-    on_meta = getattr(fd, plan.name)(detector(sources, times, "meta")[0])
+    on_meta = getattr(fd, plan.name)(detector(sources, times, device="meta")[0])
     return {
         "recipe": plan.name,
         "shape": [sources, sources],

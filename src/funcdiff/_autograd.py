@@ -47,7 +47,7 @@ def tracked(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Tree:
         if not primal.requires_grad:
             primal.requires_grad_()
     if torch.is_grad_enabled():
-        return func(*primals)
+        return func(*primals)  # to switch costs as much as a small operation
     with torch.enable_grad():
         return func(*primals)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -161,7 +162,7 @@ def in_turn(run: Callable[[int, int], T], total: int, chunk_size: int | None, ra
     for i, span in enumerate(early):
         with undrawn() if randomness == "same" else nullcontext():
             if i and isinstance(chunk_size, CountedChunk):
-                results += chunk_size.counter.as_if_repeated(lambda span=span: run(*span), len(early) - 1)  # type: ignore[misc]  # mypy does not infer the default's type
+                results += chunk_size.counter.as_if_repeated(functools.partial(run, *span), len(early) - 1)
                 break
             results.append(run(*span))
     return [*results, run(*last)]
