@@ -252,8 +252,9 @@ def test_formulas_count_the_matrix_products(name, n, m):
     counted = count(getattr(fd, name)(net), x).flops
     if name.startswith("jacobian") or name == "hessian_taylor":
         assert predicted == counted
-    else:  # a composition skips some of the second pass through the outer layers
-        assert 0.8 * counted <= predicted <= 1.6 * counted
+    else:  # a composition skips some of the second pass through the outer layers, double backward m n times
+        most = 1.6 if name == "hessian_double_backward" else 1.5
+        assert 0.8 * counted <= predicted <= most * counted
 
 
 def test_sketch_of_a_network():
