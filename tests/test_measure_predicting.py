@@ -41,17 +41,6 @@ def test_rank_order_answers_to_the_times(times, verdict, sentence):
     assert sentence in claim.sentence
 
 
-def test_counts_nearer_than_asked_are_left_out_and_named():
-    prediction = predict(made_up({"a": 10, "b": 12, "c": 30}, {"a": 2.0, "b": 1.0, "c": 3.0}))
-    assert prediction.rank_order().verdict == "contradicted"
-    claim = prediction.rank_order(apart=1.5)
-    assert claim.verdict == "holds"
-    assert claim.sentence.endswith("in all 2 pairs. Nearer than 1.5 times are the counts of a and b.")
-    assert prediction.rank_order(apart=1.2).verdict == "contradicted"
-    with pytest.raises(ValueError, match="expected apart >= 1"):
-        prediction.rank_order(apart=0.5)
-
-
 def test_table_stands_in_the_order_of_the_counts():
     prediction = predict(made_up({"b": 800, "a": 100}, {"a": 1.0, "b": 2.0}))
     assert prediction.table().rows == (

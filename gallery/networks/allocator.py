@@ -81,14 +81,14 @@ times.plot(title="A fresh result pays for its pages, a kept one does not")
 # %%
 # The recipe: a Hessian in chunks
 # -------------------------------
-# The Hessian of a network 5 -> 50 -> 50 -> 25, forward over reverse, over 1400 rows makes intermediate results of 125
+# The Hessian of a network 5 -> 50 -> 25, forward over reverse, over 1400 rows makes intermediate results of 125
 # numbers a unit and row, and no ``out=`` reaches them. ``chunk_size`` makes them smaller: memory that one chunk
 # freed, and that is not too large for glibc to keep, serves the next.
 
 from funcdiff import batch_hessian
 from funcdiff.problems import study_network
 
-network = study_network((5, 50, 50, 25)).requires_grad_(False)
+network = study_network((5, 50, 25)).requires_grad_(False)
 batch = torch.randn(1400, 5)
 at_once = batch_hessian(network)
 in_chunks = batch_hessian(network, chunk_size=250)
@@ -120,7 +120,7 @@ import resource, sys, torch
 from funcdiff import batch_hessian
 from funcdiff.problems import study_network
 torch.set_num_threads(1)
-hessian = batch_hessian(study_network((5, 50, 50, 25)).requires_grad_(False))
+hessian = batch_hessian(study_network((5, 50, 25)).requires_grad_(False))
 batch = torch.randn(1400, 5)
 for line in sys.stdin:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

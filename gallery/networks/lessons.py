@@ -24,7 +24,7 @@ derivatives can be sampled, Sobolev training, which fits them too: ``train(..., 
 import torch
 from torch import nn
 
-from funcdiff import batch_hessian, batch_jacobian, hessian_forward_over_forward, jacobian_forward
+from funcdiff import batch_hessian, batch_jacobian, hessian_taylor, jacobian_forward
 from funcdiff.errors import rms, variant_table
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian
 from funcdiff.surrogates import jacobians, train, uniform
@@ -37,7 +37,7 @@ exact = {"values": surface(grid), "first": surface_jacobian(grid), "second": sur
 
 def derivatives(network, points=grid):
     first = batch_jacobian(network, jacobian=jacobian_forward)
-    second = batch_hessian(network, hessian=hessian_forward_over_forward)
+    second = batch_hessian(network, hessian=hessian_taylor)
     return {"values": network(points), "first": first(points), "second": second(points)}
 
 

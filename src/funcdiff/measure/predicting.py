@@ -43,43 +43,30 @@ class Prediction(Shown):
         name = max(self.times, key=lambda name: abs(math.log(self.ratio(name))))
         return f"The farthest from its prediction is {name}: measured over predicted time is {self.ratio(name):.3g}."
 
-    def rank_order(self, *, apart: float = 1.0) -> Claim:
+    def rank_order(self) -> Claim:
         """State that fewer FLOPs take less time, for every two candidates, and let the measurement answer.
-
-        Args:
-            apart: Pairs whose counts differ by a smaller factor are left out, and named: a count leaves out what is no
-                matrix product, so that it cannot order what it finds nearly equal.
 
         Returns:
             A claim that holds where each pair's interval does. Pairs that the run cannot tell apart, and pairs that
             contradict it, are named.
-
-        Raises:
-            ValueError: ``apart`` is below 1.
         """
-        if apart < 1:
-            raise ValueError(f"expected apart >= 1, a factor between counts; got {apart}")
         pairs = list(combinations(self.times, 2))  # the fewer FLOPs first
-        near = [(less, more) for less, more in pairs if self.times[more] < apart * self.times[less]]
         open_pairs: list[str] = []
         wrong_pairs: list[str] = []
-        for less, more in (judged := [pair for pair in pairs if pair not in near]):
+        for less, more in pairs:
             ratio = self.comparison.ratio(more, less)
             if ratio.low <= 1:
                 (open_pairs if ratio.high >= 1 else wrong_pairs).append(f"{less} and {more}")
-        expectation = "fewer matrix FLOPs take less time" + (f", where {apart:g} times fewer" if apart > 1 else "")
-        left_out = (
-            f" Nearer than {apart:g} times are the counts of {'; '.join(map(' and '.join, near))}." if near else ""
-        )
+        expectation = "fewer matrix FLOPs take less time"
         if wrong_pairs:
             sentence = f"Contradicted by this run: {expectation}. The other way round: {'; '.join(wrong_pairs)}."
-            return recorded(Claim(expectation, "contradicted", sentence + left_out))
+            return recorded(Claim(expectation, "contradicted", sentence))
         told = expectation[0].upper() + expectation[1:]
         if open_pairs:
-            some = f"in {len(judged) - len(open_pairs)} of {len(judged)} pairs"
+            some = f"in {len(pairs) - len(open_pairs)} of {len(pairs)} pairs"
             sentence = f"{told}, {some}; this run cannot tell apart: {'; '.join(open_pairs)}."
-            return recorded(Claim(expectation, "undecided", sentence + left_out))
-        return recorded(Claim(expectation, "holds", f"{told}, in all {len(judged)} pairs.{left_out}"))
+            return recorded(Claim(expectation, "undecided", sentence))
+        return recorded(Claim(expectation, "holds", f"{told}, in all {len(pairs)} pairs."))
 
     def table(self) -> Table:
         """Return counts, predicted and measured times and their ratios."""
