@@ -36,6 +36,15 @@ def gelu_tanh_bend(x):
         (F.gelu, lambda x: torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) * (2 - x**2)),
         (nn.GELU(approximate="tanh"), gelu_tanh_bend),
         (F.silu, lambda x: (lambda s: s * (1 - s) * (2 + x * (1 - 2 * s)))(torch.sigmoid(x))),
+        (F.softplus, lambda x: torch.sigmoid(x) * torch.sigmoid(-x)),
+        (nn.Softplus(), lambda x: torch.sigmoid(x) * torch.sigmoid(-x)),
+        (nn.Softplus(2.0), lambda x: 2 * torch.sigmoid(2 * x) * torch.sigmoid(-2 * x)),
+        (lambda x: F.softplus(x, threshold=1.0), lambda x: torch.sigmoid(x) * torch.sigmoid(-x) * (x <= 1)),
+        (
+            lambda x: F.softplus(20 * x + 1),
+            lambda x: (lambda s: 400 * s * (1 - s) * (x < 0.9))(torch.sigmoid(20 * x + 1)),
+        ),
+        (torch.cos, lambda x: -torch.cos(x)),
         (lambda x: F.silu(x * 1, inplace=True), lambda x: (lambda s: s * (1 - s) * (2 + x * (1 - 2 * s)))(x.sigmoid())),
     ],
 )

@@ -11,7 +11,7 @@ from funcdiff._autograd import plain_allowed
 from funcdiff._boundary import Function, check_leaves, check_range, put, take
 from funcdiff._choice import fitting, memory, planning
 from funcdiff._choice.planning import Plan
-from funcdiff._trees import Tree, flatten, unflatten
+from funcdiff._trees import Tree, flatten, hashed, unflatten
 
 Found = tuple[Plan, Callable[[Plan], None]]  # a plan, and how to keep another in its place
 
@@ -45,7 +45,7 @@ def for_transform(
             return plan
         return fitting.plan_within(budget, plan, primals[0].element_size(), call)
 
-    settings = names, argnums, has_aux, randomness, batch, budget, spec
+    settings = names, argnums, has_aux, randomness, batch, budget, hashed(spec)
     return _looked_up(make, func, leaves, settings, graph=budget is not None)
 
 
@@ -59,7 +59,7 @@ def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...
 
         return planning.make(names, flat, planning.stand_ins(leaves), randomness="error")
 
-    return _looked_up(make, func, leaves, (names, spec))
+    return _looked_up(make, func, leaves, (names, hashed(spec)))
 
 
 def chunk_of_rows(
@@ -85,5 +85,5 @@ def _looked_up(
 
 
 def _key(func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool) -> Hashable:
-    kinds = tuple(memory.described(leaf) for leaf in leaves)
+    kinds = tuple([memory.described(leaf, 0, False) for leaf in leaves])
     return memory.key_of(func, plain_allowed(), settings, kinds, graph=graph)

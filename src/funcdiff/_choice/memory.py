@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 
 _KEPT = 512
 _DEEP = 4
+_NUMBERS = (int, float, str, type(None))
 _plans: dict[Hashable, Any] = {}
 
 
 def find(key: Hashable) -> Any:
     """The plan, or the chunk, kept under `key`."""
-    return _plans.get(key)
+    try:
+        return _plans.get(key)
+    except TypeError:  # func holds an object without a hash
+        return None
 
 
 def key_of(func: Any, *rest: Hashable, graph: bool = False) -> Hashable:
@@ -27,52 +32,56 @@ def key_of(func: Any, *rest: Hashable, graph: bool = False) -> Hashable:
     With `graph` also by what requires grad, as graphs take memory.
     """
     try:
-        key = described(func, graph=graph and torch.is_grad_enabled()), *rest
-        hash(key)
-    except (TypeError, ValueError):  # an object without a hash, a name not bound yet
+        return described(func, 0, graph and torch.is_grad_enabled()), *rest
+    except ValueError:  # a name not bound yet
         return object()
-    return key
 
 
 def keep(key: Hashable, plan: Any) -> None:
-    """Keep a plan; where there are too many the oldest goes."""
+    """Keep a plan; where there are too many the oldest goes. None is kept for a function that has no hash."""
     while len(_plans) >= _KEPT:
         del _plans[next(iter(_plans))]
-    _plans[key] = plan
+    with suppress(TypeError):
+        _plans[key] = plan
 
 
-def described(thing: Any, depth: int = 0, graph: bool = False) -> Hashable:
+def described(thing: Any, depth: int, graph: bool) -> Hashable:
     """Tensors by their kind, functions by their code and what they hold, modules with their mode, others by identity.
 
     So a lambda written anew in each turn of a loop is planned once.
     """
-    part = partial(described, depth=depth + 1, graph=graph)
     if isinstance(thing, Tensor):
         return thing.shape, thing.dtype, thing.device, graph and thing.requires_grad
-    if depth < _DEEP:
-        if isinstance(thing, FunctionType):
-            held = [cell.cell_contents for cell in thing.__closure__ or ()]
-            preset = (thing.__defaults__, thing.__kwdefaults__)
-            return thing.__code__, *map(part, (*held, *preset, *_globals(thing)))
-        if isinstance(thing, MethodType):
-            return thing.__func__, part(thing.__self__)
-        if isinstance(thing, partial):
-            return tuple(map(part, (thing.func, thing.args, thing.keywords)))
-        if isinstance(thing, list) and all(isinstance(item, (int, float, str)) for item in thing):
-            return list  # a log that grows, not what func computes with
-        if isinstance(thing, (tuple, list)):
-            return type(thing), *map(part, thing)
-        if isinstance(thing, Mapping):
-            return tuple((key, part(item)) for key, item in thing.items())
+    if isinstance(thing, _NUMBERS):
+        return type(thing), thing
+    if depth < _DEEP and (parts := _parts(thing)) is not None:
+        kind, held = parts
+        return kind, *[described(part, depth + 1, graph) for part in held]
     if isinstance(thing, nn.Module):
         trainable = tuple(p.requires_grad for p in thing.parameters()) if graph else ()
         return ref(thing), trainable, *((type(layer), layer.training) for layer in thing.modules())
-    if isinstance(thing, (int, float, str, type(None))):
-        return type(thing), thing
     try:
         return ref(thing)
     except TypeError:
         return object()  # equal to nothing: planned at each call
+
+
+def _parts(thing: Any) -> tuple[Hashable, Sequence[Any]] | None:
+    """What a thing is, apart from what it holds, and that."""
+    if isinstance(thing, FunctionType):
+        held = [cell.cell_contents for cell in thing.__closure__ or ()]
+        return thing.__code__, (*held, thing.__defaults__, thing.__kwdefaults__, *_globals(thing))
+    if isinstance(thing, MethodType):
+        return thing.__func__, (thing.__self__,)
+    if isinstance(thing, partial):
+        return partial, (thing.func, thing.args, thing.keywords)
+    if isinstance(thing, list) and all(isinstance(item, (int, float, str)) for item in thing):
+        return list, ()  # a log that grows, not what func computes with
+    if isinstance(thing, (tuple, list)):
+        return type(thing), thing
+    if isinstance(thing, dict):
+        return (dict, *thing), list(thing.values())
+    return None
 
 
 def _globals(func: FunctionType) -> list[Any]:

@@ -94,7 +94,9 @@ _COPIES = (
 _SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
 _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
-_BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "sin", "exp"))  # those of `_taylor.scalars`
+_BY_HAND = frozenset(
+    ("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp")
+)  # those of `_taylor.scalars`
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 
 

@@ -45,9 +45,19 @@ def _elu(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return F.elu(x), slope, slope - positive
 
 
+def _softplus(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    s, linear = torch.sigmoid(x), (x - _LINEAR_FROM).sign().clamp(min=0)
+    return F.softplus(x), s + (1 - s) * linear, s * (1 - s) * (1 - linear)
+
+
 def _sin(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     y = x.sin()
     return y, x.cos(), -y
+
+
+def _cos(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = x.cos()
+    return y, -x.sin(), -y
 
 
 def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,13 +69,16 @@ def _relu(x: Tensor) -> tuple[Tensor, Tensor, None]:
     return x.relu(), (x > 0).to(x.dtype), None
 
 
-_DEFAULTS = {"alpha": 1.0, "inplace": False, "approximate": "none"}
+_LINEAR_FROM = 20.0  # torch's softplus of a larger number is that number
+_DEFAULTS = {"alpha": 1.0, "inplace": False, "approximate": "none", "beta": 1.0, "threshold": _LINEAR_FROM}
+_POSITIONAL = {F.softplus: (1.0, _LINEAR_FROM)}  # as its layer passes them
 
 
 def _by_hand(scalar: Scalar, general: Rule) -> Rule:
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x = args[0]
-        if not isinstance(x, Jet) or len(args) > 1 or any(kwargs[name] != _DEFAULTS.get(name) for name in kwargs):
+        x, *given = args
+        usual = given == [*_POSITIONAL.get(func, ())][: len(given)]
+        if not isinstance(x, Jet) or not usual or any(kwargs[name] != _DEFAULTS.get(name) for name in kwargs):
             return general(func, args, kwargs)
         check_grad_mode(x.pairs.grad_enabled)
         value, slope, bend = scalar(x.value)
@@ -83,7 +96,9 @@ for _scalar, _names in (
     (_silu, (F.silu,)),
     (_gelu, (F.gelu,)),
     (_elu, (F.elu,)),
+    (_softplus, (F.softplus,)),
     (_sin, (torch.sin, torch.Tensor.sin)),
+    (_cos, (torch.cos, torch.Tensor.cos)),
     (_exp, (torch.exp, torch.Tensor.exp)),
     (_relu, (torch.relu, torch.Tensor.relu, F.relu)),
 ):
