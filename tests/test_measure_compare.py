@@ -65,6 +65,15 @@ def test_a_sample_repeats_the_call_until_the_clock_resolves_it(clock):
     assert comparison["quick"].median == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize(("duration", "expected"), [(3e-4, 3e-4), (3e-3, 6e-3)])
+def test_a_short_call_is_not_charged_for_cold_caches(clock, duration, expected):
+    """A call that finds them cold takes twice as long: the untimed one, if there is one."""
+    calls = clock.candidate(duration, duration, *[2 * duration, duration] * 20)
+    comparison = compare({"once": calls, "first": clock.candidate(1.0)}, rounds=8)
+    assert comparison["once"].calls == 1
+    assert max(comparison["once"].times) == pytest.approx(expected)
+
+
 def test_a_clock_that_stands_still_at_first_still_ends_in_a_sample(clock):
     comparison = compare({"free": clock.candidate(*[0.0] * 30, 1e-5)}, rounds=8)
     assert comparison["free"].median == pytest.approx(1e-5)

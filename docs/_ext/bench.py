@@ -47,9 +47,8 @@ def goals(data: Data) -> list[nodes.Node]:
     for case in data["cases"]:
         for goal in case["goals"]:
             verdicts.append(goal["verdict"])
-            # Of a function without products, or with tiny ones, they alone bound nothing.
-            short = goal["verdict"] != "reached" and goal["floor"] and goal["floor"]["median"] < 20
-            limit = f"; its matrix products alone: {goal['floor']['median']:.3g}" if short else ""
+            short = goal["verdict"] != "reached" and goal["floor"]
+            limit = f"; {case['least']}: {goal['floor']['median']:.3g}" if short else ""
             wanted = f"≥ {goal['at_least']:g}" if goal["at_least"] else f"≤ {goal['at_most']:g}"
             who = f"{goal['ours']} / {goal['other']}"
             body.append(
@@ -59,6 +58,16 @@ def goals(data: Data) -> list[nodes.Node]:
     text = f"Of {len(verdicts)} goals: {counts}. Undecided is one that lies within the interval."
     header = ["goal", "times", "measured", "verdict", "ours / against"]
     return [nodes.paragraph("", text), table(header, body, [4, 1, 2, 3, 4], "benchmark")]
+
+
+def profiles(data: Data) -> list[nodes.Node]:
+    """Of each recipe that falls short of a goal, or may: where its time goes."""
+    rows = []
+    for case in data["cases"]:
+        for name, shares in case["profiles"].items():
+            told = ", ".join(f"{where} {share:.0%}" for where, share in shares.items())
+            rows.append([case["name"], name, told])
+    return [table(["derivative", "recipe", "time, the most first"], rows, [3, 3, 6], "benchmark")] if rows else []
 
 
 def interval(ratio: Data) -> str:
@@ -141,7 +150,7 @@ def regret(data: Data) -> list[nodes.Node]:
 
 
 PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {
-    part.__name__: part for part in (conditions, goals, cases, networks, memory, regret)
+    part.__name__: part for part in (conditions, goals, profiles, cases, networks, memory, regret)
 }
 
 

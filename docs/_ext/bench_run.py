@@ -17,36 +17,48 @@ from bench_case import PRODUCTS, Case, Goal
 from bench_cases import cases
 from bench_floor import products_of
 from bench_networks import COMPOSITIONS, Network, networks
+from bench_profile import profile
 
 import funcdiff as fd
 from funcdiff.measure import Comparison, Costs, Ratio, compare, count, environment
 from funcdiff.measure.agreement import check_agreement
 
 ROUNDS = 15
+ROUNDS_OF_GOALS = 41  # of the few ways that goals are about, beside nothing else
 BUDGET = 5.0  # seconds a call, beyond which one sample is enough
 
 
 def run_case(case: Case) -> dict[str, Any]:
     """Time the ways to one derivative beside each other, count them, and judge the goals."""
-    floor = {PRODUCTS: products_of(case.ways[case.floor], *case.args)}
-    times = compare(case.ways | floor, *case.args, rounds=ROUNDS, budget=BUDGET)
+    ways = case.ways | {PRODUCTS: products_of(case.ways[case.floor], *case.args)}
+    times = compare(ways, *case.args, rounds=ROUNDS, budget=BUDGET)
     costs = count(case.counted, *case.meta) if case.counted else None
+    timed = [goal for goal in case.goals if goal.quantity == "time"]
+    names = {case.least}.union(*({goal.ours, *goal.others} for goal in timed))
+    again = (
+        compare({name: ways[name] for name in sorted(names)}, *case.args, rounds=ROUNDS_OF_GOALS) if timed else times
+    )
+    goals = [judged(goal, again, costs, case.least) for goal in case.goals]
+    short = {goal["ours"] for goal in goals if goal["verdict"] != "reached"}
     return {
         "name": case.name,
         "floor_of": case.floor,
+        "least": case.least,
         "times": times.to_dict(),
         "ratios": {name: times.ratio(name, case.floor).to_dict() for name in times},
         "costs": costs.to_dict()["candidates"] if costs else {},
-        "goals": [judged(goal, times, costs) for goal in case.goals],
+        "goals": goals,
+        "goal_times": again.to_dict(),
+        "profiles": {name: profile(ways[name], *case.args) for name in sorted(short)},
     }
 
 
-def judged(goal: Goal, times: Comparison, costs: Costs | None) -> dict[str, Any]:
+def judged(goal: Goal, times: Comparison, costs: Costs | None, least: str) -> dict[str, Any]:
     """What was measured of a goal, and whether it is reached."""
     if goal.quantity == "time":
         other = min(goal.others, key=lambda name: times[name].median)
         ratio = times.ratio(goal.ours, other) if goal.at_most else times.ratio(other, goal.ours)
-        within = times.ratio(other, PRODUCTS).to_dict() if goal.at_least else None
+        within = times.ratio(other, least).to_dict() if goal.at_least else None
     else:
         assert costs is not None  # a goal on counts is of a case that is counted
         other = min(goal.others, key=lambda name: getattr(costs[name], goal.quantity))
@@ -61,7 +73,7 @@ def judged(goal: Goal, times: Comparison, costs: Costs | None) -> dict[str, Any]
         "ratio": ratio.to_dict(),
         "at_least": goal.at_least,
         "at_most": goal.at_most,
-        "floor": within,  # what the matrix products alone would reach
+        "floor": within,  # what the least that a call can do would reach
         "verdict": verdict(ratio, goal.at_least, goal.at_most),
     }
 
@@ -133,7 +145,7 @@ def main(path: Path) -> None:
             "budget": BUDGET,
             "cases": [_told(run_case, case) for case in cases()],
             "networks": [_told(run_network, network) for network in networks()],
-            "memory": bench_budget.run_alone(2048, 1000, 1e9),
+            "memory": bench_budget.run_alone(2048, 2000, 1e9),
             "regret": bench_regret.run(),
         }
     path.write_text(json.dumps(result, indent=1) + "\n")

@@ -97,7 +97,7 @@
     const rows = q.rows || 1;
     const flops = rows * formula.flops(s), elements = rows * formula.elements(s);
     const results = rows * s.outputs * s.inputs ** recipe.degree;
-    const amounts = [1, s.calls, s.general, flops, elements, results], rates = recipe.rates[Number(rows > 1)];
+    const amounts = [1, s.calls, s.general, flops, elements, results, s.flops], rates = recipe.rates[Number(rows > 1)];
     const held = formula.graphs(s) * s.elements + 4 * formula.directions(s) * q.width;
     return {
       recipe: q.rows && q.need !== PRODUCT ? model.inside[name] ?? name : name,

@@ -93,7 +93,8 @@ print(f"the same function, one after the other: {crowded / alone:.2f} times")
 
 # %%
 # Interleaved in random order, both meet the neighbours alike. Samples are short and taken right after a nap, so that
-# most fit into one slice of the scheduler; the median of the ratios leaves the others out.
+# most fit into one slice of the scheduler; the median of the ratios leaves the others out. A short call is made once
+# more before the clock starts: the nap and the other candidates leave the caches cold.
 
 same = {"reverse": reverse, "reverse again": lambda x: reverse(x)}
 with Neighbours():

@@ -95,7 +95,7 @@ costs
 # %%
 # A Jacobian in forward mode is a pass for each of 5 inputs, in reverse mode one for each of 25 outputs. A Hessian
 # multiplies the passes of its two modes; with reverse mode outside, it pulls back each of the 125 entries of the inner
-# Jacobian. Taylor mode carries first and second derivatives through the network together, and each mixed one once.
+# Jacobian. Taylor mode carries first and second derivatives along together, and each mixed one once.
 
 costs.claim("hessian_forward_over_forward", fewer_flops_than="hessian_forward_over_reverse", by=3)
 
@@ -155,15 +155,14 @@ prediction.plot(title="The count of matrix FLOPs predicts the time of each metho
 print(prediction.largest)
 
 # %%
-# The nearest counts are those of Taylor mode's Hessian and of reverse mode's Jacobian: a fifth lies between them. Does
-# the clock put even these in the order of their counts?
+# Taylor mode's Hessian and reverse mode's Jacobian are only a fifth apart. Does the clock order even these?
 
 prediction.rank_order()
 
 # %%
 # All Hessians, in a smaller batch
 # --------------------------------
-# With 10 rows the two worst take part as well, and the counts are taken anew.
+# With 10 rows the two worst take part as well.
 
 hessian_times = compare(by_rows(network, hessians + heavy), batch[:10], equal=False, rounds=10, budget=0.8)
 hessian_times.claim("hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=20)
@@ -180,9 +179,8 @@ print(hessian_prediction.largest)
 hessian_prediction.rank_order()
 
 # %%
-# What the count leaves out is all that is no product of matrices. Second derivatives go through ELU by products and
-# sums of large tensors, so Taylor mode starts more operations than reverse mode, and writes more. The fewer rows, the
-# more that weighs against its fewer FLOPs.
+# The count leaves out all that is no product of matrices. Second derivatives go through ELU by products and sums of
+# large tensors: Taylor mode starts more operations than reverse mode, and writes more, which weighs with few rows.
 
 costs.claim("jacobian_reverse", fewer_operations_than="hessian_taylor", by=2)
 

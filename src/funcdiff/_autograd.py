@@ -94,11 +94,12 @@ def once_differentiable(outputs: Sequence[Tensor]) -> bool:
 
 def graph(outputs: Sequence[Tensor]) -> Iterator[Node]:
     """Every node of the graph once."""
-    seen: set[Node] = set()
-    waiting = [output.grad_fn for output in outputs]
+    seen = {output.grad_fn for output in outputs} | {None}
+    waiting = [node for node in seen if node is not None]
     while waiting:
         node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            yield node
-            waiting.extend(following for following, _ in node.next_functions)
+        yield node
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                waiting.append(following)  # type: ignore[arg-type]  # None is seen

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from funcdiff._choice.sketch import Sketch
 
-Rates = tuple[float, float, float, float, float, float]
+Rates = tuple[float, float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Cost:
 class Formula:
     """A recipe's counts and its rates: seconds for a call, an operation, a general one, a FLOP, an element, a result.
 
-    NOTE [rates]. Fitted once to the times of some hundred random networks on one core of a common processor; for rows
+    The last rate is of F again, as of a single function: its weights are read from memory, however many rows and
+    directions they serve.
+
+    NOTE [rates]. Fitted once to the times of some thousand random networks on one core of a common processor; for rows
     under vmap, where each operation starts later, apart. Only ratios decide between recipes, so the rates of another
     machine change little; they are constants, so that the choice is the same everywhere and at every call.
     """
@@ -52,7 +55,7 @@ class Formula:
         return self._cost(parts, s, flops, whole.elements, whole.results, self.rates)
 
     def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int, rates: Rates) -> Cost:
-        amounts = parts, parts * s.calls, parts * s.general, flops, elements, results
+        amounts = parts, parts * s.calls, parts * s.general, flops, elements, results, parts * s.flops
         return Cost(flops, elements, results, sum(map(float.__mul__, rates, map(float, amounts))))
 
 
@@ -67,32 +70,32 @@ FORMULAS = {
         lambda s: s.elements * (1 + s.outputs),
         1,
         lambda s: s.outputs,
-        (2.1e-04, 1.5e-05, 9.0e-05, 9.3e-12, 1.0e-09, 1.1e-11),
-        (4.9e-04, 2.6e-05, 3.4e-05, 6.0e-12, 1.3e-09, 4.1e-11),
+        (2.1e-04, 1.2e-05, 4.5e-05, 6.0e-12, 7.5e-10, 3.9e-10, 2.0e-10),
+        (4.3e-04, 2.6e-05, 1.1e-04, 6.5e-12, 2.0e-10, 4.0e-10, 3.3e-10),
     ),
     "jacobian_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
         lambda s: s.inputs,
-        (6.2e-04, 7.8e-05, 6.3e-04, 1.3e-11, 2.7e-09, 2.2e-09),
-        (5.0e-05, 1.7e-04, 1.5e-03, 8.2e-12, 1.6e-09, 2.1e-09),
+        (3.9e-04, 6.8e-05, 6.0e-04, 6.0e-12, 2.0e-09, 4.5e-10, 5.5e-10),
+        (5.1e-04, 8.6e-05, 8.1e-04, 6.0e-12, 1.4e-09, 1.8e-10, 7.1e-10),
     ),
     "jacobian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope,
         lambda s: s.elements * (1 + s.inputs),
         1,
         lambda s: s.inputs,
-        (2.7e-04, 3.6e-05, 3.4e-04, 1.1e-11, 3.7e-10, 2.4e-10),
-        (5.0e-05, 7.0e-05, 3.8e-04, 7.3e-12, 6.8e-10, 1.0e-11),
+        (1.6e-04, 2.6e-05, 2.9e-04, 6.0e-12, 8.7e-10, 3.6e-10, 2.5e-10),
+        (3.2e-04, 3.6e-05, 3.2e-04, 6.0e-12, 3.6e-10, 1.1e-11, 4.0e-10),
     ),
     "hessian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.slope + pairs(s.inputs) * s.curved,
         lambda s: s.elements * (1 + s.inputs) + pairs(s.inputs) * s.curved_elements,
         2,
         lambda s: pairs(s.inputs),
-        (1.6e-04, 4.8e-05, 9.6e-04, 6.0e-12, 4.5e-09, 1.0e-11),
-        (5.4e-04, 4.5e-05, 9.4e-04, 6.0e-12, 2.8e-09, 2.5e-09),
+        (2.4e-04, 4.0e-05, 7.3e-04, 6.0e-12, 2.1e-09, 6.3e-10, 3.1e-10),
+        (3.6e-04, 5.9e-05, 8.8e-04, 6.0e-12, 1.5e-09, 1.0e-09, 4.2e-10),
     ),
     "hessian_forward_over_reverse": Formula(
         lambda s: (
@@ -101,23 +104,23 @@ FORMULAS = {
         lambda s: s.elements * (1 + s.inputs) * (1 + s.outputs),
         2,
         lambda s: max(s.inputs, s.outputs),
-        (8.0e-04, 1.8e-04, 6.5e-05, 2.0e-11, 3.0e-09, 1.0e-11),
-        (8.2e-04, 2.3e-04, 1.7e-04, 1.8e-11, 2.1e-09, 1.1e-11),
+        (7.1e-04, 1.2e-04, 2.4e-04, 7.5e-12, 1.3e-09, 1.6e-11, 1.0e-09),
+        (9.1e-04, 1.4e-04, 2.8e-04, 6.9e-12, 1.5e-09, 2.8e-09, 9.7e-10),
     ),
     "hessian_forward_over_forward": Formula(
         lambda s: s.flops + s.wasted + s.inputs * (s.flops + s.wasted + s.slope + s.inputs * s.bend),
         lambda s: s.elements * (1 + s.inputs) ** 2,
         2,
         lambda s: s.inputs,
-        (2.5e-04, 3.4e-04, 4.6e-04, 1.3e-11, 2.8e-09, 5.0e-10),
-        (9.5e-04, 3.8e-04, 2.3e-04, 1.1e-11, 3.3e-09, 5.5e-11),
+        (7.8e-04, 2.2e-04, 3.3e-04, 9.0e-12, 1.9e-09, 1.5e-10, 1.6e-09),
+        (9.0e-04, 2.5e-04, 3.2e-04, 8.4e-12, 2.9e-09, 3.2e-09, 1.4e-09),
     ),
     "hessian_double_backward": Formula(
         lambda s: s.flops + s.outputs * s.slope + s.inputs * s.outputs * (s.slope + s.outputs * s.bend),
         lambda s: s.elements * (1 + s.outputs) * (1 + s.inputs * s.outputs),
         2,
         lambda s: s.inputs * s.outputs,
-        (2.9e-04, 5.5e-05, 3.9e-05, 1.3e-11, 1.6e-09, 2.5e-09),
-        (4.2e-04, 1.1e-04, 1.3e-09, 6.0e-12, 2.0e-09, 1.0e-11),
+        (3.0e-04, 3.9e-05, 7.7e-05, 6.4e-12, 1.4e-09, 1.4e-09, 4.2e-10),
+        (5.7e-04, 7.5e-05, 6.3e-05, 6.1e-12, 1.2e-09, 1.5e-09, 6.2e-10),
     ),
 }

@@ -14,7 +14,7 @@ from funcdiff.measure.counting import count_each
 from funcdiff.measure.provenance import environment
 from funcdiff.measure.ratios import CONFIDENCE, FEWEST_ROUNDS
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.timing import Call, calls_a_sample, interleaved, quiet, timed
+from funcdiff.measure.timing import Call, interleaved, quiet, settled, timed
 
 
 def compare(
@@ -30,8 +30,9 @@ def compare(
     """Time candidates against each other on the same arguments.
 
     The candidates are interleaved, in a random order each round, so that a slow phase of the machine meets them all,
-    and their ratio is taken round by round. A sample repeats a short call until the clock resolves it. Garbage
-    collection is off, the device is waited for, and the first call, which may compile, is kept apart.
+    and their ratio is taken round by round. A sample repeats a short call until the clock resolves it, and follows an
+    untimed one, as the other candidates left the caches cold. Garbage collection is off, the device is waited for, and
+    the first call, which may compile, is kept apart.
 
     Args:
         candidates: Name to function; each is called as ``candidate(*args)``.
@@ -77,13 +78,13 @@ def measure(
     with quiet(threads):
         where = environment()
         firsts = first_calls(names, calls, equal=equal)
-        settled = [calls_a_sample(call, first, budget) for call, first in zip(calls, firsts, strict=True)]
-        running = [i for i, (_, over) in enumerate(settled) if over is None]
+        samplings = [settled(call, first, budget) for call, first in zip(calls, firsts, strict=True)]
+        running = [i for i, sampling in enumerate(samplings) if sampling.over is None]
         orders = [shuffle.sample(running, len(running)) for _ in range(rounds)]
-        samples = interleaved(calls, [count for count, _ in settled], orders)
+        samples = interleaved(calls, samplings, orders)
     timings = {
         name: Timing(tuple(times) if over is None else (over,), count, first, cut_off=over is not None)
-        for name, first, (count, over), times in zip(names, firsts, settled, samples, strict=True)
+        for name, first, (count, _, over), times in zip(names, firsts, samplings, samples, strict=True)
     }
     counted = count_each(candidates, *args) if costs else None
     return Comparison(timings, threads, describe(args), where, counted)

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,9 +15,20 @@ import torch
 # more work than cores; `tests/benchmark_verdicts.py` shows what these find.
 SHORTEST_SAMPLE = 2e-4  # seconds
 NAP = 5e-5  # seconds
+# NOTE: the other candidates, and the nap, leave the caches cold, which can double the time of a call of 0.2 ms. A call
+# shorter than this is made once more between the nap and the clock's start; a longer one hardly feels it.
+FELT_COLD = 1e-3  # seconds
 
 Call = Callable[[], Any]
 clock = time.perf_counter
+
+
+class Sampling(NamedTuple):
+    """How a candidate is sampled: so many calls, after one that warms up or none; or once, in seconds over a budget."""
+
+    calls: int
+    warm: bool
+    over: float | None
 
 
 @contextmanager
@@ -35,29 +46,30 @@ def quiet(threads: int) -> Iterator[None]:
             gc.enable()
 
 
-def timed(call: Call) -> tuple[float, Any]:
-    """Call once; return the seconds it took and its result."""
+def timed(call: Call, before: Call | None = None) -> tuple[float, Any]:
+    """Call once, right after `before`; return the seconds it took and its result."""
     _wait_for_device()
     time.sleep(NAP)
+    if before is not None:
+        before()
+        _wait_for_device()
     start = clock()
     result = call()
     _wait_for_device()
     return clock() - start, result
 
 
-def sample(call: Call, calls: int) -> float:
+def sample(call: Call, calls: int, *, warm: bool) -> float:
     """Return the seconds a call takes, averaged over so many."""
-    if calls > 1:
-        call()  # the caches are cold from the other candidates
 
     def repeatedly() -> None:
         for _ in range(calls):
             call()
 
-    return timed(repeatedly)[0] / calls
+    return timed(repeatedly, call if warm else None)[0] / calls
 
 
-def calls_a_sample(call: Call, first: float, budget: float | None) -> tuple[int, float | None]:
+def settled(call: Call, first: float, budget: float | None) -> Sampling:
     """Find how many calls make a sample long enough, warming up as it goes.
 
     Args:
@@ -66,23 +78,26 @@ def calls_a_sample(call: Call, first: float, budget: float | None) -> tuple[int,
         budget: Seconds that a call may take.
 
     Returns:
-        The number of calls, and the seconds of a single call if both that and the first, which a stall of the machine
-        or compiling may have met, exceed the budget, else None.
+        The sampling; it is over the budget if both this call and the first are, one of which a stall of the machine or
+        compiling may have met.
     """
     calls = 1
-    while (duration := calls * sample(call, calls)) < SHORTEST_SAMPLE:
+    while (duration := calls * sample(call, calls, warm=calls > 1)) < SHORTEST_SAMPLE:
         wanted = math.ceil(calls * SHORTEST_SAMPLE / duration) if duration > 0 else math.inf
         calls = int(min(max(wanted, calls + 1), 10 * calls))
-    over = budget is not None and min(first, duration / calls) > budget
-    return calls, duration / calls if over else None
+    each = duration / calls
+    over = budget is not None and min(first, each) > budget
+    return Sampling(calls, each < FELT_COLD, each if over else None)
 
 
-def interleaved(calls: Sequence[Call], counts: Sequence[int], orders: Sequence[Sequence[int]]) -> list[list[float]]:
+def interleaved(
+    calls: Sequence[Call], samplings: Sequence[Sampling], orders: Sequence[Sequence[int]]
+) -> list[list[float]]:
     """Sample every candidate once a round, in that round's order; return each candidate's times."""
     times: list[list[float]] = [[] for _ in calls]
     for order in orders:
         for i in order:
-            times[i].append(sample(calls[i], counts[i]))
+            times[i].append(sample(calls[i], samplings[i].calls, warm=samplings[i].warm))
     return times
 
 
