@@ -32,7 +32,8 @@ def load(path: Path) -> Data:
 def conditions(data: Data) -> list[nodes.Node]:
     """Where and how it was measured."""
     place = data["environment"]
-    commit = f", commit {place['commit'][:12]}" if place["commit"] else ""
+    changed = " and what was not committed yet" if place["commit"].endswith("+") else ""
+    commit = f", commit {place['commit'][:12]}{changed}" if place["commit"] else ""
     text = (
         f"Measured on {place['date'][:10]} on one core of {place['processor']}, torch {place['torch']}, "
         f"Python {place['python']}{commit}; {data['rounds']} rounds, one sample where a call takes longer than "
@@ -48,7 +49,7 @@ def goals(data: Data) -> list[nodes.Node]:
         for goal in case["goals"]:
             verdicts.append(goal["verdict"])
             short = goal["verdict"] != "reached" and goal["floor"]
-            limit = f"; {case['least']}: {goal['floor']['median']:.3g}" if short else ""
+            limit = f"; the floor is at {goal['floor']['median']:.3g}" if short else ""
             wanted = f"≥ {goal['at_least']:g}" if goal["at_least"] else f"≤ {goal['at_most']:g}"
             who = f"{goal['ours']} / {goal['other']}"
             body.append(
@@ -61,13 +62,14 @@ def goals(data: Data) -> list[nodes.Node]:
 
 
 def profiles(data: Data) -> list[nodes.Node]:
-    """Of each recipe that falls short of a goal, or may: where its time goes."""
+    """Of each recipe that falls short of a goal, or may: the floor, and where its time goes."""
     rows = []
     for case in data["cases"]:
         for name, shares in case["profiles"].items():
             told = ", ".join(f"{where} {share:.0%}" for where, share in shares.items())
-            rows.append([case["name"], name, told])
-    return [table(["derivative", "recipe", "time, the most first"], rows, [3, 3, 6], "benchmark")] if rows else []
+            rows.append([case["name"], name, case["least"], told])
+    header = ["derivative", "recipe", "the floor", "time, the most first"]
+    return [table(header, rows, [3, 3, 3, 6], "benchmark")] if rows else []
 
 
 def interval(ratio: Data) -> str:

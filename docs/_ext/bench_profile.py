@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def profile(way: Callable[..., Any], *args: Any) -> dict[str, float]:
 def place(file: str, name: str) -> str:
     """The part of the code that a function belongs to; compiled functions stand for themselves."""
     if file == "~":
-        return name.strip("<>{}").removeprefix("built-in ").partition(" of ")[0]
+        return re.sub(r"[<>']|built-in|method| of .*| at 0x.*", "", name).strip()
     if OURS in Path(file).parents:
-        return "funcdiff, looking the plan up" if "_choice" in Path(file).parts else "funcdiff, the rest"
-    return "torch, in Python" if TORCH in Path(file).parents else "func, and Python's library"
+        return "looking the plan up" if "_choice" in Path(file).parts else "the rest of funcdiff"
+    return "torch's Python" if TORCH in Path(file).parents else "func, and Python's library"

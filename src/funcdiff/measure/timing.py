@@ -16,8 +16,10 @@ import torch
 SHORTEST_SAMPLE = 2e-4  # seconds
 NAP = 5e-5  # seconds
 # NOTE: the other candidates, and the nap, leave the caches cold, which can double the time of a call of 0.2 ms. A call
-# shorter than this is made once more between the nap and the clock's start; a longer one hardly feels it.
-FELT_COLD = 1e-3  # seconds
+# shorter than this is made once more between the nap and the clock's start; a longer one does not feel it, so that two
+# equals on either side of the limit stay equal.
+FELT_COLD = 1e-2  # seconds
+STALL = 5e-2  # seconds that the scheduler may take a core away
 
 Call = Callable[[], Any]
 clock = time.perf_counter
@@ -69,6 +71,14 @@ def sample(call: Call, calls: int, *, warm: bool) -> float:
     return timed(repeatedly, call if warm else None)[0] / calls
 
 
+def least(call: Call, calls: int) -> float:
+    """Return the seconds a call takes: the least of three samples, if they are short, as a stall may meet one."""
+    once = sample(call, calls, warm=calls > 1)
+    if calls * once > STALL:
+        return once
+    return min(once, *(sample(call, calls, warm=once < FELT_COLD) for _ in range(2)))
+
+
 def settled(call: Call, first: float, budget: float | None) -> Sampling:
     """Find how many calls make a sample long enough, warming up as it goes.
 
@@ -82,7 +92,7 @@ def settled(call: Call, first: float, budget: float | None) -> Sampling:
         compiling may have met.
     """
     calls = 1
-    while (duration := calls * sample(call, calls, warm=calls > 1)) < SHORTEST_SAMPLE:
+    while (duration := calls * least(call, calls)) < SHORTEST_SAMPLE:
         wanted = math.ceil(calls * SHORTEST_SAMPLE / duration) if duration > 0 else math.inf
         calls = int(min(max(wanted, calls + 1), 10 * calls))
     each = duration / calls
