@@ -49,7 +49,7 @@ def goals(data: Data) -> list[nodes.Node]:
         for goal in case["goals"]:
             verdicts.append(goal["verdict"])
             short = goal["verdict"] != "reached" and goal["floor"]
-            limit = f"; the floor is at {goal['floor']['median']:.3g}" if short else ""
+            limit = f"; bare {goal['floor']['median']:.3g}" if short else ""
             wanted = f"≥ {goal['at_least']:g}" if goal["at_least"] else f"≤ {goal['at_most']:g}"
             who = f"{goal['ours']} / {goal['other']}"
             body.append(
@@ -62,13 +62,13 @@ def goals(data: Data) -> list[nodes.Node]:
 
 
 def profiles(data: Data) -> list[nodes.Node]:
-    """Of each recipe that falls short of a goal, or may: the floor, and where its time goes."""
+    """Of each recipe that falls short of a goal, or may: what is bare, and where its time goes."""
     rows = []
     for case in data["cases"]:
         for name, shares in case["profiles"].items():
             told = ", ".join(f"{where} {share:.0%}" for where, share in shares.items())
-            rows.append([case["name"], name, case["least"], told])
-    header = ["derivative", "recipe", "the floor", "time, the most first"]
+            rows.append([case["name"], name, case["bare"], told])
+    header = ["derivative", "recipe", "bare", "time, the most first"]
     return [table(header, rows, [3, 3, 3, 6], "benchmark")] if rows else []
 
 

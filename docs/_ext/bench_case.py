@@ -28,8 +28,8 @@ class Goal:
 class Case:
     """Ways to one derivative: `ways` are timed on `args`; `counted`, on meta tensors, is every way that can be counted.
 
-    Of `floor` the matrix products are timed beside it; `least` names what our recipe cannot be faster than, of these
-    products and the ways. What takes longer than the budget is cut off.
+    Of `floor` the matrix products are timed beside it; `bare` names what is left without our code: these products, or
+    a way by hand. What takes longer than the budget is cut off.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Case:
     floor: str
     counted: Ways = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
-    least: str = PRODUCTS
+    bare: str = PRODUCTS
 
     @property
     def meta(self) -> tuple[Any, ...]:

@@ -154,5 +154,5 @@ def small_jacobian(generator: torch.Generator) -> Case:
         (x,),
         "jacobian_batched_grad",
         goals=at_least(2, ("torch.func.jacrev",), "jacobian_batched_grad", "jacobian, automatic"),
-        least=bare,
+        bare=bare,
     )

@@ -34,16 +34,16 @@ def run_case(case: Case) -> dict[str, Any]:
     times = compare(ways, *case.args, rounds=ROUNDS, budget=BUDGET)
     costs = count(case.counted, *case.meta) if case.counted else None
     timed = [goal for goal in case.goals if goal.quantity == "time"]
-    names = {case.least}.union(*({goal.ours, *goal.others} for goal in timed))
+    names = {case.bare}.union(*({goal.ours, *goal.others} for goal in timed))
     again = (
         compare({name: ways[name] for name in sorted(names)}, *case.args, rounds=ROUNDS_OF_GOALS) if timed else times
     )
-    goals = [judged(goal, again, costs, case.least) for goal in case.goals]
+    goals = [judged(goal, again, costs, case.bare) for goal in case.goals]
     short = {goal["ours"] for goal in goals if goal["verdict"] != "reached"}
     return {
         "name": case.name,
         "floor_of": case.floor,
-        "least": case.least,
+        "bare": case.bare,
         "times": times.to_dict(),
         "ratios": {name: times.ratio(name, case.floor).to_dict() for name in times},
         "costs": costs.to_dict()["candidates"] if costs else {},
@@ -53,12 +53,12 @@ def run_case(case: Case) -> dict[str, Any]:
     }
 
 
-def judged(goal: Goal, times: Comparison, costs: Costs | None, least: str) -> dict[str, Any]:
+def judged(goal: Goal, times: Comparison, costs: Costs | None, bare: str) -> dict[str, Any]:
     """What was measured of a goal, and whether it is reached."""
     if goal.quantity == "time":
         other = min(goal.others, key=lambda name: times[name].median)
         ratio = times.ratio(goal.ours, other) if goal.at_most else times.ratio(other, goal.ours)
-        within = times.ratio(other, least).to_dict() if goal.at_least else None
+        within = times.ratio(other, bare).to_dict() if goal.at_least else None
     else:
         assert costs is not None  # a goal on counts is of a case that is counted
         other = min(goal.others, key=lambda name: getattr(costs[name], goal.quantity))
@@ -73,7 +73,7 @@ def judged(goal: Goal, times: Comparison, costs: Costs | None, least: str) -> di
         "ratio": ratio.to_dict(),
         "at_least": goal.at_least,
         "at_most": goal.at_most,
-        "floor": within,  # what the least that a call can do would reach
+        "floor": within,  # what would be reached without our code
         "verdict": verdict(ratio, goal.at_least, goal.at_most),
     }
 

@@ -94,9 +94,8 @@ _COPIES = (
 _SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
 _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
-_BY_HAND = frozenset(
-    ("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp")
-)  # those of `_taylor.scalars`
+# Those of `_taylor.scalars`.
+_BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 
 
