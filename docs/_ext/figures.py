@@ -93,6 +93,7 @@ def scrape(block, block_vars, gallery_conf):
         light = Path(next(block_vars["image_path_iterator"]))
         dark = light.with_stem(f"{light.stem}_dark")
         figure.savefig(light, dpi=_DPI, facecolor="white")
+        figure.set_layout_engine("none")  # it is laid out; to do so again takes as long as to draw it
         darken(figure)
         figure.savefig(dark, dpi=_DPI, facecolor=_BACKGROUND)
         for path in (light, dark):  # a palette keeps a page light
