@@ -164,7 +164,7 @@ prediction.rank_order()
 # --------------------------------
 # With 10 rows the two worst take part as well.
 
-hessian_times = compare(by_rows(network, hessians + heavy), batch[:10], equal=False, rounds=8, budget=0.8)
+hessian_times = compare(by_rows(network, hessians + heavy), batch[:10], equal=False, rounds=12, budget=0.8)
 hessian_times.claim("hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=20)
 
 # %%
