@@ -6,9 +6,11 @@ import pytest
 import torch
 from bench_case import PRODUCTS
 from bench_floor import products_of
+from bench_profile import place, profile
 from bench_run import objection, verdict
 from sphinx.errors import ExtensionError
 
+import funcdiff
 from funcdiff import hessian_taylor
 from funcdiff.measure import Ratio, count
 from funcdiff.problems import study_network
@@ -29,6 +31,17 @@ def test_products_alone_are_those_of_the_recipe_and_nothing_else():
     assert alone.flops == whole.flops > 0
     assert alone.operations < whole.operations
     torch.testing.assert_close(products(batch), hessians(batch))
+
+
+def test_a_profile_tells_the_parts_of_the_code_apart():
+    shares = profile(torch.func.vmap(hessian_taylor(torch.sin)), torch.ones(3, 2))
+    assert {"the rest of funcdiff", "torch's Python"} < shares.keys()
+    assert sorted(shares.values(), reverse=True) == list(shares.values())
+    assert 0.5 < sum(shares.values()) <= 1
+    assert place("~", "<method 'run_backward' of 'torch._C._EngineBase' objects>") == "run_backward"
+    assert place("~", "<built-in method torch._C._nn.linear>") == "torch._C._nn.linear"
+    assert place(funcdiff._choice.lookup.__file__, "for_product") == "looking the plan up"
+    assert place(__file__, "func") == "func, and Python's library"
 
 
 @pytest.mark.parametrize(

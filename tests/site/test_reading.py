@@ -19,7 +19,8 @@ new PerformanceObserver(list => {
 }).observe({type: "layout-shift", buffered: true});
 """
 # By the document: the browser's own renderBlockingStatus of a script at the body's end depends on the machine's load.
-BLOCKING = """[...document.head.querySelectorAll("script[src]:not([async], [defer], [type=module])")]
+BLOCKING = """[...document.querySelectorAll("script[src]:not([async], [defer], [type=module])")]
+  .filter(script => script.compareDocumentPosition(document.querySelector("[role=main]")) & 4)  // before the text
   .map(script => script.src)"""
 SHOWN = "[...document.images].filter(image => image.offsetParent !== null)"
 LOAD_SHOWN = f"for (const image of {SHOWN}) image.loading = 'eager'"  # else it would load as it comes into view
