@@ -1,6 +1,7 @@
 """The automatic recipes: right, or refused; planned once; and what the plan counts."""
 
 import functools
+from collections import UserDict
 
 import pytest
 import torch
@@ -337,17 +338,19 @@ def distance(x):
 OPERATION = torch.sin
 
 
-@pytest.mark.parametrize("held", ["global", "list", "keyword", "default"])
+@pytest.mark.parametrize("held", ["global", "list", "mapping", "keyword", "default"])
 def test_a_plan_is_not_kept_for_another_operation(held, monkeypatch):
     # cdist's Jacobian by a batch of rows is wrong: the plan for the sine must not serve it.
     x = numbers(3, 2)
+    kept = UserDict()
 
     def written_anew(operation):
         monkeypatch.setitem(globals(), "OPERATION", operation)
-        operations = [operation]
+        operations, kept["operation"] = [operation], operation
         return {
             "global": lambda x: OPERATION(x),
             "list": lambda x: operations[0](x),
+            "mapping": lambda x: kept["operation"](x),
             "keyword": lambda x, *, op=operation: op(x),
             "default": lambda x, op=operation: op(x),
         }[held]

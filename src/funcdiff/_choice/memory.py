@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType
@@ -79,8 +79,8 @@ def _parts(thing: Any) -> tuple[Hashable, Sequence[Any]] | None:
         return list, ()  # a log that grows, not what func computes with
     if isinstance(thing, (tuple, list)):
         return type(thing), thing
-    if isinstance(thing, dict):
-        return (dict, *thing), list(thing.values())
+    if isinstance(thing, Mapping):
+        return (type(thing), *thing), list(thing.values())
     return None
 
 
