@@ -118,7 +118,7 @@ def picture(session):
 def atlas(session):
     """Differentiate every operator by every recipe anew, for the atlas; after `--`, only by those named."""
     install(session, "-e", ".[gallery]", groups=["tests"])
-    made = ["docs/reference/atlas.json", "src/funcdiff/_known_wrong.json"]
+    made = ["docs/reference/atlas.json", "src/funcdiff/_safety/known_wrong.json"]
     session.run("python", "docs/_ext/atlas_run.py", *made, *session.posargs, env=ONE_THREAD)
 
 

@@ -14,7 +14,7 @@ from atlas_blame import known_wrong
 from planted_faults import WrongDoubleBackward, WrongJvp
 from sphinx.errors import ExtensionError
 
-from funcdiff._operations import operations
+from funcdiff._safety.culprits import operations
 
 DOCS = Path(__file__).parents[1] / "docs"
 DATA = atlas.load(DOCS / "reference" / "atlas.json")

@@ -40,7 +40,7 @@ def test_a_profile_tells_the_parts_of_the_code_apart():
     assert 0.5 < sum(shares.values()) <= 1
     assert place("~", "<method 'run_backward' of 'torch._C._EngineBase' objects>") == "run_backward"
     assert place("~", "<built-in method torch._C._nn.linear>") == "torch._C._nn.linear"
-    assert place(funcdiff._choice.lookup.__file__, "for_product") == "looking the plan up"
+    assert place(funcdiff._automatic.lookup.__file__, "for_product") == "looking the plan up"
     assert place(__file__, "func") == "func, and Python's library"
 
 

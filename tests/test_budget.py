@@ -7,10 +7,10 @@ from torch import nn
 from torch.testing import assert_close
 
 import funcdiff as fd
-from funcdiff._choice import memory
-from funcdiff._choice.fitting import largest_chunk
-from funcdiff._counter import Counter
-from funcdiff._passes import CountedChunk
+from funcdiff._automatic import cache
+from funcdiff._automatic.budget import largest_chunk
+from funcdiff._calling.directions import CountedChunk
+from funcdiff._torch.counter import Counter
 from funcdiff.measure import count
 
 N = 48
@@ -22,7 +22,7 @@ signal, signal_slope = bench_budget.detector(N, len(TIMES), dtype=torch.float64)
 
 @pytest.fixture(autouse=True)
 def forgetful():
-    memory._plans.clear()
+    cache._plans.clear()
 
 
 @pytest.mark.parametrize("budget", [5e5, 1e6, 3e6, 1e8])

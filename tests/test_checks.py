@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from funcdiff import check_derivatives, problems
-from funcdiff._differences import mixed, slope
-from funcdiff._judging import Examination
+from funcdiff._safety.differences import mixed, slope
+from funcdiff._safety.examination import Examination
+from funcdiff.checks.recipe_table import RECIPES
 
 ALL = {verdict.mode for verdict in check_derivatives(torch.sin, torch.tensor(0.3)).verdicts}
 FIRST = {mode for mode in ALL if mode.startswith("jacobian")}
@@ -79,14 +80,14 @@ def test_no_mode_is_accused_on_what_torch_does_right(func, primal):
 )
 def test_the_reference_is_the_derivative_by_hand(problem, seed):
     x = torch.randn(3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    examination = Examination(lambda t: problem.func(x + t).reshape(-1), 3)
+    examination = Examination(lambda t: problem.func(x + t).reshape(-1), 3, modes=RECIPES)
     torch.testing.assert_close(examination.jacobian.value, problem.jacobian(x).reshape(-1, 3), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(examination.hessian.value, problem.hessian(x).reshape(-1, 3, 3), rtol=1e-9, atol=1e-9)
     assert {verdict.outcome for verdict in examination.verdicts()} == {"right"}
 
 
 def test_without_a_right_jacobian_the_values_alone_judge_the_hessian():
-    examination = Examination(lambda t: WrongJvp.apply(t + 0.3) * t.detach(), 2)
+    examination = Examination(lambda t: WrongJvp.apply(t + 0.3) * t.detach(), 2, modes=RECIPES)
     assert {v.outcome for v in examination.verdicts() if v.mode.startswith("jacobian")} == {"wrong"}
     expected = torch.zeros(2, 2, 2, dtype=torch.float64)
     expected[0, 0, 0] = expected[1, 1, 1] = 2 * math.cos(0.3)

@@ -11,9 +11,10 @@ from torch.func import functional_call, vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
-from funcdiff._choice import memory, planning
-from funcdiff._choice.costs import FORMULAS
-from funcdiff._choice.sketch import sketch
+from funcdiff._automatic import cache
+from funcdiff._automatic.costs import FORMULAS
+from funcdiff._safety import obstacles
+from funcdiff._torch.tape import sketch
 from funcdiff.measure import count
 
 STATISTICS = torch.ones(3, dtype=torch.float64)
@@ -35,7 +36,7 @@ def network(n, m, width=16, layers=2, activation=nn.Tanh, norm=False, dtype=torc
 
 @pytest.fixture(autouse=True)
 def forgetful():
-    memory._plans.clear()
+    cache._plans.clear()
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 9), (9, 2), (6, 6), (40, 1)])
@@ -169,18 +170,18 @@ def test_planned_once():
     first = len(calls)
     fd.jacobian(func)(numbers(3))
     assert len(calls) - first < first / 3 + 1
-    assert len(memory._plans) == 1
+    assert len(cache._plans) == 1
     fd.jacobian(func)(numbers(4))
-    assert len(memory._plans) == 2
+    assert len(cache._plans) == 2
 
 
 def test_a_lambda_in_a_loop_is_planned_once_for_tensors_of_a_kind():
     for scale in (numbers(3), numbers(3) + 1):
         fd.hessian(lambda x: (scale * x.sin()).sum())(numbers(3))  # noqa: B023  # called in its own turn
-    assert len(memory._plans) == 1
+    assert len(cache._plans) == 1
     for power in (2, 3):
         close(fd.jacobian(lambda x: x**power)(numbers(2)), torch.diag(power * numbers(2) ** (power - 1)))  # noqa: B023
-    assert len(memory._plans) == 3
+    assert len(cache._plans) == 3
 
 
 def test_the_mode_of_a_module_belongs_to_the_plan():
@@ -192,8 +193,8 @@ def test_the_mode_of_a_module_belongs_to_the_plan():
 
 def test_many_plans_do_not_pile_up():
     for i in range(600):
-        memory.keep(i, None)
-    assert len(memory._plans) == 512
+        cache.keep(i, None)
+    assert len(cache._plans) == 512
 
 
 @pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian])
@@ -261,7 +262,7 @@ def test_formulas_count_the_matrix_products(name, n, m):
 def test_sketch_of_a_network():
     s = sketch(network(4, 2, width=8, layers=2), (numbers(4),))
     assert (s.inputs, s.outputs) == (4, 2)
-    assert s.flops == s.slope == s.bend == 2 * (4 * 8 + 8 * 8 + 8 * 2)
+    assert s.flops == s.jvp_flops == s.second_flops == 2 * (4 * 8 + 8 * 8 + 8 * 2)
     assert s.curved == 2 * (8 * 8 + 8 * 2)  # the first layer's operand has no second derivative
     assert {"addmm", "tanh"} <= s.operators or {"mv", "tanh"} <= s.operators
 
@@ -269,8 +270,8 @@ def test_sketch_of_a_network():
 def test_sketch_of_a_product_of_two():
     a = numbers(3, 3)
     s = sketch(lambda x: x @ x, (a.clone(),))
-    assert s.slope == 2 * s.flops
-    assert s.bend == 4 * s.flops
+    assert s.jvp_flops == 2 * s.flops
+    assert s.second_flops == 4 * s.flops
     assert sketch(lambda x: torch.relu(a @ x), (numbers(3),)).curved_elements == 0
 
 
@@ -285,8 +286,8 @@ def test_explanation():
 
 
 def test_every_recipe_wrong_is_a_refusal(monkeypatch):
-    wrong = dict.fromkeys((*planning.WRONG, "jacobian_taylor", "jacobian_loop"), frozenset({"sin"}))
-    monkeypatch.setattr(planning, "WRONG", wrong)
+    wrong = dict.fromkeys((*obstacles.WRONG, "jacobian_taylor", "jacobian_loop"), frozenset({"sin"}))
+    monkeypatch.setattr(obstacles, "WRONG", wrong)
     with pytest.raises(RuntimeError, match="no recipe is known to be right"):
         fd.jacobian(torch.sin)(numbers(3))
     close(fd.jacobian(torch.cos)(numbers(3)), torch.diag(-numbers(3).sin()))
@@ -305,7 +306,7 @@ def test_what_torch_cannot_differentiate_one_way_is_taken_another():
             return gradient * x.cos()
 
     close(fd.hessian(lambda x: Old.apply(x).sum())(numbers(3)), torch.diag(-numbers(3).sin()))
-    assert len(memory._plans) == 1
+    assert len(cache._plans) == 1
 
 
 def test_a_function_without_a_second_derivative_is_refused():

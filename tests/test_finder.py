@@ -11,8 +11,10 @@ from finder_model import NEEDS, Question, candidates
 from torch import nn
 
 import funcdiff
-from funcdiff._choice import planning
-from funcdiff._choice.costs import FORMULAS
+from funcdiff._automatic import planning
+from funcdiff._automatic.costs import FORMULAS
+from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
+from funcdiff._safety.obstacles import Obstacles
 from funcdiff.measure import count
 
 GRID = [
@@ -36,12 +38,12 @@ def network(q):
     return net if q.norm != "batch norm" else lambda x: net(x[None])[0]
 
 
-@pytest.mark.parametrize("put_right", [False, True])
+@pytest.mark.parametrize("with_safe_norms", [False, True])
 @pytest.mark.parametrize("q", GRID, ids=str)
-def test_closed_form_is_the_sketch(q, put_right):
-    subject = planning._Subject(network(q), [torch.rand(q.inputs)], "error")
-    seen = subject.sketch(put_right)
-    assert finder_model.sketch(q, put_right) == replace(seen, operators=frozenset())
+def test_closed_form_is_the_sketch(q, with_safe_norms):
+    subject = Obstacles(network(q), [torch.rand(q.inputs)], "error")
+    seen = subject.sketch(with_safe_norms)
+    assert finder_model.sketch(q, with_safe_norms) == replace(seen, operators=frozenset())
 
 
 @pytest.mark.parametrize("rows", [0, 7, 1000])
@@ -51,7 +53,12 @@ def test_candidates_are_the_plan(q, need, rows):
     plan = planning.make(NEEDS[need], network(q), [torch.rand(q.inputs)], randomness="error", batch=rows or 1)
     found = candidates(replace(q, need=need, rows=rows))
     expected = [
-        (planning.INSIDE.get(c.name, c.name) if rows else c.name, c.cost.flops, 4 * c.cost.results, c.cost.seconds)
+        (
+            INSIDE_TRANSFORM.get(c.name, c.name) if rows else c.name,
+            c.cost.flops,
+            4 * c.cost.results,
+            c.cost.seconds,
+        )
         for c in plan.candidates
     ]
     assert [(c.recipe, c.flops, c.result, pytest.approx(c.seconds)) for c in found] == expected

@@ -12,7 +12,7 @@ import torch
 import what_works
 import which_recipe
 
-from funcdiff._refusals import REMEDIES
+from funcdiff._torch.messages import REMEDIES
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"

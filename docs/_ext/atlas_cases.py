@@ -18,8 +18,8 @@ from torch.testing._internal.common_modules import module_db
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from funcdiff._operations import Operation
-from funcdiff._subject import Subject
+from funcdiff._safety.culprits import Operation
+from funcdiff._safety.vector_function import VectorFunction
 
 _LARGEST = 1000  # numbers in a sample
 
@@ -47,9 +47,9 @@ class Sample:
         """Which leaves can be moved."""
         return [i for i, x in enumerate(self.leaves) if isinstance(x, Tensor) and x.is_floating_point()]
 
-    def subject(self, directions: int) -> Subject:
+    def subject(self, directions: int) -> VectorFunction:
         """As a function of one vector, without the results torch declares to have no derivative."""
-        return Subject(_differentiable(self.func), self.primals, directions, seed=0)
+        return VectorFunction(_differentiable(self.func), self.primals, directions, seed=0)
 
     def operation(self, directions: int) -> Operation:
         """The operator's call, its tensors moved at random."""

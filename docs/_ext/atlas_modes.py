@@ -8,7 +8,8 @@ import torch
 from torch.func import vmap
 
 import funcdiff
-from funcdiff._modes import RECIPES, Derivative, Modes
+from funcdiff._safety.modes import Derivative, Modes
+from funcdiff.checks.recipe_table import RECIPES
 
 
 def _under_vmap(recipe: Any) -> Derivative:

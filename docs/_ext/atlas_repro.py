@@ -14,8 +14,8 @@ from atlas_scripts import EXPRESSIONS, LONGEST, differ, numbers, writers
 from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
-from funcdiff._modes import Modes
-from funcdiff._operations import Operation, operations, wrong_alone
+from funcdiff._safety.culprits import Operation, operations, wrong_alone
+from funcdiff._safety.modes import Modes
 
 _DIRECTIONS = 3
 _ATTEMPTS = 3  # samples tried for a mode

@@ -24,9 +24,9 @@ from atlas_data import Atlas, Entry, mode_names, outcomes, read, written
 from atlas_modes import MODES, NAMES, PLANNED
 from atlas_repro import Suspect, reproductions
 
-from funcdiff._judging import Examination
-from funcdiff._operations import between_cubics
-from funcdiff._verdicts import Verdict
+from funcdiff._safety.culprits import between_cubics
+from funcdiff._safety.examination import Examination
+from funcdiff._safety.verdicts import Verdict
 
 DIRECTIONS = 2
 GRAVEST = ("wrong", "refuses", "undecided", "right")

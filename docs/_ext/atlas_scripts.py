@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
-from funcdiff._operations import Operation
+from funcdiff._safety.culprits import Operation
 
 LONGEST = 1500  # characters
 

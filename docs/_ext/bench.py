@@ -14,7 +14,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from tables import table
 
-from funcdiff.measure.tables import amount_of_bytes, amount_of_flops, seconds
+from funcdiff._tables import amount_of_bytes, amount_of_flops, seconds
 
 Data = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._flops import FORMULAS
+from funcdiff._torch.flops import FORMULAS
 
 
 def products_of(func: Callable[..., Any], *args: Any) -> Callable[..., Any]:

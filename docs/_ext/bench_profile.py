@@ -17,6 +17,7 @@ import funcdiff
 
 SECONDS = 0.5  # of calls to profile
 SHOWN = 6  # places, the dearest first
+LOOKING_UP = (("_automatic", "lookup.py"), ("_automatic", "cache.py"))
 TORCH, OURS = (Path(package.__file__ or "").parent for package in (torch, funcdiff))
 
 
@@ -38,5 +39,5 @@ def place(file: str, name: str) -> str:
     if file == "~":
         return re.sub(r"[<>']|built-in|method| of .*| at 0x.*", "", name).strip()
     if OURS in Path(file).parents:
-        return "looking the plan up" if "_choice" in Path(file).parts else "the rest of funcdiff"
+        return "looking the plan up" if Path(file).parts[-2:] in LOOKING_UP else "the rest of funcdiff"
     return "torch's Python" if TORCH in Path(file).parents else "func, and Python's library"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import funcdiff as fd
-from funcdiff._choice.planning import Plan
-from funcdiff.choice import HESSIANS, JACOBIANS
+from funcdiff._automatic.choice import HESSIANS, JACOBIANS
+from funcdiff._automatic.planning import Plan
 
 CASES = 200
 SECONDS = 0.25  # to time a case in, all its recipes together

@@ -13,8 +13,8 @@ from sphinx.util.docutils import SphinxDirective
 from tables import table
 from tutorials import GALLERY, record_of
 
-from funcdiff._choice import costs
-from funcdiff.measure.tables import amount_of_bytes, amount_of_flops, significant
+from funcdiff._automatic import costs
+from funcdiff._tables import amount_of_bytes, amount_of_flops, significant
 
 SCRIPTS = [Path(__file__).parents[1] / "_static" / name for name in ("finder_model.js", "finder.js")]
 # The tutorial that explains the answer: for a batch of rows, at one point, with a norm that is differentiated wrongly.

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from funcdiff._choice.costs import FORMULAS, Formula, pairs
-from funcdiff._choice.planning import CORRECTED, INSIDE, WRONG
-from funcdiff._choice.sketch import Sketch
+from funcdiff._automatic.costs import FORMULAS, Formula, pairs
+from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
+from funcdiff._torch.tape import Sketch
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ RECIPES = {
     ),
     "hessian_diagonal": Recipe(
         _kind(
-            lambda s: s.flops + s.inputs * (s.slope + s.curved),
+            lambda s: s.flops + s.inputs * (s.jvp_flops + s.curved),
             lambda s: s.elements * (1 + s.inputs) + s.inputs * s.curved_elements,
             1,
             "jacobian_taylor",
@@ -115,7 +115,7 @@ RECIPES = {
     ),
     "laplacian": Recipe(
         _kind(
-            lambda s: s.flops + s.inputs * s.slope + s.curved,
+            lambda s: s.flops + s.inputs * s.jvp_flops + s.curved,
             lambda s: s.elements * (1 + s.inputs) + s.curved_elements,
             0,
             "jacobian_taylor",
@@ -136,9 +136,9 @@ NEEDS = {
 }
 
 
-def sketch(q: Question, put_right: bool = False) -> Sketch:
+def sketch(q: Question, with_safe_norms: bool = False) -> Sketch:
     """One pass of the network, as the package would sketch it."""
-    norm = NORMS[q.norm][put_right]
+    norm = NORMS[q.norm][with_safe_norms]
     first = 2 * q.inputs * q.width
     flops = first + 2 * (q.layers - 1) * q.width**2 + 2 * q.width * q.outputs
     elements = q.layers * ((2 + norm.wide) * q.width + norm.more) + q.outputs
@@ -173,7 +173,7 @@ def candidates(q: Question) -> list[Candidate]:
     def candidate(name: str) -> Candidate:
         s, recipe = sketch(q, is_put_right(name)), RECIPES[name]
         cost = recipe.formula.cost(s, rows)
-        shown = INSIDE.get(name, name) if q.rows and q.need != "Hessian-vector product" else name
+        shown = INSIDE_TRANSFORM.get(name, name) if q.rows and q.need != "Hessian-vector product" else name
         peak = cost.results + recipe.peak(s, rows, q.width)
         return Candidate(shown, cost.flops, 4 * cost.results, 4 * peak, cost.seconds)
 
@@ -230,7 +230,7 @@ def model() -> dict[str, Any]:
             name: [[n.wide, n.more, n.straight_wide, n.straight_more, n.calls, n.general] for n in both]
             for name, both in NORMS.items()
         },
-        "inside": INSIDE,
+        "inside": INSIDE_TRANSFORM,
         "automatic": sorted(CORRECTED),
         "wrong": {need: {norm: wrong(norm, need) for norm in NORMS} for need in NEEDS},
     }

@@ -19,9 +19,10 @@ from torch import Tensor
 from works_cases import POINT, Case, cases
 
 import funcdiff as fd
-from funcdiff._differences import Estimate, nan_outside, slope_along, stacked
-from funcdiff._judging import Examination, Verdict
-from funcdiff._modes import RECIPES, Modes
+from funcdiff._safety.differences import Estimate, nan_outside, slope_along, stacked
+from funcdiff._safety.examination import Examination, Verdict
+from funcdiff._safety.modes import Modes
+from funcdiff.checks.recipe_table import RECIPES
 
 _asked: ContextVar[bool] = ContextVar("_asked", default=False)
 

@@ -1,19 +1,20 @@
 """Measured, checked recipes for Jacobians, Hessians and Hessian-vector products in PyTorch."""
 
-from funcdiff.batches import batch_hessian, batch_jacobian
-from funcdiff.checks import check_derivatives
-from funcdiff.choice import explain, hessian, hvp, jacobian
-from funcdiff.hessians import (
+from funcdiff._automatic.batches import batch_hessian, batch_jacobian
+from funcdiff._automatic.choice import explain, hessian, hvp, jacobian
+from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
+from funcdiff._calling.modules import module_function, ravel
+from funcdiff.checks.derivatives import check_derivatives
+from funcdiff.recipes.hessians import (
     hessian_double_backward,
     hessian_forward_over_forward,
     hessian_forward_over_reverse,
     hessian_reverse_over_forward,
     hessian_reverse_over_reverse,
 )
-from funcdiff.independence import check_batch_independence
-from funcdiff.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_loop, jacobian_reverse
-from funcdiff.modules import module_function, ravel
-from funcdiff.products import (
+from funcdiff.recipes.independence import check_batch_independence
+from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_loop, jacobian_reverse
+from funcdiff.recipes.products import (
     hvp_double_backward,
     hvp_forward_over_reverse,
     hvp_operator,
@@ -21,8 +22,7 @@ from funcdiff.products import (
     hvp_reverse_over_reverse,
     vhp,
 )
-from funcdiff.summed import batch_hessian_summed, batch_jacobian_summed
-from funcdiff.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
+from funcdiff.recipes.summed import batch_hessian_summed, batch_jacobian_summed
 
 __all__ = [
     "batch_hessian",

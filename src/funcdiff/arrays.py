@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from funcdiff._boundary import Function
+from funcdiff._calling.types import Function
 
 
 def numpy_function(

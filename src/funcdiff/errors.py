@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from funcdiff.measure.tables import Table, significant
+from funcdiff._tables import Table, significant
 
 
 def relative_error(approximation: Tensor, exact: Tensor, *, eps: float = 1e-2) -> Tensor:

@@ -5,8 +5,8 @@ from html import escape
 from math import inf
 from typing import Any, ClassVar, Literal
 
+from funcdiff._tables import multiple
 from funcdiff.measure.ratios import CONFIDENCE, Ratio
-from funcdiff.measure.tables import multiple
 
 Verdict = Literal["holds", "no difference", "undecided", "contradicted"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from funcdiff._tables import Shown, Table, multiple, seconds
 from funcdiff.measure import documents
 from funcdiff.measure.claims import Claim, claim_on_time
 from funcdiff.measure.costs import Cost
 from funcdiff.measure.provenance import Environment
 from funcdiff.measure.ratios import CONFIDENCE, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, multiple, seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, multiple
 from funcdiff.measure.claims import Claim, check_factor
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops, multiple
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
-from funcdiff._counter import Counter
+from funcdiff._torch.counter import Counter
 from funcdiff.measure.costs import Cost, Costs
 from funcdiff.measure.recording import recorded
 

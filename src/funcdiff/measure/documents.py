@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from funcdiff._tables import Record, Table, seconds
 from funcdiff.measure import provenance
 from funcdiff.measure.provenance import Environment
-from funcdiff.measure.tables import Record, Table, seconds
 
 if TYPE_CHECKING:
     from funcdiff.measure.comparison import Comparison

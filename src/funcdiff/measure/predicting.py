@@ -7,11 +7,11 @@ from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, seconds, significant
 from funcdiff.measure.claims import Claim
 from funcdiff.measure.comparison import Comparison
 from funcdiff.measure.costs import Cost
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, amount_of_bytes, amount_of_flops, seconds, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from funcdiff.measure.tables import Shown, Table
+from funcdiff._tables import Shown, Table
 
 
 @dataclass(frozen=True, repr=False)

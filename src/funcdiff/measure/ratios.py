@@ -6,7 +6,7 @@ from math import comb, inf
 from statistics import median
 from typing import Any
 
-from funcdiff.measure.tables import multiple
+from funcdiff._tables import multiple
 
 CONFIDENCE = 0.99
 FEWEST_ROUNDS = 8  # below these, even the whole range of the samples covers the median with less confidence

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from funcdiff.measure.tables import Record
+from funcdiff._tables import Record
 
 R = TypeVar("R", bound=Record)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
 
+from funcdiff._tables import Shown, Table, seconds
 from funcdiff.measure.comparing import measure
 from funcdiff.measure.comparison import Comparison
 from funcdiff.measure.recording import recorded
-from funcdiff.measure.tables import Shown, Table, seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
-from funcdiff.measure.tables import Table
+from funcdiff._tables import Table
 
 MOST_ROWS = 24  # of a long curve so many points are listed, evenly spread
 

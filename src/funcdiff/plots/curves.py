@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from funcdiff.measure.tables import Table
+from funcdiff._tables import Table
 from funcdiff.plots.behind import keep, spread, table_of_curves
 from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines, set_title
 

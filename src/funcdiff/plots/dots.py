@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from funcdiff.measure.tables import Table
+from funcdiff._tables import Table
 from funcdiff.plots.behind import keep
 from funcdiff.plots.style import MARKS, PALETTE, STYLE, set_title
 

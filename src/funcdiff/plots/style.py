@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from funcdiff.measure.tables import seconds
+from funcdiff._tables import seconds
 
 # Chosen by search: each reads on white and on near-black (contrast 3:1), and any two stay apart (24 units of CIELAB)
 # for typical sight and the three kinds of colour blindness. `tests/test_plots.py` checks both.

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from funcdiff._tables import seconds
 from funcdiff.measure import Comparison, Prediction, Sweep
-from funcdiff.measure.tables import seconds
 from funcdiff.plots.behind import keep
 from funcdiff.plots.labels import label_points
 from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from funcdiff._tables import amount_of_bytes
 from funcdiff.measure import Comparison
-from funcdiff.measure.tables import amount_of_bytes
 from funcdiff.plots.behind import keep
 from funcdiff.plots.labels import label_points
 from funcdiff.plots.style import BLUE, STYLE, colours, mark, set_title, time_axis

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from funcdiff._tables import Table
 from funcdiff.measure import Comparison, Ratio
 from funcdiff.measure.ratios import CONFIDENCE
-from funcdiff.measure.tables import Table
 from funcdiff.plots.behind import keep
 from funcdiff.plots.style import STYLE, colour, set_title
 

@@ -1,0 +1,126 @@
+"""Chunks for a budget of bytes: counted on calls of which only three chunks are run."""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from funcdiff._automatic.costs import FORMULAS
+from funcdiff._automatic.planning import Candidate, Plan, order
+from funcdiff._calling.arguments import check_chunk_size
+from funcdiff._calling.directions import CountedChunk
+from funcdiff._torch.counter import Counter
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.transforms import plain_allowed, undrawn
+
+NO_COUNTING_INSIDE = (
+    'chunk_size="auto" counts calls of its own, which it cannot inside vmap, grad, jvp or torch.compile; '
+    "give a number there: outside, explain(...) tells which"
+)
+
+
+def check_budget(chunk_size: Any, budget: float | None) -> None:
+    """A chunk is a number, or automatic, and then goes with a budget."""
+    if chunk_size != "auto" and budget is None:
+        check_chunk_size(chunk_size)
+    elif budget is None:
+        raise ValueError(
+            'expected a budget in bytes with chunk_size="auto", got none: budget=2**30 for 1 GiB, or what '
+            "torch.cuda.mem_get_info() says is free"
+        )
+    elif chunk_size != "auto":
+        raise ValueError(f'expected chunk_size="auto" with a budget, got {chunk_size!r}')
+    elif isinstance(budget, bool) or not isinstance(budget, (int, float)):
+        raise TypeError(f"expected budget to be a number of bytes, got {budget!r}")
+    elif not budget > 0:
+        raise ValueError(f"expected budget to be a positive number of bytes, got {budget}")
+
+
+def plan_within(budget: float, plan: Plan, item: int, call: Callable[[str, int], Any]) -> Plan:
+    """The plan with a chunk for each recipe that can be fastest; `call` differentiates by a recipe in such chunks.
+
+    Raises:
+        MemoryError: The result, of numbers of `item` bytes, is over the budget, or every recipe, whatever the chunk.
+    """
+    degree = max(FORMULAS[c.name].degree for c in plan.candidates if c.name in FORMULAS)
+    size = item * plan.sketch.outputs * plan.sketch.inputs**degree
+    if size > budget:
+        raise MemoryError(f"expected a result within the budget of {budget:,.0f} bytes, got {size:,} bytes; {_SMALLER}")
+    candidates: list[Candidate] = []
+    best = float("inf")
+    for candidate in plan.candidates:
+        if not candidate.obstacle and order(candidate)[1] >= best:
+            candidate = dataclasses.replace(candidate, obstacle="slower even all at once")
+        elif not candidate.obstacle:
+            candidate = _fitted(candidate, plan, budget, call)
+            blocked, seconds = order(candidate)
+            best = best if blocked else min(best, seconds)
+        candidates.append(candidate)
+    candidates.sort(key=order)
+    if candidates[0].obstacle:
+        told = "; ".join(f"{candidate.name}: {candidate.obstacle}" for candidate in candidates)
+        raise MemoryError(f"no recipe stays within the budget of {budget:,.0f} bytes ({told}); {_SMALLER}")
+    return Plan(plan.sketch, tuple(candidates))
+
+
+def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], Any]) -> tuple[int, Counter]:
+    """The largest even chunk of `total` whose counted peak is within the budget, and its count.
+
+    NOTE [growing chunks]. What a chunk adds to the peak grows at most with a power of its size: 1, or 2 where two
+    Jacobians are taken in chunks. So each count says how far the next chunk may go with the budget kept, also while
+    counting. Peaks are convex in the chunk: where two of them point above the budget, the third is there.
+
+    Raises:
+        MemoryError: A chunk of 1 is over the budget.
+    """
+    chunk, count = 1, _counted(1, call)
+    if count.peak > budget:
+        raise MemoryError(f"one at a time takes {count.peak:,} bytes, over the budget of {budget:,.0f}; {_SMALLER}")
+    even = sorted({-(-total // parts) for parts in range(1, total + 1)})
+    slope = float("inf")
+    while chunk < total:
+        added = max(count.peak - count.fixed, 1)
+        proven = int(chunk * ((budget - count.fixed) / added) ** (1 / power))
+        larger = even[max(bisect_right(even, proven) - 1, bisect_right(even, chunk))]
+        if larger > proven and count.peak + slope * (larger - chunk) > budget:
+            break
+        next_count = _counted(larger, call)
+        if next_count.peak > budget:
+            break
+        slope = (next_count.peak - count.peak) / (larger - chunk)
+        chunk, count = larger, next_count
+    return chunk, count
+
+
+_SMALLER = "take products (hvp, jvp), a diagonal or a Laplacian instead of the matrix, or fewer rows of a batch"
+
+
+def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str, int], Any]) -> Candidate:
+    name = candidate.name
+    formula = FORMULAS.get(name)
+    total = formula.together(plan.sketch) if formula else 1
+    power = 1 if name.startswith("jacobian") or "taylor" in name else 2
+    try:
+        chunk, count = largest_chunk(total, budget, power, lambda size: call(name, size))
+    except MemoryError as error:
+        return dataclasses.replace(candidate, obstacle=str(error).partition(";")[0])
+    except (RefusedError, torch.OutOfMemoryError):
+        raise
+    except RuntimeError as error:
+        return dataclasses.replace(candidate, obstacle=str(error).partition("\n")[0])
+    cost = formula.in_parts(plan.sketch, -(-total // chunk), count.flops) if formula else None
+    return dataclasses.replace(candidate, cost=cost, chunk=chunk, peak=count.peak)
+
+
+def _counted(chunk: int, call: Callable[[int], Any]) -> Counter:
+    if not plain_allowed():
+        raise RefusedError(NO_COUNTING_INSIDE)
+    with undrawn(), Counter() as counter:
+        size = CountedChunk(chunk)
+        size.counter = counter
+        call(size)
+    return counter

@@ -1,0 +1,109 @@
+"""Plans: which recipes are right for a function, the one that would be fastest first."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from funcdiff._automatic.costs import FORMULAS, Cost
+from funcdiff._safety.known_wrong import CORRECTED
+from funcdiff._safety.obstacles import Obstacles
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.tape import Sketch
+from funcdiff._torch.trees import Tree, flatten
+from funcdiff.recipes import taylor
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe, what it would cost where there are formulas for it, and why it must not be taken, or nothing.
+
+    Where there is a budget also the chunk that keeps it, and the peak in bytes.
+    """
+
+    name: str
+    cost: Cost | None = None
+    obstacle: str = ""
+    chunk: int | None = None
+    peak: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The candidates: those that may be taken first, and of them the fastest."""
+
+    sketch: Sketch
+    candidates: tuple[Candidate, ...]
+
+    @functools.cached_property
+    def usable(self) -> list[str]:
+        """The recipes that may be taken, the best first."""
+        return [candidate.name for candidate in self.candidates if not candidate.obstacle]
+
+    def chunk(self, name: str) -> int | None:
+        """How many directions a recipe takes at once; None for all."""
+        return next(candidate.chunk for candidate in self.candidates if candidate.name == name)
+
+    def without(self, name: str, obstacle: str) -> Plan:
+        """The plan for when a recipe has turned out not to work."""
+        rest = [c for c in self.candidates if c.name != name]
+        return Plan(self.sketch, (*rest, Candidate(name, None, obstacle)))
+
+
+def make(
+    names: Sequence[str],
+    flat: Callable[..., Tree],
+    primals: Sequence[Tensor],
+    *,
+    randomness: str,
+    batch: int = 1,
+) -> Plan:
+    """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
+
+    Recipes without formulas come last, in the order given.
+
+    Raises:
+        RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
+    """
+    obstacles = Obstacles(flat, primals, randomness)
+    plain = obstacles.sketch(False)
+    if not names[0].startswith("jacobian"):
+        obstacles.refuse_one_gradient_only()
+    candidates = []
+    for name in names:
+        obstacle = obstacles.obstacle(name)
+        # Taylor rules, too, write norms as compositions: their elements are those of the corrected function.
+        seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or "taylor" in name) else plain
+        cost = FORMULAS[name].cost(seen, batch) if name in FORMULAS else None
+        candidates.append(Candidate(name, cost, obstacle))
+    candidates.sort(key=order)
+    while (
+        "taylor" in candidates[0].name
+        and not candidates[0].obstacle
+        and (why := _no_taylor_rule(flat, primals, randomness))
+    ):
+        candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)
+        candidates.sort(key=order)
+    if candidates[0].obstacle:
+        told = "; ".join(f"{candidate.name}: {candidate.obstacle}" for candidate in candidates)
+        raise RefusedError(f"no recipe is known to be right on func ({told}); write the operation with simpler ones")
+    return Plan(plain, tuple(candidates))
+
+
+def order(candidate: Candidate) -> tuple[bool, float]:
+    """Those that may be taken first, and of them the fastest."""
+    return bool(candidate.obstacle), candidate.cost.seconds if candidate.cost else float("inf")
+
+
+def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
+    """What stops jets on their way through the function, by sending one through."""
+    try:
+        taylor.probe(lambda *jets: (flatten(flat(*jets))[0], ()), primals, randomness)
+    except RefusedError:
+        raise
+    except Exception as error:
+        return f"no Taylor rule: {error}"
+    return ""

@@ -1,0 +1,1 @@
+"""One calling convention: arguments, options, copies, directions."""

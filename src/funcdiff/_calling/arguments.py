@@ -1,0 +1,106 @@
+"""The one place where what a caller passes to a transform is checked, copied and taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._torch.trees import Tree, flatten
+
+
+def select_args(args: Sequence[Tree], argnums: int | tuple[int, ...]) -> Tree:
+    return args[argnums] if isinstance(argnums, int) else tuple(args[i] for i in argnums)
+
+
+def replace_args(args: Sequence[Tree], argnums: int | tuple[int, ...], selected: Tree) -> list[Tree]:
+    placed = list(args)
+    for i, arg in [(argnums, selected)] if isinstance(argnums, int) else zip(argnums, selected, strict=True):
+        placed[i] = arg
+    return placed
+
+
+def aux_apart(returned: Tree) -> tuple[Tree, Tree]:
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(f"has_aux=True expects func to return (output, aux), got {kind(returned)}")
+    for leaf in flatten(returned[1])[0]:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"expected every leaf of aux to be a tensor, got {kind(leaf)}; wrap it, torch.tensor(...)")
+    return returned
+
+
+def check_argnums(argnums: int | tuple[int, ...]) -> None:
+    many = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in many):
+        raise TypeError(f"expected argnums to be an int or a tuple of ints, got {argnums!r}")
+    if not many:
+        raise ValueError("expected argnums to name at least one argument, got ()")
+
+
+def check_range(argnums: int | tuple[int, ...], count: int) -> None:
+    """Positions may be negative, counted from the end, as in torch."""
+    if isinstance(argnums, int) and -count <= argnums < count:
+        return
+    many = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not all(-count <= i < count for i in many):
+        raise ValueError(f"expected argnums within the {count} positional arguments of the call, got {argnums}")
+    if len({i % count for i in many}) < len(many):
+        raise ValueError(f"expected argnums to name each of the {count} arguments once at most, got {argnums}")
+
+
+def check_chunk_size(chunk_size: Any) -> None:
+    if chunk_size is None:
+        return
+    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
+        raise TypeError(
+            f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}; "
+            '"auto" goes with jacobian, hessian and the batches of either, and with a budget'
+        )
+    if chunk_size < 1:
+        raise ValueError(f"expected chunk_size to be a positive int or None (all at once), got {chunk_size}")
+
+
+def refuse_keywords(kwargs: dict[str, Any]) -> None:
+    if kwargs:
+        names = ", ".join(f"{name}=..." for name in kwargs)
+        raise TypeError(
+            f"a transformed function takes positional arguments only, got {names}; "
+            f"bind them first: functools.partial(func, {names})"
+        )
+
+
+def check_leaves(leaves: Sequence[Any], role: str) -> None:
+    """Refuse what has no derivative: `role` says in the message what the leaves are."""
+    if not leaves:
+        raise TypeError(f"expected at least one tensor as {role}, got none")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}; {ADVICE[role]}")
+        if leaf.is_complex():
+            raise TypeError(f"expected a real {role}, got {leaf.dtype}; split it by torch.view_as_real")
+        if not leaf.is_floating_point():
+            raise TypeError(f"expected a floating-point {role}, got {leaf.dtype}; convert it, x.double()")
+        if leaf.layout is not torch.strided or leaf.is_nested:
+            raise TypeError(
+                f"expected a dense {role}, got {layout(leaf)}; convert it, x.to_dense() or to_padded_tensor"
+            )
+        if leaf.device != leaves[0].device:
+            devices = f"{leaves[0].device} and {leaf.device}"
+            raise ValueError(f"expected every {role} on one device, got {devices}; move them by .to(device)")
+
+
+ADVICE = {
+    "output of func": "return tensors (no float(), .item(), .numpy() on the way), other results by has_aux=True",
+    "raveled tree": "leave it out",
+    "differentiated argument": "pass tensors, or leave the argument out of argnums",
+}
+
+
+def kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def layout(leaf: Tensor) -> str:
+    return "a nested tensor" if leaf.is_nested else f"layout {leaf.layout}"

@@ -1,0 +1,151 @@
+"""The moves all recipes are made of: bases, rows and columns, a chunk at a time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec
+
+from funcdiff._calling.types import Blocks, Derivative
+from funcdiff._torch.counter import Counter
+from funcdiff._torch.transforms import batched, plain_allowed, undrawn
+from funcdiff._torch.trees import Tree, flatten, unflatten
+
+T = TypeVar("T")
+
+
+def rows(
+    pull: Callable[[Tree], Sequence[Tensor]],
+    output: Tree,
+    primals: Sequence[Tensor],
+    chunk_size: int | None,
+    randomness: str,
+) -> tuple[Blocks, TreeSpec]:
+    """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
+    leaves, spec = flatten(output)
+
+    def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
+        return pull(unflatten(vectors, spec))
+
+    def pull_one(*vectors: Tensor) -> Sequence[Tensor]:
+        return [gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors))]
+
+    sizes = [leaf.numel() for leaf in leaves]
+    single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
+    pulled = pull_one if chunk_size == 1 or single else batched(pull_leaves, randomness)
+
+    stacked = gathered(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
+    split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
+    blocks = [
+        [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
+        for i, leaf in enumerate(leaves)
+    ]
+    return blocks, spec
+
+
+def columns(
+    push: Callable[..., tuple[Tree, list[Tree]]], primals: Sequence[Tensor], chunk_size: int | None, randomness: str
+) -> Derivative:
+    """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
+    sizes = [primal.numel() for primal in primals]
+    specs: list[tuple[TreeSpec, TreeSpec]] = []
+    first_aux: list[Tensor] = []
+
+    def push_leaves(*tangents: Tensor) -> Sequence[Tensor]:
+        slope, aux = push(*tangents)
+        (leaves, spec), (extra, aux_spec) = flatten(slope), flatten(aux)
+        specs.append((spec, aux_spec))
+        return [*leaves, *extra]
+
+    pushed = batched(push_leaves, randomness)
+
+    def run(start: int, stop: int) -> Sequence[Tensor]:
+        results = pushed(*basis(primals, start, stop))
+        count = specs[-1][0].num_leaves
+        if not start:
+            first_aux.extend(leaf[0] for leaf in results[count:])
+        return results[:count]
+
+    stacked = gathered(run, sum(sizes), chunk_size, randomness)
+    spec, aux_spec = specs[0]
+    aux = unflatten(first_aux, aux_spec)
+    blocks = [
+        [
+            part.view(leaf.shape[1:] + primal.shape)
+            for part, primal in zip(torch.split(leaf.movedim(0, -1), sizes, -1), primals, strict=True)
+        ]
+        for leaf in stacked
+    ]
+    return blocks, spec, aux
+
+
+def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
+    """Vectors `start` to `stop` of the standard basis of the space of `like`, stacked along axis 0."""
+    sizes = [leaf.numel() for leaf in like]
+    vectors = torch.eye(stop - start, sum(sizes), dtype=like[0].dtype, device=like[0].device)
+    if start:
+        vectors = vectors.roll(start, 1)
+    parts = torch.split(vectors, sizes, 1) if len(sizes) > 1 else [vectors]
+    return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
+
+
+def gathered(
+    run: Callable[[int, int], Sequence[Tensor]], total: int, chunk_size: int | None, randomness: str
+) -> list[Tensor]:
+    """What `run(start, stop)` returns for every chunk of `range(total)`: tensors stacked along axis 0, `total` long.
+
+    NOTE [one place]. Each chunk is written to its place and dropped, so that the result is held once; and its parts do
+    not lie among what the next chunks allocate, where they would keep the allocator from using that memory again.
+    Tensors that carry a graph, or belong to a transform, are joined at the end.
+    """
+    whole: list[Tensor] = []
+
+    def take(start: int, stop: int) -> Sequence[Tensor]:
+        part = run(start, stop)
+        if start == 0 and stop < total and plain_allowed() and not any(x.requires_grad for x in part):
+            whole.extend(x.new_empty((total, *x.shape[1:])) for x in part)
+        if not whole:
+            return part
+        for place, x in zip(whole, part, strict=True):
+            place[start:stop] = x
+        return ()
+
+    parts = in_turn(take, total, chunk_size, randomness)
+    if whole:
+        return whole
+    joined = list(parts[0]) if len(parts) == 1 else [torch.cat(some) for some in zip(*parts, strict=True)]
+    return joined if total else [stacked[:0] for stacked in joined]
+
+
+class CountedChunk(int):
+    """A chunk size at which of the chunks between first and last one is run: a counter takes the others as alike."""
+
+    counter: Counter
+
+
+def in_turn(run: Callable[[int, int], T], total: int, chunk_size: int | None, randomness: str) -> list[T]:
+    """`run(start, stop)` for every chunk of `range(total)`, each with the same random draws where asked.
+
+    Nothing to run is run once, on one zero vector, for the shapes of its results; `gathered` drops the vector.
+    """
+    step = chunk_size or total or 1
+    *early, last = ((start, min(start + step, total or 1)) for start in range(0, total or 1, step))
+    results = []
+    for i, span in enumerate(early):
+        with undrawn() if randomness == "same" else nullcontext():
+            if i and isinstance(chunk_size, CountedChunk):
+                results += chunk_size.counter.as_if_repeated(functools.partial(run, *span), len(early) - 1)
+                break
+            results.append(run(*span))
+    return [*results, run(*last)]
+
+
+def contracted(row: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+    """The blocks of one output's Jacobian times the tangents."""
+    terms = [torch.tensordot(block, tangent, tangent.dim()) for block, tangent in zip(row, tangents, strict=True)]
+    return torch.stack(terms).sum(0)

@@ -1,0 +1,116 @@
+"""Networks as functions of their parameters, and trees of tensors as one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from funcdiff._calling.arguments import check_leaves
+from funcdiff._calling.types import Function
+from funcdiff._torch.trees import Tree, flatten, unflatten
+
+Parameters = dict[str, Tensor]
+
+
+def module_function(module: nn.Module, *, training: bool = False) -> tuple[Function, Parameters]:
+    """A network as a function of its parameters, `func(parameters, *inputs)`, for any transform.
+
+    Args:
+        module: The network. `func` reads its buffers, and its mode, at each call.
+        training: Take the network as it trains, which is refused otherwise: dropout draws masks, batch norm mixes the
+            rows of the batch, and running statistics are updated on copies, not in the module.
+
+    Returns:
+        `func`, and its first argument, all parameters by name, frozen or not, detached from the module's.
+
+    Raises:
+        ValueError: A layer in training mode would make the function random, or mix the rows of a batch.
+        KeyError: From `func`, for parameters that the module does not have, or that are missing.
+
+    Example:
+        The Jacobian of a linear layer with respect to its weight and bias.
+
+        >>> import torch
+        >>> from funcdiff import jacobian_reverse
+        >>> func, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> jacobian_reverse(func)(parameters, torch.tensor([3.0, 4.0]))
+        {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
+    """
+    if not training:
+        refuse_training(module)
+    parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    names = parameters.keys()
+
+    def func(parameters: Parameters, *inputs: Tree) -> Tree:
+        check_names(parameters, names)
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if training else {}
+        return functional_call(module, {**buffers, **parameters}, inputs)
+
+    return func, dict(parameters)
+
+
+def refuse_training(module: nn.Module) -> None:
+    """Refuse layers whose training mode makes another function: random, or of the whole batch."""
+    for name, layer in module.named_modules():
+        dropout = layer.p if isinstance(layer, nn.modules.dropout._DropoutNd) else getattr(layer, "dropout", 0.0)
+        random = isinstance(layer, nn.RReLU) or (isinstance(dropout, float) and dropout > 0)
+        if layer.training and (random or isinstance(layer, nn.modules.batchnorm._BatchNorm)):
+            raise ValueError(
+                f"expected a module in evaluation mode, got {type(layer).__name__} "
+                f"{name!r} in training mode; call module.eval(), or pass training=True to differentiate it as it trains"
+            )
+
+
+def check_names(parameters: Parameters, names: Iterable[str]) -> None:
+    """torch.func.functional_call ignores a misspelt name, and takes the module's own value for a missing one."""
+    unknown, missing = sorted(parameters.keys() - set(names)), sorted(set(names) - parameters.keys())
+    if unknown or missing:
+        raise KeyError(
+            f"expected the parameters {sorted(names)}, got unknown {unknown} and missing {missing}; "
+            "start from the dictionary that module_function returned: {**parameters, name: value}"
+        )
+
+
+def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
+    """All entries of a tree of tensors as one vector, and the way back: nested blocks become one matrix.
+
+    `jacobian_reverse(lambda v: func(unravel(v), x))(vector)` is one (m, n) matrix over all
+    parameters, and a Hessian (n, n).
+    Both directions are differentiable and compose with vmap. Cost: one copy.
+
+    Args:
+        tree: Tensors of one dtype and device, in dicts, lists and tuples.
+
+    Returns:
+        The vector, of shape (n,), and `unravel`, from a vector of shape (n,) to a tree like `tree`.
+
+    Raises:
+        TypeError: A leaf is no tensor, or dtypes differ.
+        ValueError: Devices differ; or, from `unravel`, the vector has another shape.
+
+    Example:
+        >>> import torch
+        >>> vector, unravel = ravel({"weight": torch.eye(2), "bias": torch.ones(2)})
+        >>> vector
+        tensor([1., 0., 0., 1., 1., 1.])
+        >>> unravel(2 * vector)["bias"]
+        tensor([2., 2.])
+    """
+    leaves, spec = flatten(tree)
+    check_leaves(leaves, "raveled tree")
+    dtypes = {leaf.dtype for leaf in leaves}
+    if len(dtypes) > 1:
+        raise TypeError(f"expected leaves of one dtype, got {sorted(map(str, dtypes))}; convert them, x.double()")
+    shapes = [leaf.shape for leaf in leaves]
+    sizes = [leaf.numel() for leaf in leaves]
+
+    def unravel(vector: Tensor) -> Tree:
+        if vector.shape != (sum(sizes),):
+            raise ValueError(f"expected a vector of shape ({sum(sizes)},), got {tuple(vector.shape)}")
+        parts = [part.view(shape) for part, shape in zip(torch.split(vector, sizes), shapes, strict=True)]
+        return unflatten(parts, spec)
+
+    return torch.cat([leaf.reshape(-1) for leaf in leaves]), unravel

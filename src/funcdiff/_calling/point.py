@@ -1,0 +1,82 @@
+"""Products at a point: what a caller passes is checked and taken apart here, as `transform` does it for transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.utils._pytree import TreeSpec
+
+from funcdiff._calling.arguments import check_leaves, kind
+from funcdiff._calling.transform import guarded
+from funcdiff._calling.types import Function, Primals
+from funcdiff._torch.trees import Tree, flatten, unflatten
+
+Scalar = Callable[..., Tensor]  # func as a function of its leaves, to one number
+
+
+def at_point(
+    product: Callable[[Scalar, Primals, Primals], Sequence[Tensor]],
+    func: Function,
+    primals: tuple[Tree, ...],
+    tangents: tuple[Tree, ...],
+) -> Tree:
+    """Make `product`, which sees only flat tensors, a product at a point with torch.func.jvp's calling convention."""
+    x, spec = check_primals(primals)
+    v = check_tangents(tangents, x, spec)
+
+    def run(*copies: Tensor) -> Sequence[Tensor]:
+        return product(scalar(func, spec), copies[: len(x)], copies[len(x) :])
+
+    return whole(guarded(run, (*x, *v)), spec)
+
+
+def scalar(func: Function, spec: TreeSpec) -> Scalar:
+    """`func` of flat leaves, refused unless it returns one number."""
+
+    def flat(*leaves: Tensor) -> Tensor:
+        output = func(*unflatten(leaves, spec))
+        check_leaves([output], "output of func")
+        if output.dim() > 0:
+            raise ValueError(
+                f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}; "
+                "reduce it (.sum(), .squeeze()), or take the whole Hessian by hessian_forward_over_reverse"
+            )
+        return output  # type: ignore[no-any-return]  # func is the caller's
+
+    return flat
+
+
+def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
+    """Leaves as the caller gave the primals; of a single primal, that primal alone."""
+    product = unflatten(leaves, spec)
+    return product[0] if len(product) == 1 else product
+
+
+def check_primals(primals: tuple[Tree, ...]) -> tuple[Sequence[Tensor], TreeSpec]:
+    """The leaves and the structure of the arguments of a product."""
+    if not isinstance(primals, tuple):
+        raise TypeError(f"expected primals to be a tuple, func's arguments, got {kind(primals)}; write (x,) for one")
+    leaves, spec = flatten(primals)
+    check_leaves(leaves, "differentiated argument")
+    return leaves, spec
+
+
+def check_tangents(tangents: tuple[Tree, ...], primals: Sequence[Tensor], expected: TreeSpec) -> Sequence[Tensor]:
+    """The leaves of the tangents, each like its primal in all: one that broadcasts gives a wrong number silently."""
+    leaves, spec = flatten(tangents)
+    if spec is not expected and spec != expected:
+        raise TypeError(f"expected tangents structured like primals, {expected}, got {spec}")
+    for primal, tangent in zip(primals, leaves, strict=True):
+        if not isinstance(tangent, Tensor):
+            raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}")
+        if tangent.shape != primal.shape:
+            raise ValueError(
+                f"expected a tangent of its primal's shape, {tuple(primal.shape)}, got {tuple(tangent.shape)}; "
+                "tangents do not broadcast: use .reshape or .expand_as"
+            )
+        if tangent.dtype != primal.dtype:
+            raise TypeError(f"expected a tangent of its primal's dtype, {primal.dtype}, got {tangent.dtype}")
+        if tangent.device != primal.device:
+            raise ValueError(f"expected a tangent on its primal's device, {primal.device}, got {tangent.device}")
+    return leaves

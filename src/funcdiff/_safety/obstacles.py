@@ -1,0 +1,75 @@
+"""What speaks against a recipe on a function: operators that it gets wrong, a derivative that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._calling.plain import tracked
+from funcdiff._calling.transform import copied
+from funcdiff._safety.guard import corrected
+from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
+from funcdiff._torch.graph import once_differentiable
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.tape import Sketch, sketch
+from funcdiff._torch.transforms import plain_allowed, undrawn
+from funcdiff._torch.trees import Tree, flatten
+
+
+def stand_ins(leaves: Sequence[Any]) -> list[Any]:
+    """Copies of the arguments; inside a transform, where values cannot be read, numbers in their place."""
+    if plain_allowed():
+        return [copied(leaf) for leaf in leaves]
+    return [_stand_in(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+
+def _stand_in(x: Tensor) -> Tensor:
+    """Numbers between 0 and 1, all different; zeros where x has integers, as they may be indices."""
+    if not x.is_floating_point():
+        return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+    return torch.linspace(0.1, 0.9, x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
+
+
+class Obstacles:
+    """A function at a point, sketched as it is and, where a recipe asks, with what torch gets wrong put right."""
+
+    def __init__(self, flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> None:
+        self.flat, self.primals, self.randomness, self.inside = flat, primals, randomness, not plain_allowed()
+        self._sketches: dict[bool, Sketch] = {}
+
+    def sketch(self, with_safe_norms: bool) -> Sketch:
+        if with_safe_norms and not any("norm" in name for name in self.sketch(False).operators):
+            return self.sketch(False)  # nothing to write otherwise
+        if with_safe_norms not in self._sketches:
+            with torch.no_grad():  # else the guard takes the sketch's own no_grad() for func's
+                func = corrected(self.flat) if with_safe_norms else self.flat
+            self._sketches[with_safe_norms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
+        return self._sketches[with_safe_norms]
+
+    def obstacle(self, name: str) -> str:
+        """The operators on which the atlas found the recipe wrong, in words."""
+        mode = INSIDE_TRANSFORM.get(name, name) if self.inside else name
+        wrong = WRONG.get(mode, frozenset()).union(WRONG.get(f"{mode}, vmap", ()) if self.inside else ())
+        if not (found := self.sketch(False).operators & wrong):
+            return ""
+        if mode in CORRECTED:
+            try:
+                found = self.sketch(True).operators & wrong
+            except RefusedError as error:
+                return str(error)
+        return f"torch gets {', '.join(sorted(found))} wrong" if found else ""
+
+    def refuse_one_gradient_only(self) -> None:
+        """Stop at a function without a second derivative, where its graph can be read."""
+        if self.inside:
+            return
+        with undrawn():
+            outputs = flatten(tracked(self.flat, [x.clone() for x in self.primals]))[0]
+        if once_differentiable(outputs):
+            raise RefusedError(
+                "func calls a torch.autograd.Function marked once_differentiable, which has no second derivative: "
+                "write its backward with torch operations, and without the mark"
+            )

@@ -1,1 +1,0 @@
-"""Second-order Taylor mode: the jets, and the rule of each torch operation."""

@@ -1,0 +1,1 @@
+"""All that depends on torch's private API, or on its version."""

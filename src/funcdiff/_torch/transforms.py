@@ -1,0 +1,57 @@
+"""torch.func's machinery beneath its public face: active transforms, and vmap without its search for trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+from torch._C._functorch import _add_batch_dim, _remove_batch_dim, _vmap_decrement_nesting, _vmap_increment_nesting
+from torch._functorch.predispatch import lazy_load_decompositions
+from torch.func import vmap
+
+
+def plain_allowed() -> bool:
+    """Not inside vmap, grad, jvp, torch.compile or inference mode, where only torch.func differentiates."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch.is_inference_mode_enabled()
+    )
+
+
+def batched(func: Callable[..., Sequence[Tensor]], randomness: str) -> Callable[..., Sequence[Tensor]]:
+    """`torch.func.vmap(func)` of flat tensors, batched along axis 0: vmap looks for trees at length each time."""
+    if torch.compiler.is_compiling():
+        return vmap(lambda *stacks: tuple(func(*stacks)), randomness=randomness)
+    if randomness not in ("error", "same", "different"):
+        raise ValueError(f'expected randomness to be "error", "same" or "different", got {randomness!r}')
+    lazy_load_decompositions()
+
+    def run(*stacks: Tensor) -> Sequence[Tensor]:
+        size = stacks[0].shape[0]
+        level = _vmap_increment_nesting(size, randomness)
+        try:
+            results = func(*(_add_batch_dim(x, 0, level) for x in stacks))
+            return [_remove_batch_dim(y, level, size, 0) for y in results]
+        finally:
+            _vmap_decrement_nesting()
+
+    return run
+
+
+def undrawn() -> AbstractContextManager[None]:
+    """Leave the random generators as they were before."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    return torch.random.fork_rng(devices=devices)
+
+
+def unwrapped(x: torch.Tensor) -> tuple[torch.Tensor, set[int], bool]:
+    """What a tensor is beneath all transforms, their levels, and whether a graph is kept at any of them."""
+    levels, graph = set(), x.requires_grad
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        levels.add(torch._C._functorch.maybe_get_level(x))
+        x = torch._C._functorch.get_unwrapped(x)
+        graph = graph or x.requires_grad
+    return x, levels, graph

@@ -1,0 +1,1 @@
+"""Checks of a function's derivatives, by every recipe."""

@@ -1,0 +1,1 @@
+"""The recipes: each is its formula, and nothing else."""

@@ -1,0 +1,122 @@
+"""A Jacobian or Hessian for every row of a batch, of a function of the whole batch: by sums over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.func import jvp, vjp
+from torch.utils._pytree import TreeSpec
+
+from funcdiff._calling.directions import columns, contracted, rows
+from funcdiff._calling.transform import differentiate
+from funcdiff._calling.types import Blocks, Derivative, Flat, Function, Primals
+from funcdiff._torch.trees import Tree, flatten, map_leaves
+from funcdiff.recipes.independence import first_order_leak, irregular, leak, only_independent, weighted
+
+
+def batch_jacobian_summed(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """A Jacobian for every row of a batch, from a function of the whole batch: the rows of its sum over the batch.
+
+    Where each output row depends on its own input row alone, the other rows contribute zeros to the sum: m backward
+    passes over the batch give all B Jacobians, and `func` needs no vmap. A function that mixes rows (batch norm in
+    training mode, attention or a mean over the batch) would give wrong numbers this way, and is refused, by two more
+    backward passes; NOTE [rows that mix] beside `check_batch_independence` says how. Where the check cannot be read,
+    inside vmap, grad or torch.compile, the result of such a function is all NaN.
+
+    Shapes: (B, output, input); `func` and the differentiated arguments have the batch as axis 0.
+    Cost: one forward pass and m + 2 backward passes of the batch.
+    Arguments, errors: those of `jacobian_reverse`, which see the whole batch; and
+
+    Raises:
+        ValueError: The rows mix, by the size that is given; or the output has no row for each row of the input.
+
+    Example:
+        Of x -> x^2, 2 x, for each of two rows.
+
+        >>> import torch
+        >>> batch_jacobian_summed(torch.square)(torch.tensor([[1.0], [3.0]]))
+        tensor([[[2.]],
+        <BLANKLINE>
+                [[6.]]])
+    """
+
+    def jacobian(flat: Flat, primals: Primals) -> Derivative:
+        output, pull, *aux = vjp(flat, *primals, has_aux=has_aux)
+        found = first_order_leak(pull, output, primals)
+        blocks, spec = summed_rows(pull, output, primals, chunk_size, randomness)
+        return only_independent(blocks, found), spec, aux
+
+    return differentiate(jacobian, func, argnums, has_aux, chunk_size)
+
+
+def batch_hessian_summed(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+) -> Function:
+    """A Hessian for every row of a batch, from a function of the whole batch: columns of `batch_jacobian_summed`.
+
+    Every row is pushed along the same direction at once, n forward passes over the m backward ones. Refuses a function
+    that mixes rows, in its first derivatives or in its second.
+
+    Shapes: (B, output, input, input); `func` and the differentiated arguments have the batch as axis 0.
+    Cost: that of `hessian_forward_over_reverse` for a batch, and one more direction.
+    Arguments, errors: those of `batch_jacobian_summed`.
+
+    Example:
+        Of the sum of cubes, 6 x on the diagonal, for each of two rows.
+
+        >>> import torch
+        >>> batch_hessian_summed(lambda x: x.pow(3).sum(1))(torch.tensor([[1.0], [2.0]]))
+        tensor([[[ 6.]],
+        <BLANKLINE>
+                [[12.]]])
+    """
+    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
+
+    def hessian(flat: Flat, primals: Primals) -> Derivative:
+        flat(*primals)  # refuses a function that mixes rows, which under vmap it could not
+
+        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
+            every_row = tuple(v.expand_as(x) for v, x in zip(tangents, primals, strict=True))
+            _, slope, *aux = jvp(flat, primals, every_row, has_aux=has_aux)
+            return slope, aux
+
+        one_row = [x.sum(0) for x in primals]
+        blocks, spec, aux = columns(push, one_row, chunk_size, randomness)
+        direction = [irregular(x) for x in one_row]
+        probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
+        got = flatten(jvp(flat, primals, probe, has_aux=has_aux)[1])[0]
+        return only_independent(blocks, leak(got, [contracted(row, direction) for row in blocks])), spec, aux
+
+    inner = batch_jacobian_summed(func, argnums, **options)
+    return differentiate(hessian, inner, argnums, has_aux, chunk_size)
+
+
+def summed_rows(
+    pull: Callable[[Tree], Sequence[Tensor]],
+    output: Tree,
+    primals: Primals,
+    chunk_size: int | None,
+    randomness: str,
+) -> tuple[Blocks, TreeSpec]:
+    """The rows of the sum of `output` over the batch, as blocks (B, output, input)."""
+
+    def pull_every_row(cotangents: Tree) -> Sequence[Tensor]:
+        return pull(map_leaves(lambda u, y: u.expand_as(y), cotangents, output))
+
+    sums = map_leaves(lambda y: y.sum(0), output)
+    blocks, spec = rows(pull_every_row, sums, primals, chunk_size, randomness)
+    return [[block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, flatten(sums)[0], strict=True)], spec
