@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from funcdiff._tables import Shown, Table, multiple, seconds
 from funcdiff.measure.claims import Claim, claim_on_time
@@ -14,9 +14,6 @@ from funcdiff.measure.documents import best_match, load
 from funcdiff.measure.provenance import Environment
 from funcdiff.measure.ratios import CONFIDENCE, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -137,12 +134,6 @@ class Comparison(Shown, Mapping[str, Timing]):
         times = (seconds(timing.median), seconds(timing.iqr), multiple(ratio.median))
         row = (label, *times, interval, str(timing.n), seconds(timing.first))
         return row + self.costs[name].cells if self.costs else row
-
-    def plot(self, ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
-        """Draw the median of each candidate with its quartiles."""
-        from funcdiff.plots import plot_comparison  # drawing is optional: measuring must not need matplotlib
-
-        return plot_comparison(self, ax, title=title)
 
     def beside(self, published: str | Path | Mapping[str, Any]) -> Table:
         """Set this comparison beside the published one of the same candidates.
