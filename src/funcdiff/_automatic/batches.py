@@ -15,6 +15,7 @@ from funcdiff._automatic.budget import check_budget
 from funcdiff._automatic.choice import for_rows
 from funcdiff._calling.arguments import refuse_keywords
 from funcdiff._calling.directions import gathered
+from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
 from funcdiff._torch.trees import Tree, flatten, unflatten
@@ -70,10 +71,9 @@ def batch_jacobian(
                 [[6., 0.],
                  [0., 8.]]])
     """
-    options: Any = {"has_aux": has_aux, "randomness": randomness}
 
     def row(rows: int) -> Function:
-        return for_rows(jacobian, rows)(func, argnums, **options)
+        return for_rows(jacobian, rows)(func, argnums, has_aux=has_aux, randomness=randomness)
 
     return over_rows(row, in_dims, chunk_size, randomness, budget)
 
@@ -104,10 +104,9 @@ def batch_hessian(
         <BLANKLINE>
                 [[12.]]])
     """
-    options: Any = {"has_aux": has_aux, "randomness": randomness}
 
     def row(rows: int) -> Function:
-        return for_rows(hessian, rows)(func, argnums, **options)
+        return for_rows(hessian, rows)(func, argnums, has_aux=has_aux, randomness=randomness)
 
     return over_rows(row, in_dims, chunk_size, randomness, budget)
 
@@ -144,7 +143,7 @@ def over_rows(
             structure.append(out_spec)
             return results
 
-        return unflatten(gathered(some, max(sizes), chunk, randomness), structure[0])
+        return unflatten(gathered(some, max(sizes), Options(chunk_size=chunk, randomness=randomness)), structure[0])
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)

@@ -13,7 +13,8 @@ from funcdiff._automatic import compiling, fallback, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
 from funcdiff._automatic.explaining import Explanation
 from funcdiff._automatic.taylor import hessian_taylor, jacobian_taylor
-from funcdiff._calling.arguments import check_argnums, refuse_keywords, select_args
+from funcdiff._calling.arguments import refuse_keywords, select_args
+from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe, with_safe_norms, with_safe_norms_inside
 from funcdiff._torch.messages import RefusedError
@@ -71,8 +72,9 @@ def jacobian(
         tensor([[1., 2., 3.],
                 [4., 5., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return chosen(JACOBIANS, func, argnums, budget=budget, **options)
+    check_budget(chunk_size, budget)
+    options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
+    return chosen(JACOBIANS, func, options, budget)
 
 
 def hessian(
@@ -105,8 +107,9 @@ def hessian(
         tensor([[2., 2.],
                 [2., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return chosen(HESSIANS, func, argnums, budget=budget, **options)
+    check_budget(chunk_size, budget)
+    options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
+    return chosen(HESSIANS, func, options, budget)
 
 
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
@@ -161,34 +164,23 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
 
 
 def chosen(
-    recipes: Mapping[str, Recipe],
-    func: Function,
-    argnums: int | tuple[int, ...],
-    *,
-    batch: int = 1,
-    chunk_size: int | Literal["auto"] | None,
-    budget: float | None = None,
-    **options: Any,
+    recipes: Mapping[str, Recipe], func: Function, options: Options, budget: float | None = None, batch: int = 1
 ) -> Function:
     """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
-    check_argnums(argnums)
-    check_budget(chunk_size, budget)
-    given: Any = chunk_size if budget is None else None
-    settings = argnums, options["has_aux"], options["randomness"], batch
     names = tuple(recipes)
     traced = torch.compiler.is_compiling()
 
     def name_for_compiler(args: Sequence[Tree]) -> str:
         if traced or not all(isinstance(arg, Tensor) for arg in args):  # func, or args, are the compiler's own
-            sizes = [sum(x.numel() for x in flatten(tree)[0]) for tree in (select_args(args, argnums), func(*args))]
-            return compiling.typical(names, *sizes)
-        return compiling.planned(func, names, *settings, *map(compiling.kind_of, args))
+            trees = select_args(args, options.argnums), func(*args)
+            return compiling.typical(names, *(sum(x.numel() for x in flatten(tree)[0]) for tree in trees))
+        return compiling.planned(func, names, options, batch, *map(compiling.kind_of, args))
 
     def plan(args: Sequence[Tree]) -> lookup.Found:
-        return lookup.for_transform(names, func, *settings, args, budget, lambda name, chunk: run(name, chunk, args))
+        return lookup.for_transform(names, func, options, batch, args, budget, lambda name, n: run(name, n, args))
 
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
-        return recipes[name](func, argnums, chunk_size=chunk, **options)(*args)
+        return recipes[name](func, **{**options, "chunk_size": chunk})(*args)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -196,8 +188,8 @@ def chosen(
         if budget is not None and not plain_allowed():
             raise RefusedError(NO_COUNTING_INSIDE)
         if torch.compiler.is_compiling():
-            return run(name_for_compiler(args), given, args)
-        return first_working(plan(args), lambda name, chunk: run(name, chunk or given, args))
+            return run(name_for_compiler(args), options.chunk_size, args)
+        return first_working(plan(args), lambda name, chunk: run(name, chunk or options.chunk_size, args))
 
     wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
     return wrapper
@@ -206,7 +198,9 @@ def chosen(
 def for_rows(recipe: Recipe, rows: int) -> Recipe:
     """`recipe` as it is, but an automatic one for so many rows at once."""
     recipes = {jacobian: JACOBIANS, hessian: HESSIANS}.get(recipe)
-    return recipe if recipes is None else functools.partial(chosen, recipes, batch=rows, chunk_size=None)
+    if recipes is None:
+        return recipe
+    return lambda func, *args, **options: chosen(recipes, func, Options(*args, **options), batch=rows)
 
 
 def first_working(found: lookup.Found, run: Callable[[str, int | None], Tree]) -> Tree:

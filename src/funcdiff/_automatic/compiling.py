@@ -7,6 +7,7 @@ from torch import Tensor
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.costs import FORMULAS
+from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._torch.tape import Sketch
 
@@ -18,18 +19,10 @@ def kind_of(x: Tensor) -> Kind:
     return tuple(x.shape), x.dtype, str(x.device)
 
 
-def planned(
-    func: Function,
-    names: tuple[str, ...],
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    randomness: str,
-    batch: int,
-    *kinds: Kind,
-) -> str:
+def planned(func: Function, names: tuple[str, ...], options: Options, batch: int, *kinds: Kind) -> str:
     """The recipe that is planned for arguments of these kinds."""
     args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in kinds]
-    plan, _ = lookup.for_transform(names, func, argnums, has_aux, randomness, batch, args)
+    plan, _ = lookup.for_transform(names, func, options, batch, args)
     return plan.usable[0]
 
 

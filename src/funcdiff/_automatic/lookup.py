@@ -10,7 +10,9 @@ from torch import Tensor
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.planning import Plan
-from funcdiff._calling.arguments import check_leaves, check_range, replace_args, select_args
+from funcdiff._calling.arguments import check_range
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._torch.transforms import plain_allowed
@@ -22,33 +24,25 @@ Found = tuple[Plan, Callable[[Plan], None]]  # a plan, and how to keep another i
 def for_transform(
     names: tuple[str, ...],
     func: Function,
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    randomness: str,
+    options: Options,
     batch: int,
     args: Sequence[Tree],
     budget: float | None = None,
     call: Callable[[str, int], Tree] | None = None,
 ) -> Found:
     """The plan of a Jacobian or a Hessian, of `batch` such functions at once; with a budget `call` is counted."""
-    check_range(argnums, len(args))
+    check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
 
     def make() -> Plan:
         copies = unflatten(stand_ins(leaves), spec)
-        primals, in_spec = flatten(select_args(copies, argnums))
-        check_leaves(primals, "differentiated argument")
-
-        def flat(*moved: Tensor) -> Tree:
-            returned = func(*replace_args(copies, argnums, unflatten(moved, in_spec)))
-            return returned[0] if has_aux else returned
-
-        plan = planning.make(names, flat, primals, randomness=randomness, batch=batch)
+        flat, primals = taken_apart(func, copies, options)
+        plan = planning.make(names, lambda *moved: flat(*moved)[0], primals, randomness=options.randomness, batch=batch)
         if budget is None or call is None:
             return plan
         return plan_within(budget, plan, primals[0].element_size(), call)
 
-    settings = names, argnums, has_aux, randomness, batch, budget, hashed(spec)
+    settings = names, options.argnums, options.has_aux, options.randomness, batch, budget, hashed(spec)
     return _looked_up(make, func, leaves, settings, graph=budget is not None)
 
 

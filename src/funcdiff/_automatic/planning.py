@@ -101,7 +101,7 @@ def order(candidate: Candidate) -> tuple[bool, float]:
 def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
     """What stops jets on their way through the function, by sending one through."""
     try:
-        taylor.probe(lambda *jets: (flatten(flat(*jets))[0], ()), primals, randomness)
+        taylor.probe(lambda *jets: (tuple(flatten(flat(*jets))[0]), ()), primals, randomness)
     except RefusedError:
         raise
     except Exception as error:
