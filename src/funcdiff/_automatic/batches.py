@@ -10,16 +10,15 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import TreeSpec, _broadcast_to_and_flatten
 
-from funcdiff._automatic import lookup
+from funcdiff._automatic import choice, lookup
 from funcdiff._automatic.budget import check_budget
 from funcdiff._automatic.choice import for_rows
 from funcdiff._calling.arguments import refuse_keywords
 from funcdiff._calling.directions import gathered
+from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
 from funcdiff._torch.trees import Tree, flatten, unflatten
-from funcdiff.recipes.hessians import hessian_forward_over_reverse
-from funcdiff.recipes.jacobians import jacobian_reverse
 
 
 def batch_jacobian(
@@ -31,7 +30,7 @@ def batch_jacobian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
-    jacobian: Callable[..., Function] = jacobian_reverse,
+    jacobian: Callable[..., Function] = choice.jacobian,
 ) -> Function:
     """A Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
 
@@ -70,10 +69,9 @@ def batch_jacobian(
                 [[6., 0.],
                  [0., 8.]]])
     """
-    options: Any = {"has_aux": has_aux, "randomness": randomness}
 
     def row(rows: int) -> Function:
-        return for_rows(jacobian, rows)(func, argnums, **options)
+        return for_rows(jacobian, rows)(func, argnums, has_aux=has_aux, randomness=randomness)
 
     return over_rows(row, in_dims, chunk_size, randomness, budget)
 
@@ -87,7 +85,7 @@ def batch_hessian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
-    hessian: Callable[..., Function] = hessian_forward_over_reverse,
+    hessian: Callable[..., Function] = choice.hessian,
 ) -> Function:
     """A Hessian for every row of a batch: vmap over a Hessian.
 
@@ -104,10 +102,9 @@ def batch_hessian(
         <BLANKLINE>
                 [[12.]]])
     """
-    options: Any = {"has_aux": has_aux, "randomness": randomness}
 
     def row(rows: int) -> Function:
-        return for_rows(hessian, rows)(func, argnums, **options)
+        return for_rows(hessian, rows)(func, argnums, has_aux=has_aux, randomness=randomness)
 
     return over_rows(row, in_dims, chunk_size, randomness, budget)
 
@@ -144,7 +141,7 @@ def over_rows(
             structure.append(out_spec)
             return results
 
-        return unflatten(gathered(some, max(sizes), chunk, randomness), structure[0])
+        return unflatten(gathered(some, max(sizes), Options(chunk_size=chunk, randomness=randomness)), structure[0])
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)

@@ -9,8 +9,8 @@ from typing import Any
 
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.planning import Candidate, Plan, order
-from funcdiff._calling.arguments import check_chunk_size
 from funcdiff._calling.directions import CountedChunk
+from funcdiff._calling.options import check_chunk_size
 from funcdiff._torch.counter import Counter
 from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.transforms import plain_allowed, undrawn

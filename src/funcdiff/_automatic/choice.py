@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
-from funcdiff._automatic.candidates import HESSIANS, JACOBIANS, PRODUCTS
+from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.explaining import Explanation
+from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
-from funcdiff._calling.arguments import check_argnums, refuse_keywords, select_args
+from funcdiff._calling.arguments import refuse_keywords
+from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
-from funcdiff._safety.verification import Check, check, check_product, direction
+from funcdiff._safety.verification import Check, Kind, check, check_on_plane, check_product, direction
 from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, unflatten
@@ -77,8 +78,9 @@ def jacobian(
         tensor([[1., 2., 3.],
                 [4., 5., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness, "verify": verify}
-    return chosen(JACOBIANS, func, argnums, budget=budget, **options)
+    check_budget(chunk_size, budget)
+    options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
+    return chosen("jacobian", func, options, budget, verify=verify)
 
 
 def hessian(
@@ -112,8 +114,9 @@ def hessian(
         tensor([[2., 2.],
                 [2., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness, "verify": verify}
-    return chosen(HESSIANS, func, argnums, budget=budget, **options)
+    check_budget(chunk_size, budget)
+    options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
+    return chosen("hessian", func, options, budget, verify=verify)
 
 
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
@@ -137,16 +140,13 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:
-        every = tuple(range(len(primals)))
-        flat, point = lookup.flattened(func, every, False, [copied(x) for x in primals])
-        along, spec = direction(point), flatten(primals)[1]
-        product = flatten(PRODUCTS[name](func, primals, unflatten(along, spec)))[0]
-        return check_product(flat, point, along, [torch.ones_like(flatten(flat(*point))[0][0])], product, plan.sketch)
+        flat, point = lookup.value_of(func, [copied(x) for x in primals], Options(tuple(range(len(primals)))))
+        along = direction(point)
+        product = flatten(PRODUCTS[name](func, primals, unflatten(along, flatten(primals)[1])))[0]
+        return check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
 
     return first_working(
-        found,
-        lambda name, _: PRODUCTS[name](func, primals, tangents),
-        first_product if verify and plain_allowed() else None,
+        found, lambda name, _: PRODUCTS[name](func, primals, tangents), first_product if verify else None
     )
 
 
@@ -181,36 +181,28 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
 
 
 def chosen(
-    recipes: Mapping[str, Recipe],
+    kind: Kind,
     func: Function,
-    argnums: int | tuple[int, ...],
-    *,
-    batch: int = 1,
-    chunk_size: int | Literal["auto"] | None,
+    options: Options,
     budget: float | None = None,
+    *,
+    names: tuple[str, ...] = (),
     verify: bool = True,
-    **options: Any,
+    batch: int = 1,
 ) -> Function:
-    """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
-    check_argnums(argnums)
-    check_budget(chunk_size, budget)
-    given: Any = chunk_size if budget is None else None
-    settings = argnums, options["has_aux"], options["randomness"], batch, verify
-    order = 1 if recipes is JACOBIANS else 2
-    names = tuple(recipes)
+    """A transform that takes one of the recipes of a kind, or of those with `names`, at each call."""
+    recipes = RECIPES[kind]
+    choice = Choice(kind, names or tuple(recipes), options, verify, batch)
     traced = torch.compiler.is_compiling()
 
-    def name_for_compiler(args: Sequence[Tree]) -> str:
-        if traced or not all(isinstance(arg, Tensor) for arg in args):  # func, or args, are the compiler's own
-            sizes = [sum(x.numel() for x in flatten(tree)[0]) for tree in (select_args(args, argnums), func(*args))]
-            return compiling.typical(names, *sizes)
-        return compiling.planned(func, names, *settings, *map(compiling.kind_of, args))
-
     def found(args: Sequence[Tree]) -> lookup.Found:
-        return lookup.for_transform(names, func, *settings, args, budget, lambda name, chunk: run(name, chunk, args))
+        return lookup.for_transform(func, choice, args, budget, lambda name, chunk: run(name, chunk, args))
 
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
-        return recipes[name](func, argnums, chunk_size=chunk, **options)(*args)
+        return recipes[name](func, **{**options, "chunk_size": chunk})(*args)
+
+    def compiled(args: Sequence[Tree]) -> Tree:
+        return run(compiling.name(func, choice, args, traced), options.chunk_size, args)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -218,20 +210,17 @@ def chosen(
         if budget is not None and not plain_allowed():
             raise RefusedError(NO_COUNTING_INSIDE)
         if torch.compiler.is_compiling():
-            return run(name_for_compiler(args), given, args)
-        checkable = verify and plain_allowed()
-        return first_working(
-            found(args), lambda name, chunk: run(name, chunk or given, args), check_at(args) if checkable else None
-        )
+            return compiled(args)
+        first = functools.partial(first_result, args) if verify else None
+        return first_working(found(args), lambda name, chunk: run(name, chunk or options.chunk_size, args), first)
 
-    def check_at(args: Sequence[Tree]) -> Callable[[Plan, str, Tree], Check]:
-        def first_result(plan: Plan, name: str, result: Tree) -> Check:
-            if plan.sketch.draws:
-                return Check("undecided", reason="func draws random numbers")
-            flat, point = lookup.flattened(func, argnums, options["has_aux"], [copied(arg) for arg in args])
-            return check(flat, point, flatten(result[0] if options["has_aux"] else result)[0], order, plan.sketch)
-
-        return first_result
+    def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
+        if plan.sketch.draws:
+            return Check("undecided", reason="func draws random numbers")
+        flat, point = lookup.value_of(func, [copied(arg) for arg in args], options)
+        if kind in ("jacobian", "hessian"):
+            return check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
+        return check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
@@ -239,8 +228,10 @@ def chosen(
 
 def for_rows(recipe: Recipe, rows: int) -> Recipe:
     """`recipe` as it is, but an automatic one for so many rows at once."""
-    recipes = {jacobian: JACOBIANS, hessian: HESSIANS}.get(recipe)
-    return recipe if recipes is None else functools.partial(chosen, recipes, batch=rows, chunk_size=None)
+    kinds: dict[Recipe, Kind] = {jacobian: "jacobian", hessian: "hessian"}
+    if (kind := kinds.get(recipe)) is None:
+        return recipe
+    return lambda func, *args, **options: chosen(kind, func, Options(*args, **options), batch=rows)
 
 
 def first_working(
@@ -264,7 +255,7 @@ def first_working(
             stopped = stopped or error
             plan = plan.without(name, str(error).partition("\n")[0])
             continue
-        if check and not plan[name].check:
+        if check and not plan[name].check and plain_allowed():
             plan = plan.checked(name, check(plan, name, result), inside=False)
             if plan[name].obstacle:
                 doubted = True

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
-from funcdiff._automatic.candidates import HESSIANS, JACOBIANS, PRODUCTS
+from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.planning import Plan
-from funcdiff._calling.arguments import aux_apart, check_leaves, check_range, replace_args, select_args
-from funcdiff._calling.types import Flat, Function
+from funcdiff._calling.arguments import check_range
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import taken_apart
+from funcdiff._calling.types import Function
+from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
-from funcdiff._safety.verification import check_rows
+from funcdiff._safety.verification import Func, Kind, check_on_plane
 from funcdiff._torch.transforms import outside, plain_allowed
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is asked for: a kind of derivative by one of the recipes `names`, of `batch` such functions at once."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    options: Options
+    verify: bool = True
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -34,40 +47,42 @@ class Found:
 
 
 def for_transform(
-    names: tuple[str, ...],
     func: Function,
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    randomness: str,
-    batch: int,
-    verify: bool,
+    choice: Choice,
     args: Sequence[Tree],
     budget: float | None = None,
     call: Callable[[str, int], Tree] | None = None,
     *,
     inside: bool | None = None,
 ) -> Found:
-    """The plan of a Jacobian or a Hessian, of `batch` such functions at once; with a budget `call` is counted.
+    """The plan of a transform; with a budget `call` is counted.
 
     `inside` a transform, where results cannot be read, the plan is checked on numbers that stand in for the arguments.
     """
-    check_range(argnums, len(args))
+    options = choice.options
+    check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
     inside = not plain_allowed() if inside is None else inside
 
     def make() -> Plan:
-        flat, primals = flattened(func, argnums, has_aux, unflatten(stand_ins(leaves, inside), spec))
-        plan = planning.make(names, flat, primals, randomness=randomness, batch=batch, verify=verify)
+        flat, primals = value_of(func, unflatten(stand_ins(leaves, inside), spec), options)
+        plan = planning.make(
+            choice.names,
+            flat,
+            primals,
+            randomness=options.randomness,
+            batch=choice.batch,
+            verify=choice.verify,
+            by_cost=choice.kind in ("jacobian", "hessian"),
+        )
         if budget is not None and call is not None:
             return plan_within(budget, plan, primals[0].element_size(), call)
-        if not (verify and inside) or plan.sketch.draws:
+        if not (choice.verify and inside) or plan.sketch.draws:
             return plan
-        order = 1 if names[0] in JACOBIANS else 2
-        recipes: Any = JACOBIANS if order == 1 else HESSIANS
-        return _proven(plan, flat, primals, order, lambda name: lambda g, t: recipes[name](g)(t))
+        return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
-    settings = names, argnums, has_aux, randomness, batch, verify, inside, budget, hashed(spec)
-    return _looked_up(make, func, leaves, settings, graph=budget is not None)
+    settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
+    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)), budget is not None)
 
 
 def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...]) -> Found:
@@ -76,29 +91,18 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
     inside = not plain_allowed()
 
     def make() -> Plan:
-        flat, copies = flattened(func, tuple(range(len(primals))), False, unflatten(stand_ins(leaves, inside), spec))
+        every = Options(tuple(range(len(primals))))
+        flat, copies = value_of(func, unflatten(stand_ins(leaves, inside), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify)
-        if not (verify and inside):
-            return plan
-        return _proven(plan, flat, copies, 2, _hessian_by_products)
+        return _proven(plan, flat, copies, "hessian", _hessian_by_products) if verify and inside else plan
 
     return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
 
 
-def flattened(
-    func: Function, argnums: int | tuple[int, ...], has_aux: bool, args: Sequence[Tree]
-) -> tuple[Flat, Sequence[Tensor]]:
+def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
     """`func` as a function of the differentiated leaves alone, without its aux, and these leaves."""
-    primals, in_spec = flatten(select_args(args, argnums))
-    check_leaves(primals, "differentiated argument")
-
-    def flat(*moved: Tensor) -> Tree:
-        returned = func(*replace_args(args, argnums, unflatten(moved, in_spec)))
-        output = aux_apart(returned)[0] if has_aux else returned
-        check_leaves(flatten(output)[0], "output of func")
-        return output
-
-    return flat, primals
+    flat, primals = taken_apart(func, args, options)
+    return lambda *moved: flat(*moved)[0], primals
 
 
 def chunk_of_rows(
@@ -112,25 +116,30 @@ def chunk_of_rows(
     return int(chunk)
 
 
-def _proven(
-    plan: Plan, flat: Flat, primals: Sequence[Tensor], order: int, recipe: Callable[[str], Callable[..., Tensor]]
-) -> Plan:
+def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str], Recipe]) -> Plan:
     """The plan without the recipes that differences contradict before the first that they do not."""
     for name in plan.usable:
         with outside():
-            plan = plan.checked(name, check_rows(recipe(name), flat, primals, order, plan.sketch), inside=True)
+            found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
+        plan = plan.checked(name, found, inside=True)
         if not plan[name].obstacle:
             return plan
     raise plan.refusal()
 
 
-def _hessian_by_products(name: str) -> Callable[[Flat, Tensor], Tensor]:
+def _hessian_by_products(name: str) -> Recipe:
     product = PRODUCTS[name]
 
-    def hessian(g: Flat, t: Tensor) -> Tensor:
+    def hessian(g: Function) -> Function:
         """The Hessian of both outputs, column by column."""
-        columns = [[product(lambda t, k=k: g(t)[k], (t,), (v,)) for v in t.new_ones(len(t)).diag()] for k in (0, 1)]
-        return torch.stack([torch.stack(some, -1) for some in columns])
+
+        def columns(t: Tensor) -> Tensor:
+            axes = t.new_ones(len(t)).diag()
+            return torch.stack(
+                [torch.stack([product(lambda t, k=k: g(t)[k], (t,), (v,)) for v in axes], -1) for k in (0, 1)]
+            )
+
+        return columns
 
     return hessian
 

@@ -78,6 +78,9 @@ class Plan:
         )
 
 
+JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
+
+
 def make(
     names: Sequence[str],
     flat: Callable[..., Tree],
@@ -86,10 +89,11 @@ def make(
     randomness: str,
     batch: int = 1,
     verify: bool = True,
+    by_cost: bool = True,
 ) -> Plan:
     """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
 
-    Recipes without formulas come last, in the order given.
+    Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
@@ -102,12 +106,12 @@ def make(
     for name in names:
         obstacle = obstacles.obstacle(name)
         # Taylor rules, too, write norms as compositions: their elements are those of the corrected function.
-        seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or "taylor" in name) else plain
-        cost = FORMULAS[name].cost(seen, batch) if name in FORMULAS else None
+        seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
+        cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None
         candidates.append(Candidate(name, cost, obstacle))
     candidates.sort(key=order)
     while (
-        "taylor" in candidates[0].name
+        candidates[0].name in JETS
         and not candidates[0].obstacle
         and (why := _no_taylor_rule(flat, primals, randomness))
     ):
@@ -126,7 +130,7 @@ def order(candidate: Candidate) -> tuple[bool, float]:
 def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
     """What stops jets on their way through the function, by sending one through."""
     try:
-        taylor.probe(lambda *jets: (flatten(flat(*jets))[0], ()), primals, randomness)
+        taylor.probe(lambda *jets: (tuple(flatten(flat(*jets))[0]), ()), primals, randomness)
     except RefusedError:
         raise
     except NO_JET as error:

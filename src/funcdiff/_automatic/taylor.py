@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
-from funcdiff._automatic import fallback
-from funcdiff._calling.arguments import (
-    aux_apart,
-    check_argnums,
-    check_chunk_size,
-    check_leaves,
-    check_range,
-    refuse_keywords,
-    replace_args,
-    select_args,
-)
-from funcdiff._calling.transform import guarded
+from funcdiff._automatic.candidates import RECIPES
+from funcdiff._automatic.choice import chosen
+from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
-from funcdiff._jets.jet import NO_JET, plain
+from funcdiff._jets.jet import NO_JET
+from funcdiff._safety.verification import Kind
 from funcdiff._torch.messages import RefusedError, out_of_memory
-from funcdiff._torch.trees import Tree, flatten, unflatten
-from funcdiff.recipes import taylor
+from funcdiff._torch.trees import Tree
 
 _log = logging.getLogger("funcdiff.taylor")
 
@@ -75,8 +63,8 @@ def hessian_taylor(
     tensor([[10.,  6.],
             [ 6.,  0.]])
     """
-    options = argnums, has_aux, chunk_size, randomness
-    return _transform(func, *options, taylor.hessians, fallback.hessians, depth=2)
+    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    return _by_jets("hessian", func, options)
 
 
 def jacobian_taylor(
@@ -99,8 +87,8 @@ def jacobian_taylor(
     tensor([[7., 0., 3.],
             [0., 7., 5.]])
     """
-    options = argnums, has_aux, chunk_size, randomness
-    return _transform(func, *options, taylor.jacobians, fallback.jacobians, depth=1)
+    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    return _by_jets("jacobian", func, options)
 
 
 def hessian_diagonal(
@@ -110,6 +98,7 @@ def hessian_diagonal(
     has_aux: bool = False,
     chunk_size: int | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """The diagonal of the Hessian: for every output its second derivative by each entry of the input alone.
 
@@ -123,8 +112,8 @@ def hessian_diagonal(
     >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))  # 2 y and 0
     tensor([6., 0.])
     """
-    options = argnums, has_aux, chunk_size, randomness
-    return _transform(func, *options, taylor.diagonals, fallback.diagonals, depth=1)
+    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    return chosen("diagonal", func, options, verify=verify)
 
 
 def laplacian(
@@ -134,6 +123,7 @@ def laplacian(
     has_aux: bool = False,
     chunk_size: int | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """Sum of the second derivatives along every input, by collapsed Taylor mode: never a Hessian.
 
@@ -147,6 +137,7 @@ def laplacian(
         has_aux: whether func returns ``(output, aux)``; the transform then returns ``(laplacian, aux)``.
         chunk_size: how many first derivatives to carry at a time; None for all.
         randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
+        verify: whether the first result of a plan is held against differences of func.
 
     Returns:
         A function of func's own arguments; its result has the shape, or the structure, of func's output.
@@ -163,80 +154,34 @@ def laplacian(
     >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))  # 8 x[0]
     tensor(24.)
     """
-    options = argnums, has_aux, chunk_size, randomness
-    return _transform(func, *options, taylor.laplacians, fallback.laplacians, depth=0)
+    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    return chosen("laplacian", func, options, verify=verify)
 
 
-def _transform(
-    func: Function,
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    chunk_size: int | None,
-    randomness: str,
-    by_jets: Function,
-    by_composition: Function,
-    *,
-    depth: int,
-) -> Function:
-    """Give the two ways to a result, which see only flat tensors, torch.func's calling convention.
-
-    `depth` counts how often the input's structure stands inside the output's: once in a Jacobian, twice in a Hessian.
-    """
-    check_argnums(argnums)
-    check_chunk_size(chunk_size)
-    _check_randomness(randomness)
+def _by_jets(kind: Kind, func: Function, options: Options) -> Function:
+    """By jets if they pass through func. What stops them is no error yet: of that, torch's own modes decide."""
+    taylor, *others = RECIPES[kind]
+    jets, modes = RECIPES[kind][taylor](func, **options), chosen(kind, func, options, names=tuple(others))
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
-        refuse_keywords(kwargs)
-        check_range(argnums, len(args))
-        primals, in_spec = flatten(select_args(args, argnums))
-        check_leaves(primals, "differentiated argument")
-
-        def run(*copies: Tree) -> Tree:
-            out_specs: list[TreeSpec] = []
-
-            def flat(*leaves: Tensor) -> tuple[Sequence[Any], Tree]:
-                returned = func(*replace_args(copies, argnums, unflatten(leaves, in_spec)))
-                output, aux = aux_apart(returned) if has_aux else (returned, ())
-                outputs, out_spec = flatten(output)
-                check_leaves([plain(leaf) for leaf in outputs], "output of func")
-                out_specs.append(out_spec)
-                return outputs, aux
-
-            leaves = flatten(select_args(copies, argnums))[0]
-            results, aux = _first_possible(by_jets, by_composition, flat, leaves, chunk_size, randomness)
-            result = unflatten([_nested(one, in_spec, depth) for one in results], out_specs[-1])
-            return (result, aux) if has_aux else result
-
-        return guarded(run, args)
+        try:
+            return jets(*args, **kwargs)
+        except NO_JET as error:
+            if isinstance(error, RefusedError) or out_of_memory(error):
+                raise
+            obstacle = f"{type(error).__name__}: {error}"
+        if not torch.compiler.is_compiling():
+            _log.info("no Taylor mode, torch's own modes instead: %s", obstacle)
+        return modes(*args, **kwargs)
 
     return wrapper
 
 
-def _nested(blocks: Any, spec: TreeSpec, depth: int) -> Tree:
-    """Lists in lists of tensors as trees in trees."""
-    return unflatten([_nested(block, spec, depth - 1) for block in blocks], spec) if depth else blocks
-
-
-def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) -> Any:
-    """By jets if they pass through func. What stops them is no error yet: of that, torch's own transforms decide."""
-    try:
-        return by_jets(*problem)
-    except (RefusedError, torch.OutOfMemoryError):
-        raise
-    except NO_JET as error:
-        if out_of_memory(error):
-            raise
-        obstacle = f"{type(error).__name__}: {error}"
-    if not torch.compiler.is_compiling():
-        _log.info("no Taylor mode, torch's own modes instead: %s", obstacle)
-    return by_composition(*problem)
-
-
-def _check_randomness(randomness: str) -> None:
-    if randomness not in ("error", "same"):
+def _one_draw(options: Options) -> Options:
+    if options.randomness == "different":
         raise ValueError(
-            f'expected randomness to be "error" or "same", got {randomness!r}: '
+            f'expected randomness to be "error" or "same", got {options.randomness!r}: '
             "second derivatives of different draws belong to no function"
         )
+    return options

@@ -31,14 +31,6 @@ def aux_apart(returned: Tree) -> tuple[Tree, Tree]:
     return returned
 
 
-def check_argnums(argnums: int | tuple[int, ...]) -> None:
-    many = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in many):
-        raise TypeError(f"expected argnums to be an int or a tuple of ints, got {argnums!r}")
-    if not many:
-        raise ValueError("expected argnums to name at least one argument, got ()")
-
-
 def check_range(argnums: int | tuple[int, ...], count: int) -> None:
     """Positions may be negative, counted from the end, as in torch."""
     if isinstance(argnums, int) and -count <= argnums < count:
@@ -48,18 +40,6 @@ def check_range(argnums: int | tuple[int, ...], count: int) -> None:
         raise ValueError(f"expected argnums within the {count} positional arguments of the call, got {argnums}")
     if len({i % count for i in many}) < len(many):
         raise ValueError(f"expected argnums to name each of the {count} arguments once at most, got {argnums}")
-
-
-def check_chunk_size(chunk_size: Any) -> None:
-    if chunk_size is None:
-        return
-    if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
-        raise TypeError(
-            f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}; "
-            '"auto" goes with jacobian, hessian and the batches of either, and with a budget'
-        )
-    if chunk_size < 1:
-        raise ValueError(f"expected chunk_size to be a positive int or None (all at once), got {chunk_size}")
 
 
 def refuse_keywords(kwargs: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
-from funcdiff._calling.types import Blocks, Derivative
+from funcdiff._calling.options import Options
+from funcdiff._calling.types import Blocks, Primals
 from funcdiff._torch.counter import Counter
 from funcdiff._torch.transforms import batched, plain_allowed, undrawn
 from funcdiff._torch.trees import Tree, flatten, unflatten
@@ -20,68 +21,60 @@ T = TypeVar("T")
 
 
 def rows(
-    pull: Callable[[Tree], Sequence[Tensor]],
-    output: Tree,
-    primals: Sequence[Tensor],
-    chunk_size: int | None,
-    randomness: str,
-) -> tuple[Blocks, TreeSpec]:
-    """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
-    leaves, spec = flatten(output)
+    pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Sequence[Tensor], options: Options
+) -> Blocks:
+    """Every row of the Jacobian: the basis of the outputs, pulled back; one vector at a time without vmap."""
 
-    def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
-        return pull(unflatten(vectors, spec))
+    def pull_all(*vectors: Tensor) -> Sequence[Tensor]:
+        return pull(vectors)
 
     def pull_one(*vectors: Tensor) -> Sequence[Tensor]:
-        return [gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors))]
+        return [gradient[None] for gradient in pull(tuple(u[0] for u in vectors))]
 
-    sizes = [leaf.numel() for leaf in leaves]
+    sizes = [output.numel() for output in outputs]
     single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
-    pulled = pull_one if chunk_size == 1 or single else batched(pull_leaves, randomness)
+    pulled = pull_one if options.chunk_size == 1 or single else batched(pull_all, options.randomness)
 
-    stacked = gathered(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), chunk_size, randomness)
+    stacked = gathered(lambda *span: pulled(*basis(outputs, *span)), sum(sizes), options)
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
-    blocks = [
-        [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
-        for i, leaf in enumerate(leaves)
+    return [
+        [part[i].view(output.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
+        for i, output in enumerate(outputs)
     ]
-    return blocks, spec
 
 
 def columns(
-    push: Callable[..., tuple[Tree, list[Tree]]], primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> Derivative:
+    push: Callable[..., tuple[Sequence[Tensor], Tree]], primals: Sequence[Tensor], options: Options
+) -> tuple[Blocks, Tree]:
     """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
     sizes = [primal.numel() for primal in primals]
-    specs: list[tuple[TreeSpec, TreeSpec]] = []
+    counts: list[int] = []
+    specs: list[TreeSpec] = []
     first_aux: list[Tensor] = []
 
-    def push_leaves(*tangents: Tensor) -> Sequence[Tensor]:
-        slope, aux = push(*tangents)
-        (leaves, spec), (extra, aux_spec) = flatten(slope), flatten(aux)
-        specs.append((spec, aux_spec))
-        return [*leaves, *extra]
+    def push_all(*tangents: Tensor) -> Sequence[Tensor]:
+        slopes, aux = push(*tangents)
+        extra, spec = flatten(aux)
+        counts.append(len(slopes))
+        specs.append(spec)
+        return [*slopes, *extra]
 
-    pushed = batched(push_leaves, randomness)
+    pushed = batched(push_all, options.randomness)
 
     def run(start: int, stop: int) -> Sequence[Tensor]:
         results = pushed(*basis(primals, start, stop))
-        count = specs[-1][0].num_leaves
         if not start:
-            first_aux.extend(leaf[0] for leaf in results[count:])
-        return results[:count]
+            first_aux.extend(leaf[0] for leaf in results[counts[0] :])
+        return results[: counts[0]]
 
-    stacked = gathered(run, sum(sizes), chunk_size, randomness)
-    spec, aux_spec = specs[0]
-    aux = unflatten(first_aux, aux_spec)
     blocks = [
         [
             part.view(leaf.shape[1:] + primal.shape)
             for part, primal in zip(torch.split(leaf.movedim(0, -1), sizes, -1), primals, strict=True)
         ]
-        for leaf in stacked
+        for leaf in gathered(run, sum(sizes), options)
     ]
-    return blocks, spec, aux
+    return blocks, unflatten(first_aux, specs[0])
 
 
 def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
@@ -94,9 +87,7 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
 
-def gathered(
-    run: Callable[[int, int], Sequence[Tensor]], total: int, chunk_size: int | None, randomness: str
-) -> list[Tensor]:
+def gathered(run: Callable[[int, int], Sequence[Tensor]], total: int, options: Options) -> list[Tensor]:
     """What `run(start, stop)` returns for every chunk of `range(total)`: tensors stacked along axis 0, `total` long.
 
     NOTE [one place]. Each chunk is written to its place and dropped, so that the result is held once; and its parts do
@@ -115,7 +106,7 @@ def gathered(
             place[start:stop] = x
         return ()
 
-    parts = in_turn(take, total, chunk_size, randomness)
+    parts = in_turn(take, total, options)
     if whole:
         return whole
     joined = list(parts[0]) if len(parts) == 1 else [torch.cat(some) for some in zip(*parts, strict=True)]
@@ -128,16 +119,17 @@ class CountedChunk(int):
     counter: Counter
 
 
-def in_turn(run: Callable[[int, int], T], total: int, chunk_size: int | None, randomness: str) -> list[T]:
+def in_turn(run: Callable[[int, int], T], total: int, options: Options) -> list[T]:
     """`run(start, stop)` for every chunk of `range(total)`, each with the same random draws where asked.
 
     Nothing to run is run once, on one zero vector, for the shapes of its results; `gathered` drops the vector.
     """
+    chunk_size = options.chunk_size
     step = chunk_size or total or 1
     *early, last = ((start, min(start + step, total or 1)) for start in range(0, total or 1, step))
     results = []
     for i, span in enumerate(early):
-        with undrawn() if randomness == "same" else nullcontext():
+        with undrawn() if options.randomness == "same" else nullcontext():
             if i and isinstance(chunk_size, CountedChunk):
                 results += chunk_size.counter.as_if_repeated(functools.partial(run, *span), len(early) - 1)
                 break

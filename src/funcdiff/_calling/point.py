@@ -1,50 +1,64 @@
-"""Products at a point: what a caller passes is checked and taken apart here, as `transform` does it for transforms."""
+"""Results at a point: what a caller passes is checked and taken apart here, as `transform` does it for transforms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import check_leaves, kind
-from funcdiff._calling.transform import guarded
+from funcdiff._calling.transform import FlatFunction, guarded
 from funcdiff._calling.types import Function, Primals
-from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff._torch.trees import LEAF, Tree, flatten, unflatten
 
 Scalar = Callable[..., Tensor]  # func as a function of its leaves, to one number
 
 
 def at_point(
-    product: Callable[[Scalar, Primals, Primals], Sequence[Tensor]],
+    formula: Callable[..., Any],
     func: Function,
     primals: tuple[Tree, ...],
-    tangents: tuple[Tree, ...],
-) -> Tree:
-    """Make `product`, which sees only flat tensors, a product at a point with torch.func.jvp's calling convention."""
+    *tangents: tuple[Tree, ...],
+    depth: int = 1,
+) -> Any:
+    """`formula(flat, x, *tangents)` for a scalar function: `flat` and all vectors have flat tensors only.
+
+    Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
+    """
     x, spec = check_primals(primals)
-    v = check_tangents(tangents, x, spec)
+    vectors = [check_tangents(v, x, spec) for v in tangents]
 
-    def run(*copies: Tensor) -> Sequence[Tensor]:
-        return product(scalar(func, spec), copies[: len(x)], copies[len(x) :])
+    def run(x: Primals, *vectors: Primals) -> Any:
+        return formula(scalar(every_argument(func, spec)), x, *vectors)
 
-    return whole(guarded(run, (*x, *v)), spec)
+    result = guarded(run, (x, *vectors))
+    return whole(result, spec) if depth else result
 
 
-def scalar(func: Function, spec: TreeSpec) -> Scalar:
-    """`func` of flat leaves, refused unless it returns one number."""
+def every_argument(func: Function, spec: TreeSpec) -> FlatFunction:
+    """`func` as a function of the leaves of all its arguments."""
+    return FlatFunction(lambda args: func(*args), spec)
 
-    def flat(*leaves: Tensor) -> Tensor:
-        output = func(*unflatten(leaves, spec))
-        check_leaves([output], "output of func")
+
+def scalar(flat: FlatFunction) -> Scalar:
+    """`flat` without aux, refused unless it returns one number."""
+
+    def number(*leaves: Tensor) -> Tensor:
+        (output, *_), _ = flat(*leaves)
+        if flat.out_spec is not LEAF:
+            raise TypeError(
+                f"expected func to return one tensor, got {flat.out_spec}; return a scalar, or take the Hessian"
+            )
         if output.dim() > 0:
             raise ValueError(
                 f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}; "
                 "reduce it (.sum(), .squeeze()), or take the whole Hessian by hessian_forward_over_reverse"
             )
-        return output  # type: ignore[no-any-return]  # func is the caller's
+        return output
 
-    return flat
+    return number
 
 
 def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
@@ -53,16 +67,16 @@ def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
     return product[0] if len(product) == 1 else product
 
 
-def check_primals(primals: tuple[Tree, ...]) -> tuple[Sequence[Tensor], TreeSpec]:
+def check_primals(primals: tuple[Tree, ...]) -> tuple[Primals, TreeSpec]:
     """The leaves and the structure of the arguments of a product."""
     if not isinstance(primals, tuple):
         raise TypeError(f"expected primals to be a tuple, func's arguments, got {kind(primals)}; write (x,) for one")
     leaves, spec = flatten(primals)
     check_leaves(leaves, "differentiated argument")
-    return leaves, spec
+    return tuple(leaves), spec
 
 
-def check_tangents(tangents: tuple[Tree, ...], primals: Sequence[Tensor], expected: TreeSpec) -> Sequence[Tensor]:
+def check_tangents(tangents: tuple[Tree, ...], primals: Primals, expected: TreeSpec) -> Primals:
     """The leaves of the tangents, each like its primal in all: one that broadcasts gives a wrong number silently."""
     leaves, spec = flatten(tangents)
     if spec is not expected and spec != expected:
@@ -79,4 +93,4 @@ def check_tangents(tangents: tuple[Tree, ...], primals: Sequence[Tensor], expect
             raise TypeError(f"expected a tangent of its primal's dtype, {primal.dtype}, got {tangent.dtype}")
         if tangent.device != primal.device:
             raise ValueError(f"expected a tangent on its primal's device, {primal.device}, got {tangent.device}")
-    return leaves
+    return tuple(leaves)

@@ -1,4 +1,4 @@
-"""What makes a transform of a recipe: arguments taken apart, copied, and watched."""
+"""What makes a transform of a formula: arguments taken apart, copied and watched, and the result put together."""
 
 from __future__ import annotations
 
@@ -8,55 +8,76 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import (
     aux_apart,
-    check_argnums,
-    check_chunk_size,
     check_leaves,
     check_range,
     refuse_keywords,
     replace_args,
     select_args,
 )
-from funcdiff._calling.types import Derivative, Flat, Function, Primals
+from funcdiff._calling.options import Options
+from funcdiff._calling.types import Formula, Function, Primals
+from funcdiff._jets.jet import plain
 from funcdiff._torch.messages import MUTATES, reraise
-from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 
 
-def differentiate(
-    derivative: Callable[[Flat, Primals], Derivative],
-    func: Function,
-    argnums: int | tuple[int, ...],
-    has_aux: bool,
-    chunk_size: int | None,
-) -> Function:
-    """Make `derivative`, which sees only flat tensors, a transform with torch.func's calling convention."""
-    check_argnums(argnums)
-    check_chunk_size(chunk_size)
+def transform(formula: Formula, func: Function, options: Options, *, depth: int = 1) -> Function:
+    """Make `formula`, which sees only flat tensors, a transform of `func` with torch.func's calling convention.
+
+    `depth` counts how often the input's structure stands inside the output's: 0 for a Laplacian, once in a Jacobian,
+    twice in a Hessian.
+    """
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-        check_range(argnums, len(args))
-        primals, in_spec = flatten(select_args(args, argnums))
-        check_leaves(primals, "differentiated argument")
+        check_range(options.argnums, len(args))
 
         def run(*copies: Tree) -> Tree:
-            def flat(*leaves: Tensor) -> Tree:
-                returned = func(*replace_args(copies, argnums, unflatten(leaves, in_spec)))
-                output = aux_apart(returned)[0] if has_aux else returned
-                check_leaves(flatten(output)[0], "output of func")
-                return returned
-
-            blocks, out_spec, aux = derivative(flat, tuple(flatten(select_args(copies, argnums))[0]))
-            result = unflatten([unflatten(row, in_spec) for row in blocks], out_spec)
-            return (result, *aux) if has_aux else result
+            flat, primals = taken_apart(func, copies, options)
+            results, aux = formula(flat, primals, options)
+            nested = unflatten([nest(result, flat.spec, depth) for result in results], flat.out_spec)
+            return (nested, aux) if options.has_aux else nested
 
         return guarded(run, args)
 
     return wrapper
+
+
+def taken_apart(func: Function, args: Sequence[Tree], options: Options) -> tuple[FlatFunction, Primals]:
+    """`func` as a function of its differentiated leaves alone, and these leaves."""
+    primals, spec = flatten(select_args(args, options.argnums))
+    check_leaves(primals, "differentiated argument")
+
+    def call(selected: Tree) -> Tree:
+        return func(*replace_args(args, options.argnums, selected))
+
+    return FlatFunction(call, spec, options.has_aux), tuple(primals)
+
+
+class FlatFunction:
+    """A function of one tree, as a function of the tree's leaves to the leaves of its output and its aux, if any."""
+
+    out_spec: TreeSpec  # the structure of the last output
+
+    def __init__(self, call: Callable[[Tree], Tree], spec: TreeSpec, has_aux: bool = False) -> None:
+        self.call, self.spec, self.has_aux = call, spec, has_aux
+
+    def __call__(self, *leaves: Tensor) -> tuple[Primals, Tree]:
+        returned = self.call(unflatten(leaves, self.spec))
+        output, aux = aux_apart(returned) if self.has_aux else (returned, ())
+        outputs, self.out_spec = flatten(output)
+        check_leaves([plain(leaf) for leaf in outputs], "output of func")
+        return tuple(outputs), aux
+
+
+def nest(blocks: Any, spec: TreeSpec, depth: int) -> Tree:
+    """Lists in lists of tensors as trees in trees."""
+    return unflatten([nest(block, spec, depth - 1) for block in blocks], spec) if depth else blocks
 
 
 def guarded(run: Function, args: Sequence[Tree]) -> Tree:
@@ -79,8 +100,8 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     return result
 
 
-def copied(arg: Tree) -> Tree:
-    return arg.clone() if isinstance(arg, Tensor) else tree_map_only(Tensor, Tensor.clone, arg)
+def copied(tree: Tree) -> Tree:
+    return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def writes(copies: Sequence[Tree]) -> int:

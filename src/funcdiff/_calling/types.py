@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
+from funcdiff._calling.options import Options
 from funcdiff._torch.trees import Tree
 
 Function = Callable[..., Tree]
-Flat = Function  # func as a function of the differentiated leaves alone
 Primals = tuple[Tensor, ...]
+Flat = Callable[..., tuple[Primals, Tree]]  # func of the differentiated leaves, to the leaves of its output and the aux
 Blocks = list[list[Tensor]]  # for each output leaf, a block for each primal
-Derivative = tuple[Blocks, TreeSpec, list[Tree]]  # the blocks, the structure of the output, and [aux] if there is one
+Derivative = tuple[Sequence[Any], Tree]  # for each output leaf its derivative, in lists over the primals; and the aux
+Formula = Callable[[Flat, Primals, Options], Derivative]

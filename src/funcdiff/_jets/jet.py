@@ -29,7 +29,7 @@ RULES: dict[Any, Rule] = {}
 COMPOSITES: dict[Any, Callable[..., Any]] = {}
 
 
-class NoRuleError(Exception):
+class NoRuleError(NotImplementedError):
     """An operation has no Taylor rule: the whole function must go another way."""
 
 

@@ -17,19 +17,20 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._calling.types import Flat
 from funcdiff._torch.functions import holds_constants
 from funcdiff._torch.messages import cannot
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
-from funcdiff._torch.trees import flatten
+from funcdiff._torch.trees import Tree, flatten
 
 _FAR = 0.1  # of the largest entry: nearer than this nothing is accused
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 
+Kind = Literal["jacobian", "hessian", "diagonal", "laplacian"]
 Point = Sequence[Tensor]
+Func = Callable[..., Tree]  # of the differentiated leaves, without aux
 Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
 
 
@@ -49,10 +50,12 @@ class Check:
         return f"{verb} differences of func, {self.gap:.1g} apart"
 
 
-def check(flat: Flat, point: Point, derivative: Point, order: int, seen: Sketch) -> Check:
-    """Hold a Jacobian (order 1) or a Hessian (order 2), its blocks in a row, against differences of `flat`."""
+def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch) -> Check:
+    """Hold a Jacobian or a Hessian, its blocks in a row, against differences of `flat`."""
+    if not derivative or not any(block.numel() for block in derivative):
+        return Check("agrees", 0.0)
     along, count = direction(point), len(point)
-    if order == 1:
+    if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
         found = compared(joined(answer), values(flat, point, along), seen.epsilon)
         return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
@@ -67,20 +70,26 @@ def check(flat: Flat, point: Point, derivative: Point, order: int, seen: Sketch)
     return check_product(flat, point, along, weights, answer, seen)
 
 
-def check_product(flat: Flat, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
+def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
     found = compared(joined(answer), gradients(flat, point, along, weights), seen.epsilon)
     return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
 
 
-def check_rows(recipe: Callable[[Flat, Tensor], Tensor], flat: Flat, point: Point, order: int, seen: Sketch) -> Check:
-    """Hold a recipe under vmap against differences: of two different rows, the second one.
+def check_on_plane(
+    recipe: Callable[[Func], Func], flat: Func, point: Point, kind: Kind, seen: Sketch, *, under_vmap: bool
+) -> Check:
+    """Hold a recipe against differences on a plane; under vmap, of two different rows, the second one.
 
-    `recipe(func, t)` is the derivative of func at a vector. It is given `flat` on a plane through each row, seen
+    `recipe(func)(t)` is the derivative of func at a vector. It is given `flat` on a plane through the point, seen
     through two combinations of its outputs: a few passes, whatever the size of the problem.
     """
+    if not any(x.numel() for x in point):
+        return Check("agrees", 0.0)
     plane = [direction(point, seed) for seed in (2, 3)]
     rows = [torch.stack([x, x * (0.9 + 0.1 * torch.linspace(0, 1, x.numel()).to(x).reshape(x.shape))]) for x in point]
+    if not under_vmap:
+        rows = [torch.stack([x, x]) for x in point]
     outputs = flatten(flat(*(x[1] for x in rows)))[0]
     mixture = [direction(outputs, seed) for seed in (4, 5)]
 
@@ -91,17 +100,36 @@ def check_rows(recipe: Callable[[Flat, Tensor], Tensor], flat: Flat, point: Poin
         return torch.stack(sums)
 
     def row(t: Tensor, *xs: Tensor) -> Tensor:
-        return recipe(lambda t: seen_through(t, *xs), t)
+        result: Tensor = recipe(lambda t: seen_through(t, *xs))(t)
+        return result
 
     origin = point[0].new_zeros(2, 2)
+    second = [x[1] for x in rows]
     try:
-        found = vmap(row, randomness="same")(origin, *rows)[1]
+        found = vmap(row, randomness="same")(origin, *rows)[1] if under_vmap else row(origin[1], *second)
     except (RuntimeError, KeyError) as error:
         if not cannot(error):
             raise
-        return Check("undecided", reason=f"vmap of it raises: {str(error).partition(chr(10))[0]}")
-    second = [x[1] for x in rows]
-    return check(lambda t: seen_through(t, *second), [origin[1]], [found.detach()], order, seen)
+        return Check("undecided", reason=f"it raises: {str(error).partition(chr(10))[0]}")
+
+    def restricted(t: Tensor) -> Tensor:
+        return seen_through(t, *second)
+
+    if kind in ("jacobian", "hessian"):
+        return check(restricted, [origin[1]], [found.detach()], kind, seen)
+    weights = found.new_tensor([0.8, 0.6])
+    curves = [gradients(restricted, [origin[1]], [axis], [weights]) for axis in torch.eye(2).to(origin)]
+    if kind == "diagonal":
+        return compared(
+            weights @ found.detach(),
+            lambda t: torch.stack([curve(t)[k] for k, curve in enumerate(curves)]),
+            seen.epsilon,
+        )
+    return compared(
+        (weights @ found.detach())[None],
+        lambda t: torch.stack([curve(t)[k] for k, curve in enumerate(curves)]).sum()[None],
+        seen.epsilon,
+    )
 
 
 def direction(like: Point, seed: int = 0) -> list[Tensor]:
@@ -116,7 +144,7 @@ def direction(like: Point, seed: int = 0) -> list[Tensor]:
         ]
 
 
-def values(flat: Flat, point: Point, along: Point) -> Curve:
+def values(flat: Func, point: Point, along: Point) -> Curve:
     """The values of `flat` on the line through the point."""
 
     def curve(t: float) -> Tensor:
@@ -126,7 +154,7 @@ def values(flat: Flat, point: Point, along: Point) -> Curve:
     return curve
 
 
-def gradients(flat: Flat, point: Point, along: Point, cotangents: Point) -> Curve:
+def gradients(flat: Func, point: Point, along: Point, cotangents: Point) -> Curve:
     """The gradients of the outputs' sum, weighted by the cotangents, by plain autograd, on the line."""
 
     def curve(t: float) -> Tensor:
@@ -194,7 +222,7 @@ def _kink(curve: Curve, step: float) -> bool:
 
 
 def _unless_meant(
-    found: Check, flat: Flat, point: Point, along: Point, answer: Point, seen: Sketch, weights: Point | None = None
+    found: Check, flat: Func, point: Point, along: Point, answer: Point, seen: Sketch, weights: Point | None = None
 ) -> Check:
     """`found`, unless plain autograd gives the answer of a function that holds part of itself constant.
 
@@ -214,7 +242,7 @@ def _unless_meant(
     return Check("agrees", float(gap), "plain autograd, which holds a part of func constant, says the same")
 
 
-def _plainly(flat: Flat, point: Point, along: Point, weights: Point | None) -> Point:
+def _plainly(flat: Func, point: Point, along: Point, weights: Point | None) -> Point:
     """The same derivative along the direction by plain reverse mode alone."""
     moved = _moved(point, along, 0.0)
     outputs = flatten(tracked(flat, moved))[0]

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
 
-def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[bool, bool]:
-    """Does the graph end in a leaf of the caller's, whose results then keep theirs; is a part of it torch.compile's?
+class Survey(NamedTuple):
+    """What stands in a graph besides the recipe's own operations."""
 
-    A compiled part has no second derivative, and passes for a constant.
-    """
+    callers: bool  # a leaf of the caller's, of which the results then keep a graph
+    compiled: bool  # a part that torch.compile wrote, which has no second derivative and passes for a constant
+
+
+NOTHING = Survey(callers=False, compiled=False)
+
+
+def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
+    """Look at every node between the outputs and the primals."""
     own = {id(primal) for primal in primals}
-    beyond = compiled = False
+    callers = compiled = False
     for node in graph(outputs):
         name = type(node).__name__
-        beyond = beyond or (name == "AccumulateGrad" and id(node.variable) not in own)  # type: ignore[attr-defined]  # only these nodes have one
+        callers = callers or (name == "AccumulateGrad" and id(node.variable) not in own)  # type: ignore[attr-defined]  # only these nodes have one
         compiled = compiled or name == "CompiledFunctionBackward"
-    return beyond, compiled
+    return Survey(callers, compiled)
 
 
 def custom_functions(outputs: Sequence[Tensor]) -> frozenset[str]:

@@ -16,8 +16,8 @@ REMEDIES = (
     (
         "calling .item() on a Tensor",
         "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts "
-        "the derivative and cannot be batched; keep it a tensor, by torch.stack or torch.where, or use "
-        "jacobian_loop, which needs no vmap, if the number is a constant",
+        "the derivative and cannot be batched; keep it a tensor, by torch.stack or torch.where, or "
+        "use .detach() first if the number is meant as a constant",
     ),
     (
         "data-dependent control flow",

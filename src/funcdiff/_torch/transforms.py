@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch._C._functorch import _add_batch_dim, _remove_batch_dim, _vmap_decreme
 from torch._functorch.predispatch import lazy_load_decompositions
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.func import vmap
+
+vjp: Callable[..., tuple[Any, ...]] = torch.func.vjp  # torch's types know only the results without aux
+jvp: Callable[..., tuple[Any, ...]] = torch.func.jvp  # the same
 
 
 def plain_allowed() -> bool:
@@ -33,8 +37,6 @@ def batched(func: Callable[..., Sequence[Tensor]], randomness: str) -> Callable[
     """`torch.func.vmap(func)` of flat tensors, batched along axis 0: vmap looks for trees at length each time."""
     if torch.compiler.is_compiling():
         return vmap(lambda *stacks: tuple(func(*stacks)), randomness=randomness)
-    if randomness not in ("error", "same", "different"):
-        raise ValueError(f'expected randomness to be "error", "same" or "different", got {randomness!r}')
     lazy_load_decompositions()
 
     def run(*stacks: Tensor) -> Sequence[Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_structure, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten
 
 Tree = Any  # a tensor, or dicts, lists and tuples of them
 LEAF = tree_structure(None)
@@ -37,4 +37,7 @@ def unflatten(leaves: Sequence[Any], spec: TreeSpec) -> Tree:
 
 def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """The tree of `function` of every leaf, and of the leaves at its place in trees like it."""
-    return function(tree, *others) if isinstance(tree, Tensor) else tree_map(function, tree, *others)
+    leaves, spec = flatten(tree)
+    return unflatten(
+        [function(*some) for some in zip(leaves, *(flatten(other)[0] for other in others), strict=True)], spec
+    )

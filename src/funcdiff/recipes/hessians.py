@@ -5,8 +5,7 @@ Costs count forward passes F of a function R^n -> R^m, by matrix products.
 
 from __future__ import annotations
 
-from typing import Any
-
+from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_reverse
 
@@ -51,8 +50,8 @@ def hessian_forward_over_reverse(
         tensor([[2., 2.],
                 [2., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return jacobian_forward(jacobian_reverse(func, argnums, **options), argnums, **options)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return jacobian_forward(jacobian_reverse(func, **options), **options)
 
 
 def hessian_reverse_over_reverse(
@@ -77,8 +76,8 @@ def hessian_reverse_over_reverse(
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return jacobian_reverse(jacobian_reverse(func, argnums, **options), argnums, **options)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return jacobian_reverse(jacobian_reverse(func, **options), **options)
 
 
 def hessian_reverse_over_forward(
@@ -104,8 +103,8 @@ def hessian_reverse_over_forward(
         tensor([[0., 1.],
                 [1., 0.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return jacobian_reverse(jacobian_forward(func, argnums, **options), argnums, **options)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return jacobian_reverse(jacobian_forward(func, **options), **options)
 
 
 def hessian_forward_over_forward(
@@ -130,8 +129,8 @@ def hessian_forward_over_forward(
         >>> hessian_forward_over_forward(lambda x: x**3)(torch.tensor(2.0))
         tensor(12.)
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return jacobian_forward(jacobian_forward(func, argnums, **options), argnums, **options)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return jacobian_forward(jacobian_forward(func, **options), **options)
 
 
 def hessian_double_backward(
@@ -157,5 +156,5 @@ def hessian_double_backward(
         tensor([[6., 2.],
                 [2., 0.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
-    return jacobian_batched_grad(jacobian_batched_grad(func, argnums, **options), argnums, **options)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return jacobian_batched_grad(jacobian_batched_grad(func, **options), **options)

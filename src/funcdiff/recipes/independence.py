@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
-from funcdiff._calling.arguments import check_leaves
-from funcdiff._calling.point import check_primals
+from funcdiff._calling.point import check_primals, every_argument
 from funcdiff._calling.transform import guarded
-from funcdiff._calling.types import Blocks, Function
-from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
+from funcdiff._calling.types import Blocks, Function, Primals
+from funcdiff._torch.transforms import vjp
+from funcdiff._torch.trees import Tree
 
 
 def check_batch_independence(func: Function, *primals: Tree) -> float:
@@ -46,30 +45,23 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
         ...
         ValueError: expected rows that do not depend on each other, ...
     """
-    check_primals(primals)
+    x, spec = check_primals(primals)
 
-    def run(*copies: Tree) -> Tensor:
-        leaves, spec = flatten(copies)
+    def run(*x: Tensor) -> Tensor:
+        outputs, pull, _ = vjp(every_argument(func, spec), *x, has_aux=True)
+        return first_order_leak(pull, outputs, x)
 
-        def flat(*leaves: Tensor) -> Tree:
-            output = func(*unflatten(leaves, spec))
-            check_leaves(flatten(output)[0], "output of func")
-            return output
-
-        output, pull = vjp(flat, *leaves)  # type: ignore[misc]  # two without aux
-        return first_order_leak(pull, output, leaves)
-
-    leak = guarded(run, primals)
+    leak = guarded(run, x)
     refuse(leak, tolerance(leak))
     return float(leak)
 
 
-def first_order_leak(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequence[Tensor]) -> Tensor:
-    """The leak between rows in the derivative of `output`, by two pulls."""
-    count = row_count(primals, flatten(output)[0])
-    directions = map_leaves(lambda y: irregular(y.sum(0))[None], output)
-    plain = pull(map_leaves(lambda c: c.expand(count, *c.shape[1:]), directions))
-    return leak(pull(map_leaves(lambda c: weighted(c, count), directions)), plain)
+def first_order_leak(pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Primals) -> Tensor:
+    """The leak between rows in the derivative of the outputs, by two pulls."""
+    count = row_count(primals, outputs)
+    directions = [irregular(y.sum(0))[None] for y in outputs]
+    plain = pull(tuple(c.expand(count, *c.shape[1:]) for c in directions))
+    return leak(pull(tuple(weighted(c, count) for c in directions)), plain)
 
 
 def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:

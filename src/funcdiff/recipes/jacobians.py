@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
-from torch.func import jvp, vjp
 
 from funcdiff._calling.directions import columns, rows
+from funcdiff._calling.options import Options
 from funcdiff._calling.plain import plain_vjp
-from funcdiff._calling.transform import differentiate
+from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Derivative, Flat, Function, Primals
+from funcdiff._torch.transforms import jvp, vjp
 from funcdiff._torch.trees import Tree
 
 
@@ -52,11 +55,11 @@ def jacobian_reverse(
                 [4., 5., 6.]])
     """
 
-    def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, *aux = vjp(flat, *primals, has_aux=has_aux)
-        return *rows(pull, output, primals, chunk_size, randomness), aux
+    def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
+        outputs, pull, aux = vjp(flat, *primals, has_aux=True)
+        return rows(pull, outputs, primals, options), aux
 
-    return differentiate(jacobian, func, argnums, has_aux, chunk_size)
+    return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
 def jacobian_forward(
@@ -97,14 +100,14 @@ def jacobian_forward(
                 [0., 0., 1.]])
     """
 
-    def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
-            _, slope, *aux = jvp(flat, primals, tangents, has_aux=has_aux)
-            return slope, aux
+    def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
+        def push(*tangents: Tensor) -> tuple[Primals, Tree]:
+            _, slopes, aux = jvp(flat, primals, tangents, has_aux=True)
+            return slopes, aux
 
-        return columns(push, primals, chunk_size, randomness)
+        return columns(push, primals, options)
 
-    return differentiate(jacobian, func, argnums, has_aux, chunk_size)
+    return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
 def jacobian_batched_grad(
@@ -129,11 +132,11 @@ def jacobian_batched_grad(
         tensor([3., 4.])
     """
 
-    def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, *aux = plain_vjp(flat, *primals, has_aux=has_aux)
-        return *rows(pull, output, primals, chunk_size, randomness), aux
+    def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
+        outputs, pull, aux = plain_vjp(flat, *primals)
+        return rows(pull, outputs, primals, options), aux
 
-    return differentiate(jacobian, func, argnums, has_aux, chunk_size)
+    return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
 def jacobian_loop(
@@ -159,9 +162,5 @@ def jacobian_loop(
         tensor([[2., 1., 0.],
                 [0., 3., 2.]])
     """
-
-    def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, *aux = plain_vjp(flat, *primals, has_aux=has_aux)
-        return *rows(pull, output, primals, 1, randomness), aux
-
-    return differentiate(jacobian, func, argnums, has_aux, chunk_size)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return jacobian_batched_grad(func, **replace(options, chunk_size=1))

@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._calling.point import Scalar, at_point, check_primals, check_tangents, scalar, whole
-from funcdiff._calling.transform import guarded
+from funcdiff._calling.point import Scalar, at_point, check_primals, check_tangents, whole
 from funcdiff._calling.types import Function, Primals
 from funcdiff._torch.graph import survey
-from funcdiff._torch.transforms import plain_allowed
+from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree
 
 
@@ -147,8 +145,7 @@ def hvp_operator(func: Function, *primals: Tree) -> Callable[..., Tree]:
         [tensor([6., 2.]), tensor([2., 0.])]
     """
     x, spec = check_primals(primals)
-    flat = scalar(func, spec)
-    apply = guarded(lambda *copies: curvature(flat, copies), x)
+    apply = at_point(curvature, func, primals, depth=0)
 
     def operator(*tangents: Tree) -> Tree:
         return whole(apply(check_tangents(tangents, x, spec)), spec)
@@ -160,7 +157,7 @@ def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
     """The gradient by every leaf, as `torch.func.grad` takes it, with less overhead."""
 
     def slope(*leaves: Tensor) -> tuple[Tensor, ...]:
-        output, pull = vjp(flat, *leaves)  # type: ignore[misc]  # two without aux
+        output, pull = vjp(flat, *leaves)
         return pull(torch.ones_like(output))  # type: ignore[no-any-return]  # torch's is untyped
 
     return slope
@@ -169,11 +166,11 @@ def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
 def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
     """The map v -> Hv: plain autograd twice, the gradient once for all v; the same by torch.func inside a transform."""
     if not plain_allowed():
-        return vjp(gradient(flat), *x)[1]
+        return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
     output = tracked(flat, x)
-    beyond, compiled = survey(x, [output])
-    if compiled:
-        return vjp(gradient(flat), *x)[1]
-    keep = beyond and torch.is_grad_enabled()
+    graph = survey(x, [output])
+    if graph.compiled:
+        return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
+    keep = graph.callers and torch.is_grad_enabled()
     slope = backward([output], x, None, create_graph=True)
     return lambda v: backward(slope, x, v, create_graph=keep)

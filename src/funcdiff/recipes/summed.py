@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor
-from torch.func import jvp, vjp
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.directions import columns, contracted, rows
-from funcdiff._calling.transform import differentiate
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Blocks, Derivative, Flat, Function, Primals
-from funcdiff._torch.trees import Tree, flatten, map_leaves
+from funcdiff._torch.transforms import jvp, vjp
+from funcdiff._torch.trees import Tree
 from funcdiff.recipes.independence import first_order_leak, irregular, leak, only_independent, weighted
 
 
@@ -49,13 +48,12 @@ def batch_jacobian_summed(
                 [[6.]]])
     """
 
-    def jacobian(flat: Flat, primals: Primals) -> Derivative:
-        output, pull, *aux = vjp(flat, *primals, has_aux=has_aux)
-        found = first_order_leak(pull, output, primals)
-        blocks, spec = summed_rows(pull, output, primals, chunk_size, randomness)
-        return only_independent(blocks, found), spec, aux
+    def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
+        outputs, pull, aux = vjp(flat, *primals, has_aux=True)
+        found = first_order_leak(pull, outputs, primals)
+        return only_independent(summed_rows(pull, outputs, primals, options), found), aux
 
-    return differentiate(jacobian, func, argnums, has_aux, chunk_size)
+    return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
 def batch_hessian_summed(
@@ -84,39 +82,38 @@ def batch_hessian_summed(
         <BLANKLINE>
                 [[12.]]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
 
-    def hessian(flat: Flat, primals: Primals) -> Derivative:
+    def hessian(flat: Flat, primals: Primals, options: Options) -> Derivative:
         flat(*primals)  # refuses a function that mixes rows, which under vmap it could not
 
-        def push(*tangents: Tensor) -> tuple[Tree, list[Tree]]:
+        def push(*tangents: Tensor) -> tuple[Primals, Tree]:
             every_row = tuple(v.expand_as(x) for v, x in zip(tangents, primals, strict=True))
-            _, slope, *aux = jvp(flat, primals, every_row, has_aux=has_aux)
-            return slope, aux
+            _, slopes, aux = jvp(flat, primals, every_row, has_aux=True)
+            return slopes, aux
 
-        one_row = [x.sum(0) for x in primals]
-        blocks, spec, aux = columns(push, one_row, chunk_size, randomness)
-        direction = [irregular(x) for x in one_row]
-        probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
-        got = flatten(jvp(flat, primals, probe, has_aux=has_aux)[1])[0]
-        return only_independent(blocks, leak(got, [contracted(row, direction) for row in blocks])), spec, aux
+        blocks, aux = columns(push, [x.sum(0) for x in primals], options)
+        return only_independent(blocks, second_order_leak(flat, primals, blocks)), aux
 
-    inner = batch_jacobian_summed(func, argnums, **options)
-    return differentiate(hessian, inner, argnums, has_aux, chunk_size)
+    options = Options(argnums, has_aux, chunk_size, randomness)
+    return transform(hessian, batch_jacobian_summed(func, **options), options)
 
 
 def summed_rows(
-    pull: Callable[[Tree], Sequence[Tensor]],
-    output: Tree,
-    primals: Primals,
-    chunk_size: int | None,
-    randomness: str,
-) -> tuple[Blocks, TreeSpec]:
-    """The rows of the sum of `output` over the batch, as blocks (B, output, input)."""
+    pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Primals, options: Options
+) -> Blocks:
+    """The rows of the sum of the outputs over the batch, as blocks (B, output, input)."""
 
-    def pull_every_row(cotangents: Tree) -> Sequence[Tensor]:
-        return pull(map_leaves(lambda u, y: u.expand_as(y), cotangents, output))
+    def pull_every_row(cotangents: Primals) -> Sequence[Tensor]:
+        return pull(tuple(u.expand_as(y) for u, y in zip(cotangents, outputs, strict=True)))
 
-    sums = map_leaves(lambda y: y.sum(0), output)
-    blocks, spec = rows(pull_every_row, sums, primals, chunk_size, randomness)
-    return [[block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, flatten(sums)[0], strict=True)], spec
+    sums = tuple(y.sum(0) for y in outputs)
+    blocks = rows(pull_every_row, sums, primals, options)
+    return [[block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, sums, strict=True)]
+
+
+def second_order_leak(flat: Flat, primals: Primals, blocks: Blocks) -> Tensor:
+    """The leak between rows in `blocks`, the derivative of `flat` for each row, by one push."""
+    direction = [irregular(x.sum(0)) for x in primals]
+    probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
+    _, got, _ = jvp(flat, primals, probe, has_aux=True)
+    return leak(got, [contracted(row, direction) for row in blocks])

@@ -10,39 +10,34 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.directions import basis, gathered, in_turn
-from funcdiff._calling.types import Flat
+from funcdiff._calling.options import Options
+from funcdiff._calling.types import Blocks, Flat, Primals
 from funcdiff._jets.jet import Jet, disguise, jet_of, plain
 from funcdiff._jets.pairs import Diagonal, Mixed, Pairs, Sum
 from funcdiff._torch.transforms import batched
 from funcdiff._torch.trees import Tree, map_leaves
 
-Blocks = list[list[Tensor]]  # a Hessian, with a row and a column of blocks for each primal
+Squares = list[Blocks]  # for each output leaf, a row and a column of blocks for each primal
 
 
-def jacobians(
-    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[list[Tensor]], Tree]:
-    """The Jacobian of each output of ``flat``, a block for each primal, and its aux."""
-    return _by_direction(Pairs(), flat, primals, chunk_size, randomness)
+def jacobians(flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
+    """The Jacobian of each output of `flat`, a block for each primal, and its aux."""
+    return _by_direction(Pairs(), flat, primals, options)
 
 
-def diagonals(
-    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[list[Tensor]], Tree]:
-    """The diagonal of the Hessian of each output of ``flat``, a block for each primal, and its aux."""
-    return _by_direction(Diagonal(), flat, primals, chunk_size, randomness)
+def diagonals(flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
+    """The diagonal of the Hessian of each output of `flat`, a block for each primal, and its aux."""
+    return _by_direction(Diagonal(), flat, primals, options)
 
 
-def _by_direction(
-    pairs: Pairs, flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[list[Tensor]], Tree]:
+def _by_direction(pairs: Pairs, flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
     sizes = [primal.numel() for primal in primals]
     aux: list[Tree] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
-        return _evaluate(flat, primals, basis(primals, start, stop), pairs, randomness, aux)
+        return _evaluate(flat, primals, basis(primals, start, stop), pairs, options.randomness, aux)
 
-    stacks = gathered(run, sum(sizes), chunk_size, randomness)
+    stacks = gathered(run, sum(sizes), options)
     results = [
         [
             part.reshape(*stack.shape[1:], *primal.shape)
@@ -53,10 +48,8 @@ def _by_direction(
     return results, aux[-1]
 
 
-def hessians(
-    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[Blocks], Tree]:
-    """The Hessian of each output of ``flat``, and its aux."""
+def hessians(flat: Flat, primals: Primals, options: Options) -> tuple[Squares, Tree]:
+    """The Hessian of each output of `flat`, and its aux."""
     sizes = [primal.numel() for primal in primals]
     n = sum(sizes)
     left, right = torch.triu_indices(n, n, device=primals[0].device)
@@ -69,9 +62,9 @@ def hessians(
         if len(used) < n:
             seeds = [seed[used] for seed in seeds]
             rows, columns = (torch.searchsorted(left.new_tensor(used), some) for some in (rows, columns))
-        return _evaluate(flat, primals, seeds, Mixed(runs, rows, columns), randomness, aux)
+        return _evaluate(flat, primals, seeds, Mixed(runs, rows, columns), options.randomness, aux)
 
-    seconds = gathered(run, count, chunk_size, randomness)
+    seconds = gathered(run, count, options)
     place = left.new_empty(n, n)
     place[left, right] = place[right, left] = torch.arange(count, device=left.device)
 
@@ -88,27 +81,25 @@ def hessians(
     return [blocks(second) for second in seconds], aux[-1]
 
 
-def laplacians(
-    flat: Flat, primals: Sequence[Tensor], chunk_size: int | None, randomness: str
-) -> tuple[list[Tensor], Tree]:
-    """The Laplacian of each output of ``flat``, and its aux."""
+def laplacians(flat: Flat, primals: Primals, options: Options) -> tuple[list[Tensor], Tree]:
+    """The Laplacian of each output of `flat`, and its aux."""
     aux: list[Tree] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
-        return _evaluate(flat, primals, basis(primals, start, stop), Sum(), randomness, aux)
+        return _evaluate(flat, primals, basis(primals, start, stop), Sum(), options.randomness, aux)
 
-    parts = in_turn(run, sum(primal.numel() for primal in primals), chunk_size, randomness)
+    parts = in_turn(run, sum(primal.numel() for primal in primals), options)
     return [functools.reduce(torch.add, some)[0] for some in zip(*parts, strict=True)], aux[-1]
 
 
 def probe(flat: Flat, primals: Sequence[Tensor], randomness: str) -> None:
-    """Send one jet through ``flat``, to see whether each of its operations has a rule."""
+    """Send one jet through `flat`, to see whether each of its operations has a rule."""
     zero = torch.zeros(1, dtype=torch.long, device=primals[0].device)
     _evaluate(flat, primals, basis(primals, 0, 1), Mixed([(0, 0, 1)], zero, zero), randomness, [])
 
 
 def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Pairs ``start`` to ``stop`` of all (i, j), i <= j, row by row: the directions in them, and the runs."""
+    """Pairs `start` to `stop` of all (i, j), i <= j, row by row: the directions in them, and the runs."""
     runs, row = [], 0
     for i in range(n):
         first, last = max(start, row), min(stop, row + n - i)
@@ -123,7 +114,7 @@ def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int
 def _evaluate(
     flat: Flat, primals: Sequence[Tensor], seeds: Sequence[Tensor], pairs: Pairs, randomness: str, aux: list[Tree]
 ) -> list[Tensor]:
-    """The derivatives (k, *out) of each output that ``pairs`` asks for; the aux goes into ``aux``."""
+    """The derivatives (k, *out) of each output that `pairs` asks for; the aux goes into `aux`."""
 
     def run(_: Tensor) -> list[Tensor]:
         jets = [disguise(Jet(primal, seed, None, pairs)) for primal, seed in zip(primals, seeds, strict=True)]
