@@ -1,4 +1,4 @@
-"""The project's sessions: `nox --list` names them, `nox -s docs tests` is what a continuous integration runs."""
+"""The project's sessions: `nox --list` names them; `.ci/run` runs what a continuous integration must."""
 
 import atexit
 import shutil
@@ -97,7 +97,9 @@ def site(session):
     (wheel,) = wheels.glob("*.whl")
     install(session, f"{wheel}[gallery]")
     session.install("--force-reinstall", "--no-deps", str(wheel))  # of the same version, pip would keep the last one
-    session.run("pytest", "-c", "tests/site/pytest.ini", "-n", "2", "tests/site", *session.posargs, env=ONE_THREAD)
+    # A worker out of work takes half of the other's, so that neighbours, of one browser's window, stay together.
+    spread = ["-n", "2", "--dist", "worksteal"]
+    session.run("pytest", "-c", "tests/site/pytest.ini", *spread, "tests/site", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -191,6 +191,7 @@ def test_inside_a_transform_a_number_is_asked_for():
         torch.func.grad(lambda x: fd.batch_jacobian(torch.sin, chunk_size="auto", budget=1e9)(x).sum())(X[:, None])
 
 
+@pytest.mark.slow
 def test_the_process_keeps_the_budget_too():
     """A Jacobian that takes 10 GB at once, within 0.5 GB of what the process held before; it is checked there."""
     found = bench_budget.run_alone(512, 3300, 5e8)

@@ -186,6 +186,7 @@ class Encoder(nn.Module):
             return self.layer(x)
 
 
+@pytest.mark.slow
 def test_a_transformer_encoder_layer():
     torch.manual_seed(0)
     report = check_derivatives(Encoder(), torch.randn(2, 5, 16))
@@ -310,6 +311,7 @@ def test_a_report_prints_as_a_table():
     assert "&lt;lambda&gt;" in html
 
 
+@pytest.mark.slow
 def test_no_warning_escapes():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

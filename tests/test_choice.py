@@ -197,6 +197,7 @@ def test_many_plans_do_not_pile_up():
     assert len(cache._plans) == 512
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian])
 @pytest.mark.parametrize(("n", "m"), [(2, 30), (30, 2), (12, 1)])
 @pytest.mark.parametrize("norm", [False, True])
@@ -215,6 +216,7 @@ def test_the_same_choice_inside_vmap_and_compile(recipe, n, m, norm):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_inside_a_compiled_function():
     net, x = network(4, 1), numbers(4)
 
