@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from funcdiff import check_derivatives, problems
 from funcdiff._safety.differences import mixed, slope
 from funcdiff._safety.examination import Examination
-from funcdiff.checks.recipe_table import RECIPES
+from funcdiff.checks.registry import RECIPES
 
 ALL = {verdict.mode for verdict in check_derivatives(torch.sin, torch.tensor(0.3)).verdicts}
 FIRST = {mode for mode in ALL if mode.startswith("jacobian")}

@@ -11,6 +11,7 @@ from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import check_leaves, check_range, replace_args, select_args
+from funcdiff._calling.point import check_primals
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._torch.transforms import plain_allowed
@@ -57,6 +58,8 @@ def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...
     leaves, spec = flatten(primals)
 
     def make() -> Plan:
+        check_primals(primals)
+
         def flat(*moved: Tensor) -> Tree:
             return func(*unflatten(moved, spec))
 

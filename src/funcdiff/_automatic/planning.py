@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
+from funcdiff._calling.arguments import check_leaves
 from funcdiff._safety.known_wrong import CORRECTED
 from funcdiff._safety.obstacles import Obstacles
 from funcdiff._torch.messages import RefusedError
@@ -68,7 +69,13 @@ def make(
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
-    obstacles = Obstacles(flat, primals, randomness)
+
+    def checked(*moved: Tensor) -> Tree:
+        output = flat(*moved)
+        check_leaves(flatten(output)[0], "output of func")
+        return output
+
+    obstacles = Obstacles(checked, primals, randomness)
     plain = obstacles.sketch(False)
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()

@@ -13,7 +13,7 @@ from funcdiff._safety.culprits import responsible
 from funcdiff._safety.examination import Examination
 from funcdiff._safety.report import DerivativeReport
 from funcdiff._safety.vector_function import VectorFunction
-from funcdiff.checks.recipe_table import RECIPES
+from funcdiff.checks.registry import RECIPES
 
 
 def check_derivatives(
