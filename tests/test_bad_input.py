@@ -39,7 +39,7 @@ def test_every_recipe_refuses_a_point_that_it_cannot_differentiate_at(entry, nam
 @pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
 def test_every_recipe_refuses_a_function_that_returns_no_tensor(entry):
     x = BAD_INPUT["ROWS" if entry.kind.startswith("batch") else "X"]
-    with pytest.raises((TypeError, ValueError), match="got a float|must only return Tensors"):  # the last is vmap's
+    with pytest.raises((TypeError, ValueError), match=r"got a float|must only return Tensors"):  # the last is vmap's
         entry(lambda x: 1.0, *([x, x] if entry.takes_vector else [x]))
 
 
