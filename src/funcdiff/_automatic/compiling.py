@@ -8,6 +8,7 @@ from torch import Tensor
 from funcdiff._automatic import lookup
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import run_while_compiling
 from funcdiff._torch.tape import Sketch
 
 Kind = tuple[tuple[int, ...], torch.dtype, str]
@@ -18,6 +19,7 @@ def kind_of(x: Tensor) -> Kind:
     return tuple(x.shape), x.dtype, str(x.device)
 
 
+@run_while_compiling
 def planned(
     func: Function,
     names: tuple[str, ...],
@@ -33,12 +35,8 @@ def planned(
     return plan.usable[0]
 
 
+@run_while_compiling
 def typical(names: tuple[str, ...], n: int, m: int) -> str:
     """The recipe that would be planned for a common network of n inputs and m outputs."""
     network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
     return min((name for name in names if name in FORMULAS), key=lambda name: FORMULAS[name].cost(network).seconds)
-
-
-# As torch.compiler.assume_constant_result does it, which would import the whole compiler.
-planned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a mark that torch looks for
-typical._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the same

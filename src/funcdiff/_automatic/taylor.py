@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._automatic import fallback
 from funcdiff._calling.arguments import (
@@ -26,7 +25,7 @@ from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
 from funcdiff._jets.jet import plain
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 from funcdiff.recipes import taylor
 
 _log = logging.getLogger("funcdiff.taylor")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, TreeSpec
 
 Function = Callable[..., Tree]
 Flat = Function  # func as a function of the differentiated leaves alone

@@ -17,6 +17,7 @@ from funcdiff._calling.arguments import check_leaves
 from funcdiff._calling.point import check_primals
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Blocks, Function
+from funcdiff._torch.transforms import transforms_active
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 
 
@@ -120,7 +121,7 @@ def largest(tensor: Tensor) -> Tensor:
 def only_independent(blocks: Blocks, leak: Tensor) -> Blocks:
     """`blocks`, refused if the rows leak; NaN where the leak cannot be read (in a transform, on a meta tensor)."""
     limit = tolerance(leak)
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or leak.is_meta:
+    if torch.compiler.is_compiling() or transforms_active() or leak.is_meta:
         poison = torch.where(leak > limit, torch.nan, 1)  # a factor, to reach the derivatives of the blocks as well
         return [[block * poison for block in row] for row in blocks]
     refuse(leak, limit)

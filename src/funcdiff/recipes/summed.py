@@ -7,12 +7,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.func import jvp, vjp
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.directions import columns, contracted, rows
 from funcdiff._calling.transform import differentiate
 from funcdiff._calling.types import Blocks, Derivative, Flat, Function, Primals
-from funcdiff._torch.trees import Tree, flatten, map_leaves
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves
 from funcdiff.recipes.independence import first_order_leak, irregular, leak, only_independent, weighted
 
 
