@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,3 +100,11 @@ def test_ones_own_private_names_are_left_alone():
     assert not private_uses(
         "self._plan = cls._make()\nx.__class__\nreport._repr_html_()\nfrom funcdiff._torch import trees"
     )
+
+
+def test_the_guide_for_contributors_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    created = set(re.findall(r"Create (?:its test, )?`([^`]+)`", text))
+    named = set(re.findall(r"\b(?:src|tests|docs|gallery)/[\w/.]*\w", text))
+    assert {"src/funcdiff/checks", "tests/test_completeness.py"} <= named
+    assert not (missing := {path for path in named - created if not (ROOT / path).exists()}), missing
