@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import funcdiff as fd
+from funcdiff.checks.registry import REGISTRY
 
 BAD_INPUT = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/bad_input.py"))
 
@@ -17,6 +18,29 @@ def test_bad_input_is_refused_and_left_as_it_was(case):
     assert refusal.type is case.error
     assert BAD_INPUT["X"].equal(before[0])
     assert BAD_INPUT["ROWS"].equal(before[1])
+
+
+WRONG_POINTS = {
+    "integers": (lambda x: x.long(), TypeError, "floating-point"),
+    "complex numbers": (lambda x: x * 1j, TypeError, "real .*view_as_real"),
+    "a sparse tensor": (lambda x: x.to_sparse(), TypeError, "dense .*sparse_coo"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_POINTS)
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
+def test_every_recipe_refuses_a_point_that_it_cannot_differentiate_at(entry, name):
+    changed, error, text = WRONG_POINTS[name]
+    x = changed(BAD_INPUT["ROWS" if entry.kind.startswith("batch") else "X"])
+    with pytest.raises(error, match=text):
+        entry(BAD_INPUT["cube_sum"], *([x, x] if entry.takes_vector else [x]))
+
+
+@pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
+def test_every_recipe_refuses_a_function_that_returns_no_tensor(entry):
+    x = BAD_INPUT["ROWS" if entry.kind.startswith("batch") else "X"]
+    with pytest.raises((TypeError, ValueError), match=r"got a float|must only return Tensors"):  # the last is vmap's
+        entry(lambda x: 1.0, *([x, x] if entry.takes_vector else [x]))
 
 
 def test_a_remedy_is_given_once_and_names_its_cause():

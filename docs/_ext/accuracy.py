@@ -12,35 +12,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-import funcdiff as fd
 from funcdiff import problems
+from funcdiff.checks.registry import EXACT
 from funcdiff.problems import Problem
-
-JACOBIANS = (
-    fd.jacobian_loop,
-    fd.jacobian_batched_grad,
-    fd.jacobian_reverse,
-    fd.jacobian_forward,
-    fd.jacobian_taylor,
-    fd.jacobian,
-)
-HESSIANS = (
-    fd.hessian_forward_over_reverse,
-    fd.hessian_reverse_over_reverse,
-    fd.hessian_reverse_over_forward,
-    fd.hessian_forward_over_forward,
-    fd.hessian_double_backward,
-    fd.hessian_taylor,
-    fd.hessian,
-)
-PRODUCTS = (
-    fd.hvp_forward_over_reverse,
-    fd.hvp_reverse_over_reverse,
-    fd.hvp_reverse_over_forward,
-    fd.hvp_double_backward,
-    fd.vhp,
-    fd.hvp,
-)
 
 
 class Case(NamedTuple):
@@ -82,27 +56,25 @@ def cases() -> list[Case]:
 def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
     """For every recipe that fits the case: its name, what it gives, and the answer by hand."""
     problem, x = case.problem, case.point
-    func, first, second = problem.func, problem.jacobian(x), problem.hessian(x)
+    first, second = problem.jacobian(x), problem.hessian(x)
     output, n = first.shape[: first.dim() - x.dim()], x.numel()
-    for recipe in JACOBIANS:
-        yield recipe.__name__, recipe(func)(x), first
-    for recipe in HESSIANS:
-        yield recipe.__name__, recipe(func)(x), second
-    diagonal = second.reshape(*output, n, n).diagonal(dim1=-2, dim2=-1).reshape(first.shape)
-    yield "hessian_diagonal", fd.hessian_diagonal(func)(x), diagonal
-    yield "laplacian", fd.laplacian(func)(x), diagonal.reshape(*output, n).sum(-1)
-    if not output:
-        v = torch.linspace(-1, 2, n, dtype=x.dtype).reshape(x.shape)
-        want = (second.reshape(n, n) @ v.reshape(n)).reshape(x.shape)
-        for recipe in PRODUCTS:
-            yield recipe.__name__, recipe(func, (x,), (v,)), want
-        yield "hvp_operator", fd.hvp_operator(func, x)(v), want
+    diagonal = second.reshape(*output, n, n).diagonal(dim1=-2, dim2=-1)
     rows = torch.stack([x, 0.5 * x, -x])
-    firsts, seconds = vmap(problem.jacobian)(rows), vmap(problem.hessian)(rows)
-    yield "batch_jacobian", fd.batch_jacobian(func)(rows), firsts
-    yield "batch_hessian", fd.batch_hessian(func)(rows), seconds
-    yield "batch_jacobian_summed", fd.batch_jacobian_summed(vmap(func))(rows), firsts
-    yield "batch_hessian_summed", fd.batch_hessian_summed(vmap(func))(rows), seconds
+    answers = {
+        "jacobian": first,
+        "hessian": second,
+        "diagonal": diagonal.reshape(first.shape),
+        "laplacian": diagonal.sum(-1),
+        "batch_jacobian": vmap(problem.jacobian)(rows),
+        "batch_hessian": vmap(problem.hessian)(rows),
+    }
+    v = torch.linspace(-1, 2, n, dtype=x.dtype).reshape(x.shape)
+    if not output:
+        answers["product"] = answers["operator"] = (second.reshape(n, n) @ v.reshape(n)).reshape(x.shape)
+    for entry in EXACT:
+        if entry.kind in answers:
+            arguments = (rows,) if entry.kind.startswith("batch") else (x, v) if entry.takes_vector else (x,)
+            yield entry.name, entry(problem.func, *arguments), answers[entry.kind]
 
 
 def relative_error(got: Tensor, want: Tensor) -> float:

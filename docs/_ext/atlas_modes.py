@@ -9,7 +9,7 @@ from torch.func import vmap
 
 import funcdiff
 from funcdiff._safety.modes import Derivative, Modes
-from funcdiff.checks.recipe_table import RECIPES
+from funcdiff.checks.registry import RECIPES, REGISTRY
 
 
 def _under_vmap(recipe: Any) -> Derivative:
@@ -33,8 +33,5 @@ def _modes() -> Modes:
 
 MODES = _modes()
 NAMES = [name for group in MODES for name in group]
-PLANNED = [  # these read what is known to be wrong
-    name
-    for name in NAMES
-    if name.partition(",")[0] in {"jacobian", "hessian", "hvp", "hessian_diagonal", "laplacian"} or "taylor" in name
-]
+_AUTOMATIC = {entry.name for entry in REGISTRY if entry.automatic}
+PLANNED = [name for name in NAMES if name.partition(",")[0] in _AUTOMATIC]  # these read what is known to be wrong

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from funcdiff._automatic.choice import PRODUCTS
 from funcdiff._automatic.costs import FORMULAS, Formula, pairs
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.tape import Sketch
@@ -130,7 +131,7 @@ _HESSIANS = [name for name in FORMULAS if name.startswith("hessian")]
 NEEDS = {
     "Jacobian": [name for name in FORMULAS if name.startswith("jacobian")],
     "Hessian": _HESSIANS,
-    "Hessian-vector product": ["hvp_double_backward", "hvp_forward_over_reverse"],
+    "Hessian-vector product": list(PRODUCTS),
     "Hessian diagonal": ["hessian_diagonal", *_HESSIANS],
     "Laplacian": ["laplacian", "hessian_diagonal", *_HESSIANS],
 }

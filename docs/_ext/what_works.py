@@ -22,7 +22,7 @@ import funcdiff as fd
 from funcdiff._safety.differences import Estimate, nan_outside, slope_along, stacked
 from funcdiff._safety.examination import Examination, Verdict
 from funcdiff._safety.modes import Modes
-from funcdiff.checks.recipe_table import RECIPES
+from funcdiff.checks.registry import RECIPES
 
 _asked: ContextVar[bool] = ContextVar("_asked", default=False)
 

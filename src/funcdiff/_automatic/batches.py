@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import TreeSpec, _broadcast_to_and_flatten
 
 from funcdiff._automatic import choice, lookup
 from funcdiff._automatic.budget import check_budget
@@ -18,7 +17,7 @@ from funcdiff._calling.directions import gathered
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
-from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
 
 def batch_jacobian(
@@ -160,7 +159,7 @@ def over_rows(
 def _batch(args: Sequence[Tree], in_dims: Any) -> tuple[Sequence[Any], TreeSpec, Sequence[int | None], set[int]]:
     """The leaves, which axis of each is the batch, and the numbers of rows: one, where all agree."""
     leaves, spec = flatten(tuple(args))
-    dims = _broadcast_to_and_flatten(in_dims, spec) or []
+    dims = broadcast(in_dims, spec) or []
     try:
         return leaves, spec, dims, {x.shape[dim] for x, dim in zip(leaves, dims, strict=False) if dim is not None}
     except (AttributeError, IndexError):

@@ -12,6 +12,7 @@ from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.lookup import Choice
 from funcdiff._calling.arguments import select_args
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import run_while_compiling
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree, flatten
 
@@ -26,19 +27,16 @@ def name(func: Function, choice: Choice, args: Sequence[Tree], traced: bool) -> 
     return planned(func, choice, *((tuple(x.shape), x.dtype, str(x.device)) for x in args))
 
 
+@run_while_compiling
 def planned(func: Function, choice: Choice, *specs: Spec) -> str:
     """The recipe that is planned for arguments like these."""
     args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in specs]
     return lookup.for_transform(func, choice, args, inside=True).plan.usable[0]
 
 
+@run_while_compiling
 def typical(names: tuple[str, ...], n: int, m: int) -> str:
     """The recipe that would be planned for a common network of n inputs and m outputs; without formulas the first."""
     network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
     known = [name for name in names if name in FORMULAS]
     return min(known, key=lambda name: FORMULAS[name].cost(network).seconds) if names[0] in FORMULAS else names[0]
-
-
-# As torch.compiler.assume_constant_result does it, which would import the whole compiler.
-planned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a mark that torch looks for
-typical._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the same

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import (
     aux_apart,
@@ -22,7 +21,8 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._jets.jet import plain
 from funcdiff._torch.messages import MUTATES, reraise
-from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
+from funcdiff._torch.tensors import times_written
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
 
 
 def transform(formula: Formula, func: Function, options: Options, *, depth: int = 1) -> Function:
@@ -110,5 +110,5 @@ def writes(copies: Sequence[Tree]) -> int:
     for copy in copies:
         for leaf in flatten(copy)[0]:
             if isinstance(leaf, Tensor) and not leaf.is_inference():
-                count += leaf._version
+                count += times_written(leaf)
     return count

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from funcdiff._jets.pairs import Form, Pairs
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.trees import map_leaves
+from funcdiff._torch.tensors import without_data
+from funcdiff._torch.trees import map_leaves, tree_flatten, tree_leaves, tree_unflatten
 
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 RULES: dict[Any, Rule] = {}
@@ -109,8 +109,7 @@ class TensorJet(torch.Tensor):
 
     @staticmethod
     def __new__(cls, jet: Jet) -> TensorJet:
-        x = jet.value
-        disguised: TensorJet = torch.Tensor._make_wrapper_subclass(cls, x.shape, dtype=x.dtype, device=x.device)
+        disguised = without_data(cls, jet.value)
         disguised.jet = jet
         return disguised
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils._pytree import tree_leaves
 
 from funcdiff._jets import rules
 from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, Rule, apply, carry, close
 from funcdiff._jets.operations import rule
 from funcdiff._torch.functions import ungated
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.trees import tree_leaves
 
 
 def _on(func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -17,13 +17,14 @@ vjp: Callable[..., tuple[Any, ...]] = torch.func.vjp  # torch's types know only 
 jvp: Callable[..., tuple[Any, ...]] = torch.func.jvp  # the same
 
 
+def transforms_active() -> bool:
+    """Inside vmap, grad or jvp."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def plain_allowed() -> bool:
     """Not inside vmap, grad, jvp, torch.compile or inference mode, where only torch.func differentiates."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch.is_inference_mode_enabled()
-    )
+    return not (torch.compiler.is_compiling() or transforms_active() or torch.is_inference_mode_enabled())
 
 
 @contextmanager
