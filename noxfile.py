@@ -14,6 +14,8 @@ nox.options.sessions = ["docs", "tests", "lint"]
 # Threads that wait for each other on shared cores stall for long; what measures threads sets their number itself.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
+TOOLS = {**ONE_THREAD, "PYTHONPATH": "docs"}  # from where `docs/_tools` are imported
+
 ROOT = Path(__file__).parent
 SITE = ROOT / "docs" / "_build" / "html"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -119,11 +121,11 @@ def atlas(session):
     """Differentiate every operator by every recipe anew, for the atlas; after `--`, only by those named."""
     install(session, "-e", ".[gallery]", groups=["tests"])
     made = ["docs/reference/atlas.json", "src/funcdiff/_safety/known_wrong.json"]
-    session.run("python", "docs/_ext/atlas_run.py", *made, *session.posargs, env=ONE_THREAD)
+    session.run("python", "-m", "_tools.atlas.run", *made, *session.posargs, env=TOOLS)
 
 
 @nox.session
 def bench(session):
     """Measure every goal and the peers side by side on one core, for the page of benchmarks."""
     install(session, "-e", ".", groups=["bench"])
-    session.run("python", "docs/_ext/bench_run.py", "docs/reference/bench.json", *session.posargs, env=ONE_THREAD)
+    session.run("python", "-m", "_tools.bench.run", "docs/reference/bench.json", *session.posargs, env=TOOLS)

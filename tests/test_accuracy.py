@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-ACCURACY = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/accuracy.py"))
+ACCURACY = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/shown/accuracy.py"))
 
 
 @pytest.mark.parametrize("case", ACCURACY["cases"](), ids=lambda case: case.name)

@@ -6,7 +6,7 @@ import torch
 
 import funcdiff as fd
 
-BAD_INPUT = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/bad_input.py"))
+BAD_INPUT = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/shown/bad_input.py"))
 
 
 @pytest.mark.parametrize("case", BAD_INPUT["CASES"], ids=lambda case: case.name)

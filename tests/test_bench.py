@@ -1,16 +1,16 @@
 import json
 from pathlib import Path
 
-import bench
 import pytest
 import torch
-from bench_case import PRODUCTS
-from bench_floor import products_of
-from bench_profile import place, profile
-from bench_run import objection, verdict
 from sphinx.errors import ExtensionError
 
 import funcdiff
+from _ext.shown import bench
+from _tools.bench.case import PRODUCTS
+from _tools.bench.floor import products_of
+from _tools.bench.profiling import place, profile
+from _tools.bench.run import objection, verdict
 from funcdiff import hessian_taylor
 from funcdiff.measure import Ratio, count
 from funcdiff.problems import study_network

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
-import downloads
-import notebooks
 import pytest
 from sphinx_gallery.notebook import add_code_cell, add_markdown_cell, jupyter_notebook_skeleton
+
+from _ext.gallery import downloads, notebooks
 
 PAGE = "tutorials/jacobians/six_ways"
 

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from funcdiff import problems
 
-CASES = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/accuracy.py"))["cases"]()
+CASES = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/shown/accuracy.py"))["cases"]()
 
 
 def central_differences(func, x, step=1e-5):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STUDIES = runpy.run_path(str(ROOT / "docs" / "_ext" / "studies.py"))
+STUDIES = runpy.run_path(str(ROOT / "docs" / "_ext" / "shown" / "studies.py"))
 
 
 @pytest.mark.parametrize(("study", "what", "tutorial", "text"), STUDIES["ROWS"])

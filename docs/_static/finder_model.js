@@ -1,4 +1,4 @@
-// The recipe finder's answers, from the package's cost formulas. docs/_ext/finder_model.py says the same in Python; a
+// The recipe finder's answers, from the package's cost formulas. docs/_tools/finder/model.py says the same in Python; a
 // test in the browser holds the two together.
 (() => {
   const model = JSON.parse(document.getElementById("finder-model").textContent);

@@ -1,0 +1,149 @@
+"""Every recipe against the derivatives written by hand, in float64: the tests assert it, and the site shows it.
+
+In a page, `.. accuracy::` becomes a table of recipes by cases with the relative errors of this build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+import funcdiff as fd
+from funcdiff import problems
+from funcdiff.problems import Problem
+
+JACOBIANS = (
+    fd.jacobian_loop,
+    fd.jacobian_batched_grad,
+    fd.jacobian_reverse,
+    fd.jacobian_forward,
+    fd.jacobian_taylor,
+    fd.jacobian,
+)
+HESSIANS = (
+    fd.hessian_forward_over_reverse,
+    fd.hessian_reverse_over_reverse,
+    fd.hessian_reverse_over_forward,
+    fd.hessian_forward_over_forward,
+    fd.hessian_double_backward,
+    fd.hessian_taylor,
+    fd.hessian,
+)
+PRODUCTS = (
+    fd.hvp_forward_over_reverse,
+    fd.hvp_reverse_over_reverse,
+    fd.hvp_reverse_over_forward,
+    fd.hvp_double_backward,
+    fd.vhp,
+    fd.hvp,
+)
+
+
+class Case(NamedTuple):
+    """A problem at a point."""
+
+    name: str
+    problem: Problem
+    point: Tensor
+
+
+def cases() -> list[Case]:
+    """The problems, over shapes that are awkward in one way each."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    surface = Problem("surface", problems.surface, problems.surface_jacobian, problems.surface_hessian)
+    sine = problems.sine_sum()
+    return [
+        Case("linear map, n < m", problems.linear_map(normal(5, 3)), normal(3)),
+        Case("linear map, m = 1", problems.linear_map(normal(1, 4)), normal(4)),
+        Case("tanh layer, n > m", problems.tanh_layer(normal(2, 5), normal(2)), normal(5)),
+        Case("tanh layer, n = 1", problems.tanh_layer(normal(4, 1), normal(4)), normal(1)),
+        Case("quadratic form", problems.quadratic_form(normal(4, 4)), normal(4)),
+        Case("quadratic plus cubic", problems.quadratic_plus_cubic(normal(3, 3), normal(3)), normal(3)),
+        Case("softmax cross-entropy", problems.softmax_cross_entropy(2), normal(5)),
+        Case("two-layer network", problems.two_layers(normal(6, 4), normal(6), normal(3, 6)), normal(4)),
+        Case("surface", surface, normal(2)),
+        Case("sine sum of a number, shape ()", sine, normal()),
+        Case("sine sum over two axes", sine, normal(2, 3)),
+        Case("sine sum of nothing, shape (0,)", sine, normal(0)),
+        Case("sine sum, axes swapped in memory", sine, normal(3, 2).T),
+        Case("sine sum of every second entry", sine, normal(8)[::2]),
+        Case("sine sum of an expanded number", sine, normal(1).expand(3)),
+    ]
+
+
+def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """For every recipe that fits the case: its name, what it gives, and the answer by hand."""
+    problem, x = case.problem, case.point
+    func, first, second = problem.func, problem.jacobian(x), problem.hessian(x)
+    output, n = first.shape[: first.dim() - x.dim()], x.numel()
+    for recipe in JACOBIANS:
+        yield recipe.__name__, recipe(func)(x), first
+    for recipe in HESSIANS:
+        yield recipe.__name__, recipe(func)(x), second
+    diagonal = second.reshape(*output, n, n).diagonal(dim1=-2, dim2=-1).reshape(first.shape)
+    yield "hessian_diagonal", fd.hessian_diagonal(func)(x), diagonal
+    yield "laplacian", fd.laplacian(func)(x), diagonal.reshape(*output, n).sum(-1)
+    if not output:
+        v = torch.linspace(-1, 2, n, dtype=x.dtype).reshape(x.shape)
+        want = (second.reshape(n, n) @ v.reshape(n)).reshape(x.shape)
+        for recipe in PRODUCTS:
+            yield recipe.__name__, recipe(func, (x,), (v,)), want
+        yield "hvp_operator", fd.hvp_operator(func, x)(v), want
+    rows = torch.stack([x, 0.5 * x, -x])
+    firsts, seconds = vmap(problem.jacobian)(rows), vmap(problem.hessian)(rows)
+    yield "batch_jacobian", fd.batch_jacobian(func)(rows), firsts
+    yield "batch_hessian", fd.batch_hessian(func)(rows), seconds
+    yield "batch_jacobian_summed", fd.batch_jacobian_summed(vmap(func))(rows), firsts
+    yield "batch_hessian_summed", fd.batch_hessian_summed(vmap(func))(rows), seconds
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """The largest error in units of the largest entry (of 1 where all are smaller); infinite for another shape."""
+    if got.shape != want.shape:
+        return float("inf")
+    if not want.numel():
+        return 0.0
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1.0))  # NaN stays NaN
+
+
+def errors() -> dict[str, dict[str, float]]:
+    """The relative error of each recipe, by recipe and case."""
+    table: dict[str, dict[str, float]] = {}
+    for case in cases():
+        for recipe, got, want in trials(case):
+            table.setdefault(recipe, {})[case.name] = relative_error(got, want)
+    return table
+
+
+def shown(error: float) -> str:
+    """An error as the table has it: its order of magnitude, or that there is none."""
+    return f"{error:.0e}" if error else "0"
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
+    from docutils.parsers.rst import Directive
+
+    from _ext.pages.tables import table
+
+    class AccuracyTable(Directive):
+        """A row for each recipe, a column for each case."""
+
+        def run(self) -> list[Any]:
+            columns = [case.name for case in cases()]
+            body = [
+                [recipe, *(shown(row[column]) if column in row else "" for column in columns)]
+                for recipe, row in errors().items()
+            ]
+            return [table(["recipe", *columns], body, [30, *(10 for _ in columns)], "accuracy")]
+
+    app.add_directive("accuracy", AccuracyTable)
+    return {"parallel_read_safe": True}
