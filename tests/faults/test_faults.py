@@ -103,8 +103,13 @@ def test_tutorial_without_a_place_in_the_order(project):
 
 @pytest.mark.parametrize(
     ("name", "addition"),
-    [("src/funcdiff/__init__.py", "\nADDED = 1\n"), ("docs/conf.py", "\nADDED = 1\n"), ("torch", None)],
-    ids=["package", "configuration", "torch"],
+    [
+        ("src/funcdiff/__init__.py", "\nADDED = 1\n"),
+        ("src/funcdiff/_safety/known_wrong.json", "\n"),
+        ("docs/conf.py", "\nADDED = 1\n"),
+        ("torch", None),
+    ],
+    ids=["package", "data", "configuration", "torch"],
 )
 def test_output_of_an_older_state_is_not_kept(project, name, addition):
     before = records(project)

@@ -38,18 +38,19 @@ def _stamp_of(source):
     return record_of(source).with_suffix(".stamp")
 
 
-def _digest(*paths):
-    sha = hashlib.sha256()
-    for path in paths:
-        sha.update(path.read_bytes())
-    return sha.hexdigest()
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def fingerprint():
-    """A digest of all that a tutorial's output depends on beside its own source."""
-    files = [*(ROOT / "src").rglob("*.py"), *(DOCS / "_ext").glob("*.py"), DOCS / "conf.py"]
+    """A digest of all that a tutorial's output depends on beside its own source: code, data and versions."""
+    folders = [ROOT / "src", DOCS / "_ext", DOCS / "_tools"]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()] + [DOCS / "conf.py"]
+    contents = [
+        f"{path.relative_to(ROOT)} {_digest(path)}" for path in sorted(files) if "__pycache__" not in path.parts
+    ]
     versions = [f"{name} {version(name)}" for name in _PACKAGES] + [platform.python_version()]
-    return hashlib.sha256((_digest(*sorted(files)) + "\n".join(versions)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(contents + versions).encode()).hexdigest()
 
 
 def drop_stale_output(app, config):
