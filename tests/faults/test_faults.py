@@ -58,8 +58,8 @@ def replace(root, name, old, new):
     path.write_text(text.replace(old, new))
 
 
-def build(root, *options):
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", *options, "docs", "site"]
+def build(root, *options, builder="html"):
+    command = [sys.executable, "-m", "sphinx", "-b", builder, "-n", "-W", "--keep-going", *options, "docs", "site"]
     return subprocess.run(
         command,
         cwd=root,
@@ -161,6 +161,16 @@ def test_inventory_that_lost_torch(project):
 def test_dead_internal_link(project, text, expected):
     write(project, "docs/index.rst", (project / "docs/index.rst").read_text() + f"\n{text}\n")
     fails(project, "index", expected)
+
+
+def test_dead_reference_is_found_without_running_anything(project):
+    write(project, TUTORIAL, SOURCE.replace("a small one", ":func:`funcdiff.no_such_recipe`") + "\n1 / 0\n")
+    before = records(project)
+    done = build(project, "-D", "computed=0", builder="dummy")
+    assert done.returncode != 0
+    assert "no_such_recipe" in done.stdout
+    assert "ZeroDivisionError" not in done.stdout
+    assert records(project) == before
 
 
 def test_figure_without_a_title(project):

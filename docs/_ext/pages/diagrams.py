@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from sphinx.application import Sphinx
 
 WIDTH, STEP, BOX = 760, 200, 84
 LEFT = (WIDTH - 2 * STEP - BOX) // 2
@@ -76,18 +79,17 @@ def picture(name: str) -> str:
     )
 
 
-def setup(app: Any) -> dict[str, bool]:
-    """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
-    from docutils import nodes
-    from docutils.parsers.rst import Directive
+class Diagram(Directive):
+    """`.. diagram:: name`."""
 
-    class Diagram(Directive):
-        """`.. diagram:: name`."""
+    required_arguments = 1
 
-        required_arguments = 1
+    def run(self) -> list[nodes.Node]:
+        """The picture of that name."""
+        return [nodes.raw("", picture(self.arguments[0]), format="html")]
 
-        def run(self) -> list[nodes.Node]:
-            return [nodes.raw("", picture(self.arguments[0]), format="html")]
 
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive."""
     app.add_directive("diagram", Diagram)
     return {"parallel_read_safe": True}

@@ -23,6 +23,7 @@ from sphinx.util.logging import getLogger
 from torch.utils._pytree import tree_leaves
 
 from _ext.gallery.tutorials import fingerprint
+from _ext.pages.computed import Computed
 
 _log = getLogger(__name__)
 _numbers = itertools.count()
@@ -121,13 +122,13 @@ def fault_of_wrong(outcome: Outcome, title: str) -> str:
     return "" if differ(outcome.names["wrong"], outcome.names["right"]) else "what was wrong is right now"
 
 
-class Executed(SphinxDirective):
+class Executed(Computed):
     """A snippet and what it did."""
 
     has_content = True
     fault: Callable[[Outcome, str], str]
 
-    def run(self) -> list[nodes.Node]:
+    def compute(self) -> list[nodes.Node]:
         """Run the snippet; report what the page does not say."""
         source = "\n".join(self.content) + "\n"
         outcome = run(source)

@@ -6,13 +6,17 @@ In a page, `.. accuracy::` becomes a table of recipes by cases with the relative
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from docutils import nodes
+from sphinx.application import Sphinx
 from torch import Tensor
 from torch.func import vmap
 
 import funcdiff as fd
+from _ext.pages.computed import Computed
+from _ext.pages.tables import table
 from funcdiff import problems
 from funcdiff.problems import Problem
 
@@ -128,22 +132,20 @@ def shown(error: float) -> str:
     return f"{error:.0e}" if error else "0"
 
 
-def setup(app: Any) -> dict[str, bool]:
-    """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
-    from docutils.parsers.rst import Directive
+class AccuracyTable(Computed):
+    """`.. accuracy::`."""
 
-    from _ext.pages.tables import table
-
-    class AccuracyTable(Directive):
+    def compute(self) -> list[nodes.Node]:
         """A row for each recipe, a column for each case."""
+        columns = [case.name for case in cases()]
+        body = [
+            [recipe, *(shown(row[column]) if column in row else "" for column in columns)]
+            for recipe, row in errors().items()
+        ]
+        return [table(["recipe", *columns], body, [30, *(10 for _ in columns)], "accuracy")]
 
-        def run(self) -> list[Any]:
-            columns = [case.name for case in cases()]
-            body = [
-                [recipe, *(shown(row[column]) if column in row else "" for column in columns)]
-                for recipe, row in errors().items()
-            ]
-            return [table(["recipe", *columns], body, [30, *(10 for _ in columns)], "accuracy")]
 
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive."""
     app.add_directive("accuracy", AccuracyTable)
     return {"parallel_read_safe": True}

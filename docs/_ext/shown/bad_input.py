@@ -9,9 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from docutils import nodes
+from sphinx.application import Sphinx
 from torch import nn
 
 import funcdiff as fd
+from _ext.pages.computed import Computed
+from _ext.pages.tables import table
 
 
 class BadInput(NamedTuple):
@@ -281,17 +285,15 @@ def messages() -> list[tuple[str, str, str]]:
     return rows
 
 
-def setup(app: Any) -> dict[str, bool]:
-    """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
-    from docutils.parsers.rst import Directive
+class BadInputTable(Computed):
+    """`.. bad-input::`."""
 
-    from _ext.pages.tables import table
-
-    class BadInputTable(Directive):
+    def compute(self) -> list[nodes.Node]:
         """The cases in the order of `CASES`."""
+        return [table(("input", "error", "message"), messages(), (24, 16, 60), "bad-input")]
 
-        def run(self) -> list[Any]:
-            return [table(("input", "error", "message"), messages(), (24, 16, 60), "bad-input")]
 
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive."""
     app.add_directive("bad-input", BadInputTable)
     return {"parallel_read_safe": True}

@@ -3,9 +3,11 @@
 `.. studies::` becomes the table. A row names its tutorial and a line of it; a line that is not there fails the build.
 """
 
-from pathlib import Path
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
 
-GALLERY = Path(__file__).parents[3] / "gallery"
+from _ext.gallery.tutorials import GALLERY
+from _ext.pages.tables import table
 
 # Study, what it does, the tutorial that tells it, and the line where.
 ROWS = [
@@ -51,23 +53,20 @@ def line_of(tutorial, text):
     raise ValueError(f"docs/_ext/shown/studies.py: no line of gallery/{tutorial}.py holds {text!r}")
 
 
-def setup(app):
-    """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
-    from docutils import nodes
-    from sphinx.util.docutils import SphinxDirective
+class Studies(SphinxDirective):
+    """`.. studies::`."""
 
-    from _ext.pages.tables import table
-
-    class Studies(SphinxDirective):
+    def run(self):
         """The table of rows, each linked to its tutorial."""
+        rows = []
+        for study, what, tutorial, text in ROWS:
+            self.env.note_dependency(GALLERY / f"{tutorial}.py")
+            page = nodes.reference("", tutorial, refuri=f"../tutorials/{tutorial}.html", internal=True)
+            rows.append([study, what, page, str(line_of(tutorial, text))])
+        return [table(["study", "row", "tutorial", "line"], rows, [1, 5, 4, 1])]
 
-        def run(self):
-            rows = []
-            for study, what, tutorial, text in ROWS:
-                self.env.note_dependency(GALLERY / f"{tutorial}.py")
-                page = nodes.reference("", tutorial, refuri=f"../tutorials/{tutorial}.html", internal=True)
-                rows.append([study, what, page, str(line_of(tutorial, text))])
-            return [table(["study", "row", "tutorial", "line"], rows, [1, 5, 4, 1])]
 
+def setup(app):
+    """Register the directive."""
     app.add_directive("studies", Studies)
     return {"parallel_read_safe": True}

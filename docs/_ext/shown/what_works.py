@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from docutils import nodes
+from sphinx.application import Sphinx
 from torch import Tensor
 
 import funcdiff as fd
+from _ext.pages.computed import Computed
+from _ext.shown.atlas import full_table
 from _ext.shown.works_cases import POINT, Case, cases
 from funcdiff._safety.differences import Estimate, nan_outside, slope_along, stacked
 from funcdiff._safety.examination import Examination, Verdict
@@ -126,26 +130,23 @@ def _found(verdict: Verdict, texts: dict[str, int]) -> dict[str, Any]:
     return found
 
 
-def setup(app: Any) -> dict[str, bool]:
-    """Register the directive; Sphinx's side is imported here, so that the tests need none of it."""
-    from docutils import nodes
-    from sphinx.util.docutils import SphinxDirective
+class WhatWorks(Computed):
+    """The table, with the atlas's search and style."""
 
-    from _ext.shown.atlas import full_table
+    def compute(self) -> list[nodes.Node]:
+        """The table, and a link to the same as JSON."""
+        found = matrix()
+        self.env.metadata[self.env.docname]["derivative-atlas"] = True
+        target = Path(self.env.app.outdir, self.env.docname).with_suffix(".json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(found, indent=1))
+        made = f"{len(found['entries'])} functions, {len(found['modes'])} recipes, on torch {found['torch']}. "
+        link = nodes.reference("", "The same as JSON", refuri=target.name, internal=True)
+        line = nodes.paragraph("", made, link, nodes.Text("."), classes=["ran-on"])
+        return [line, nodes.raw("", full_table(as_atlas(found)), format="html")]
 
-    class WhatWorks(SphinxDirective):
-        """The table, with the atlas's search and style."""
 
-        def run(self) -> list[nodes.Node]:
-            found = matrix()
-            self.env.metadata[self.env.docname]["derivative-atlas"] = True
-            target = Path(self.env.app.outdir, self.env.docname).with_suffix(".json")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(json.dumps(found, indent=1))
-            made = f"{len(found['entries'])} functions, {len(found['modes'])} recipes, on torch {found['torch']}. "
-            link = nodes.reference("", "The same as JSON", refuri=target.name, internal=True)
-            line = nodes.paragraph("", made, link, nodes.Text("."), classes=["ran-on"])
-            return [line, nodes.raw("", full_table(as_atlas(found)), format="html")]
-
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive."""
     app.add_directive("what-works", WhatWorks)
     return {"parallel_read_safe": True}
