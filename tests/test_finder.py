@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import funcdiff
-from _tools.finder import model
+from _tools.finder import model, script
 from _tools.finder.model import NEEDS, Question, candidates
 from funcdiff._automatic import planning
 from funcdiff._automatic.costs import FORMULAS
@@ -125,4 +125,40 @@ def test_pace_is_the_ratio_of_measured_to_predicted():
 
 
 def test_model_is_json():
-    assert json.loads(json.dumps(model.model()))["needs"] == NEEDS
+    assert json.loads(json.dumps(model.facts()))["needs"] == NEEDS
+
+
+@pytest.mark.parametrize("q", GRID[::3], ids=str)
+@pytest.mark.parametrize("need", NEEDS)
+def test_the_page_s_formulas_are_the_package_s(q, need):
+    """They are evaluated in Python, which reads the same arithmetic as JavaScript."""
+
+    def value(text, **known):
+        return eval(text, {}, known)
+
+    for name in NEEDS[need]:
+        q, recipe, norm = replace(q, need=need), model.RECIPES[name], model.NORMS[q.norm][model.has_safe_norms(name)]
+        s = model.sketch(q, model.has_safe_norms(name))
+        sketched = {part: value(text, q=q, norm=norm, outputs=s.outputs) for part, text in script.sketch().items()}
+        assert model.Sketch(**sketched) == s
+        counts = {part: value(text, s=s) for part, text in script.recipes()[name].items()}
+        of = recipe.formula
+        expected = {"flops": of.flops(s), "elements": of.elements(s)}
+        assert counts == expected | {"graphs": recipe.graphs(s), "directions": recipe.directions(s)}
+        for rows, rates in ((1, of.rates), (7, of.rates_of_rows)):
+            known = {"degree": of.degree, "rates": rates, "identity": recipe.identity}
+            found = {
+                part: value(text, s=s, rows=rows, width=q.width, **known, **counts)
+                for part, text in script.cost().items()
+            }
+            cost, held = of.cost(s, rows), recipe.peak(s, rows, q.width)
+            assert found.pop("seconds") == pytest.approx(cost.seconds, rel=1e-12)
+            assert found == {"flops": cost.flops, "results": cost.results, "held": held}
+
+
+def test_written_arithmetic_keeps_its_order():
+    a, b = script.Written("a"), script.Written("b")
+    assert ((a - (b + 1)) * (a - b) ** 2 + 1 * b + 0).text == "(a - (b + 1)) * (a - b) ** 2 + b"
+    assert ((a * b) ** 2 // 2).text == "(a * b) ** 2 / 2"
+    assert (a // (a * b)).text == "a / (a * b)"
+    assert "(s) => s.elements * (1 + s.inputs) ** 2" in script.script()

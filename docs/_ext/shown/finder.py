@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from _ext.gallery.tutorials import GALLERY, record_of
 from _ext.pages.tables import table
-from _tools.finder import model
+from _tools.finder import model, script
 from _tools.finder.model import NEEDS, NORMS, Question
 from funcdiff._automatic import costs
 from funcdiff._tables import amount_of_bytes, amount_of_flops, significant
@@ -91,14 +91,14 @@ def form(pace, up):
         title=escape(title),
         times=_PACED if pace else _UNPACED,
     )
-    data = json.dumps({**model.model(), "pace": pace, "tutorials": tutorials}).replace("<", "\\u003c")
+    data = json.dumps({**model.facts(), "pace": pace, "tutorials": tutorials}).replace("<", "\\u003c")
     return (
         f'<div class="finder" id="finder" hidden>{content}</div>'
         f'<script type="application/json" id="finder-model">{data}</script>'
+        f"<script>{script.script()}</script>"
         # Here and not deferred: the form appears, with its answer, before what is below it is laid out.
         + "".join(
-            f'<script src="{up}_static/{script.name}?v={zlib.crc32(script.read_bytes()):08x}"></script>'
-            for script in SCRIPTS
+            f'<script src="{up}_static/{file.name}?v={zlib.crc32(file.read_bytes()):08x}"></script>' for file in SCRIPTS
         )
     )
 
@@ -130,7 +130,7 @@ class RecipeFinder(SphinxDirective):
     def run(self):
         """The form, and the table that stands in for it."""
         record = record_of(GALLERY / "networks/cost.py")
-        for file in (costs.__file__, model.__file__, *SCRIPTS, record):
+        for file in (costs.__file__, model.__file__, script.__file__, *SCRIPTS, record):
             self.env.note_dependency(str(file))
         self.env.metadata[self.env.docname]["recipe-finder"] = True
         pace = model.pace(json.loads(record.read_text())) if record.exists() else None

@@ -1,13 +1,13 @@
 """What the recipe finder knows: the package's formulas, on a network of given sizes.
 
-The page's script says the same in JavaScript; a test in the browser holds the two together.
+`script` writes the formulas down for the page's script; a test in the browser compares its answers with these.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from funcdiff._automatic.costs import FORMULAS, Formula, pairs
@@ -30,21 +30,22 @@ class Question:
 
 @dataclass(frozen=True)
 class Norm:
-    """What a norm adds to each hidden layer: numbers, those before the first bend, and operations."""
+    """A hidden layer's operations, and the numbers that its norm writes; some of them before the first bend."""
 
     wide: int = 0  # numbers, for each unit of the layer
     more: int = 0  # and beside
     straight_wide: int = 0  # of them, in the first layer, those without second derivatives
     straight_more: int = 0
-    calls: int = 0
+    calls: int = 4
     general: int = 0
 
 
-# As it stands, and put right: written as the simpler operations it consists of.
+# As it stands, and as a safe norm: written as the simpler operations it consists of.
 NORMS = {
     "none": (Norm(), Norm()),
-    "layer norm": (Norm(1, 2, calls=1, general=1), Norm(5, 4, 1, 1, calls=9, general=3)),
-    "batch norm": (Norm(1, calls=1, general=1), Norm(4, 0, 4, calls=4)),
+    "layer norm": (Norm(1, 2, calls=5, general=1), Norm(5, 4, 1, 1, calls=13, general=3)),
+    # Here a point is a batch of one row, which spares the two views that a layer makes of a point.
+    "batch norm": (Norm(1, calls=3, general=1), Norm(4, 0, 4, calls=6)),
 }
 # torch's names of these norms.
 OPERATORS = {"none": "", "layer norm": "native_layer_norm", "batch norm": "native_batch_norm"}
@@ -138,19 +139,21 @@ NEEDS = {
 
 def sketch(q: Question, with_safe_norms: bool = False) -> Sketch:
     """One pass of the network, as the package would sketch it."""
-    norm = NORMS[q.norm][with_safe_norms]
+    outputs = 1 if q.need == "Hessian-vector product" else q.outputs  # the product is of their sum
+    return one_pass(q, NORMS[q.norm][with_safe_norms], outputs)
+
+
+def one_pass(q: Question, norm: Norm, outputs: int) -> Sketch:
+    """The counts of one pass with this norm in each hidden layer; arithmetic alone, which `script` writes down."""
     first = 2 * q.inputs * q.width
     flops = first + 2 * (q.layers - 1) * q.width**2 + 2 * q.width * q.outputs
     elements = q.layers * ((2 + norm.wide) * q.width + norm.more) + q.outputs
     straight = q.width * (1 + norm.straight_wide) + norm.straight_more  # what the first layer writes before it bends
-    # With batch norm a point is a batch of one row, which spares the views that a layer makes of a point.
-    calls = q.layers * ((2 if q.norm == "batch norm" else 4) + norm.calls) + 3
-    outputs = 1 if q.need == "Hessian-vector product" else q.outputs  # the product is of their sum
     counts = flops, flops, flops, flops - first, flops, elements, elements - straight
-    return Sketch(q.inputs, outputs, *counts, calls, general=q.layers * norm.general)
+    return Sketch(q.inputs, outputs, *counts, q.layers * norm.calls + 3, general=q.layers * norm.general)
 
 
-def is_put_right(name: str) -> bool:
+def has_safe_norms(name: str) -> bool:
     """Whether norms are written as simpler operations under this recipe, as `funcdiff.hessian` runs it."""
     return name in CORRECTED or "taylor" in name or name in ("laplacian", "hessian_diagonal")
 
@@ -171,7 +174,7 @@ def candidates(q: Question) -> list[Candidate]:
     rows = q.rows or 1
 
     def candidate(name: str) -> Candidate:
-        s, recipe = sketch(q, is_put_right(name)), RECIPES[name]
+        s, recipe = sketch(q, has_safe_norms(name)), RECIPES[name]
         cost = recipe.formula.cost(s, rows)
         shown = INSIDE_TRANSFORM.get(name, name) if q.rows and q.need != "Hessian-vector product" else name
         peak = cost.results + recipe.peak(s, rows, q.width)
@@ -181,7 +184,7 @@ def candidates(q: Question) -> list[Candidate]:
 
 
 def imported(q: Question, recipe: str) -> str:
-    """The name to import: where a norm would have to be put right, the automatic recipe, which does so."""
+    """The name to import: where a norm would have to be replaced by a safe one, the automatic recipe, which does so."""
     return recipe.partition("_")[0] if q.norm != "none" and recipe in CORRECTED else recipe
 
 
@@ -213,7 +216,7 @@ def pace(record: dict[str, Any]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def model() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """What the page's script needs beside the formulas."""
     return {
         "recipes": {
@@ -221,15 +224,12 @@ def model() -> dict[str, Any]:
                 "rates": [r.formula.rates, r.formula.rates_of_rows],
                 "degree": r.formula.degree,
                 "identity": r.identity,
-                "putRight": is_put_right(name),
+                "safe": has_safe_norms(name),
             }
             for name, r in RECIPES.items()
         },
         "needs": NEEDS,
-        "norms": {
-            name: [[n.wide, n.more, n.straight_wide, n.straight_more, n.calls, n.general] for n in both]
-            for name, both in NORMS.items()
-        },
+        "norms": {name: [asdict(norm) for norm in both] for name, both in NORMS.items()},
         "inside": INSIDE_TRANSFORM,
         "automatic": sorted(CORRECTED),
         "wrong": {need: {norm: wrong(norm, need) for norm in NORMS} for need in NEEDS},
