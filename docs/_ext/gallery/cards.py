@@ -3,7 +3,9 @@
 import ast
 import re
 
-from _ext.gallery.tutorials import GALLERY
+from sphinx.errors import ExtensionError
+
+from _ext.gallery.tutorials import GALLERY, sources
 
 _CARD = re.compile(
     r'(<div class="sphx-glr-thumbcontainer") tooltip="[^"]*"(>.*?:doc:`/tutorials/([\w/]+)`.*?</div>\n)(    </div>)',
@@ -28,15 +30,19 @@ def answer(source):
     return text[:1].upper() + text[1:]
 
 
-def _add_answers(app, docname, content):
+def add_answers(app, docname, content):
+    """Write the answers into the gallery's index; fail unless each tutorial has its card there."""
     del app
-    if docname == "tutorials/index":
-        content[0] = _CARD.sub(
-            lambda m: m[1] + m[2] + _ANSWER.format(answer=answer(GALLERY / f"{m[3]}.py")) + m[4], content[0]
-        )
+    if docname != "tutorials/index":
+        return
+    content[0], cards = _CARD.subn(
+        lambda m: m[1] + m[2] + _ANSWER.format(answer=answer(GALLERY / f"{m[3]}.py")) + m[4], content[0]
+    )
+    if cards != len(sources()):
+        raise ExtensionError(f"{docname}: expected a card for each of {len(sources())} tutorials, found {cards}")
 
 
 def setup(app):
     """Rewrite the gallery's index as it is read."""
-    app.connect("source-read", _add_answers)
+    app.connect("source-read", add_answers)
     return {"parallel_read_safe": True}

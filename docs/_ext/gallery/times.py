@@ -1,17 +1,27 @@
 """Keep the pages of run times within the site: Sphinx-Gallery has them load scripts and styles from elsewhere."""
 
-import re
+from docutils import nodes
+from sphinx.errors import ExtensionError
+from sphinx.transforms import SphinxTransform
 
-_FETCHED = re.compile(r"  \.\. raw:: html\n\n    <style scoped>\n.*?</script>\n\n(?=  \.\. list-table)", re.DOTALL)
 
+class WithinTheSite(SphinxTransform):
+    """Take what would be fetched away; the tables are sorted as they are."""
 
-def _drop_scripts(app, docname, content):
-    del app
-    if docname.endswith("sg_execution_times"):
-        content[0] = _FETCHED.sub("", content[0])
+    default_priority = 400
+
+    def apply(self, **kwargs):
+        """Fail where nothing would be fetched: then this extension is no longer needed."""
+        if not self.env.docname.endswith("sg_execution_times"):
+            return
+        fetched = [raw for raw in self.document.findall(nodes.raw) if "<script" in raw.astext()]
+        if not fetched:
+            raise ExtensionError(f"{self.env.docname}: expected scripts of Sphinx-Gallery's to leave out, found none")
+        for raw in fetched:
+            raw.parent.remove(raw)
 
 
 def setup(app):
-    """Rewrite these pages as they are read; their tables are sorted as they are."""
-    app.connect("source-read", _drop_scripts)
+    """Change these pages once they are read."""
+    app.add_transform(WithinTheSite)
     return {"parallel_read_safe": True}
