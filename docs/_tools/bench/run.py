@@ -22,7 +22,9 @@ from _tools.bench.profiling import profile
 from funcdiff.measure import Comparison, Costs, Ratio, compare, count, environment
 from funcdiff.measure.agreement import check_agreement
 
+LINE = 800  # in the file: a method's times, with their ratio
 ROUNDS = 15
+LINE = 800  # in the file: a method's times, with their ratio
 ROUNDS_OF_GOALS = 41  # of the few ways that goals are about, beside nothing else
 BUDGET = 5.0  # seconds a call, beyond which one sample is enough
 
@@ -147,7 +149,19 @@ def main(path: Path) -> None:
             "memory": budget.run_alone(2048, 2000, 1e9),
             "regret": regret.run(),
         }
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(written(result) + "\n")
+
+
+def written(value: Any, indent: str = "") -> str:
+    """As JSON, with what fits into `LINE` characters on a line: what changes between two runs shows in a diff."""
+    line, inner = json.dumps(value), indent + " "
+    if len(line) <= LINE or not isinstance(value, dict | list):
+        return line
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {written(part, inner)}" for key, part in value.items()]
+    else:
+        parts = [written(part, inner) for part in value]
+    return f"{line[0]}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{line[-1]}"
 
 
 def _told(run: Callable[[Any], dict[str, Any]], subject: Case | Network) -> dict[str, Any]:
