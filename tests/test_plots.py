@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from funcdiff.measure import Comparison, Sweep, Timing, environment
-from funcdiff.plots import COLOURS, MARKS, PALETTE, colour, colours, plot_comparison, plot_sweep
+from funcdiff.plots import COLOURS, MARKS, PALETTE, colour, colours, plot, plot_comparison, plot_sweep
 
 DARK = "#131416"
 
@@ -109,7 +109,7 @@ def test_a_comparison_shows_the_slowest_at_the_bottom():
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(0.02, 0), (0.001, 1)]
     assert ax.get_xscale() == "log"
     assert ax.figure.get_suptitle() == "Time of each candidate"
-    assert comparison_of(a=1.0).plot(title="Mine").figure.get_suptitle() == "Mine"
+    assert plot(comparison_of(a=1.0), title="Mine").figure.get_suptitle() == "Mine"
 
 
 def test_a_figure_is_as_wide_as_a_page_and_its_other_ink_is_grey():
@@ -140,7 +140,7 @@ def test_a_sweep_shows_spread_and_labels_its_lines():
 def test_labels_do_not_touch_and_stay_in_the_figure():
     names = [f"method {i}" for i in range(8)]
     sizes = {n: comparison_of(**{name: n * 1e-5 * (1 + i / 100) for i, name in enumerate(names)}) for n in (1, 10)}
-    ax = Sweep("n", sizes).plot(title="Eight alike")
+    ax = plot(Sweep("n", sizes), title="Eight alike")
     ax.figure.canvas.draw()
     boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
     assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
@@ -151,5 +151,5 @@ def test_labels_do_not_touch_and_stay_in_the_figure():
 def test_axes_of_ones_own_are_drawn_on():
     _, (left, right) = plt.subplots(1, 2)
     assert plot_comparison(comparison_of(a=1.0), left) is left
-    assert Sweep("n", {1: comparison_of(a=1.0)}).plot(right) is right
+    assert plot(Sweep("n", {1: comparison_of(a=1.0)}), right) is right
     assert len(plt.get_fignums()) == 1

@@ -9,17 +9,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from funcdiff._automatic import compiling, fallback, lookup
+from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
+from funcdiff._automatic.candidates import HESSIANS, JACOBIANS, PRODUCTS
 from funcdiff._automatic.explaining import Explanation
-from funcdiff._automatic.taylor import hessian_taylor, jacobian_taylor
+from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import check_argnums, refuse_keywords, select_args
+from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
-from funcdiff._safety.guard import Recipe, with_safe_norms, with_safe_norms_inside
-from funcdiff._torch.messages import RefusedError
+from funcdiff._safety.guard import Recipe
+from funcdiff._safety.verification import Check, check, check_product, direction
+from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.transforms import plain_allowed
-from funcdiff._torch.trees import Tree, flatten
-from funcdiff.recipes import products
+from funcdiff._torch.trees import Tree, flatten, unflatten
 
 
 def jacobian(
@@ -30,6 +32,7 @@ def jacobian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """The Jacobian, by the recipe that is right for `func` and, by its counts, fastest.
 
@@ -52,6 +55,9 @@ def jacobian(
         budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`; what the allocator
             keeps of freed memory comes on top.
         randomness: What random operations in `func` do, as in `torch.func.vmap`.
+        verify: Whether the first result of a plan is held against differences of `func` along one random direction, by
+            four to ten evaluations; a recipe that they contradict is left out, for good. Without it only what torch
+            itself is known to get wrong is left out, and custom operators are differentiated by reverse mode alone.
 
     Returns:
         The function that takes `func`'s own arguments and returns the Jacobian.
@@ -71,7 +77,7 @@ def jacobian(
         tensor([[1., 2., 3.],
                 [4., 5., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
+    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness, "verify": verify}
     return chosen(JACOBIANS, func, argnums, budget=budget, **options)
 
 
@@ -83,6 +89,7 @@ def hessian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """The Hessian, by the recipe that is right for `func` and, by its counts, fastest.
 
@@ -105,11 +112,11 @@ def hessian(
         tensor([[2., 2.],
                 [2., 6.]])
     """
-    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness}
+    options: Any = {"has_aux": has_aux, "chunk_size": chunk_size, "randomness": randomness, "verify": verify}
     return chosen(HESSIANS, func, argnums, budget=budget, **options)
 
 
-def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
+def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
     """Hv at a point, by the recipe that is right for `func`: two passes back wherever torch has them right.
 
     Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F. Planned as in `jacobian`; under torch.compile it
@@ -127,8 +134,20 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -
     """
     if torch.compiler.is_compiling():
         return next(iter(PRODUCTS.values()))(func, primals, tangents)
-    found = lookup.for_product(tuple(PRODUCTS), func, primals)
-    return first_working(found, lambda name, _: PRODUCTS[name](func, primals, tangents))
+    found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
+
+    def first_product(plan: Plan, name: str, _: Tree) -> Check:
+        every = tuple(range(len(primals)))
+        flat, point = lookup.flattened(func, every, False, [copied(x) for x in primals])
+        along, spec = direction(point), flatten(primals)[1]
+        product = flatten(PRODUCTS[name](func, primals, unflatten(along, spec)))[0]
+        return check_product(flat, point, along, [torch.ones_like(flatten(flat(*point))[0][0])], product, plan.sketch)
+
+    return first_working(
+        found,
+        lambda name, _: PRODUCTS[name](func, primals, tangents),
+        first_product if verify and plain_allowed() else None,
+    )
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation:
@@ -149,9 +168,10 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
         'jacobian_taylor'
     """
     if transform is hvp:
-        plan, _ = lookup.for_product(tuple(PRODUCTS), *primals[:2])
-    elif (made := getattr(transform, "plan", None)) is not None:
-        plan, _ = made(primals)
+        func, at, *_ = primals
+        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
+    elif (found := getattr(transform, "found", None)) is not None:
+        plan = found(primals).plan
     else:
         raise TypeError(
             f"expected what funcdiff.jacobian or funcdiff.hessian returned, or funcdiff.hvp, got {transform!r}; "
@@ -168,13 +188,15 @@ def chosen(
     batch: int = 1,
     chunk_size: int | Literal["auto"] | None,
     budget: float | None = None,
+    verify: bool = True,
     **options: Any,
 ) -> Function:
     """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
     check_argnums(argnums)
     check_budget(chunk_size, budget)
     given: Any = chunk_size if budget is None else None
-    settings = argnums, options["has_aux"], options["randomness"], batch
+    settings = argnums, options["has_aux"], options["randomness"], batch, verify
+    order = 1 if recipes is JACOBIANS else 2
     names = tuple(recipes)
     traced = torch.compiler.is_compiling()
 
@@ -184,7 +206,7 @@ def chosen(
             return compiling.typical(names, *sizes)
         return compiling.planned(func, names, *settings, *map(compiling.kind_of, args))
 
-    def plan(args: Sequence[Tree]) -> lookup.Found:
+    def found(args: Sequence[Tree]) -> lookup.Found:
         return lookup.for_transform(names, func, *settings, args, budget, lambda name, chunk: run(name, chunk, args))
 
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
@@ -197,9 +219,21 @@ def chosen(
             raise RefusedError(NO_COUNTING_INSIDE)
         if torch.compiler.is_compiling():
             return run(name_for_compiler(args), given, args)
-        return first_working(plan(args), lambda name, chunk: run(name, chunk or given, args))
+        checkable = verify and plain_allowed()
+        return first_working(
+            found(args), lambda name, chunk: run(name, chunk or given, args), check_at(args) if checkable else None
+        )
 
-    wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
+    def check_at(args: Sequence[Tree]) -> Callable[[Plan, str, Tree], Check]:
+        def first_result(plan: Plan, name: str, result: Tree) -> Check:
+            if plan.sketch.draws:
+                return Check("undecided", reason="func draws random numbers")
+            flat, point = lookup.flattened(func, argnums, options["has_aux"], [copied(arg) for arg in args])
+            return check(flat, point, flatten(result[0] if options["has_aux"] else result)[0], order, plan.sketch)
+
+        return first_result
+
+    wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
 
 
@@ -209,32 +243,33 @@ def for_rows(recipe: Recipe, rows: int) -> Recipe:
     return recipe if recipes is None else functools.partial(chosen, recipes, batch=rows, chunk_size=None)
 
 
-def first_working(found: lookup.Found, run: Callable[[str, int | None], Tree]) -> Tree:
-    """The result of the best recipe; where torch cannot differentiate that way, of the next, from then on.
+def first_working(
+    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+) -> Tree:
+    """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
 
-    `run` is given the name of the recipe and the chunk planned for it.
+    `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
+    made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
+    the result.
     """
-    plan, keep = found
-    stopped: RuntimeError | None = None
+    plan = found.plan
+    stopped: Exception | None = None
+    doubted = False
     for name in plan.usable:
         try:
-            result = run(name, plan.chunk(name))
-        except (RefusedError, torch.OutOfMemoryError):
-            raise
-        except RuntimeError as error:
+            result = run(name, plan[name].chunk)
+        except (RuntimeError, KeyError) as error:
+            if not cannot(error):
+                raise
             stopped = stopped or error
             plan = plan.without(name, str(error).partition("\n")[0])
             continue
-        if stopped:
-            keep(plan)
+        if check and not plan[name].check:
+            plan = plan.checked(name, check(plan, name, result), inside=False)
+            if plan[name].obstacle:
+                doubted = True
+                continue
+        if plan is not found.plan:
+            found.keep(plan)
         return result
-    assert stopped is not None  # a plan has at least one recipe
-    raise stopped
-
-
-JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": jacobian_taylor, **fallback.JACOBIANS}
-HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": hessian_taylor, **fallback.HESSIANS}
-PRODUCTS: Mapping[str, Callable[..., Any]] = {
-    "hvp_double_backward": with_safe_norms_inside(products.hvp_double_backward),
-    "hvp_forward_over_reverse": with_safe_norms(products.hvp_forward_over_reverse),
-}
+    raise plan.refusal() if doubted or stopped is None else stopped

@@ -25,12 +25,13 @@ def planned(
     has_aux: bool,
     randomness: str,
     batch: int,
+    verify: bool,
     *kinds: Kind,
 ) -> str:
     """The recipe that is planned for arguments of these kinds."""
     args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in kinds]
-    plan, _ = lookup.for_transform(names, func, argnums, has_aux, randomness, batch, args)
-    return plan.usable[0]
+    found = lookup.for_transform(names, func, argnums, has_aux, randomness, batch, verify, args, inside=True)
+    return found.plan.usable[0]
 
 
 def typical(names: tuple[str, ...], n: int, m: int) -> str:

@@ -24,8 +24,8 @@ from funcdiff._calling.arguments import (
 )
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
-from funcdiff._jets.jet import plain
-from funcdiff._torch.messages import RefusedError
+from funcdiff._jets.jet import NO_JET, plain
+from funcdiff._torch.messages import RefusedError, out_of_memory
 from funcdiff._torch.trees import Tree, flatten, unflatten
 from funcdiff.recipes import taylor
 
@@ -225,7 +225,9 @@ def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) 
         return by_jets(*problem)
     except (RefusedError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except NO_JET as error:
+        if out_of_memory(error):
+            raise
         obstacle = f"{type(error).__name__}: {error}"
     if not torch.compiler.is_compiling():
         _log.info("no Taylor mode, torch's own modes instead: %s", obstacle)

@@ -33,6 +33,10 @@ class NoRuleError(Exception):
     """An operation has no Taylor rule: the whole function must go another way."""
 
 
+# What stops a jet on its way through a function that takes tensors: it is none, and torch's own transforms stand in.
+NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError)
+
+
 class Jet:
     """A tensor under differentiation: ``value`` (*S), ``first`` (n, *S), ``second`` (q, *S), or None where it is zero.
 
