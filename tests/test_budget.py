@@ -1,12 +1,12 @@
 """A budget of bytes: kept by exact count and by the process's own peak, or refused with the number."""
 
-import bench_budget
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
 import funcdiff as fd
+from _tools.bench.budget import detector, run_alone
 from funcdiff._automatic import cache
 from funcdiff._automatic.budget import largest_chunk
 from funcdiff._calling.directions import CountedChunk
@@ -17,7 +17,7 @@ N = 48
 MIX = torch.linspace(-1, 1, N * N, dtype=torch.float64).reshape(N, N)
 TIMES = torch.linspace(0, 1, 100, dtype=torch.float64)
 X = torch.linspace(-1, 1.3, N, dtype=torch.float64)
-signal, signal_slope = bench_budget.detector(N, len(TIMES), dtype=torch.float64)
+signal, signal_slope = detector(N, len(TIMES), dtype=torch.float64)
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ def test_inside_a_transform_a_number_is_asked_for():
 @pytest.mark.slow
 def test_the_process_keeps_the_budget_too():
     """A Jacobian that takes 10 GB at once, within 0.5 GB of what the process held before; it is checked there."""
-    found = bench_budget.run_alone(512, 3300, 5e8)
+    found = run_alone(512, 3300, 5e8)
     assert found["at_once"] > 10e9
     assert found["counted"] <= 5e8
     assert found["process"] <= 5e8

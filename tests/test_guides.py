@@ -5,13 +5,11 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-import diagrams
-import executed
 import pytest
 import torch
-import what_works
-import which_recipe
 
+from _ext.pages import diagrams, executed
+from _ext.shown import what_works, which_recipe
 from funcdiff._torch.messages import REMEDIES
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,6 @@ from funcdiff._calling.arguments import (
 )
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
-from funcdiff._jets.jet import plain
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
@@ -71,7 +70,7 @@ class FlatFunction:
         returned = self.call(unflatten(leaves, self.spec))
         output, aux = aux_apart(returned) if self.has_aux else (returned, ())
         outputs, self.out_spec = flatten(output)
-        check_leaves([plain(leaf) for leaf in outputs], "output of func")
+        check_leaves([getattr(leaf, "value", leaf) for leaf in outputs], "output of func")  # of a jet its value
         return tuple(outputs), aux
 
 
