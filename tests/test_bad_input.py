@@ -27,7 +27,7 @@ WRONG_POINTS = {
 @pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
 def test_every_recipe_refuses_a_point_that_it_cannot_differentiate_at(entry, name):
     changed, error, text = WRONG_POINTS[name]
-    x = changed((bad_input.ROWS if entry.kind.startswith("batch") else bad_input.X))
+    x = changed(bad_input.ROWS if entry.kind.startswith("batch") else bad_input.X)
     with pytest.raises(error, match=text):
         entry(bad_input.cube_sum, *([x, x] if entry.takes_vector else [x]))
 
