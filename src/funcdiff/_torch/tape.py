@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.messages import RefusedError, refuse
+from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
@@ -35,6 +36,7 @@ class Sketch:
         calls: Those operations, views among them.
         general: Those among them that are not linear, and whose Taylor rule is the general one.
         operators: Their names, as torch's dispatcher knows them.
+        reads_values: Whether values of tensors were read, so that the next pass may do something else.
     """
 
     inputs: int
@@ -49,6 +51,7 @@ class Sketch:
     calls: int = 0
     general: int = 0
     operators: frozenset[str] = frozenset()
+    reads_values: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -61,19 +64,20 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     try:
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with temporarily_clear_interpreter_stack():
-            tape, outputs = _watch(flat, [x.clone() for x in primals], randomness)
+            tape, outputs, reads = _watch(flat, [x.clone() for x in primals], randomness)
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them
-        tape, outputs = _watch(flat, primals, randomness)
+        tape, outputs, reads = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
-    return Sketch(*sizes, **counts, operators=frozenset(tape.operators))
+    return Sketch(*sizes, **counts, operators=frozenset(tape.operators), reads_values=reads)
 
 
-def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any]]:
-    with torch.no_grad(), undrawn(), _Tape(primals, randomness) as tape:
-        return tape, flatten(flat(*primals))[0]
+def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
+    with torch.no_grad(), undrawn(), reading() as read, _Tape(primals, randomness) as tape:
+        outputs = flatten(flat(*primals))[0]
+    return tape, outputs, read.seen
 
 
 _COUNTS = ("flops", "jvp_flops", "second_flops", "curved", "wasted", "elements", "curved_elements", "calls", "general")
