@@ -13,6 +13,7 @@ from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import check_leaves, check_range, replace_args, select_args
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import stand_ins
+from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
@@ -49,7 +50,7 @@ def for_transform(
         return plan_within(budget, plan, primals[0].element_size(), call)
 
     settings = names, argnums, has_aux, randomness, batch, budget, hashed(spec)
-    return _looked_up(make, func, leaves, settings, graph=budget is not None)
+    return _looked_up(make, func, leaves, settings)
 
 
 def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...]) -> Found:
@@ -69,24 +70,26 @@ def chunk_of_rows(
     row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
 ) -> int:
     """The rows of a batch that `call` may take at once within a budget."""
-    key = _key(row, leaves, (in_dims, rows, budget), graph=True)
+    settings = in_dims, rows, budget
+    key = _key(row, leaves, settings)
     if (chunk := cache.find(key)) is None:
-        chunk, _ = largest_chunk(rows, budget, 1, call)
-        cache.keep(key, chunk)
+        with reading() as read:
+            chunk, _ = largest_chunk(rows, budget, 1, call)
+        if not read.seen and _key(row, leaves, settings) == key:
+            cache.keep(key, chunk)
     return int(chunk)
 
 
-def _looked_up(
-    make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool = False
-) -> Found:
-    key = _key(func, leaves, settings, graph)
+def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
+    key = _key(func, leaves, settings)
     keep = functools.partial(cache.keep, key)
     if (plan := cache.find(key)) is None:
         plan = make()
+        if plan.sketch.reads_values or _key(func, leaves, settings) != key:
+            return plan, lambda plan: None  # func may do something else at the next call
         keep(plan)
     return plan, keep
 
 
-def _key(func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool) -> Hashable:
-    kinds = tuple([cache.described(leaf, 0, False) for leaf in leaves])
-    return cache.key_of(func, plain_allowed(), settings, kinds, graph=graph)
+def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+    return cache.key_of((func, *leaves), plain_allowed(), settings)
