@@ -527,6 +527,11 @@ def test_what_reads_no_values_is_kept(func):
     assert not sketch(func, (X.clone(),)).reads_values
 
 
+def test_a_fast_path_that_no_derivative_takes_is_not_what_is_planned():
+    net = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()  # fused into one operation under no_grad()
+    assert sketch(net, (torch.ones(1, 3, 4),)).flops > 0
+
+
 SETTINGS_OF_TORCH = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "grad": torch.no_grad,
@@ -561,8 +566,15 @@ def generator():
     yield True
 
 
+class Closed:
+    @property
+    def __dict__(self):
+        raise KeyError
+
+
 @pytest.mark.parametrize(
-    "held", [generator(), iter([1]), np.ones(10**5), [0] * 10**5, np.array([object()]), random.Random(0).random]
+    "held",
+    [generator(), iter([1]), np.ones(10**5), [0] * 10**5, np.array([object()]), random.Random(0).random, Closed()],
 )
 def test_what_cannot_be_described_is_planned_at_each_call(held):
     def func(x):

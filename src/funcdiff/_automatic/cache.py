@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
 from torch.nn.modules import module
 from torch.overrides import _get_current_function_mode_stack
 
-from funcdiff._automatic.describing import UndescribableError, described
+from funcdiff._automatic.describing import described
 
 _KEPT = 512
 _SETTINGS = (
@@ -20,7 +20,7 @@ _SETTINGS = (
     *(torch._C._get_math_sdp_enabled, torch.backends.mha.get_fastpath_enabled),
 )
 _plans: dict[Hashable, Any] = {}
-_changing = Lock()
+_changing = RLock()  # not Lock: a plan let go may free objects of the user's, whose code may come back here
 
 
 def find(key: Hashable) -> Any:
@@ -35,8 +35,7 @@ def key_of(things: Sequence[Any], *rest: Hashable) -> Hashable:
     """What a plan for a function and its arguments is kept under; equal to no other where one cannot be described."""
     try:
         return described(*things), _settings(), *rest
-    except (UndescribableError, ValueError, TypeError, RuntimeError):
-        # ValueError: a name not bound yet. RuntimeError: changed meanwhile by another thread, or too deep.
+    except Exception:  # not described, or by code of the user's, or changed meanwhile by another thread
         return object()
 
 
