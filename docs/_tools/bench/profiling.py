@@ -17,7 +17,7 @@ import funcdiff
 
 SECONDS = 0.5  # of calls to profile
 SHOWN = 6  # places, the dearest first
-LOOKING_UP = (("_automatic", "lookup.py"), ("_automatic", "cache.py"))
+LOOKING_UP = tuple(("_automatic", file) for file in ("lookup.py", "cache.py", "describing.py", "naming.py"))
 TORCH, OURS = (Path(package.__file__ or "").parent for package in (torch, funcdiff))
 
 

@@ -19,6 +19,7 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
+from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import outside, plain_allowed
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
@@ -36,14 +37,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Found:
-    """A plan, and under what it is kept."""
+    """A plan, and under what it is kept, if it is."""
 
     plan: Plan
-    key: Hashable
+    key: Hashable | None
 
     def keep(self, plan: Plan) -> None:
         """Keep another plan in its place."""
-        cache.keep(self.key, plan)
+        if self.key is not None:
+            cache.keep(self.key, plan)
 
 
 def for_transform(
@@ -82,7 +84,7 @@ def for_transform(
         return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
     settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
-    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)), budget is not None)
+    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)))
 
 
 def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...]) -> Found:
@@ -109,10 +111,13 @@ def chunk_of_rows(
     row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
 ) -> int:
     """The rows of a batch that `call` may take at once within a budget."""
-    key = _key(row, leaves, (in_dims, rows, budget), graph=True)
+    settings = in_dims, rows, budget
+    key = _key(row, leaves, settings)
     if (chunk := cache.find(key)) is None:
-        chunk, _ = largest_chunk(rows, budget, 1, call)
-        cache.keep(key, chunk)
+        with reading() as read:
+            chunk, _ = largest_chunk(rows, budget, 1, call)
+        if not read.seen and _key(row, leaves, settings) == key:
+            cache.keep(key, chunk)
     return int(chunk)
 
 
@@ -144,16 +149,16 @@ def _hessian_by_products(name: str) -> Recipe:
     return hessian
 
 
-def _looked_up(
-    make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool = False
-) -> Found:
-    key = _key(func, leaves, settings, graph)
-    if (plan := cache.find(key)) is None:
-        plan = make()
-        cache.keep(key, plan)
+def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
+    key = _key(func, leaves, settings)
+    if (plan := cache.find(key)) is not None:
+        return Found(plan, key)
+    plan = make()
+    if plan.sketch.reads_values or _key(func, leaves, settings) != key:
+        return Found(plan, None)  # func may do something else at the next call
+    cache.keep(key, plan)
     return Found(plan, key)
 
 
-def _key(func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool) -> Hashable:
-    kinds = tuple([cache.described(leaf, 0, False) for leaf in leaves])
-    return cache.key_of(func, plain_allowed(), settings, kinds, graph=graph)
+def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+    return cache.key_of((func, *leaves), plain_allowed(), settings)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator
 NAMESPACES: tuple[Any, ...] = (
     torch,
     torch.Tensor,

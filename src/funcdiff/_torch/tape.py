@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import RefusedError, refuse
+from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
 
@@ -41,6 +42,7 @@ class Sketch:
         once: Whether one of them is marked as differentiable once only.
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         draws: Whether it draws random numbers.
+        reads_values: Whether values of tensors were read, so that the next pass may do something else.
     """
 
     inputs: int
@@ -59,6 +61,7 @@ class Sketch:
     once: bool = False
     epsilon: float = field(default=0.0, compare=False)
     draws: bool = False
+    reads_values: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -71,30 +74,30 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     try:
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
-            tape, outputs = _watch(flat, [x.clone().requires_grad_() for x in primals], randomness)
+            tape, outputs, reads = _watch(flat, [x.clone().requires_grad_() for x in primals], randomness)
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
         with torch.no_grad():
-            tape, outputs = _watch(flat, primals, randomness)
+            tape, outputs, reads = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
-    foreign = custom_functions(outputs) | tape.foreign
     return Sketch(
         *sizes,
         **counts,
         operators=frozenset(tape.operators),
-        foreign=foreign,
+        foreign=custom_functions(outputs) | tape.foreign,
         once=once_differentiable(outputs),
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         draws=tape.draws,
+        reads_values=reads,
     )
 
 
-def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any]]:
-    with undrawn(), _Tape(primals, randomness) as tape:
+def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
+    with undrawn(), reading() as read, _Tape(primals, randomness) as tape:
         outputs = flatten(flat(*primals))[0]
-    return tape, outputs
+    return tape, outputs, read.seen
 
 
 _COUNTS = ("flops", "jvp_flops", "second_flops", "curved", "wasted", "elements", "curved_elements", "calls", "general")
