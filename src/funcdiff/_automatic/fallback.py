@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcdiff._automatic import planning
+from funcdiff._calling.arguments import apart
 from funcdiff._calling.directions import columns, contracted, rows
 from funcdiff._calling.options import Options
-from funcdiff._calling.types import Blocks, Flat, Primals
+from funcdiff._calling.types import Derivative, Flat, Primals
 from funcdiff._safety.guard import Recipe, corrected, with_safe_norms
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._torch.transforms import jvp, vjp
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, flatten
 from funcdiff.recipes.hessians import (
     hessian_double_backward,
     hessian_forward_over_forward,
     hessian_forward_over_reverse,
 )
 from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_loop
-from funcdiff.recipes.taylor import Squares
 
 JACOBIANS: Mapping[str, Recipe] = {
     "jacobian_forward": jacobian_forward,
@@ -37,37 +36,37 @@ HESSIANS: Mapping[str, Recipe] = {
 }
 
 
-def hessians(flat: Flat, primals: Primals, options: Options) -> tuple[Squares, Tree]:
-    """The Hessian of each output of `flat`, and its aux."""
+def hessians(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The Hessian of each output of `flat`."""
     return _by(HESSIANS, flat, primals, options)
 
 
-def jacobians(flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
-    """The Jacobian of each output of `flat`, a block for each primal, and its aux."""
+def jacobians(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The Jacobian of each output of `flat`, a block for each primal."""
     return _by(JACOBIANS, flat, primals, options)
 
 
-def diagonals(flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
+def diagonals(flat: Flat, primals: Primals, options: Options) -> Derivative:
     """The diagonal of the Hessian of each output: each column is reduced to one number at once."""
     if "hessian_forward_over_reverse" not in _right_ones(HESSIANS, flat, primals, options):
-        whole, aux = hessians(flat, primals, options)
-        return [[_diagonal(blocks[i][i], x) for i, x in enumerate(primals)] for blocks in whole], aux
+        whole, *aux = hessians(flat, primals, options)
+        return [[_diagonal(blocks[i][i], x) for i, x in enumerate(primals)] for blocks in whole], *aux
     safe = corrected(flat)
 
-    def push(*tangents: Tensor) -> tuple[Primals, Tree]:
-        def slope(*leaves: Tensor) -> tuple[Primals, Tree]:
-            outputs, pull, aux = vjp(safe, *leaves, has_aux=True)
-            return tuple(contracted(row, tangents) for row in rows(pull, outputs, leaves, options)), aux
+    def push(*tangents: Tensor) -> tuple[Tree, ...]:
+        def slope(*leaves: Tensor) -> Tree:
+            output, pull, *aux = vjp(safe, *leaves, has_aux=options.has_aux)
+            slopes = [contracted(row, tangents) for row in rows(pull, output, leaves, options)]
+            return (slopes, *aux) if aux else slopes
 
-        _, curvature, aux = jvp(slope, primals, tangents, has_aux=True)
-        return curvature, aux
+        return jvp(slope, primals, tangents, has_aux=options.has_aux)[1:]  # the curvature and the aux
 
     return columns(push, primals, options)
 
 
-def laplacians(flat: Flat, primals: Primals, options: Options) -> tuple[list[Tensor], Tree]:
+def laplacians(flat: Flat, primals: Primals, options: Options) -> Derivative:
     """The sum of each of these diagonals."""
-    results, aux = diagonals(flat, primals, options)
+    results, *aux = diagonals(flat, primals, options)
 
     def total(blocks: Sequence[Tensor]) -> Tensor:
         flattened = [
@@ -75,22 +74,29 @@ def laplacians(flat: Flat, primals: Primals, options: Options) -> tuple[list[Ten
         ]
         return torch.cat(flattened, -1).sum(-1)
 
-    return [total(blocks) for blocks in results], aux
+    return [total(blocks) for blocks in results], *aux
 
 
-def _by(recipes: Mapping[str, Recipe], flat: Flat, primals: Primals, options: Options) -> tuple[list[Any], Tree]:
+def _by(recipes: Mapping[str, Recipe], flat: Flat, primals: Primals, options: Options) -> Derivative:
+    def leaves(*primals: Tensor) -> Tree:
+        output, *aux = apart(flat(*primals), options.has_aux)
+        outputs = tuple(flatten(output)[0])
+        return (outputs, *aux) if aux else outputs
+
     recipe = recipes[_right_ones(recipes, flat, primals, options)[0]]
-    every = replace(options, argnums=tuple(range(len(primals))), has_aux=True)
-    results, aux = recipe(flat, **every)(*primals)
-    return list(results), aux
+    every = replace(options, argnums=tuple(range(len(primals))))
+    return apart(recipe(leaves, **every)(*primals), options.has_aux)
 
 
 def _right_ones(names: Iterable[str], flat: Flat, primals: Primals, options: Options) -> list[str]:
     """Those that torch is not known to get wrong here, the fastest first; the compiler cannot look, and takes all."""
     if torch.compiler.is_compiling():
         return list(names)
-    copies = stand_ins(primals)
-    return planning.make(tuple(names), lambda *xs: flat(*xs)[0], copies, randomness=options.randomness).usable
+
+    def output(*primals: Tensor) -> Tree:
+        return apart(flat(*primals), options.has_aux)[0]
+
+    return planning.make(tuple(names), output, stand_ins(primals), randomness=options.randomness).usable
 
 
 def _diagonal(block: Tensor, primal: Tensor) -> Tensor:

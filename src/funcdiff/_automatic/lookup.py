@@ -10,7 +10,7 @@ from torch import Tensor
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.planning import Plan
-from funcdiff._calling.arguments import check_range
+from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
@@ -37,7 +37,11 @@ def for_transform(
     def make() -> Plan:
         copies = unflatten(stand_ins(leaves), spec)
         flat, primals = taken_apart(func, copies, options)
-        plan = planning.make(names, lambda *moved: flat(*moved)[0], primals, randomness=options.randomness, batch=batch)
+
+        def output(*moved: Tensor) -> Tree:
+            return apart(flat(*moved), options.has_aux)[0]
+
+        plan = planning.make(names, output, primals, randomness=options.randomness, batch=batch)
         if budget is None or call is None:
             return plan
         return plan_within(budget, plan, primals[0].element_size(), call)

@@ -22,7 +22,12 @@ def replace_args(args: Sequence[Tree], argnums: int | tuple[int, ...], selected:
     return placed
 
 
-def aux_apart(returned: Tree) -> tuple[Tree, Tree]:
+def apart(returned: Tree, has_aux: bool) -> tuple[Tree, ...]:
+    """The output, and the aux if there is one."""
+    return returned if has_aux else (returned,)
+
+
+def with_aux(returned: Tree) -> tuple[Tree, Tree]:
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise TypeError(f"has_aux=True expects func to return (output, aux), got {kind(returned)}")
     for leaf in flatten(returned[1])[0]:

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import check_leaves, kind
-from funcdiff._calling.transform import FlatFunction, guarded
+from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function, Primals
-from funcdiff._torch.trees import LEAF, Tree, flatten, unflatten
+from funcdiff._torch.trees import Tree, flatten, unflatten
 
 Scalar = Callable[..., Tensor]  # func as a function of its leaves, to one number
 
@@ -28,37 +28,31 @@ def at_point(
     Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
     """
     x, spec = check_primals(primals)
-    vectors = [check_tangents(v, x, spec) for v in tangents]
+    leaves = list(x)
+    for v in tangents:
+        leaves += check_tangents(v, x, spec)
 
-    def run(x: Primals, *vectors: Primals) -> Any:
-        return formula(scalar(every_argument(func, spec)), x, *vectors)
+    def run(*copies: Tensor) -> Any:
+        return formula(scalar(func, spec), *(copies[i : i + len(x)] for i in range(0, len(copies), len(x))))
 
-    result = guarded(run, (x, *vectors))
+    result = guarded(run, leaves)
     return whole(result, spec) if depth else result
 
 
-def every_argument(func: Function, spec: TreeSpec) -> FlatFunction:
-    """`func` as a function of the leaves of all its arguments."""
-    return FlatFunction(lambda args: func(*args), spec)
+def scalar(func: Function, spec: TreeSpec) -> Scalar:
+    """`func` of flat leaves, refused unless it returns one number."""
 
-
-def scalar(flat: FlatFunction) -> Scalar:
-    """`flat` without aux, refused unless it returns one number."""
-
-    def number(*leaves: Tensor) -> Tensor:
-        (output, *_), _ = flat(*leaves)
-        if flat.out_spec is not LEAF:
-            raise TypeError(
-                f"expected func to return one tensor, got {flat.out_spec}; return a scalar, or take the Hessian"
-            )
+    def flat(*leaves: Tensor) -> Tensor:
+        output = func(*unflatten(leaves, spec))
+        check_leaves([output], "output of func")
         if output.dim() > 0:
             raise ValueError(
                 f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}; "
                 "reduce it (.sum(), .squeeze()), or take the whole Hessian by hessian_forward_over_reverse"
             )
-        return output
+        return output  # type: ignore[no-any-return]  # func is the caller's
 
-    return number
+    return flat
 
 
 def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import (
-    aux_apart,
     check_leaves,
     check_range,
     refuse_keywords,
     replace_args,
     select_args,
+    with_aux,
 )
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
@@ -39,9 +39,9 @@ def transform(formula: Formula, func: Function, options: Options, *, depth: int 
 
         def run(*copies: Tree) -> Tree:
             flat, primals = taken_apart(func, copies, options)
-            results, aux = formula(flat, primals, options)
+            results, *aux = formula(flat, primals, options)
             nested = unflatten([nest(result, flat.spec, depth) for result in results], flat.out_spec)
-            return (nested, aux) if options.has_aux else nested
+            return (nested, *aux) if aux else nested
 
         return guarded(run, args)
 
@@ -60,24 +60,26 @@ def taken_apart(func: Function, args: Sequence[Tree], options: Options) -> tuple
 
 
 class FlatFunction:
-    """A function of one tree, as a function of the tree's leaves to the leaves of its output and its aux, if any."""
+    """A function of one tree as a function of the tree's leaves; what it returns is checked."""
 
     out_spec: TreeSpec  # the structure of the last output
 
     def __init__(self, call: Callable[[Tree], Tree], spec: TreeSpec, has_aux: bool = False) -> None:
         self.call, self.spec, self.has_aux = call, spec, has_aux
 
-    def __call__(self, *leaves: Tensor) -> tuple[Primals, Tree]:
+    def __call__(self, *leaves: Tensor) -> Tree:
         returned = self.call(unflatten(leaves, self.spec))
-        output, aux = aux_apart(returned) if self.has_aux else (returned, ())
+        output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
-        check_leaves([plain(leaf) for leaf in outputs], "output of func")
-        return tuple(outputs), aux
+        check_leaves(list(map(plain, outputs)), "output of func")
+        return returned
 
 
 def nest(blocks: Any, spec: TreeSpec, depth: int) -> Tree:
     """Lists in lists of tensors as trees in trees."""
-    return unflatten([nest(block, spec, depth - 1) for block in blocks], spec) if depth else blocks
+    if depth > 1:
+        blocks = [nest(block, spec, depth - 1) for block in blocks]
+    return unflatten(blocks, spec) if depth else blocks
 
 
 def guarded(run: Function, args: Sequence[Tree]) -> Tree:
@@ -101,6 +103,8 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
 
 
 def copied(tree: Tree) -> Tree:
+    if isinstance(tree, Tensor):
+        return tree.clone()
     return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
 
 

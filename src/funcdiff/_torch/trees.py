@@ -37,7 +37,8 @@ def unflatten(leaves: Sequence[Any], spec: TreeSpec) -> Tree:
 
 def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     """The tree of `function` of every leaf, and of the leaves at its place in trees like it."""
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
     leaves, spec = flatten(tree)
-    return unflatten(
-        [function(*some) for some in zip(leaves, *(flatten(other)[0] for other in others), strict=True)], spec
-    )
+    columns = zip(leaves, *(flatten(other)[0] for other in others), strict=True)
+    return unflatten([function(*some) for some in columns], spec)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from funcdiff._calling.point import check_primals, every_argument
-from funcdiff._calling.transform import guarded
-from funcdiff._calling.types import Blocks, Function, Primals
+from funcdiff._calling.point import check_primals
+from funcdiff._calling.transform import FlatFunction, guarded
+from funcdiff._calling.types import Blocks, Function
 from funcdiff._torch.transforms import vjp
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 
 def check_batch_independence(func: Function, *primals: Tree) -> float:
@@ -48,20 +48,20 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
     x, spec = check_primals(primals)
 
     def run(*x: Tensor) -> Tensor:
-        outputs, pull, _ = vjp(every_argument(func, spec), *x, has_aux=True)
-        return first_order_leak(pull, outputs, x)
+        output, pull = vjp(FlatFunction(lambda args: func(*args), spec), *x)
+        return first_order_leak(pull, output, x)
 
     leak = guarded(run, x)
     refuse(leak, tolerance(leak))
     return float(leak)
 
 
-def first_order_leak(pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Primals) -> Tensor:
-    """The leak between rows in the derivative of the outputs, by two pulls."""
-    count = row_count(primals, outputs)
-    directions = [irregular(y.sum(0))[None] for y in outputs]
-    plain = pull(tuple(c.expand(count, *c.shape[1:]) for c in directions))
-    return leak(pull(tuple(weighted(c, count) for c in directions)), plain)
+def first_order_leak(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequence[Tensor]) -> Tensor:
+    """The leak between rows in the derivative of `output`, by two pulls."""
+    count = row_count(primals, flatten(output)[0])
+    directions = map_leaves(lambda y: irregular(y.sum(0))[None], output)
+    plain = pull(map_leaves(lambda c: c.expand(count, *c.shape[1:]), directions))
+    return leak(pull(map_leaves(lambda c: weighted(c, count), directions)), plain)
 
 
 def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:

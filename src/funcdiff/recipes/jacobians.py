@@ -56,8 +56,8 @@ def jacobian_reverse(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        outputs, pull, aux = vjp(flat, *primals, has_aux=True)
-        return rows(pull, outputs, primals, options), aux
+        output, pull, *aux = vjp(flat, *primals, has_aux=options.has_aux)
+        return rows(pull, output, primals, options), *aux
 
     return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
@@ -101,9 +101,8 @@ def jacobian_forward(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        def push(*tangents: Tensor) -> tuple[Primals, Tree]:
-            _, slopes, aux = jvp(flat, primals, tangents, has_aux=True)
-            return slopes, aux
+        def push(*tangents: Tensor) -> tuple[Tree, ...]:
+            return jvp(flat, primals, tangents, has_aux=options.has_aux)[1:]  # the slope and the aux
 
         return columns(push, primals, options)
 
@@ -133,8 +132,8 @@ def jacobian_batched_grad(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        outputs, pull, aux = plain_vjp(flat, *primals)
-        return rows(pull, outputs, primals, options), aux
+        output, pull, *aux = plain_vjp(flat, *primals, has_aux=options.has_aux)
+        return rows(pull, output, primals, options), *aux
 
     return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 

@@ -11,7 +11,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Blocks, Derivative, Flat, Function, Primals
 from funcdiff._torch.transforms import jvp, vjp
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 from funcdiff.recipes.independence import first_order_leak, irregular, leak, only_independent, weighted
 
 
@@ -49,9 +49,9 @@ def batch_jacobian_summed(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        outputs, pull, aux = vjp(flat, *primals, has_aux=True)
-        found = first_order_leak(pull, outputs, primals)
-        return only_independent(summed_rows(pull, outputs, primals, options), found), aux
+        output, pull, *aux = vjp(flat, *primals, has_aux=options.has_aux)
+        found = first_order_leak(pull, output, primals)
+        return only_independent(summed_rows(pull, output, primals, options), found), *aux
 
     return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
@@ -86,34 +86,31 @@ def batch_hessian_summed(
     def hessian(flat: Flat, primals: Primals, options: Options) -> Derivative:
         flat(*primals)  # refuses a function that mixes rows, which under vmap it could not
 
-        def push(*tangents: Tensor) -> tuple[Primals, Tree]:
+        def push(*tangents: Tensor) -> tuple[Tree, ...]:
             every_row = tuple(v.expand_as(x) for v, x in zip(tangents, primals, strict=True))
-            _, slopes, aux = jvp(flat, primals, every_row, has_aux=True)
-            return slopes, aux
+            return jvp(flat, primals, every_row, has_aux=options.has_aux)[1:]  # the slope and the aux
 
-        blocks, aux = columns(push, [x.sum(0) for x in primals], options)
-        return only_independent(blocks, second_order_leak(flat, primals, blocks)), aux
+        blocks, *aux = columns(push, [x.sum(0) for x in primals], options)
+        return only_independent(blocks, second_order_leak(flat, primals, blocks, options)), *aux
 
     options = Options(argnums, has_aux, chunk_size, randomness)
     return transform(hessian, batch_jacobian_summed(func, **options), options)
 
 
-def summed_rows(
-    pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Primals, options: Options
-) -> Blocks:
-    """The rows of the sum of the outputs over the batch, as blocks (B, output, input)."""
+def summed_rows(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Primals, options: Options) -> Blocks:
+    """The rows of the sum of the output over the batch, as blocks (B, output, input)."""
 
-    def pull_every_row(cotangents: Primals) -> Sequence[Tensor]:
-        return pull(tuple(u.expand_as(y) for u, y in zip(cotangents, outputs, strict=True)))
+    def pull_every_row(cotangents: Tree) -> Sequence[Tensor]:
+        return pull(map_leaves(lambda u, y: u.expand_as(y), cotangents, output))
 
-    sums = tuple(y.sum(0) for y in outputs)
+    sums = map_leaves(lambda y: y.sum(0), output)
     blocks = rows(pull_every_row, sums, primals, options)
-    return [[block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, sums, strict=True)]
+    return [[block.movedim(y.dim(), 0) for block in row] for row, y in zip(blocks, flatten(sums)[0], strict=True)]
 
 
-def second_order_leak(flat: Flat, primals: Primals, blocks: Blocks) -> Tensor:
+def second_order_leak(flat: Flat, primals: Primals, blocks: Blocks, options: Options) -> Tensor:
     """The leak between rows in `blocks`, the derivative of `flat` for each row, by one push."""
     direction = [irregular(x.sum(0)) for x in primals]
     probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
-    _, got, _ = jvp(flat, primals, probe, has_aux=True)
-    return leak(got, [contracted(row, direction) for row in blocks])
+    slope = jvp(flat, primals, probe, has_aux=options.has_aux)[1]
+    return leak(flatten(slope)[0], [contracted(row, direction) for row in blocks])
