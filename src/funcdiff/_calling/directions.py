@@ -80,7 +80,9 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     vectors = torch.eye(stop - start, sum(sizes), dtype=like[0].dtype, device=like[0].device)
     if start:
         vectors = vectors.roll(start, 1)
-    parts = torch.split(vectors, sizes, 1) if len(sizes) > 1 else [vectors]
+    if len(like) == 1:
+        return [vectors.view(stop - start, *like[0].shape)]
+    parts = torch.split(vectors, sizes, 1)
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
 

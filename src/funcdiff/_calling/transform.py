@@ -92,12 +92,15 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     copies = tuple(copied(arg) for arg in args)
     if torch.compiler.is_compiling():
         return run(*copies)
-    before = writes(copies)
+    watched = [
+        leaf for copy in copies for leaf in flatten(copy)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()
+    ]
+    before = [leaf._version for leaf in watched]
     try:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if writes(copies) > before:
+    if before != [leaf._version for leaf in watched]:
         raise RuntimeError(MUTATES)
     return result
 
@@ -106,13 +109,3 @@ def copied(tree: Tree) -> Tree:
     if isinstance(tree, Tensor):
         return tree.clone()
     return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def writes(copies: Sequence[Tree]) -> int:
-    """How often the tensors were written to; inference tensors do not count."""
-    count = 0
-    for copy in copies:
-        for leaf in flatten(copy)[0]:
-            if isinstance(leaf, Tensor) and not leaf.is_inference():
-                count += leaf._version
-    return count
