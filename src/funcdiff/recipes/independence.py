@@ -22,20 +22,24 @@ from funcdiff._torch.trees import Tree, flatten, map_leaves
 def check_batch_independence(func: Function, *primals: Tree) -> float:
     """Check that each row of a function's output depends on its own row of the input alone.
 
-    Cost: one forward pass and two backward passes of the batch.
+    Cost: One forward pass and two backward passes of the batch.
 
     Args:
         func: The function of the whole batch.
-        *primals: Its arguments, tensors or pytrees of them, all with the batch as axis 0.
+        *primals: The arguments of `func`: tensors or pytrees of tensors, all with the batch as axis 0.
 
     Returns:
-        The largest derivative of a row by other rows that was found, in units of the largest derivative, at most what
-        rounding gives.
+        The largest derivative of a row with respect to other rows that was found, divided by the largest derivative. It
+        is at most what rounding gives.
 
     Raises:
-        ValueError: The rows mix, by the size that is given; or the output has no row for each row of the input.
+        TypeError: An argument or an output is not a real, dense, floating-point tensor.
+        ValueError: The rows mix (the message says how much), or the output does not have a row for each row of the
+            input.
 
     Example:
+        The square of each row depends on that row alone; the distance from the mean does not.
+
         >>> import torch
         >>> x = torch.tensor([[1.0], [2.0], [4.0]])
         >>> check_batch_independence(torch.square, x)
