@@ -47,8 +47,8 @@ def scalar(func: Function, spec: TreeSpec) -> Scalar:
         check_leaves([output], "output of func")
         if output.dim() > 0:
             raise ValueError(
-                f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}; "
-                "reduce it (.sum(), .squeeze()), or take the whole Hessian by hessian_forward_over_reverse"
+                f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}. "
+                "Reduce it (.sum(), .squeeze()), or compute the whole Hessian with hessian_forward_over_reverse."
             )
         return output  # type: ignore[no-any-return]  # func is the caller's
 
@@ -64,7 +64,7 @@ def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
 def check_primals(primals: tuple[Tree, ...]) -> tuple[Primals, TreeSpec]:
     """The leaves and the structure of the arguments of a product."""
     if not isinstance(primals, tuple):
-        raise TypeError(f"expected primals to be a tuple, func's arguments, got {kind(primals)}; write (x,) for one")
+        raise TypeError(f"expected primals to be a tuple of func's arguments, got {kind(primals)}. Write (x,) for one.")
     leaves, spec = flatten(primals)
     check_leaves(leaves, "differentiated argument")
     return tuple(leaves), spec
@@ -74,17 +74,25 @@ def check_tangents(tangents: tuple[Tree, ...], primals: Primals, expected: TreeS
     """The leaves of the tangents, each like its primal in all: one that broadcasts gives a wrong number silently."""
     leaves, spec = flatten(tangents)
     if spec is not expected and spec != expected:
-        raise TypeError(f"expected tangents structured like primals, {expected}, got {spec}")
+        raise TypeError(
+            f"expected tangents structured like primals, {expected}, got {spec}. Pass one tangent for each primal."
+        )
     for primal, tangent in zip(primals, leaves, strict=True):
         if not isinstance(tangent, Tensor):
-            raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}")
+            raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}. Pass tensors.")
         if tangent.shape != primal.shape:
             raise ValueError(
-                f"expected a tangent of its primal's shape, {tuple(primal.shape)}, got {tuple(tangent.shape)}; "
-                "tangents do not broadcast: use .reshape or .expand_as"
+                f"expected a tangent with the shape of its primal, {tuple(primal.shape)}, got {tuple(tangent.shape)}. "
+                "Tangents do not broadcast: use .reshape or .expand_as."
             )
         if tangent.dtype != primal.dtype:
-            raise TypeError(f"expected a tangent of its primal's dtype, {primal.dtype}, got {tangent.dtype}")
+            raise TypeError(
+                f"expected a tangent with the dtype of its primal, {primal.dtype}, got {tangent.dtype}. "
+                "Convert it: v.to(x.dtype)."
+            )
         if tangent.device != primal.device:
-            raise ValueError(f"expected a tangent on its primal's device, {primal.device}, got {tangent.device}")
+            raise ValueError(
+                f"expected a tangent on the device of its primal, {primal.device}, got {tangent.device}. "
+                "Move it: v.to(x.device)."
+            )
     return tuple(leaves)

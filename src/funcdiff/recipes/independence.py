@@ -75,7 +75,7 @@ def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
     if len(lengths) != 1 or () in lengths:
         raise ValueError(
             "expected the batch as axis 0 of each differentiated argument and each output, got shapes "
-            f"{shapes[: len(primals)]} -> {shapes[len(primals) :]}; func must see, and return, the whole batch"
+            f"{shapes[: len(primals)]} -> {shapes[len(primals) :]}. func must take and return the whole batch."
         )
     return shapes[0][0]
 
@@ -132,8 +132,8 @@ def refuse(leak: Tensor, limit: float) -> None:
     """Raise if the rows mix."""
     if leak > limit:
         raise ValueError(
-            "expected rows that do not depend on each other, got derivatives by other rows of up to "
-            f"{float(leak):.2g} of the largest derivative (batch norm in training mode? attention or a mean over the "
-            "batch?); put a batch norm into eval(), write a function of one row for batch_jacobian or batch_hessian, "
-            "or take jacobian_reverse of the whole batch"
+            "expected rows that do not depend on each other, got derivatives with respect to other rows of up "
+            f"to {float(leak):.2g} of the largest derivative. Such rows come from a batch norm in training mode, "
+            "attention or a mean over the batch. Call eval() on a batch norm, write a function of one row for "
+            "batch_jacobian or batch_hessian, or use jacobian_reverse of the whole batch."
         )
