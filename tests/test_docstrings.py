@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from recipes import HESSIANS, JACOBIANS, PRODUCTS
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import funcdiff as fd
 
@@ -33,6 +34,15 @@ def test_a_docstring_is_whole(recipe):
     assert f">>> {recipe.__name__}(" in doc or recipe is fd.hvp_operator
     assert "{" not in doc.split("Example:")[0]
     assert max(map(len, doc.splitlines())) <= 116
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_the_reference_shows_what_the_docstring_says(recipe):
+    shown = str(GoogleDocstring(inspect.getdoc(recipe), Config(napoleon_numpy_docstring=False)))
+    names = [name.replace("\\*", "") for name in re.findall(r"^:param (\S+):", shown, re.MULTILINE)]
+    assert names == list(inspect.signature(recipe).parameters)
+    assert ":returns:" in shown
+    assert not re.search(r":(rtype|type \w+):", shown)  # a colon would make the words before it a type
 
 
 def test_every_public_transform_and_product_is_among_them():

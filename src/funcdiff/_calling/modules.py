@@ -25,7 +25,8 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
             module.
 
     Returns:
-        `func` and its first argument: all parameters by name, frozen or not, detached from those of the module.
+        `func` and its first argument, which holds all parameters by name, frozen or not, detached from those of the
+        module.
 
     Raises:
         ValueError: A layer in training mode would make the function random, or mix the rows of a batch.

@@ -29,7 +29,7 @@ ERRORS = {
 product = partial(
     documented,
     "product",
-    returns="Hv, for all blocks of the Hessian: the product itself for one primal, a tuple of products for several.",
+    returns="Hv, with all blocks of the Hessian. For several primals, it is a tuple with a product for each.",
     func=SCALAR,
     primals="The point: a tuple with the arguments of `func`.",
     tangents=f"The vector v: {VECTOR}",
@@ -57,7 +57,7 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
 
 
 @product(
-    returns="v^T H, for all blocks of the Hessian: the product itself for one primal, a tuple of products for several.",
+    returns="v^T H, with all blocks of the Hessian. For several primals, it is a tuple with a product for each.",
     cotangents=f"The vector v: {VECTOR}",
     raises=ERRORS,
 )
@@ -138,8 +138,7 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
 
 
 @product(
-    returns="A function that takes the tangents, one for each primal, and returns Hv: the product itself for one "
-    "primal, a tuple of products for several.",
+    returns="A function that takes the tangents, one for each primal, and returns Hv as the other products do.",
     primals="The point, which is copied: later changes to it do not change the operator.",
     raises=ERRORS,
 )
