@@ -158,17 +158,17 @@ CASES = [
         ValueError,
         r"got shape \(1,\)",
     ),
-    BadInput("primals not in a tuple", lambda: fd.vhp(cube_sum, X, X), TypeError, r"got a Tensor; write \(x,\)"),
+    BadInput("primals not in a tuple", lambda: fd.vhp(cube_sum, X, X), TypeError, r"got a Tensor. Write \(x,\)"),
     BadInput(
         "tangents of another structure",
         lambda: fd.hvp_double_backward(cube_sum, (X,), (X, X)),
         TypeError,
         "structured like primals",
     ),
-    BadInput("a tangent of shape (1,)", product(X[:1]), ValueError, r"shape, \(3,\), got \(1,\)"),
+    BadInput("a tangent of shape (1,)", product(X[:1]), ValueError, r"shape of its primal, \(3,\), got \(1,\)"),
     BadInput("a tangent of shape (n, 1)", product(X[:, None]), ValueError, "do not broadcast"),
     BadInput("a tangent of another dtype", product(X.float()), TypeError, "float64, got torch.float32"),
-    BadInput("a tangent on another device", product(X.to("meta")), ValueError, "device, cpu, got meta"),
+    BadInput("a tangent on another device", product(X.to("meta")), ValueError, "device of its primal, cpu, got meta"),
     BadInput("a float for a tangent", product(1.0), TypeError, "got a float"),
     BadInput(
         "inputs on two devices",
@@ -191,19 +191,19 @@ CASES = [
         "a product at a number",
         lambda: fd.hvp_operator(cube_sum, 1.0),
         TypeError,
-        "each differentiated argument to be a tensor, got a float; pass tensors",
+        "each differentiated argument to be a tensor, got a float. Pass tensors",
     ),
     BadInput(
         "a product with a function that returns a number",
         lambda: fd.vhp(lambda x: 1.0, (X,), (X,)),
         TypeError,
-        "each output of func to be a tensor, got a float; return tensors",
+        "each output of func to be a tensor, got a float. Return tensors",
     ),
     BadInput(
         "a batch check of a function that returns nothing",
         lambda: fd.check_batch_independence(lambda rows: None, ROWS),
         TypeError,
-        "output of func to be a tensor, got None; return tensors",
+        "output of func to be a tensor, got None. Return tensors",
     ),
     BadInput(
         "a number in ravel", lambda: fd.ravel({"x": X, "n": 3}), TypeError, "raveled tree to be a tensor, got a int"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -14,12 +14,35 @@ from funcdiff._automatic.budget import check_budget
 from funcdiff._automatic.choice import for_rows
 from funcdiff._calling.arguments import refuse_keywords
 from funcdiff._calling.directions import gathered
+from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
 from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
+of_rows = partial(
+    documented,
+    func="The function of one row. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of "
+    "tensors.",
+    in_dims="The axis of each argument that is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
+    "tuple with an entry for each argument. The entry None marks an argument that all rows share.",
+    chunk_size='The number of rows of the batch to compute at once, by default all. With "auto", it is the largest '
+    "even chunk whose counted peak of memory stays within the budget. For this, the first call runs a few chunks "
+    "beforehand.",
+    budget='The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`. Memory that the '
+    "allocator keeps after it was freed comes on top.",
+    randomness='What random operations in `func` do, as in `torch.func.vmap`: "error" refuses them, "same" uses one '
+    'draw for all rows, and "different" draws anew for each row.',
+    returns="A function that takes the arguments of `func` as batches and returns the {result}.",
+    raises={"MemoryError": "Even one row at a time exceeds the budget."},
+)
 
+
+@of_rows(
+    "Jacobians",
+    jacobian="The recipe to map over the rows. Use `jacobian_forward` if a row has fewer inputs than outputs, or "
+    "`funcdiff.jacobian`, which chooses for this number of rows.",
+)
 def batch_jacobian(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -31,34 +54,14 @@ def batch_jacobian(
     randomness: str = "error",
     jacobian: Callable[..., Function] = choice.jacobian,
 ) -> Function:
-    """A Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
+    """Compute a Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
 
-    Shapes: (B, output, input), of B rows; `func` sees one row, without the batch axis.
-    Cost: the Jacobian's, for a batch; `chunk_size` rows at once in memory.
+    Shapes: (B, output, input) for B rows. `func` sees one row, without the batch axis.
 
-    Args:
-        func: The function of one row.
-        argnums: The argument to differentiate by, or a tuple of them.
-        in_dims: Which axis of each argument is the batch, as in `torch.func.vmap`: an int for all, or a tuple with an
-            entry for each argument, None for one that all rows share.
-        has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`, both by rows.
-        chunk_size: How many rows of the batch to take at once; all by default. With "auto" the largest even chunk whose
-            counted peak stays within the budget: a few chunks are run beforehand, at the first call.
-        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`; what the allocator
-            keeps of freed memory comes on top.
-        randomness: What random operations in `func` do, as in `torch.func.vmap`.
-        jacobian: The recipe to map: `jacobian_forward` where a row has fewer inputs than outputs, or `jacobian`, which
-            chooses for so many rows.
-
-    Returns:
-        The function that takes `func`'s own arguments, batched, and returns the Jacobians.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: As in `jacobian_reverse`.
-        MemoryError: Even a row at a time goes over the budget.
+    Cost: That of the Jacobian, for a batch. The memory is that of `chunk_size` rows.
 
     Example:
-        Of x -> x^2, 2 x on the diagonal, for each of two rows.
+        The Jacobian of x^2 has 2 x on its diagonal, for each of two rows.
 
         >>> import torch
         >>> batch_jacobian(torch.square)(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
@@ -75,6 +78,11 @@ def batch_jacobian(
     return over_rows(row, in_dims, chunk_size, randomness, budget)
 
 
+@of_rows(
+    "Hessians",
+    hessian="The recipe to map over the rows. Use `hessian_forward_over_forward` if a row has more outputs than "
+    "inputs, or `funcdiff.hessian`, which chooses for this number of rows.",
+)
 def batch_hessian(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -86,14 +94,14 @@ def batch_hessian(
     randomness: str = "error",
     hessian: Callable[..., Function] = choice.hessian,
 ) -> Function:
-    """A Hessian for every row of a batch: vmap over a Hessian.
+    """Compute a Hessian for every row of a batch: vmap over a Hessian.
 
-    Shapes: (B, output, input, input), of B rows; `func` sees one row, without the batch axis.
-    Arguments, errors: those of `batch_jacobian`; `hessian` is the recipe to map, `hessian_forward_over_forward` where a
-    row has more outputs than inputs. Cost: the Hessian's, for a batch; `chunk_size` rows at once in memory.
+    Shapes: (B, output, input, input) for B rows. `func` sees one row, without the batch axis.
+
+    Cost: That of the Hessian, for a batch. The memory is that of `chunk_size` rows.
 
     Example:
-        Of the sum of cubes, 6 x on the diagonal, for each of two rows.
+        The Hessian of the sum of cubes has 6 x on its diagonal, for each of two rows.
 
         >>> import torch
         >>> batch_hessian(lambda x: x.pow(3).sum())(torch.tensor([[1.0], [2.0]]))
@@ -146,7 +154,7 @@ def over_rows(
         refuse_keywords(kwargs)
 
         def in_chunks(chunk: int | None) -> Tree:
-            return guarded(functools.partial(run, chunk), args)
+            return guarded(partial(run, chunk), args)
 
         if budget is None:
             return in_chunks(chunk_size)  # type: ignore[arg-type]  # "auto" has a budget

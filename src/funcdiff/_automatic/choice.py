@@ -15,6 +15,7 @@ from funcdiff._automatic.explaining import Explanation
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
+from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
@@ -23,8 +24,32 @@ from funcdiff._safety.verification import Check, Kind, check, check_on_plane, ch
 from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff.recipes import products
+
+VERIFY = (
+    "Whether to hold the first result of a plan against differences of `func` along one random direction. A recipe "
+    "that they contradict is left out from then on. The check evaluates `func`, or its gradient, four to ten times, "
+    "once for each plan. Without it, only what torch is known to get wrong is left out, and an operator that is not "
+    "torch's own is differentiated by plain reverse mode alone."
+)
+AUTOMATIC = {
+    "verify": VERIFY,
+    "budget": 'The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`. Memory that '
+    "the allocator keeps after it was freed comes on top.",
+    "chunk_size": "The number of rows or columns, depending on the recipe, to compute at once, by default all. With "
+    '"auto", the recipe is the fastest one that the budget allows, in the largest even chunks whose counted peak of '
+    "memory stays within the budget. For this, the first call runs a few chunks to count them. Inside vmap, grad and "
+    'torch.compile, "auto" is refused.',
+}
+ERRORS = {
+    "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers "
+    'although `randomness` is "error", or writes into its argument or a captured tensor; or every recipe is known to '
+    "be wrong on it.",
+    "MemoryError": "The result alone exceeds the budget, or every recipe does, with any chunk size.",
+}
 
 
+@documented("Jacobian", **AUTOMATIC, raises=ERRORS)
 def jacobian(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -35,39 +60,18 @@ def jacobian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """The Jacobian, by the recipe that is right for `func` and, by its counts, fastest.
+    """Compute the Jacobian by the recipe that is right for `func` and, by its counted operations, fastest.
 
-    At the first call with arguments of these shapes `func` runs once more and its operations are counted; recipes that
-    the derivative atlas found wrong on one of them are left out. The plan is kept: later calls look it up, and so do
-    calls inside vmap and under torch.compile. Only where `jacobian` stands inside the function that is compiled, or
-    takes pytrees there, `func` cannot be run beforehand: the recipe is then that of a common network of these sizes,
-    and operators are not looked at. `explain` shows the plan.
+    At the first call with arguments of these shapes, `func` runs once more and its operations are counted. Recipes that
+    the derivative atlas found wrong on one of these operations are left out. The plan is kept: later calls look it up,
+    also inside vmap and under torch.compile. `explain` shows the plan.
 
-    Shapes: those of `jacobian_reverse`. Cost: that of the cheapest of `jacobian_batched_grad`, `jacobian_taylor` and
-    `jacobian_forward`: about (1 + min(n, m)) F.
+    There is one exception. If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func`
+    cannot run beforehand. The recipe is then the one for a common network of these sizes, and operations are not looked
+    at.
 
-    Args:
-        func: From tensors (or pytrees of them) to a tensor (or a pytree of them).
-        argnums: The argument to differentiate by, or a tuple of them for a tuple of Jacobians.
-        has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`.
-        chunk_size: How many rows or columns, as the recipe takes them, to take at once; all by default. With "auto"
-            the recipe is the fastest that the budget allows, with the largest even chunk whose counted peak stays
-            within it: at the first call a few chunks are run to count them. Not inside vmap, grad or torch.compile.
-        budget: The bytes that the call may hold besides what it is given, with `chunk_size="auto"`; what the allocator
-            keeps of freed memory comes on top.
-        randomness: What random operations in `func` do, as in `torch.func.vmap`.
-        verify: Whether the first result of a plan is held against differences of `func` along one random direction, by
-            four to ten evaluations; a recipe that they contradict is left out, for good. Without it only what torch
-            itself is known to get wrong is left out, and custom operators are differentiated by reverse mode alone.
-
-    Returns:
-        The function that takes `func`'s own arguments and returns the Jacobian.
-
-    Raises:
-        RuntimeError: `func` makes a Python number of a tensor that depends on its input, draws random numbers where
-            `randomness` is "error", changes a tensor it captured, or every recipe is known to be wrong on it.
-        MemoryError: The result alone is over the budget, or every recipe is, however small the chunk.
-        TypeError, ValueError: As in `jacobian_reverse`.
+    Cost: That of the cheapest of `jacobian_batched_grad`, `jacobian_taylor` and `jacobian_forward`: about
+    (1 + min(n, m)) F.
 
     Example:
         The Jacobian of a linear map is its matrix.
@@ -83,6 +87,7 @@ def jacobian(
     return chosen("jacobian", func, options, budget, verify=verify)
 
 
+@documented("Hessian", **AUTOMATIC, raises=ERRORS)
 def hessian(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -93,17 +98,14 @@ def hessian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """The Hessian, by the recipe that is right for `func` and, by its counts, fastest.
+    """Compute the Hessian by the recipe that is right for `func` and, by its counted operations, fastest.
 
-    Planned as in `jacobian`. Where the candidates are compositions, norms in `func` are differentiated as the simpler
-    operations they consist of: torch 2.13's own second derivatives of them are wrong.
+    `hessian` makes and keeps a plan as `jacobian` does. If the recipe is a composition, normalization layers in `func`
+    are differentiated as the simpler operations that they consist of, because torch 2.13's own second derivatives of
+    them are wrong.
 
-    Arguments: those of `jacobian`. Shapes: those of `hessian_forward_over_reverse`. Cost: that of the cheapest of
-    `hessian_taylor`, `hessian_double_backward`, `hessian_forward_over_reverse` and `hessian_forward_over_forward`:
-    about (1 + n + min(2 m n, n (n + 1) / 2)) F.
-
-    Raises:
-        RuntimeError, MemoryError: As in `jacobian`.
+    Cost: That of the cheapest of `hessian_taylor`, `hessian_double_backward`, `hessian_forward_over_reverse` and
+    `hessian_forward_over_forward`: about (1 + n + min(2 m n, n (n + 1) / 2)) F.
 
     Example:
         The Hessian of x^T A x is A + A^T.
@@ -119,17 +121,25 @@ def hessian(
     return chosen("hessian", func, options, budget, verify=verify)
 
 
+@products.product(
+    verify=VERIFY,
+    raises={
+        **products.ERRORS,
+        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
+        "numbers, or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
+    },
+)
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
-    """Hv at a point, by the recipe that is right for `func`: two passes back wherever torch has them right.
+    """Compute Hv at a point by the recipe that is right for `func`: two backward passes wherever torch has them right.
 
-    Shapes, arguments: those of `hvp_forward_over_reverse`. Cost: 4 F. Planned as in `jacobian`; under torch.compile it
-    is always two passes back, with norms put right and other operators not looked at.
+    `hvp` makes and keeps a plan as `jacobian` does. Under torch.compile, it is always two backward passes:
+    normalization layers are then differentiated as the simpler operations that they consist of, and other operations
+    are not looked at.
 
-    Raises:
-        RuntimeError: As in `jacobian`.
+    Cost: 4 F.
 
     Example:
-        Of the sum of cubes: 6 x v.
+        The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
         >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))

@@ -12,7 +12,7 @@ from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.planning import Plan
-from funcdiff._calling.arguments import check_range
+from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
@@ -104,7 +104,7 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
 def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
     """`func` as a function of the differentiated leaves alone, without its aux, and these leaves."""
     flat, primals = taken_apart(func, args, options)
-    return lambda *moved: flat(*moved)[0], primals
+    return lambda *moved: apart(flat(*moved), options.has_aux)[0], primals
 
 
 def chunk_of_rows(

@@ -16,7 +16,7 @@ from funcdiff._safety.obstacles import PLAIN, Obstacles
 from funcdiff._safety.verification import Check
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.trees import Tree
 from funcdiff.recipes import taylor
 
 
@@ -130,7 +130,7 @@ def order(candidate: Candidate) -> tuple[bool, float]:
 def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
     """What stops jets on their way through the function, by sending one through."""
     try:
-        taylor.probe(lambda *jets: (tuple(flatten(flat(*jets))[0]), ()), primals, randomness)
+        taylor.probe(flat, primals, randomness)
     except RefusedError:
         raise
     except NO_JET as error:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from funcdiff._automatic.candidates import RECIPES
-from funcdiff._automatic.choice import chosen
+from funcdiff._automatic.choice import VERIFY, chosen
+from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._jets.jet import NO_JET
@@ -20,6 +21,24 @@ from funcdiff._torch.trees import Tree
 _log = logging.getLogger("funcdiff.taylor")
 
 
+ONE_DRAW = (
+    'What random operations in `func` do: "error" refuses them, and "same" uses one draw that all derivatives share.'
+)
+ERRORS = {
+    "ValueError": '`argnums` or `chunk_size` is out of range, or `randomness` is "different": second derivatives of '
+    "different draws belong to no function.",
+    "RuntimeError": "`func` does something on which the modes of torch disagree (`no_grad()`, `.item()`, a batch norm "
+    "in training mode), or writes into its argument.",
+}
+
+
+@documented(
+    "Hessian",
+    chunk_size="The number of second derivatives to compute at once, each time with the first derivatives that they "
+    "need, by default all. Fewer need less memory and more time.",
+    randomness=ONE_DRAW,
+    raises=ERRORS,
+)
 def hessian_taylor(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -28,45 +47,38 @@ def hessian_taylor(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Hessian by symmetric second-order Taylor mode: fast where func has many outputs and few inputs.
+    """Compute the Hessian by symmetric second-order Taylor mode: fast if `func` has many outputs and few inputs.
 
-    The function runs once, on its value, its n first derivatives and its n(n+1)/2 different second ones.
-    Cost: 1 + n + n(n+1)/2 passes of func, however many outputs it has; forward over reverse takes (1 + n)(1 + m), which
-    is less for m = 1.
+    The function runs once, on its value, its n first derivatives and its n (n + 1) / 2 different second derivatives.
 
-    Where an operation has no Taylor rule (complex numbers, an RNN, a custom autograd function, a transform in func),
-    the whole Hessian is taken by torch's own modes, as `hessian` chooses; the logger ``funcdiff.taylor`` says so. Under
-    torch.compile, keep custom autograd functions out of func: torch 2.13 then takes the derivative of their
-    forward formula instead of the one they define, in `torch.func.hessian` as well.
-
-    Args:
-        func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
-        argnums: the argument, or arguments, to differentiate with respect to.
-        has_aux: whether func returns ``(output, aux)``; the transform then returns ``(hessian, aux)``.
-        chunk_size: how many second derivatives to carry at a time, each time with the first ones they need; None for
-            all. Fewer take less memory and more time.
-        randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
-
-    Returns:
-        A function of func's own arguments. A tensor `(*in) -> (*out)` gives `(*out, *in, *in)`; with pytrees the
-        output's structure is outermost, then the input's, twice.
-
-    Raises:
-        TypeError: an argument differentiated, or an output, is not a real floating-point tensor.
-        ValueError: ``randomness="different"``, with which there is no Hessian.
-        RuntimeError: func does what torch's modes disagree about: no_grad(), .item(), a batch norm in training mode.
+    Some operations have no Taylor rule: complex numbers, an RNN, a custom autograd function, a transform in `func`.
+    torch's own modes then compute the whole Hessian, as `hessian` chooses, and the logger ``funcdiff.taylor`` says so.
+    Under torch.compile, keep custom autograd functions out of `func`: torch 2.13 then differentiates their forward
+    formula instead of using the derivative that they define, in `torch.func.hessian` as well.
 
     Source: Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
 
-    >>> import torch
-    >>> hessian_taylor(lambda x: x[0] ** 2 * x[1])(torch.tensor([3.0, 5.0]))
-    tensor([[10.,  6.],
-            [ 6.,  0.]])
+    Cost: (1 + n + n (n + 1) / 2) F for any number of outputs. Forward over reverse needs (1 + n)(1 + m) F, which is
+    less for m = 1.
+
+    Example:
+        The Hessian of x^2 y at (3, 5) has the entries 2 y, 2 x and 0.
+
+        >>> import torch
+        >>> hessian_taylor(lambda x: x[0] ** 2 * x[1])(torch.tensor([3.0, 5.0]))
+        tensor([[10.,  6.],
+                [ 6.,  0.]])
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("hessian", func, options)
 
 
+@documented(
+    "Jacobian",
+    chunk_size="The number of first derivatives to compute at once, by default all.",
+    randomness=ONE_DRAW,
+    raises=ERRORS,
+)
 def jacobian_taylor(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -75,22 +87,32 @@ def jacobian_taylor(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Jacobian by first-order Taylor mode: forward mode without what torch multiplies for nothing.
+    """Compute the Jacobian by first-order Taylor mode: forward mode without torch's multiplications by zero.
 
-    The function runs once, on its value and its n first derivatives. Shapes: the output's, then the input's. Cost:
-    (1 + n) F, where `jacobian_forward`, to which it turns for an operation without a Taylor rule, takes (2 + n) F.
+    The function runs once, on its value and its n first derivatives. If an operation has no Taylor rule, torch's own
+    modes compute the Jacobian, and the logger ``funcdiff.taylor`` says so.
 
-    Arguments, errors: those of `hessian_taylor`; `chunk_size` first derivatives travel at a time.
+    Cost: (1 + n) F, where `jacobian_forward` needs (2 + n) F.
 
-    >>> import torch
-    >>> jacobian_taylor(lambda x: x[:2] * x[2])(torch.tensor([3.0, 5.0, 7.0]))
-    tensor([[7., 0., 3.],
-            [0., 7., 5.]])
+    Example:
+        The Jacobian of (x z, y z) at (3, 5, 7) has z on the diagonal and x and y in the last column.
+
+        >>> import torch
+        >>> jacobian_taylor(lambda x: x[:2] * x[2])(torch.tensor([3.0, 5.0, 7.0]))
+        tensor([[7., 0., 3.],
+                [0., 7., 5.]])
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("jacobian", func, options)
 
 
+@documented(
+    "diagonal",
+    chunk_size="The number of inputs to differentiate with respect to at once, by default all.",
+    verify=VERIFY,
+    randomness=ONE_DRAW,
+    raises=ERRORS,
+)
 def hessian_diagonal(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -100,22 +122,34 @@ def hessian_diagonal(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """The diagonal of the Hessian: for every output its second derivative by each entry of the input alone.
+    """Compute the diagonal of the Hessian: every output's second derivative in each input entry alone.
 
-    The function runs once, on its value, its n first derivatives and its n unmixed second ones. Shapes: the output's,
-    then the input's, once: those of a Jacobian. Cost: (1 + 2 n) F, however many outputs func has, and never a Hessian;
-    where an operation has no Taylor rule, (1 + n)(1 + m) F by forward over reverse, a column at a time.
+    The function runs once, on its value, its n first derivatives and its n unmixed second derivatives.
 
-    Arguments, errors: those of `hessian_taylor`; `chunk_size` inputs are taken at a time.
+    Shapes: Those of a Jacobian: the shape of the output followed once by the shape of the input.
 
-    >>> import torch
-    >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))  # 2 y and 0
-    tensor([6., 0.])
+    Cost: (1 + 2 n) F for any number of outputs, and never a Hessian. If an operation has no Taylor rule, the cost is
+    (1 + n)(1 + m) F by forward over reverse, one column at a time.
+
+    Example:
+        The diagonal of the Hessian of x^2 y at (1, 3) is (2 y, 0).
+
+        >>> import torch
+        >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
+        tensor([6., 0.])
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return chosen("diagonal", func, options, verify=verify)
 
 
+@documented(
+    "Laplacian",
+    argnums="The position of the argument over whose entries the sum goes, or a tuple of positions.",
+    chunk_size="The number of first derivatives to compute at once, by default all.",
+    verify=VERIFY,
+    randomness=ONE_DRAW,
+    raises=ERRORS,
+)
 def laplacian(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -125,34 +159,25 @@ def laplacian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Sum of the second derivatives along every input, by collapsed Taylor mode: never a Hessian.
+    """Compute the sum of the second derivatives along every input by collapsed Taylor mode: never a Hessian.
 
-    The function runs once, on its value, its n first derivatives and the one sum of its second ones. Cost: 2 + n passes
-    of func, however many outputs it has. Where an operation has no Taylor rule, the diagonal is taken by torch's own
-    modes and summed, as for `hessian_taylor`. To train through it, differentiate the result.
-
-    Args:
-        func: function of tensors, or pytrees of them, returning a tensor or a pytree of tensors.
-        argnums: the argument, or arguments, over all of whose entries the sum goes.
-        has_aux: whether func returns ``(output, aux)``; the transform then returns ``(laplacian, aux)``.
-        chunk_size: how many first derivatives to carry at a time; None for all.
-        randomness: what func's random draws do: "error", or "same" for one draw that all derivatives share.
-        verify: whether the first result of a plan is held against differences of func.
-
-    Returns:
-        A function of func's own arguments; its result has the shape, or the structure, of func's output.
-
-    Raises:
-        TypeError: an argument differentiated, or an output, is not a real floating-point tensor.
-        ValueError: ``randomness="different"``, with which there is no Laplacian.
-        RuntimeError: func does what torch's modes disagree about: no_grad(), .item(), a batch norm in training mode.
+    The function runs once, on its value, its n first derivatives and the sum of its second derivatives. If an operation
+    has no Taylor rule, torch's own modes compute the diagonal of the Hessian, which is then summed. To train through a
+    Laplacian, differentiate the result.
 
     Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
     arXiv:2505.13644.
 
-    >>> import torch
-    >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))  # 8 x[0]
-    tensor(24.)
+    Shapes: Those of the output.
+
+    Cost: (2 + n) F for any number of outputs.
+
+    Example:
+        The Laplacian of (x^2 + y^2) x is 8 x.
+
+        >>> import torch
+        >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))
+        tensor(24.)
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return chosen("laplacian", func, options, verify=verify)

@@ -1,4 +1,4 @@
-"""The one place where what a caller passes to a transform is checked, copied and taken apart."""
+"""What a caller passes to a transform is checked and selected here."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ def replace_args(args: Sequence[Tree], argnums: int | tuple[int, ...], selected:
     return placed
 
 
-def aux_apart(returned: Tree) -> tuple[Tree, Tree]:
+def apart(returned: Tree, has_aux: bool) -> tuple[Tree, ...]:
+    """The output, and the aux if there is one."""
+    return returned if has_aux else (returned,)
+
+
+def with_aux(returned: Tree) -> tuple[Tree, Tree]:
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise TypeError(f"has_aux=True expects func to return (output, aux), got {kind(returned)}")
+        raise TypeError(
+            f"has_aux=True expects func to return (output, aux), got {kind(returned)}. Return both, or omit has_aux."
+        )
     for leaf in flatten(returned[1])[0]:
         if not isinstance(leaf, Tensor):
-            raise TypeError(f"expected every leaf of aux to be a tensor, got {kind(leaf)}; wrap it, torch.tensor(...)")
+            raise TypeError(f"expected every leaf of aux to be a tensor, got {kind(leaf)}. Wrap it: torch.tensor(...).")
     return returned
 
 
@@ -46,8 +53,8 @@ def refuse_keywords(kwargs: dict[str, Any]) -> None:
     if kwargs:
         names = ", ".join(f"{name}=..." for name in kwargs)
         raise TypeError(
-            f"a transformed function takes positional arguments only, got {names}; "
-            f"bind them first: functools.partial(func, {names})"
+            f"a transformed function takes positional arguments only, got {names}. "
+            f"Bind them first: functools.partial(func, {names})."
         )
 
 
@@ -57,24 +64,25 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
         raise TypeError(f"expected at least one tensor as {role}, got none")
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            raise TypeError(f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}; {ADVICE[role]}")
+            raise TypeError(f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}. {ADVICE[role]}")
         if leaf.is_complex():
-            raise TypeError(f"expected a real {role}, got {leaf.dtype}; split it by torch.view_as_real")
+            raise TypeError(f"expected a real {role}, got {leaf.dtype}. Split it with torch.view_as_real.")
         if not leaf.is_floating_point():
-            raise TypeError(f"expected a floating-point {role}, got {leaf.dtype}; convert it, x.double()")
+            raise TypeError(f"expected a floating-point {role}, got {leaf.dtype}. Convert it: x.double().")
         if leaf.layout is not torch.strided or leaf.is_nested:
             raise TypeError(
-                f"expected a dense {role}, got {layout(leaf)}; convert it, x.to_dense() or to_padded_tensor"
+                f"expected a dense {role}, got {layout(leaf)}. Convert it with x.to_dense() or x.to_padded_tensor(0.0)."
             )
         if leaf.device != leaves[0].device:
             devices = f"{leaves[0].device} and {leaf.device}"
-            raise ValueError(f"expected every {role} on one device, got {devices}; move them by .to(device)")
+            raise ValueError(f"expected every {role} on one device, got {devices}. Move them with .to(device).")
 
 
 ADVICE = {
-    "output of func": "return tensors (no float(), .item(), .numpy() on the way), other results by has_aux=True",
-    "raveled tree": "leave it out",
-    "differentiated argument": "pass tensors, or leave the argument out of argnums",
+    "output of func": "Return tensors, without float(), .item() or .numpy() on the way. "
+    "Return other results as aux, with has_aux=True.",
+    "raveled tree": "Leave it out.",
+    "differentiated argument": "Pass tensors, or leave the argument out of argnums.",
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.options import Options
-from funcdiff._calling.types import Blocks, Primals
+from funcdiff._calling.types import Blocks, Derivative
 from funcdiff._torch.counter import Counter
 from funcdiff._torch.transforms import batched, plain_allowed, undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
@@ -19,46 +19,43 @@ from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 T = TypeVar("T")
 
 
-def rows(
-    pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Sequence[Tensor], options: Options
-) -> Blocks:
-    """Every row of the Jacobian: the basis of the outputs, pulled back; one vector at a time without vmap."""
+def rows(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequence[Tensor], options: Options) -> Blocks:
+    """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
+    leaves, spec = flatten(output)
 
-    def pull_all(*vectors: Tensor) -> Sequence[Tensor]:
-        return pull(vectors)
+    def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
+        return pull(unflatten(vectors, spec))
 
     def pull_one(*vectors: Tensor) -> Sequence[Tensor]:
-        return [gradient[None] for gradient in pull(tuple(u[0] for u in vectors))]
+        return [gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors))]
 
-    sizes = [output.numel() for output in outputs]
+    sizes = [leaf.numel() for leaf in leaves]
     single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
-    pulled = pull_one if options.chunk_size == 1 or single else batched(pull_all, options.randomness)
+    pulled = pull_one if options.chunk_size == 1 or single else batched(pull_leaves, options.randomness)
 
-    stacked = gathered(lambda *span: pulled(*basis(outputs, *span)), sum(sizes), options)
+    stacked = gathered(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), options)
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
     return [
-        [part[i].view(output.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
-        for i, output in enumerate(outputs)
+        [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
+        for i, leaf in enumerate(leaves)
     ]
 
 
-def columns(
-    push: Callable[..., tuple[Sequence[Tensor], Tree]], primals: Sequence[Tensor], options: Options
-) -> tuple[Blocks, Tree]:
+def columns(push: Callable[..., tuple[Tree, ...]], primals: Sequence[Tensor], options: Options) -> Derivative:
     """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
     sizes = [primal.numel() for primal in primals]
     counts: list[int] = []
     specs: list[TreeSpec] = []
     first_aux: list[Tensor] = []
 
-    def push_all(*tangents: Tensor) -> Sequence[Tensor]:
-        slopes, aux = push(*tangents)
-        extra, spec = flatten(aux)
-        counts.append(len(slopes))
+    def push_leaves(*tangents: Tensor) -> Sequence[Tensor]:
+        slope, *aux = push(*tangents)
+        leaves, (extra, spec) = flatten(slope)[0], flatten(aux)
+        counts.append(len(leaves))
         specs.append(spec)
-        return [*slopes, *extra]
+        return [*leaves, *extra]
 
-    pushed = batched(push_all, options.randomness)
+    pushed = batched(push_leaves, options.randomness)
 
     def run(start: int, stop: int) -> Sequence[Tensor]:
         results = pushed(*basis(primals, start, stop))
@@ -73,7 +70,7 @@ def columns(
         ]
         for leaf in gathered(run, sum(sizes), options)
     ]
-    return blocks, unflatten(first_aux, specs[0])
+    return blocks, *unflatten(first_aux, specs[0])
 
 
 def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
@@ -82,7 +79,9 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     vectors = torch.eye(stop - start, sum(sizes), dtype=like[0].dtype, device=like[0].device)
     if start:
         vectors = vectors.roll(start, 1)
-    parts = torch.split(vectors, sizes, 1) if len(sizes) > 1 else [vectors]
+    if len(like) == 1:
+        return [vectors.view(stop - start, *like[0].shape)]
+    parts = torch.split(vectors, sizes, 1)
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
 

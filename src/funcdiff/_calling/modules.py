@@ -17,19 +17,21 @@ Parameters = dict[str, Tensor]
 
 
 def module_function(module: nn.Module, *, training: bool = False) -> tuple[Function, Parameters]:
-    """A network as a function of its parameters, `func(parameters, *inputs)`, for any transform.
+    """Make a network a function of its parameters, `func(parameters, *inputs)`, for any transform.
 
     Args:
         module: The network. `func` reads its buffers, and its mode, at each call.
-        training: Take the network as it trains, which is refused otherwise: dropout draws masks, batch norm mixes the
-            rows of the batch, and running statistics are updated on copies, not in the module.
+        training: Whether the network may be in training mode, which is refused otherwise. In this mode, dropout draws
+            masks, batch norm mixes the rows of the batch, and running statistics are updated on copies, not in the
+            module.
 
     Returns:
-        `func`, and its first argument, all parameters by name, frozen or not, detached from the module's.
+        `func` and its first argument, which holds all parameters by name, frozen or not, detached from those of the
+        module.
 
     Raises:
         ValueError: A layer in training mode would make the function random, or mix the rows of a batch.
-        KeyError: From `func`, for parameters that the module does not have, or that are missing.
+        KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
 
     Example:
         The Jacobian of a linear layer with respect to its weight and bias.
@@ -61,7 +63,7 @@ def refuse_training(module: nn.Module) -> None:
         if layer.training and (random or isinstance(layer, BatchNorm)):
             raise ValueError(
                 f"expected a module in evaluation mode, got {type(layer).__name__} "
-                f"{name!r} in training mode; call module.eval(), or pass training=True to differentiate it as it trains"
+                f"{name!r} in training mode. Call module.eval(), or pass training=True if this mode is meant."
             )
 
 
@@ -70,27 +72,29 @@ def check_names(parameters: Parameters, names: Iterable[str]) -> None:
     unknown, missing = sorted(parameters.keys() - set(names)), sorted(set(names) - parameters.keys())
     if unknown or missing:
         raise KeyError(
-            f"expected the parameters {sorted(names)}, got unknown {unknown} and missing {missing}; "
-            "start from the dictionary that module_function returned: {**parameters, name: value}"
+            f"expected the parameters {sorted(names)}, got unknown {unknown} and missing {missing}. "
+            "Start from the dictionary that module_function returned: {**parameters, name: value}."
         )
 
 
 def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
-    """All entries of a tree of tensors as one vector, and the way back: nested blocks become one matrix.
+    """Flatten a tree of tensors to one vector: nested blocks of a derivative become one matrix.
 
     `jacobian_reverse(lambda v: func(unravel(v), x))(vector)` is one (m, n) matrix over all
     parameters, and a Hessian (n, n).
-    Both directions are differentiable and compose with vmap. Cost: one copy.
+    Both directions are differentiable and compose with vmap.
+
+    Cost: One copy.
 
     Args:
         tree: Tensors of one dtype and device, in dicts, lists and tuples.
 
     Returns:
-        The vector, of shape (n,), and `unravel`, from a vector of shape (n,) to a tree like `tree`.
+        The vector, of shape (n,), and `unravel`, which takes a vector of shape (n,) and returns a tree like `tree`.
 
     Raises:
-        TypeError: A leaf is no tensor, or dtypes differ.
-        ValueError: Devices differ; or, from `unravel`, the vector has another shape.
+        TypeError: A leaf is not a real, dense, floating-point tensor, or dtypes differ.
+        ValueError: Devices differ. `unravel` raises it if the vector has another shape.
 
     Example:
         >>> import torch
@@ -104,7 +108,7 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
     check_leaves(leaves, "raveled tree")
     dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1:
-        raise TypeError(f"expected leaves of one dtype, got {sorted(map(str, dtypes))}; convert them, x.double()")
+        raise TypeError(f"expected leaves of one dtype, got {sorted(map(str, dtypes))}. Convert them: x.double().")
     shapes = [leaf.shape for leaf in leaves]
     sizes = [leaf.numel() for leaf in leaves]
 

@@ -44,8 +44,8 @@ def check_chunk_size(chunk_size: Any) -> None:
         return
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
         raise TypeError(
-            f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}; "
-            '"auto" goes with jacobian, hessian and the batches of either, and with a budget'
+            f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}. "
+            'Only jacobian, hessian, batch_jacobian and batch_hessian accept "auto", together with a budget.'
         )
     if chunk_size < 1:
         raise ValueError(f"expected chunk_size to be a positive int or None (all at once), got {chunk_size}")

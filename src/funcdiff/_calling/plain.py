@@ -8,25 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._calling.types import Flat, Primals
+from funcdiff._calling.arguments import apart
+from funcdiff._calling.types import Flat
 from funcdiff._torch.graph import NOTHING, survey
 from funcdiff._torch.transforms import plain_allowed, vjp
-from funcdiff._torch.trees import Tree, map_leaves
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 
-def plain_vjp(flat: Flat, *primals: Tensor) -> tuple[Any, ...]:
-    """What `torch.func.vjp` returns with aux, for primals that are the recipe's own copies."""
+def plain_vjp(flat: Flat, *primals: Tensor, has_aux: bool) -> tuple[Any, ...]:
+    """What `torch.func.vjp` returns, for primals that are the recipe's own copies."""
     if not plain_allowed():
-        return vjp(flat, *primals, has_aux=True)
-    outputs, aux = tracked(flat, primals)
+        return vjp(flat, *primals, has_aux=has_aux)
+    output, *aux = apart(tracked(flat, primals), has_aux)
+    outputs = flatten(output)[0]
     graph = survey(primals, outputs) if torch.is_grad_enabled() else NOTHING
     if graph.callers and graph.compiled:
-        return vjp(flat, *primals, has_aux=True)
+        return vjp(flat, *primals, has_aux=has_aux)
 
-    def pull(cotangents: Primals) -> Primals:
-        return backward(outputs, primals, cotangents, create_graph=graph.callers)
+    def pull(cotangents: Tree) -> Sequence[Tensor]:
+        return backward(outputs, primals, flatten(cotangents)[0], create_graph=graph.callers)
 
-    return outputs, pull, aux if graph.callers else map_leaves(Tensor.detach, aux)
+    return output, pull, *(aux if graph.callers else [map_leaves(Tensor.detach, tree) for tree in aux])
 
 
 def tracked(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Tree:

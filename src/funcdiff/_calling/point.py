@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from funcdiff._calling.arguments import check_leaves, kind
-from funcdiff._calling.transform import FlatFunction, guarded
+from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function, Primals
-from funcdiff._torch.trees import LEAF, Tree, TreeSpec, flatten, unflatten
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
 Scalar = Callable[..., Tensor]  # func as a function of its leaves, to one number
 
@@ -27,37 +27,31 @@ def at_point(
     Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
     """
     x, spec = check_primals(primals)
-    vectors = [check_tangents(v, x, spec) for v in tangents]
+    leaves = list(x)
+    for v in tangents:
+        leaves += check_tangents(v, x, spec)
 
-    def run(x: Primals, *vectors: Primals) -> Any:
-        return formula(scalar(every_argument(func, spec)), x, *vectors)
+    def run(*copies: Tensor) -> Any:
+        return formula(scalar(func, spec), *(copies[i : i + len(x)] for i in range(0, len(copies), len(x))))
 
-    result = guarded(run, (x, *vectors))
+    result = guarded(run, leaves)
     return whole(result, spec) if depth else result
 
 
-def every_argument(func: Function, spec: TreeSpec) -> FlatFunction:
-    """`func` as a function of the leaves of all its arguments."""
-    return FlatFunction(lambda args: func(*args), spec)
+def scalar(func: Function, spec: TreeSpec) -> Scalar:
+    """`func` of flat leaves, refused unless it returns one number."""
 
-
-def scalar(flat: FlatFunction) -> Scalar:
-    """`flat` without aux, refused unless it returns one number."""
-
-    def number(*leaves: Tensor) -> Tensor:
-        (output, *_), _ = flat(*leaves)
-        if flat.out_spec is not LEAF:
-            raise TypeError(
-                f"expected func to return one tensor, got {flat.out_spec}; return a scalar, or take the Hessian"
-            )
+    def flat(*leaves: Tensor) -> Tensor:
+        output = func(*unflatten(leaves, spec))
+        check_leaves([output], "output of func")
         if output.dim() > 0:
             raise ValueError(
-                f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}; "
-                "reduce it (.sum(), .squeeze()), or take the whole Hessian by hessian_forward_over_reverse"
+                f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}. "
+                "Reduce it (.sum(), .squeeze()), or compute the whole Hessian with hessian_forward_over_reverse."
             )
-        return output
+        return output  # type: ignore[no-any-return]  # func is the caller's
 
-    return number
+    return flat
 
 
 def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
@@ -69,7 +63,7 @@ def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
 def check_primals(primals: tuple[Tree, ...]) -> tuple[Primals, TreeSpec]:
     """The leaves and the structure of the arguments of a product."""
     if not isinstance(primals, tuple):
-        raise TypeError(f"expected primals to be a tuple, func's arguments, got {kind(primals)}; write (x,) for one")
+        raise TypeError(f"expected primals to be a tuple of func's arguments, got {kind(primals)}. Write (x,) for one.")
     leaves, spec = flatten(primals)
     check_leaves(leaves, "differentiated argument")
     return tuple(leaves), spec
@@ -79,17 +73,25 @@ def check_tangents(tangents: tuple[Tree, ...], primals: Primals, expected: TreeS
     """The leaves of the tangents, each like its primal in all: one that broadcasts gives a wrong number silently."""
     leaves, spec = flatten(tangents)
     if spec is not expected and spec != expected:
-        raise TypeError(f"expected tangents structured like primals, {expected}, got {spec}")
+        raise TypeError(
+            f"expected tangents structured like primals, {expected}, got {spec}. Pass one tangent for each primal."
+        )
     for primal, tangent in zip(primals, leaves, strict=True):
         if not isinstance(tangent, Tensor):
-            raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}")
+            raise TypeError(f"expected every tangent to be a tensor, got {kind(tangent)}. Pass tensors.")
         if tangent.shape != primal.shape:
             raise ValueError(
-                f"expected a tangent of its primal's shape, {tuple(primal.shape)}, got {tuple(tangent.shape)}; "
-                "tangents do not broadcast: use .reshape or .expand_as"
+                f"expected a tangent with the shape of its primal, {tuple(primal.shape)}, got {tuple(tangent.shape)}. "
+                "Tangents do not broadcast: use .reshape or .expand_as."
             )
         if tangent.dtype != primal.dtype:
-            raise TypeError(f"expected a tangent of its primal's dtype, {primal.dtype}, got {tangent.dtype}")
+            raise TypeError(
+                f"expected a tangent with the dtype of its primal, {primal.dtype}, got {tangent.dtype}. "
+                "Convert it: v.to(x.dtype)."
+            )
         if tangent.device != primal.device:
-            raise ValueError(f"expected a tangent on its primal's device, {primal.device}, got {tangent.device}")
+            raise ValueError(
+                f"expected a tangent on the device of its primal, {primal.device}, got {tangent.device}. "
+                "Move it: v.to(x.device)."
+            )
     return tuple(leaves)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.arguments import (
-    aux_apart,
     check_leaves,
     check_range,
     refuse_keywords,
     replace_args,
     select_args,
+    with_aux,
 )
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
@@ -38,9 +38,9 @@ def transform(formula: Formula, func: Function, options: Options, *, depth: int 
 
         def run(*copies: Tree) -> Tree:
             flat, primals = taken_apart(func, copies, options)
-            results, aux = formula(flat, primals, options)
+            results, *aux = formula(flat, primals, options)
             nested = unflatten([nest(result, flat.spec, depth) for result in results], flat.out_spec)
-            return (nested, aux) if options.has_aux else nested
+            return (nested, *aux) if aux else nested
 
         return guarded(run, args)
 
@@ -59,24 +59,26 @@ def taken_apart(func: Function, args: Sequence[Tree], options: Options) -> tuple
 
 
 class FlatFunction:
-    """A function of one tree, as a function of the tree's leaves to the leaves of its output and its aux, if any."""
+    """A function of one tree as a function of the tree's leaves; what it returns is checked."""
 
     out_spec: TreeSpec  # the structure of the last output
 
     def __init__(self, call: Callable[[Tree], Tree], spec: TreeSpec, has_aux: bool = False) -> None:
         self.call, self.spec, self.has_aux = call, spec, has_aux
 
-    def __call__(self, *leaves: Tensor) -> tuple[Primals, Tree]:
+    def __call__(self, *leaves: Tensor) -> Tree:
         returned = self.call(unflatten(leaves, self.spec))
-        output, aux = aux_apart(returned) if self.has_aux else (returned, ())
+        output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
         check_leaves([getattr(leaf, "value", leaf) for leaf in outputs], "output of func")  # of a jet its value
-        return tuple(outputs), aux
+        return returned
 
 
 def nest(blocks: Any, spec: TreeSpec, depth: int) -> Tree:
     """Lists in lists of tensors as trees in trees."""
-    return unflatten([nest(block, spec, depth - 1) for block in blocks], spec) if depth else blocks
+    if depth > 1:
+        blocks = [nest(block, spec, depth - 1) for block in blocks]
+    return unflatten(blocks, spec) if depth else blocks
 
 
 def guarded(run: Function, args: Sequence[Tree]) -> Tree:
@@ -89,25 +91,20 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     copies = tuple(copied(arg) for arg in args)
     if torch.compiler.is_compiling():
         return run(*copies)
-    before = writes(copies)
+    watched = [
+        leaf for copy in copies for leaf in flatten(copy)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()
+    ]
+    before = [times_written(leaf) for leaf in watched]
     try:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if writes(copies) > before:
+    if before != [times_written(leaf) for leaf in watched]:
         raise RuntimeError(MUTATES)
     return result
 
 
 def copied(tree: Tree) -> Tree:
+    if isinstance(tree, Tensor):
+        return tree.clone()
     return map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def writes(copies: Sequence[Tree]) -> int:
-    """How often the tensors were written to; inference tensors do not count."""
-    count = 0
-    for copy in copies:
-        for leaf in flatten(copy)[0]:
-            if isinstance(leaf, Tensor) and not leaf.is_inference():
-                count += times_written(leaf)
-    return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from funcdiff._torch.trees import Tree
 
 Function = Callable[..., Tree]
 Primals = tuple[Tensor, ...]
-Flat = Callable[..., tuple[Primals, Tree]]  # func of the differentiated leaves, to the leaves of its output and the aux
+Flat = Function  # func as a function of the differentiated leaves alone
 Blocks = list[list[Tensor]]  # for each output leaf, a block for each primal
-Derivative = tuple[Sequence[Any], Tree]  # for each output leaf its derivative, in lists over the primals; and the aux
+Derivative = tuple[Any, ...]  # for each output leaf its derivative, in lists over the primals; and aux, if there is one
 Formula = Callable[[Flat, Primals, Options], Derivative]

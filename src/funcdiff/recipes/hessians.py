@@ -5,11 +5,22 @@ Costs count forward passes F of a function R^n -> R^m, by matrix products.
 
 from __future__ import annotations
 
+from functools import partial
+
+from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, jacobian_reverse
 
+composition = partial(
+    documented,
+    "Hessian",
+    chunk_size="The number of directions that each of the two Jacobians computes at once, by default all.",
+)
+NEEDS_FORWARD = {"NotImplementedError": "An operation in `func` has no forward derivative. Use a reverse mode recipe."}
 
+
+@composition(raises=NEEDS_FORWARD)
 def hessian_forward_over_reverse(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -18,28 +29,13 @@ def hessian_forward_over_reverse(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Hessian as columns of the rows: forward mode over reverse mode (`torch.func.hessian`, with all options).
+    """Compute the Hessian as columns of the rows: forward mode over reverse mode (`torch.func.hessian`).
 
-    Shapes: the output's shape, then the input's twice; of R^n -> R an (n, n) matrix. Pytrees nest the output outermost,
-    then the input, then the input again.
-    Cost: about (1 + n)(1 + m) F; the composition to begin with where m is small. By a function's input it
-    was right on every normalisation and factorisation tested, where forward inside is not. By the weight and the input
-    of a norm together all four compositions are wrong under torch 2.13: `hessian_taylor` is right.
+    Cost: About (1 + n)(1 + m) F. Try this composition first if m is small.
 
-    Args:
-        func: From tensors (or pytrees of them) to a tensor (or a pytree of them).
-        argnums: The argument to differentiate by, or a tuple of them for a tuple of tuples of Hessians.
-        has_aux: `func` returns `(output, aux)`, and the result is `(hessian, aux)`.
-        chunk_size: How many directions each of the two Jacobians takes at once; all by default.
-        randomness: What random operations in `func` do, as in `torch.func.vmap`.
-
-    Returns:
-        The function that takes `func`'s own arguments and returns the Hessian.
-
-    Raises:
-        TypeError: An argument or an output is no real floating-point dense tensor, or an option is of the wrong type.
-        ValueError: `argnums` or `chunk_size` is out of range.
-        RuntimeError: `func` writes into its argument, or does what torch cannot differentiate; the remedy is named.
+    Caution: With respect to the weight and the input of a normalization layer together, all four compositions are wrong
+    under torch 2.13. Use `hessian_taylor` there. With respect to the input alone, this composition was right on every
+    normalization and factorization tested; the compositions with forward mode inside were not.
 
     Example:
         The Hessian of x^T A x is A + A^T.
@@ -54,6 +50,7 @@ def hessian_forward_over_reverse(
     return jacobian_forward(jacobian_reverse(func, **options), **options)
 
 
+@composition()
 def hessian_reverse_over_reverse(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -62,11 +59,10 @@ def hessian_reverse_over_reverse(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Hessian as rows of the rows: reverse mode over reverse mode.
+    """Compute the Hessian as rows of the rows: reverse mode over reverse mode.
 
-    Shapes, arguments, errors: those of `hessian_forward_over_reverse`.
-    Cost: each of the m n second rows is a pass back through two passes, which all stay in memory. Needs no forward
-    derivative: the way out where an operation has none.
+    Cost: m n backward passes through a forward and a backward pass, whose graphs all stay in memory. This composition
+    needs no forward derivative, so use it if an operation has none.
 
     Example:
         The Hessian of the sum of exponentials is diagonal.
@@ -80,6 +76,7 @@ def hessian_reverse_over_reverse(
     return jacobian_reverse(jacobian_reverse(func, **options), **options)
 
 
+@composition(raises=NEEDS_FORWARD)
 def hessian_reverse_over_forward(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -88,15 +85,16 @@ def hessian_reverse_over_forward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Hessian as rows of the columns: reverse mode over forward mode.
+    """Compute the Hessian as rows of the columns: reverse mode over forward mode.
 
-    Shapes, arguments, errors: those of `hessian_forward_over_reverse`.
-    Cost: m n passes back through n forward passes, which all stay in memory; seldom the right choice. Caution: the
-    forward derivatives of some operations (`layer_norm`, `batch_norm` in training mode, `det`, `solve`) are themselves
-    differentiated wrongly by torch, with no error: see `check_derivatives`.
+    Cost: m n backward passes through n forward passes, whose graphs all stay in memory. This is seldom the right
+    choice.
+
+    Caution: torch differentiates the forward derivatives of some operations (`layer_norm`, `batch_norm` in training
+    mode, `det`, `solve`) wrongly and without an error. `check_derivatives` finds such operations.
 
     Example:
-        The Hessian of the product of two numbers.
+        The Hessian of the product of two numbers has ones off its diagonal.
 
         >>> import torch
         >>> hessian_reverse_over_forward(torch.prod)(torch.tensor([3.0, 4.0]))
@@ -107,6 +105,7 @@ def hessian_reverse_over_forward(
     return jacobian_reverse(jacobian_forward(func, **options), **options)
 
 
+@composition(raises=NEEDS_FORWARD)
 def hessian_forward_over_forward(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -115,15 +114,15 @@ def hessian_forward_over_forward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Hessian as columns of the columns: forward mode over forward mode.
+    """Compute the Hessian as columns of the columns: forward mode over forward mode.
 
-    Shapes, arguments, errors: those of `hessian_forward_over_reverse`.
-    Cost: about (1 + n)^2 F, whatever m, and no graph: the composition to begin with where m is not small. Caution: the
-    forward derivatives of some operations (`layer_norm`, `batch_norm` in training mode, `det`, `solve`) are themselves
-    differentiated wrongly by torch, with no error: see `check_derivatives`.
+    Cost: About (1 + n)^2 F for every m, and no graph. Try this composition first if m is not small.
+
+    Caution: torch differentiates the forward derivatives of some operations (`layer_norm`, `batch_norm` in training
+    mode, `det`, `solve`) wrongly and without an error. `check_derivatives` finds such operations.
 
     Example:
-        The second derivative of a cube.
+        The second derivative of a cube is 6 x.
 
         >>> import torch
         >>> hessian_forward_over_forward(lambda x: x**3)(torch.tensor(2.0))
@@ -133,6 +132,7 @@ def hessian_forward_over_forward(
     return jacobian_forward(jacobian_forward(func, **options), **options)
 
 
+@composition()
 def hessian_double_backward(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -141,15 +141,16 @@ def hessian_double_backward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Hessian as rows of the rows by plain autograd: reverse over reverse with the least overhead.
+    """Compute the Hessian as rows of the rows with plain autograd: reverse over reverse with the least overhead.
 
-    Shapes, arguments, errors: those of `hessian_forward_over_reverse`.
-    Cost: for one output 2 (1 + n) F, and the graph of two passes in memory; of m outputs m times the rows, each back
-    through all m: take it where m is 1. With `chunk_size=1` what vmap refuses works too. Inside vmap, grad or
-    torch.compile, where there is no plain autograd, it is `hessian_reverse_over_reverse`.
+    With `chunk_size=1`, this method supports functions that vmap refuses. Inside vmap, grad and torch.compile, where
+    plain autograd is not available, this function is `hessian_reverse_over_reverse`.
+
+    Cost: For one output, 2 (1 + n) F and the graph of two passes in memory. m outputs have m times as many rows, and
+    each row goes back through all m outputs, so use this method if m is 1.
 
     Example:
-        The Hessian of x^2 y at (1, 3).
+        The Hessian of x^2 y at (1, 3) has the entries 2 y, 2 x and 0.
 
         >>> import torch
         >>> hessian_double_backward(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))

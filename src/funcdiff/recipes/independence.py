@@ -12,30 +12,34 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from funcdiff._calling.point import check_primals, every_argument
-from funcdiff._calling.transform import guarded
-from funcdiff._calling.types import Blocks, Function, Primals
+from funcdiff._calling.point import check_primals
+from funcdiff._calling.transform import FlatFunction, guarded
+from funcdiff._calling.types import Blocks, Function
 from funcdiff._torch.transforms import transforms_active, vjp
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 
 def check_batch_independence(func: Function, *primals: Tree) -> float:
     """Check that each row of a function's output depends on its own row of the input alone.
 
-    Cost: one forward pass and two backward passes of the batch.
+    Cost: One forward pass and two backward passes of the batch.
 
     Args:
         func: The function of the whole batch.
-        *primals: Its arguments, tensors or pytrees of them, all with the batch as axis 0.
+        *primals: The arguments of `func`: tensors or pytrees of tensors, all with the batch as axis 0.
 
     Returns:
-        The largest derivative of a row by other rows that was found, in units of the largest derivative, at most what
-        rounding gives.
+        The largest derivative of a row with respect to other rows that was found, divided by the largest derivative. It
+        is at most what rounding gives.
 
     Raises:
-        ValueError: The rows mix, by the size that is given; or the output has no row for each row of the input.
+        TypeError: An argument or an output is not a real, dense, floating-point tensor.
+        ValueError: The rows mix (the message says how much), or the output does not have a row for each row of the
+            input.
 
     Example:
+        The square of each row depends on that row alone; the distance from the mean does not.
+
         >>> import torch
         >>> x = torch.tensor([[1.0], [2.0], [4.0]])
         >>> check_batch_independence(torch.square, x)
@@ -48,20 +52,20 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
     x, spec = check_primals(primals)
 
     def run(*x: Tensor) -> Tensor:
-        outputs, pull, _ = vjp(every_argument(func, spec), *x, has_aux=True)
-        return first_order_leak(pull, outputs, x)
+        output, pull = vjp(FlatFunction(lambda args: func(*args), spec), *x)
+        return first_order_leak(pull, output, x)
 
     leak = guarded(run, x)
     refuse(leak, tolerance(leak))
     return float(leak)
 
 
-def first_order_leak(pull: Callable[[Primals], Sequence[Tensor]], outputs: Primals, primals: Primals) -> Tensor:
-    """The leak between rows in the derivative of the outputs, by two pulls."""
-    count = row_count(primals, outputs)
-    directions = [irregular(y.sum(0))[None] for y in outputs]
-    plain = pull(tuple(c.expand(count, *c.shape[1:]) for c in directions))
-    return leak(pull(tuple(weighted(c, count) for c in directions)), plain)
+def first_order_leak(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequence[Tensor]) -> Tensor:
+    """The leak between rows in the derivative of `output`, by two pulls."""
+    count = row_count(primals, flatten(output)[0])
+    directions = map_leaves(lambda y: irregular(y.sum(0))[None], output)
+    plain = pull(map_leaves(lambda c: c.expand(count, *c.shape[1:]), directions))
+    return leak(pull(map_leaves(lambda c: weighted(c, count), directions)), plain)
 
 
 def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
@@ -71,7 +75,7 @@ def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
     if len(lengths) != 1 or () in lengths:
         raise ValueError(
             "expected the batch as axis 0 of each differentiated argument and each output, got shapes "
-            f"{shapes[: len(primals)]} -> {shapes[len(primals) :]}; func must see, and return, the whole batch"
+            f"{shapes[: len(primals)]} -> {shapes[len(primals) :]}. func must take and return the whole batch."
         )
     return shapes[0][0]
 
@@ -128,8 +132,8 @@ def refuse(leak: Tensor, limit: float) -> None:
     """Raise if the rows mix."""
     if leak > limit:
         raise ValueError(
-            "expected rows that do not depend on each other, got derivatives by other rows of up to "
-            f"{float(leak):.2g} of the largest derivative (batch norm in training mode? attention or a mean over the "
-            "batch?); put a batch norm into eval(), write a function of one row for batch_jacobian or batch_hessian, "
-            "or take jacobian_reverse of the whole batch"
+            "expected rows that do not depend on each other, got derivatives with respect to other rows of up "
+            f"to {float(leak):.2g} of the largest derivative. Such rows come from a batch norm in training mode, "
+            "attention or a mean over the batch. Call eval() on a batch norm, write a function of one row for "
+            "batch_jacobian or batch_hessian, or use jacobian_reverse of the whole batch."
         )

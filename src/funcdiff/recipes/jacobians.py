@@ -1,4 +1,4 @@
-"""Jacobians: four ways to the same matrix, each a few lines over one mode of differentiation."""
+"""Jacobians: four methods for the same matrix, each a few lines over one mode of differentiation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from funcdiff._calling.directions import columns, rows
+from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.plain import plain_vjp
 from funcdiff._calling.transform import transform
@@ -14,7 +15,14 @@ from funcdiff._calling.types import Derivative, Flat, Function, Primals
 from funcdiff._torch.transforms import jvp, vjp
 from funcdiff._torch.trees import Tree
 
+ROWS = "The number of rows to compute at once, by default all. With 1, the rows are computed in a loop without vmap."
+IN_BACKWARD = (
+    "What random operations in a backward pass do, as in `torch.func.vmap`. Random operations in `func` itself run "
+    "once."
+)
 
+
+@documented("Jacobian", chunk_size=ROWS, randomness=IN_BACKWARD)
 def jacobian_reverse(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -23,27 +31,9 @@ def jacobian_reverse(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Jacobian by rows, all in one batched pass: vmap over vjp (`torch.func.jacrev`).
+    """Compute the Jacobian by rows in one batched backward pass: vmap over vjp (`torch.func.jacrev`).
 
-    Shapes: the output's shape, then the input's, for every output leaf and every leaf of the differentiated arguments;
-    of R^n -> R^m an (m, n) matrix. Pytrees nest the output outermost.
-    Cost: one forward pass and m backward passes, together; memory for `chunk_size` backward passes at once.
-
-    Args:
-        func: From tensors (or pytrees of them) to a tensor (or a pytree of them).
-        argnums: The argument to differentiate by, or a tuple of them for a tuple of Jacobians.
-        has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`.
-        chunk_size: How many rows to take at once; all by default. With 1 the rows are taken in a loop, without vmap.
-        randomness: What random operations in a backward pass do, as in `torch.func.vmap`.
-
-    Returns:
-        The function that takes `func`'s own arguments and returns the Jacobian. It carries a graph if a tensor that
-        `func` used requires grad, and none otherwise.
-
-    Raises:
-        TypeError: An argument or an output is no real floating-point dense tensor, or an option is of the wrong type.
-        ValueError: `argnums` or `chunk_size` is out of range.
-        RuntimeError: `func` writes into its argument, or does what torch cannot differentiate; the remedy is named.
+    Cost: One forward pass and m backward passes, computed together. The memory is that of `chunk_size` backward passes.
 
     Example:
         The Jacobian of a linear map is its matrix.
@@ -56,12 +46,19 @@ def jacobian_reverse(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        outputs, pull, aux = vjp(flat, *primals, has_aux=True)
-        return rows(pull, outputs, primals, options), aux
+        output, pull, *aux = vjp(flat, *primals, has_aux=options.has_aux)
+        return rows(pull, output, primals, options), *aux
 
     return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
+@documented(
+    "Jacobian",
+    chunk_size="The number of columns to compute at once, by default all.",
+    randomness='What random operations in `func` do, as in `torch.func.vmap`: "error" refuses them, "same" uses one '
+    'draw for all columns, and "different" mixes draws across columns.',
+    raises={"NotImplementedError": "An operation in `func` has no forward derivative. Use `jacobian_reverse`."},
+)
 def jacobian_forward(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -70,25 +67,12 @@ def jacobian_forward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Jacobian by columns, all in one batched pass: vmap over jvp (`torch.func.jacfwd`, with chunks).
+    """Compute the Jacobian by columns in one batched forward pass: vmap over jvp (`torch.func.jacfwd`, with chunks).
 
-    Shapes, arguments, errors: those of `jacobian_reverse`, where not said otherwise.
-    Cost: n forward passes with a tangent each, (2 + n) F in matrix products (torch's primal pass included); memory for
-    `chunk_size` of them at once, and no graph. `torch.no_grad()` inside `func` does not stop forward mode.
+    Forward mode keeps no graph, and `torch.no_grad()` inside `func` does not stop it.
 
-    Args:
-        func: From tensors (or pytrees of them) to a tensor (or a pytree of them).
-        argnums: The argument to differentiate by, or a tuple of them for a tuple of Jacobians.
-        has_aux: `func` returns `(output, aux)`, and the result is `(jacobian, aux)`.
-        chunk_size: How many columns to take at once; all by default.
-        randomness: What random operations in `func` do, as in `torch.func.vmap`: with "same" all columns share a draw;
-            "different" mixes draws across columns.
-
-    Returns:
-        The function that takes `func`'s own arguments and returns the Jacobian.
-
-    Raises:
-        NotImplementedError: An operation in `func` has no forward derivative: use `jacobian_reverse`.
+    Cost: n forward passes with a tangent each, which is (2 + n) F in matrix products, including torch's primal pass.
+    The memory is that of `chunk_size` such passes.
 
     Example:
         The sine of each entry has a diagonal Jacobian of cosines.
@@ -101,15 +85,15 @@ def jacobian_forward(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        def push(*tangents: Tensor) -> tuple[Primals, Tree]:
-            _, slopes, aux = jvp(flat, primals, tangents, has_aux=True)
-            return slopes, aux
+        def push(*tangents: Tensor) -> tuple[Tree, ...]:
+            return jvp(flat, primals, tangents, has_aux=options.has_aux)[1:]  # the slope and the aux
 
         return columns(push, primals, options)
 
     return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
+@documented("Jacobian", chunk_size=ROWS, randomness=IN_BACKWARD)
 def jacobian_batched_grad(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -118,11 +102,12 @@ def jacobian_batched_grad(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Jacobian by rows, in one batched call of plain autograd (what `is_grads_batched=True` does).
+    """Compute the Jacobian by rows in one batched call of plain autograd, as `is_grads_batched=True` does.
 
-    Shapes, arguments, errors, cost: those of `jacobian_reverse`, with less overhead: `func` runs on plain tensors,
-    under no transform. Inside vmap, grad or torch.compile, where there is no plain autograd, it is
-    `jacobian_reverse`.
+    `func` runs on plain tensors without a transform, so this method has less overhead than `jacobian_reverse`. Inside
+    vmap, grad and torch.compile, where plain autograd is not available, this function is `jacobian_reverse`.
+
+    Cost: One forward pass and m backward passes, computed together. The memory is that of `chunk_size` backward passes.
 
     Example:
         The gradient of half the squared norm is the point itself.
@@ -133,12 +118,17 @@ def jacobian_batched_grad(
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        outputs, pull, aux = plain_vjp(flat, *primals)
-        return rows(pull, outputs, primals, options), aux
+        output, pull, *aux = plain_vjp(flat, *primals, has_aux=options.has_aux)
+        return rows(pull, output, primals, options), *aux
 
     return transform(jacobian, func, Options(argnums, has_aux, chunk_size, randomness))
 
 
+@documented(
+    "Jacobian",
+    chunk_size="This option exists for a common signature and changes nothing: each call computes one row.",
+    randomness="This option exists for a common signature and changes nothing: nothing is batched.",
+)
 def jacobian_loop(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -147,15 +137,15 @@ def jacobian_loop(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """The Jacobian by rows, one plain autograd call each: slow, and right wherever autograd is.
+    """Compute the Jacobian by rows with one call of plain autograd for each: slow, and right wherever autograd is.
 
-    Shapes, arguments, errors: those of `jacobian_reverse`. Nothing is batched, so that `chunk_size` and `randomness`,
-    taken for the sake of a common signature, change nothing: what vmap refuses (`.item()`, branches on values,
-    checkpointing, old custom functions) works.
-    Cost: one forward pass and m backward passes, one after the other; memory for one.
+    Nothing is batched, so this method supports what vmap refuses: `.item()`, branches on values, checkpointing and
+    custom autograd functions in the old style.
+
+    Cost: One forward pass and m backward passes, one after the other. The memory is that of one backward pass.
 
     Example:
-        The products of neighbours, by a Python branch that vmap would refuse.
+        The products of neighbours have two entries in each row. The Python branch is one that vmap would refuse.
 
         >>> import torch
         >>> jacobian_loop(lambda x: x[:-1] * x[1:] if x.sum() > 0 else x)(torch.tensor([1.0, 2.0, 3.0]))

@@ -1,16 +1,17 @@
 """Hessian-vector products at a point, without the Hessian.
 
-`func` returns one number. Costs count forward passes F of `func`, by matrix products, for the input of a network; for
-one primal the result is the product itself, for several a tuple like `primals`, all blocks of the Hessian taken.
+`func` returns one number. Costs count forward passes F of `func`, by matrix products, for the input of a network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from funcdiff._calling.documented import documented
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._calling.point import Scalar, at_point, check_primals, check_tangents, whole
 from funcdiff._calling.types import Function, Primals
@@ -18,27 +19,35 @@ from funcdiff._torch.graph import survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree
 
+SCALAR = "The function. It takes tensors or pytrees of tensors, and returns a scalar, a tensor of shape ()."
+VECTOR = "a tuple like `primals`, with the same structure, shapes, dtypes and devices."
+ERRORS = {
+    "TypeError": "A primal, a tangent or the output is not a real, dense, floating-point tensor, or the tangents have "
+    "another structure than the primals.",
+    "ValueError": "`func` does not return a scalar, or a tangent has another shape than its primal.",
+}
+product = partial(
+    documented,
+    "product",
+    returns="Hv, with all blocks of the Hessian. For several primals, it is a tuple with a product for each.",
+    func=SCALAR,
+    primals="The point: a tuple with the arguments of `func`.",
+    tangents=f"The vector v: {VECTOR}",
+)
+NEEDS_FORWARD = {
+    **ERRORS,
+    "NotImplementedError": "An operation in `func` has no forward derivative. Use `hvp_reverse_over_reverse`.",
+}
 
+
+@product(raises=NEEDS_FORWARD)
 def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Hv as the slope of the gradient along v: jvp of grad.
+    """Compute Hv as the derivative of the gradient along v: jvp of grad.
 
-    Shapes: those of the primals. Cost: 6 F in torch, which multiplies by the zero tangents of constant weights too.
-
-    Args:
-        func: From tensors (or pytrees of them) to a scalar, of shape ().
-        primals: The point: a tuple of `func`'s arguments.
-        tangents: v, a tuple like `primals`, in structure, shapes, dtypes and devices.
-
-    Returns:
-        Hv; a tuple of products where there are several primals.
-
-    Raises:
-        TypeError: A primal, a tangent or the output is no real floating-point dense tensor, or of another structure.
-        ValueError: `func` returns no scalar, or a tangent has another shape than its primal.
-        RuntimeError: `func` writes into its argument, or does what torch cannot differentiate; the remedy is named.
+    Cost: 6 F in torch, which multiplies by the zero tangents of constant weights too.
 
     Example:
-        Of the sum of cubes: 6 x v.
+        The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
         >>> hvp_forward_over_reverse(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
@@ -47,13 +56,18 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
     return at_point(lambda flat, x, v: jvp(gradient(flat), x, v)[1], func, primals, tangents)
 
 
+@product(
+    returns="v^T H, with all blocks of the Hessian. For several primals, it is a tuple with a product for each.",
+    cotangents=f"The vector v: {VECTOR}",
+    raises=ERRORS,
+)
 def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...]) -> Tree:
-    """v^T H: the gradient's own VJP. The Hessian is symmetric, so this is Hv, the other way round.
+    """Compute v^T H as the VJP of the gradient. The Hessian is symmetric, so this equals Hv.
 
-    Shapes, arguments, errors: those of `hvp_forward_over_reverse`. Cost: 4 F, and the graph of two passes in memory.
+    Cost: 4 F, and the graph of two passes in memory.
 
     Example:
-        Of x^2 y at (1, 3), along x: 2 y and 2 x.
+        The first row of the Hessian of x^2 y at (1, 3) is (2 y, 2 x).
 
         >>> import torch
         >>> vhp(lambda x: x[0] ** 2 * x[1], (torch.tensor([1.0, 3.0]),), (torch.tensor([1.0, 0.0]),))
@@ -62,14 +76,16 @@ def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...])
     return at_point(lambda flat, x, u: vjp(gradient(flat), *x)[1](u), func, primals, cotangents)
 
 
+@product(raises=ERRORS)
 def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Hv as the gradient's VJP: `vhp`, of which the symmetry of the Hessian makes a product from the right.
+    """Compute Hv as the VJP of the gradient: `vhp`, which equals Hv because the Hessian is symmetric.
 
-    Shapes, arguments, errors: those of `hvp_forward_over_reverse`. Cost: 4 F, and the graph of two passes in memory.
-    Needs no forward derivative: the way out where an operation has none.
+    This method needs no forward derivative, so use it if an operation has none.
+
+    Cost: 4 F, and the graph of two passes in memory.
 
     Example:
-        Of a quadratic form: (A + A^T) v.
+        The product with the Hessian of a quadratic form is (A + A^T) v.
 
         >>> import torch
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
@@ -79,15 +95,17 @@ def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
     return vhp(func, primals, tangents)
 
 
+@product(raises=NEEDS_FORWARD)
 def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Hv as the gradient of the slope along v: grad of jvp.
+    """Compute Hv as the gradient of the derivative along v: grad of jvp.
 
-    Shapes, arguments, errors: those of `hvp_forward_over_reverse`. Cost: about 6 F, and the graph of one forward pass
-    with its tangent in memory. Caution: the forward derivatives of some operations (`layer_norm`, `det`,
-    `solve`) are themselves differentiated wrongly by torch, with no error: see `check_derivatives`.
+    Cost: About 6 F, and the graph of one forward pass with its tangent in memory.
+
+    Caution: torch differentiates the forward derivatives of some operations (`layer_norm`, `det`, `solve`) wrongly and
+    without an error. `check_derivatives` finds such operations.
 
     Example:
-        Of the sum of cubes: 6 x v.
+        The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
         >>> hvp_reverse_over_forward(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
@@ -100,15 +118,17 @@ def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents
     return at_point(product, func, primals, tangents)
 
 
+@product(raises=ERRORS)
 def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Hv by two calls of plain `torch.autograd.grad`: the least overhead.
+    """Compute Hv with two calls of plain `torch.autograd.grad`: the least overhead.
 
-    Shapes, arguments, errors: those of `hvp_forward_over_reverse`. Cost: 4 F, and the graph of two passes in memory.
-    Old custom functions, checkpointing and hooks work. Inside vmap, grad or torch.compile, where there is no plain
-    autograd, it is `hvp_reverse_over_reverse`.
+    This method supports custom autograd functions in the old style, checkpointing and hooks. Inside vmap, grad and
+    torch.compile, where plain autograd is not available, this function is `hvp_reverse_over_reverse`.
+
+    Cost: 4 F, and the graph of two passes in memory.
 
     Example:
-        Of the sum of sines: -sin(x) v.
+        The product with the Hessian of the sum of sines is -sin(x) v.
 
         >>> import torch
         >>> hvp_double_backward(lambda x: x.sin().sum(), (torch.tensor([torch.pi / 2, 0.0]),), (torch.ones(2),))
@@ -117,27 +137,25 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
     return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
 
 
+@product(
+    returns="A function that takes the tangents, one for each primal, and returns Hv as the other products do.",
+    primals="The point, which is copied: later changes to it do not change the operator.",
+    raises=ERRORS,
+)
 def hvp_operator(func: Function, *primals: Tree) -> Callable[..., Tree]:
-    """The map v -> Hv at one point: the gradient's graph is built once, for many products.
+    """Make the map from v to Hv at one point. The graph of the gradient is built once, for many products.
 
-    Shapes, errors: those of `hvp_forward_over_reverse`. Cost: 2 F once, then 2 F a product; the graph of two passes
-    stays in memory as long as the operator. Composes with vmap, for the products with many vectors at once.
-
-    SciPy takes it as it is, for float64 and with `x0` of shape (n,)::
+    The operator composes with vmap, which computes the products with many vectors at once. SciPy accepts it as it is,
+    for float64 and `x0` of shape (n,)::
 
         hessian = hvp_operator(func, torch.tensor(x0))
         LinearOperator((n, n), matvec=lambda v: hessian(torch.tensor(v).reshape(n)).numpy(), dtype=x0.dtype)
         hessp = lambda x, v: hvp_operator(func, torch.tensor(x))(torch.tensor(v)).numpy()
 
-    Args:
-        func: From tensors (or pytrees of them) to a scalar, of shape ().
-        *primals: The point, copied: later changes to it do not change the operator.
-
-    Returns:
-        The function of the tangents, one for each primal, that returns Hv, or a tuple of products for several primals.
+    Cost: 2 F once, then 2 F for each product. The graph of two passes stays in memory as long as the operator.
 
     Example:
-        The Hessian of x^2 y at (1, 3), column by column.
+        The columns of the Hessian of x^2 y at (1, 3) are (2 y, 2 x) and (2 x, 0).
 
         >>> import torch
         >>> hessian = hvp_operator(lambda x: x[0] ** 2 * x[1], torch.tensor([1.0, 3.0]))
@@ -154,7 +172,7 @@ def hvp_operator(func: Function, *primals: Tree) -> Callable[..., Tree]:
 
 
 def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
-    """The gradient by every leaf, as `torch.func.grad` takes it, with less overhead."""
+    """The gradient with respect to every leaf, as `torch.func.grad` computes it, with less overhead."""
 
     def slope(*leaves: Tensor) -> tuple[Tensor, ...]:
         output, pull = vjp(flat, *leaves)
@@ -164,7 +182,7 @@ def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
-    """The map v -> Hv: plain autograd twice, the gradient once for all v; the same by torch.func inside a transform."""
+    """The map v -> Hv by plain autograd, with one gradient for all v; in a transform it is torch.func's."""
     if not plain_allowed():
         return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
     output = tracked(flat, x)

@@ -9,33 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcdiff._calling.arguments import apart
 from funcdiff._calling.directions import basis, gathered, in_turn
 from funcdiff._calling.options import Options
-from funcdiff._calling.types import Blocks, Flat, Primals
+from funcdiff._calling.types import Blocks, Derivative, Flat, Primals
 from funcdiff._jets.jet import Jet, disguise, jet_of, plain
 from funcdiff._jets.pairs import Diagonal, Mixed, Pairs, Sum
 from funcdiff._torch.transforms import batched
-from funcdiff._torch.trees import Tree, map_leaves
-
-Squares = list[Blocks]  # for each output leaf, a row and a column of blocks for each primal
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 
-def jacobians(flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
-    """The Jacobian of each output of `flat`, a block for each primal, and its aux."""
+def jacobians(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The Jacobian of each output of `flat`, a block for each primal."""
     return _by_direction(Pairs(), flat, primals, options)
 
 
-def diagonals(flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
-    """The diagonal of the Hessian of each output of `flat`, a block for each primal, and its aux."""
+def diagonals(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The diagonal of the Hessian of each output of `flat`, a block for each primal."""
     return _by_direction(Diagonal(), flat, primals, options)
 
 
-def _by_direction(pairs: Pairs, flat: Flat, primals: Primals, options: Options) -> tuple[Blocks, Tree]:
+def _by_direction(pairs: Pairs, flat: Flat, primals: Primals, options: Options) -> Derivative:
     sizes = [primal.numel() for primal in primals]
-    aux: list[Tree] = []
+    aux: list[Sequence[Tree]] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
-        return _evaluate(flat, primals, basis(primals, start, stop), pairs, options.randomness, aux)
+        return _evaluate(flat, primals, basis(primals, start, stop), pairs, options, aux)
 
     stacks = gathered(run, sum(sizes), options)
     results = [
@@ -45,16 +44,16 @@ def _by_direction(pairs: Pairs, flat: Flat, primals: Primals, options: Options) 
         ]
         for stack in stacks
     ]
-    return results, aux[-1]
+    return results, *aux[-1]
 
 
-def hessians(flat: Flat, primals: Primals, options: Options) -> tuple[Squares, Tree]:
-    """The Hessian of each output of `flat`, and its aux."""
+def hessians(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The Hessian of each output of `flat`."""
     sizes = [primal.numel() for primal in primals]
     n = sum(sizes)
     left, right = torch.triu_indices(n, n, device=primals[0].device)
     count = left.numel()
-    aux: list[Tree] = []
+    aux: list[Sequence[Tree]] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
         used, runs = _runs(n, start, stop)
@@ -62,7 +61,7 @@ def hessians(flat: Flat, primals: Primals, options: Options) -> tuple[Squares, T
         if len(used) < n:
             seeds = [seed[used] for seed in seeds]
             rows, columns = (torch.searchsorted(left.new_tensor(used), some) for some in (rows, columns))
-        return _evaluate(flat, primals, seeds, Mixed(runs, rows, columns), options.randomness, aux)
+        return _evaluate(flat, primals, seeds, Mixed(runs, rows, columns), options, aux)
 
     seconds = gathered(run, count, options)
     place = left.new_empty(n, n)
@@ -78,24 +77,24 @@ def hessians(flat: Flat, primals: Primals, options: Options) -> tuple[Squares, T
             for part, row in zip(torch.split(full, sizes, -2), primals, strict=True)
         ]
 
-    return [blocks(second) for second in seconds], aux[-1]
+    return [blocks(second) for second in seconds], *aux[-1]
 
 
-def laplacians(flat: Flat, primals: Primals, options: Options) -> tuple[list[Tensor], Tree]:
-    """The Laplacian of each output of `flat`, and its aux."""
-    aux: list[Tree] = []
+def laplacians(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The Laplacian of each output of `flat`."""
+    aux: list[Sequence[Tree]] = []
 
     def run(start: int, stop: int) -> list[Tensor]:
-        return _evaluate(flat, primals, basis(primals, start, stop), Sum(), options.randomness, aux)
+        return _evaluate(flat, primals, basis(primals, start, stop), Sum(), options, aux)
 
     parts = in_turn(run, sum(primal.numel() for primal in primals), options)
-    return [functools.reduce(torch.add, some)[0] for some in zip(*parts, strict=True)], aux[-1]
+    return [functools.reduce(torch.add, some)[0] for some in zip(*parts, strict=True)], *aux[-1]
 
 
 def probe(flat: Flat, primals: Sequence[Tensor], randomness: str) -> None:
     """Send one jet through `flat`, to see whether each of its operations has a rule."""
     zero = torch.zeros(1, dtype=torch.long, device=primals[0].device)
-    _evaluate(flat, primals, basis(primals, 0, 1), Mixed([(0, 0, 1)], zero, zero), randomness, [])
+    _evaluate(flat, primals, basis(primals, 0, 1), Mixed([(0, 0, 1)], zero, zero), Options(randomness=randomness), [])
 
 
 def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int, int]]]:
@@ -112,19 +111,24 @@ def _runs(n: int, start: int, stop: int) -> tuple[list[int], list[tuple[int, int
 
 
 def _evaluate(
-    flat: Flat, primals: Sequence[Tensor], seeds: Sequence[Tensor], pairs: Pairs, randomness: str, aux: list[Tree]
+    flat: Flat,
+    primals: Sequence[Tensor],
+    seeds: Sequence[Tensor],
+    pairs: Pairs,
+    options: Options,
+    aux: list[Sequence[Tree]],
 ) -> list[Tensor]:
-    """The derivatives (k, *out) of each output that `pairs` asks for; the aux goes into `aux`."""
+    """The derivatives (k, *out) of each output that `pairs` asks for; the aux, if there is one, goes into `aux`."""
 
     def run(_: Tensor) -> list[Tensor]:
         jets = [disguise(Jet(primal, seed, None, pairs)) for primal, seed in zip(primals, seeds, strict=True)]
-        outputs, extra = flat(*jets)
+        output, *extra = apart(flat(*jets), options.has_aux)
         aux.append(map_leaves(plain, extra))
-        return [_asked_for(jet_of(output), pairs, seeds[0]) for output in outputs]
+        return [_asked_for(jet_of(leaf), pairs, seeds[0]) for leaf in flatten(output)[0]]
 
     # NOTE [dummy vmap]. Nothing is batched over this one entry. It makes torch apply `randomness`, and hand over custom
     # autograd functions, whose derivative need not be that of their formula: they have no rule.
-    return [stack[0] for stack in batched(run, randomness)(torch.empty(1))]
+    return [stack[0] for stack in batched(run, options.randomness)(torch.empty(1))]
 
 
 def _asked_for(output: Any, pairs: Pairs, seed: Tensor) -> Tensor:

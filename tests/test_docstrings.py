@@ -1,0 +1,54 @@
+"""Each recipe documents itself whole: its parameters, its result, its errors and an example."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import pytest
+from recipes import HESSIANS, JACOBIANS, PRODUCTS
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+import funcdiff as fd
+
+BATCHES = [fd.batch_jacobian, fd.batch_hessian, fd.batch_jacobian_summed, fd.batch_hessian_summed]
+ALL = [*JACOBIANS, *HESSIANS, *PRODUCTS, *BATCHES, fd.hvp_operator, fd.hessian_diagonal, fd.laplacian]
+
+
+def entries(doc, title):
+    """What a section of a Google style docstring describes, name by name."""
+    (section,) = re.findall(rf"^{title}:\n((?:    .*\n|\n)+)", doc + "\n", re.MULTILINE)
+    return dict(re.findall(r"^    (\*?\w+): (.+)", section, re.MULTILINE))
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_a_docstring_is_whole(recipe):
+    doc = inspect.getdoc(recipe)
+    assert doc.splitlines()[0].endswith(".")
+    assert list(entries(doc, "Args")) == [
+        str(p).partition(":")[0] for p in inspect.signature(recipe).parameters.values()
+    ]
+    assert {"TypeError", "ValueError", "RuntimeError"} <= entries(doc, "Raises").keys()
+    titles = re.findall(r"^(Shapes|Cost|Args|Returns|Raises|Example):", doc, re.MULTILINE)
+    assert titles == ["Shapes", "Cost", "Args", "Returns", "Raises", "Example"]
+    assert f">>> {recipe.__name__}(" in doc or recipe is fd.hvp_operator
+    assert "{" not in doc.split("Example:")[0]
+    assert max(map(len, doc.splitlines())) <= 116
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_the_reference_shows_what_the_docstring_says(recipe):
+    shown = str(GoogleDocstring(inspect.getdoc(recipe), Config(napoleon_numpy_docstring=False)))
+    names = [name.replace("\\*", "") for name in re.findall(r"^:param (\S+):", shown, re.MULTILINE)]
+    assert names == list(inspect.signature(recipe).parameters)
+    assert ":returns:" in shown
+    assert not re.search(r":(rtype|type \w+):", shown)  # a colon would make the words before it a type
+
+
+def test_every_public_transform_and_product_is_among_them():
+    named = {name for name in fd.__all__ if re.match(r"(batch_)?(jacobian|hessian|laplacian|hvp|vhp)", name)}
+    assert named == {recipe.__name__ for recipe in ALL}
+
+
+def test_the_package_works_without_docstrings():
+    subprocess.run([sys.executable, "-OO", "-c", "import funcdiff; assert not funcdiff.jacobian.__doc__"], check=True)
