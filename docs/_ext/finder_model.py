@@ -136,9 +136,9 @@ NEEDS = {
 }
 
 
-def sketch(q: Question, with_safe_norms: bool = False) -> Sketch:
+def sketch(q: Question, with_safe_forms: bool = False) -> Sketch:
     """One pass of the network, as the package would sketch it."""
-    norm = NORMS[q.norm][with_safe_norms]
+    norm = NORMS[q.norm][with_safe_forms]
     first = 2 * q.inputs * q.width
     flops = first + 2 * (q.layers - 1) * q.width**2 + 2 * q.width * q.outputs
     elements = q.layers * ((2 + norm.wide) * q.width + norm.more) + q.outputs

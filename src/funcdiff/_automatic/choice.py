@@ -15,7 +15,7 @@ from funcdiff._automatic.explaining import Explanation
 from funcdiff._automatic.taylor import hessian_taylor, jacobian_taylor
 from funcdiff._calling.arguments import check_argnums, refuse_keywords, select_args
 from funcdiff._calling.types import Function
-from funcdiff._safety.guard import Recipe, with_safe_norms, with_safe_norms_inside
+from funcdiff._safety.guard import Recipe, with_safe_forms, with_safe_forms_where_needed
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
@@ -235,6 +235,6 @@ def first_working(found: lookup.Found, run: Callable[[str, int | None], Tree]) -
 JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": jacobian_taylor, **fallback.JACOBIANS}
 HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": hessian_taylor, **fallback.HESSIANS}
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
-    "hvp_double_backward": with_safe_norms_inside(products.hvp_double_backward),
-    "hvp_forward_over_reverse": with_safe_norms(products.hvp_forward_over_reverse),
+    "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),
+    "hvp_forward_over_reverse": with_safe_forms(products.hvp_forward_over_reverse),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcdiff._calling.plain import tracked
 from funcdiff._calling.transform import copied
-from funcdiff._safety.guard import corrected
+from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.graph import once_differentiable
 from funcdiff._torch.messages import RefusedError
@@ -40,14 +40,14 @@ class Obstacles:
         self.flat, self.primals, self.randomness, self.inside = flat, primals, randomness, not plain_allowed()
         self._sketches: dict[bool, Sketch] = {}
 
-    def sketch(self, with_safe_norms: bool) -> Sketch:
-        if with_safe_norms and not any("norm" in name for name in self.sketch(False).operators):
+    def sketch(self, with_safe_forms: bool) -> Sketch:
+        if with_safe_forms and not self.sketch(False).operators & REWRITTEN:
             return self.sketch(False)  # nothing to write otherwise
-        if with_safe_norms not in self._sketches:
+        if with_safe_forms not in self._sketches:
             with torch.no_grad():  # else the guard takes the sketch's own no_grad() for func's
-                func = corrected(self.flat) if with_safe_norms else self.flat
-            self._sketches[with_safe_norms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
-        return self._sketches[with_safe_norms]
+                func = corrected(self.flat) if with_safe_forms else self.flat
+            self._sketches[with_safe_forms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
+        return self._sketches[with_safe_forms]
 
     def obstacle(self, name: str) -> str:
         """The operators on which the atlas found the recipe wrong, in words."""

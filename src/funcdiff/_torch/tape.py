@@ -176,6 +176,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
 def _draws(func: Any, args: Sequence[Any]) -> bool:
     """Whether an operation that may draw random numbers does: fused attention without dropout does not."""
     given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)}
+    if "rrelu" in func._schema.name:
+        return bool(given.get("training", False))
     return "scaled_dot_product" not in func._schema.name or bool(given.get("dropout_p", 0.0))
 
 
