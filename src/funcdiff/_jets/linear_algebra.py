@@ -156,7 +156,7 @@ def _cholesky(func: Any, args: Any, kwargs: Any) -> Any:
 def _cholesky_inverse(func: Any, args: Any, kwargs: Any) -> Any:
     def cholesky_inverse(input: Any, upper: bool = False) -> Any:
         inverse = _solved(on(torch.triu, input).mT if upper else on(torch.tril, input))
-        return inverse.mT @ inverse
+        return on(torch.matmul, inverse.mT, inverse)
 
     return cholesky_inverse(*args, **kwargs)
 
