@@ -36,12 +36,12 @@ def network(q):
     return net if q.norm != "batch norm" else lambda x: net(x[None])[0]
 
 
-@pytest.mark.parametrize("with_safe_norms", [False, True])
+@pytest.mark.parametrize("with_safe_forms", [False, True])
 @pytest.mark.parametrize("q", GRID, ids=str)
-def test_closed_form_is_the_sketch(q, with_safe_norms):
+def test_closed_form_is_the_sketch(q, with_safe_forms):
     subject = Obstacles(network(q), [torch.rand(q.inputs)], "error")
-    seen = subject.sketch(with_safe_norms)
-    assert model.sketch(q, with_safe_norms) == replace(seen, operators=frozenset())
+    seen = subject.sketch(with_safe_forms)
+    assert model.sketch(q, with_safe_forms) == replace(seen, operators=frozenset())
 
 
 @pytest.mark.parametrize("rows", [0, 7, 1000])

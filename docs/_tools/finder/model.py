@@ -138,10 +138,10 @@ NEEDS = {
 }
 
 
-def sketch(q: Question, with_safe_norms: bool = False) -> Sketch:
+def sketch(q: Question, with_safe_forms: bool = False) -> Sketch:
     """One pass of the network, as the package would sketch it."""
     outputs = 1 if q.need == "Hessian-vector product" else q.outputs  # the product is of their sum
-    return one_pass(q, NORMS[q.norm][with_safe_norms], outputs)
+    return one_pass(q, NORMS[q.norm][with_safe_forms], outputs)
 
 
 def one_pass(q: Question, norm: Norm, outputs: int) -> Sketch:

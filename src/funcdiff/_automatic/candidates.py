@@ -9,7 +9,7 @@ from funcdiff._automatic import fallback
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Formula, Function
-from funcdiff._safety.guard import Recipe, with_safe_norms, with_safe_norms_inside
+from funcdiff._safety.guard import Recipe, with_safe_forms, with_safe_forms_where_needed
 from funcdiff._safety.verification import Kind
 from funcdiff.recipes import products, taylor
 
@@ -36,8 +36,8 @@ LAPLACIANS: Mapping[str, Recipe] = {
     "hessian_double_backward": _recipe(fallback.sums(_WHOLE), 0),
 }
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
-    "hvp_double_backward": with_safe_norms_inside(products.hvp_double_backward),
-    "hvp_forward_over_reverse": with_safe_norms(products.hvp_forward_over_reverse),
+    "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),
+    "hvp_forward_over_reverse": with_safe_forms(products.hvp_forward_over_reverse),
 }
 RECIPES: Mapping[Kind, Mapping[str, Recipe]] = {
     "jacobian": JACOBIANS,

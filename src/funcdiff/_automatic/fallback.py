@@ -12,7 +12,7 @@ from funcdiff._calling.arguments import apart
 from funcdiff._calling.directions import columns, contracted, rows
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Derivative, Flat, Formula, Primals
-from funcdiff._safety.guard import Recipe, corrected, with_safe_norms
+from funcdiff._safety.guard import Recipe, corrected, with_safe_forms
 from funcdiff._torch.transforms import jvp, vjp
 from funcdiff._torch.trees import Tree, flatten
 from funcdiff.recipes.hessians import (
@@ -28,9 +28,9 @@ JACOBIANS: Mapping[str, Recipe] = {
     "jacobian_loop": jacobian_loop,
 }
 HESSIANS: Mapping[str, Recipe] = {
-    "hessian_forward_over_reverse": with_safe_norms(hessian_forward_over_reverse),
-    "hessian_double_backward": with_safe_norms(hessian_double_backward),
-    "hessian_forward_over_forward": with_safe_norms(hessian_forward_over_forward),
+    "hessian_forward_over_reverse": with_safe_forms(hessian_forward_over_reverse),
+    "hessian_double_backward": with_safe_forms(hessian_double_backward),
+    "hessian_forward_over_forward": with_safe_forms(hessian_forward_over_forward),
 }
 
 

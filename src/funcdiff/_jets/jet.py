@@ -191,6 +191,12 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     return disguise(result) if isinstance(result, Jet) else map_leaves(disguise, result)
 
 
+def on(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Apply ``func`` to arguments of which some may be jets."""
+    leaves = (leaf for arg in args for leaf in (arg if isinstance(arg, (list, tuple)) else (arg,)))
+    return apply(func, args, kwargs) if any(isinstance(leaf, Jet) for leaf in leaves) else func(*args, **kwargs)
+
+
 def overwrite(target: Any, result: Any) -> Any:
     """Change a jet in place, where no other tensor can see it."""
     result = jet_of(result)

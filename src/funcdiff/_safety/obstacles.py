@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.transform import copied
-from funcdiff._safety.guard import corrected
+from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
@@ -45,14 +45,14 @@ class Obstacles:
         self.inside = not plain_allowed()
         self._sketches: dict[bool, Sketch] = {}
 
-    def sketch(self, with_safe_norms: bool) -> Sketch:
-        if with_safe_norms and not any("norm" in name for name in self.sketch(False).operators):
+    def sketch(self, with_safe_forms: bool) -> Sketch:
+        if with_safe_forms and not self.sketch(False).operators & REWRITTEN:
             return self.sketch(False)  # nothing to write otherwise
-        if with_safe_norms not in self._sketches:
+        if with_safe_forms not in self._sketches:
             with torch.no_grad():  # else the guard takes the sketch's own no_grad() for func's
-                func = corrected(self.flat) if with_safe_norms else self.flat
-            self._sketches[with_safe_norms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
-        return self._sketches[with_safe_norms]
+                func = corrected(self.flat) if with_safe_forms else self.flat
+            self._sketches[with_safe_forms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
+        return self._sketches[with_safe_forms]
 
     def obstacle(self, name: str) -> str:
         """The operators on which the recipe is wrong, or unproven and not to be checked, in words."""
