@@ -10,13 +10,13 @@ import pytest
 from recipes import NOT_COMPILED
 
 import funcdiff
-from funcdiff._automatic import choice
+from funcdiff._automatic import candidates
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._safety import known_wrong
 from funcdiff.checks.registry import REGISTRY, Entry
 
 ROOT = Path(__file__).parents[1]
-NOT_RECIPES = {"check_batch_independence", "check_derivatives", "explain", "module_function", "ravel"}
+NOT_RECIPES = {"check_batch_independence", "check_derivatives", "clear_plans", "explain", "module_function", "ravel"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def test_every_public_recipe_is_registered_once():
 @pytest.mark.parametrize(
     ("file", "names"),
     [
-        ("src/funcdiff/_automatic/choice.py", [*choice.JACOBIANS, *choice.HESSIANS, *choice.PRODUCTS]),
+        ("src/funcdiff/_automatic/candidates.py", [*candidates.JACOBIANS, *candidates.HESSIANS, *candidates.PRODUCTS]),
         ("src/funcdiff/_automatic/costs.py", FORMULAS),
         ("src/funcdiff/_safety/known_wrong.py", [*known_wrong.CORRECTED, *known_wrong.INSIDE_TRANSFORM]),
         ("src/funcdiff/_safety/known_wrong.json", [mode.partition(",")[0] for mode in known_wrong.WRONG]),

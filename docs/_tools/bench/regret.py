@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import funcdiff as fd
-from funcdiff._automatic.choice import HESSIANS, JACOBIANS
+from funcdiff._automatic.candidates import HESSIANS, JACOBIANS
+from funcdiff._automatic.choice import for_rows
 from funcdiff._automatic.planning import Plan
 
 CASES = 200
@@ -128,7 +129,7 @@ def run(seed: int = 2) -> dict[str, Any]:
 
 
 def _planned(case: Case, x: Tensor) -> Plan:
-    recipe = fd.choice.for_rows(fd.jacobian if case.what == "Jacobian" else fd.hessian, case.rows)
+    recipe = for_rows(fd.jacobian if case.what == "Jacobian" else fd.hessian, case.rows)
     transform = recipe(case.network(), 0, has_aux=False, randomness="error")
     return fd.explain(transform, x[0] if case.rows > 1 else x).plan
 

@@ -106,7 +106,7 @@ def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str
         chunk, count = largest_chunk(total, budget, power, lambda size: call(name, size))
     except MemoryError as error:
         return dataclasses.replace(candidate, obstacle=str(error).partition(";")[0])
-    except (RuntimeError, KeyError) as error:
+    except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):
             raise
         return dataclasses.replace(candidate, obstacle=str(error).partition("\n")[0])

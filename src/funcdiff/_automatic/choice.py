@@ -21,8 +21,9 @@ from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.verification import Check, Kind, check, check_on_plane, check_product, direction
+from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError, cannot
-from funcdiff._torch.transforms import plain_allowed
+from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, unflatten
 from funcdiff.recipes import products
 
@@ -253,20 +254,28 @@ def first_working(
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
     the result.
     """
+    with eagerly():
+        return _first_working(found, run, check)
+
+
+def _first_working(
+    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+) -> Tree:
     plan = found.plan
     stopped: Exception | None = None
     doubted = False
     for name in plan.usable:
         try:
             result = run(name, plan[name].chunk)
-        except (RuntimeError, KeyError) as error:
+        except Exception as error:  # raised again unless torch cannot do it in this way
             if not cannot(error):
                 raise
             stopped = stopped or error
             plan = plan.without(name, str(error).partition("\n")[0])
             continue
         if check and not plan[name].check and plain_allowed():
-            plan = plan.checked(name, check(plan, name, result), inside=False)
+            with unobserved():
+                plan = plan.checked(name, check(plan, name, result), inside=False)
             if plan[name].obstacle:
                 doubted = True
                 continue

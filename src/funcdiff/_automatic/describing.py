@@ -206,7 +206,15 @@ _SHORT: dict[type, Callable[[Any], Hashable]] = {
     Tensor: _kind_of_tensor,
     nn.Parameter: _kind_of_tensor,
 }
+
+
+def _never(_: _Walk, thing: Any) -> Hashable:
+    """A scripted function is compiled at its third call, and then differentiated otherwise: look at each."""
+    raise UndescribableError(thing)
+
+
 _WAYS: Sequence[tuple[Any, Callable[[_Walk, Any], Hashable]]] = (
+    ((torch.jit.ScriptModule, torch.jit.ScriptFunction), _never),
     (Tensor, lambda walk, x: (_kind_of_tensor(x), walk.instance(x))),
     (nn.Module, _Walk.layer),
     (type, _Walk.kind),

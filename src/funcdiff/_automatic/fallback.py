@@ -55,7 +55,7 @@ def diagonals_of(recipe: Recipe) -> Formula:
     def diagonal(block: Tensor, primal: Tensor) -> Tensor:
         """The entries (*out, *in) on the diagonal of a block (*out, *in, *in)."""
         output_shape, n = block.shape[: block.dim() - 2 * primal.dim()], primal.numel()
-        return block.reshape(*output_shape, n, n).diagonal(0, -2, -1).reshape(*output_shape, *primal.shape)
+        return block.reshape(*output_shape, n, n).diagonal(0, -2, -1).reshape((*output_shape, *primal.shape))
 
     def formula(flat: Flat, primals: Primals, options: Options) -> Derivative:
         def leaves(*primals: Tensor) -> Tree:

@@ -19,8 +19,9 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
+from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.reading import reading
-from funcdiff._torch.transforms import outside, plain_allowed
+from funcdiff._torch.transforms import outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
 
@@ -153,7 +154,8 @@ def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree],
     key = _key(func, leaves, settings)
     if (plan := cache.find(key)) is not None:
         return Found(plan, key)
-    plan = make()
+    with unobserved(), eagerly():
+        plan = make()
     if plan.sketch.reads_values or _key(func, leaves, settings) != key:
         return Found(plan, None)  # func may do something else at the next call
     cache.keep(key, plan)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.transform import copied
+from funcdiff._jets.jet import NoRuleError, TensorJet
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.messages import RefusedError
@@ -22,6 +23,8 @@ _GOLDEN = (5**0.5 - 1) / 2  # of whose multiples the fractions are spread evenly
 
 def stand_ins(leaves: Sequence[Any], inside: bool | None = None) -> list[Any]:
     """Copies of the arguments; inside a transform, where values cannot be read, numbers in their place."""
+    if any(isinstance(leaf, TensorJet) for leaf in leaves):
+        raise NoRuleError("an automatic recipe inside func")
     if plain_allowed() if inside is None else not inside:
         return [copied(leaf) for leaf in leaves]
     return [_stand_in(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def dynamo_loaded() -> bool:
+    """Whether anything can have been compiled."""
+    return "torch._dynamo.eval_frame" in sys.modules
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Run what torch.compile made as it was written: in a mode it answers with graphs of another call.
+
+    As `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time.
+    """
+    if not dynamo_loaded() or torch.compiler.is_compiling():
+        yield
+        return
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback
+    from torch._dynamo import eval_frame
+
+    if get_eval_frame_callback() not in (None, False):  # between two graphs of a compiled function
+        yield
+        return
+    before = eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
+    try:
+        yield
+    finally:
+        eval_frame._set_stance(before)
 
 
 def is_compiled(func: Callable[..., Any]) -> bool:

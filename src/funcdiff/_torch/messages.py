@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch._C._functorch import TransformType
 
 MUTATES = (
     "func writes into one of its arguments in place, which no transform differentiates reliably (yours is untouched); "
@@ -41,8 +41,8 @@ REMEDIES = (
     ),
     (
         "would mutate a captured Tensor",
-        "func writes in place into a tensor it is not differentiated by (another argument, or running statistics of a "
-        "batch norm in training mode); call module.eval(), or clone that tensor inside func",
+        "func writes into a captured tensor, or into an argument that is not differentiated (running statistics of a "
+        "batch norm in training mode?); call module.eval(), or clone that tensor inside func",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (
@@ -78,11 +78,22 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
+_TORCH = str(Path(torch.__file__).parent)
+
+
 def cannot(error: Exception) -> bool:
     """Whether torch cannot differentiate in this way a function that runs by itself; another way may do."""
-    if isinstance(error, KeyError):  # a higher-order operator has no rule for a transform
-        return isinstance(error.args[0], TransformType)
-    return isinstance(error, RuntimeError) and not isinstance(error, RefusedError) and not out_of_memory(error)
+    if isinstance(error, RefusedError) or out_of_memory(error):
+        return False
+    return isinstance(error, RuntimeError) or _raised_by_torch(error)
+
+
+def _raised_by_torch(error: Exception) -> bool:
+    """Whether an error comes from torch's own Python code: a higher-order operator without a rule fails in many ways."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_TORCH)
 
 
 class RefusedError(RuntimeError):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from funcdiff._torch.compiler import dynamo_loaded, eagerly
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import RefusedError, refuse
@@ -71,6 +72,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         RuntimeError: `flat` makes a Python number of a tensor that depends on its input, draws random numbers where
             `randomness` is "error", or writes into a tensor of the caller's.
     """
+    compilable = dynamo_loaded()
     try:
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
@@ -78,8 +80,10 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
-        with torch.no_grad():
-            tape, outputs, reads = _watch(flat, primals, randomness)
+        if dynamo_loaded() and not compilable:  # cond and its like load the compiler, which fails in a mode
+            with eagerly():
+                return sketch(flat, primals, randomness)
+        tape, outputs, reads = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
     return Sketch(
@@ -113,7 +117,6 @@ _COPIES = (
     "clone",
     "alias",
     "_to_copy",
-    "detach",
 )
 _SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
 _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
@@ -144,7 +147,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
         self.randomness = randomness
-        self.graph = torch.is_grad_enabled()
+        self.graph = any(x.requires_grad for x in primals)
         self.bent: set[int] = set()  # of the live storages, those with second derivatives
         self.operators: set[str] = set()
         self.foreign: set[str] = set()
@@ -166,6 +169,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         result = _materialised(func(*args, **kwargs))
         if func.namespace not in _NAMESPACES:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
+        if name == "detach":  # mostly autograd's own, of what it saves
+            return result
         formula = FORMULAS.get(func.overloadpacket)
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
         self.flops += flops

@@ -39,7 +39,7 @@ def _by_direction(pairs: Pairs, flat: Flat, primals: Primals, options: Options) 
     stacks = gathered(run, sum(sizes), options)
     results = [
         [
-            part.reshape(*stack.shape[1:], *primal.shape)
+            part.reshape((*stack.shape[1:], *primal.shape))
             for part, primal in zip(torch.split(stack.movedim(0, -1), sizes, -1), primals, strict=True)
         ]
         for stack in stacks
@@ -71,7 +71,7 @@ def hessians(flat: Flat, primals: Primals, options: Options) -> Derivative:
         full = second[place].movedim((0, 1), (-2, -1))
         return [
             [
-                block.reshape(*full.shape[:-2], *row.shape, *column.shape)
+                block.reshape((*full.shape[:-2], *row.shape, *column.shape))
                 for block, column in zip(torch.split(part, sizes, -1), primals, strict=True)
             ]
             for part, row in zip(torch.split(full, sizes, -2), primals, strict=True)
