@@ -103,3 +103,60 @@ def test_bad_options_and_arguments(transform):
         transform(torch.sin)(torch.arange(3))
     with pytest.raises(TypeError, match="partial"):
         transform(torch.sin)(x=point(3))
+
+
+def seen_through_a_view(x):
+    y = x * 1
+    view = y.view(-1)
+    y.mul_(2)
+    return view.square().sum()
+
+
+def seen_detached(x):
+    y = x * 1
+    constant = y.detach()
+    y.mul_(3)
+    return (constant * y.square()).sum()
+
+
+def kept_in_single_precision(x):
+    y = x.float()
+    y += x.square()
+    return y.sum() if y.dtype == torch.float32 else 5 * y.sum()
+
+
+ALIASES = {
+    "by a view": (seen_through_a_view, lambda x: torch.full_like(x, 8)),
+    "detached": (seen_detached, lambda x: 54 * x),
+    "by another precision": (kept_in_single_precision, lambda x: torch.full_like(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_in_place_operations_that_others_see(name):
+    func, diagonal = ALIASES[name]
+    x = point(3)
+    close(hessian_taylor(func)(x), torch.diag(diagonal(x)))
+
+
+@pytest.mark.parametrize("func", [lambda x: (x * 1).add_(torch.ones(2, 3)), lambda x: torch.mul(x, x, out=x * 1)])
+def test_what_torch_refuses_in_place_is_refused(func):
+    with pytest.raises(RuntimeError):
+        hessian_taylor(func)(point(3))
+
+
+def test_complex_numbers_are_no_constants():
+    close(hessian_taylor(lambda x: (x * (1 + 2j)).abs().square().sum())(point(3)), 10 * torch.eye(3).double())
+
+
+def test_rounded_quotients_are_constants():
+    x = point(3)
+    hessian = hessian_taylor(lambda x: (torch.div(x, 0.3, rounding_mode="floor") * x.square()).sum())(x)
+    close(hessian, torch.diag(2 * (x / 0.3).floor()))
+
+
+def test_expanded_values_have_a_forward_derivative(composed):
+    x = point(3)
+    hessian = hessian_taylor(lambda x: x[:1].expand(3).logsumexp(0) + x.expand(2, 3).exp2().sum())(x)
+    close(hessian, torch.diag(2 * math.log(2) ** 2 * x.exp2()))
+    assert not composed()

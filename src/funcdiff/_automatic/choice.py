@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -254,7 +255,7 @@ def first_working(
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
     the result.
     """
-    with eagerly():
+    with nullcontext() if found.plan.sketch.branches else eagerly():
         return _first_working(found, run, check)
 
 

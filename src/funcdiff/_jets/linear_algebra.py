@@ -11,6 +11,7 @@ torch 2.13 gets second derivatives of det, slogdet and solve wrong in forward mo
 second row of a batch on. Those of inv, lu_factor, cholesky and matmul, of which their forms here are made, are right.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ from funcdiff._jets.rules import aligned
 
 _Slogdet = torch.return_types.linalg_slogdet  # type: ignore[attr-defined]  # torch's stub leaves it out
 _Eigh = torch.return_types.linalg_eigh  # type: ignore[attr-defined]  # torch's stub leaves it out
+
+
+def _of_both(function: Callable[[list[Any]], Tensor], a: list[Any], b: list[Any]) -> tuple[Tensor, Tensor]:
+    """The function of both sides of a pair: for unmixed derivatives one."""
+    left = function(a)
+    return left, left if b is a else function(b)
 
 
 def _solved(matrix: Any, right: Any = None) -> Any:
@@ -38,8 +45,8 @@ def _solved(matrix: Any, right: Any = None) -> Any:
         return inverse @ (aligned(rights[0], value) - change if rights else -change)
 
     def curvature(a: list[Any], b: list[Any]) -> Tensor:
-        cross = aligned(a[0], value) @ differential(*b) + aligned(b[0], value) @ differential(*a)
-        return -(inverse @ cross)
+        left, right = _of_both(lambda stacks: differential(*stacks), a, b)
+        return -(inverse @ (aligned(a[0], value) @ right + aligned(b[0], value) @ left))
 
     return carry([matrix, right] if isinstance(right, Jet) else [matrix], value, differential, curvature)
 
@@ -97,8 +104,8 @@ def _log_determinant(matrix: Any) -> tuple[Tensor, Any]:
     inverse: Tensor = torch.linalg.inv(matrix.value)
 
     def curvature(a: list[Any], b: list[Any]) -> Tensor:
-        products: Tensor = (inverse @ a[0]) * (inverse @ b[0]).mT
-        return -products.sum((-2, -1))
+        left, right = _of_both(lambda stacks: inverse @ stacks[0], a, b)
+        return -(left * right.mT).sum((-2, -1))
 
     return sign, carry([matrix], value, lambda t: (inverse.mT * t).sum((-2, -1)), curvature)
 
@@ -146,7 +153,8 @@ def _cholesky(func: Any, args: Any, kwargs: Any) -> Any:
         return factor @ (change.tril() + change.tril(-1))
 
     def curvature(a: list[Any], b: list[Any]) -> Tensor:
-        return -2 * differential(differential(a[0]) @ differential(b[0]).mT)
+        left, right = _of_both(lambda stacks: differential(stacks[0]), a, b)
+        return -2 * differential(left @ right.mT)
 
     lower = carry([matrix], factor, differential, curvature)
     return lower.mT if upper else lower

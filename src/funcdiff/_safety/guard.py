@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from funcdiff._calling.types import Function
 from funcdiff._jets.jet import COMPOSITES, check_grad_mode
 from funcdiff._jets.operations import FORMS, TWICE
+from funcdiff._torch.functions import set_grad_enabled
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
@@ -86,7 +87,8 @@ class _Guard(TorchFunctionMode):
             not plain_allowed()
         )  # plain autograd has the refused ones right, and runs custom functions in no_grad()
         if inside:
-            check_grad_mode(self.grad_enabled)
+            if func is not set_grad_enabled:  # the switch itself computes nothing
+                check_grad_mode(self.grad_enabled)
         if func in TWICE and self.spared is not None and not _trained((*args, *kwargs.values())):
             self.spared.append(func)
             return func(*args, **kwargs)

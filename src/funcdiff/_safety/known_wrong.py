@@ -14,7 +14,7 @@ INSIDE_TRANSFORM = {  # what a recipe on plain autograd becomes inside a transfo
     "hessian_double_backward": "hessian_reverse_over_reverse",
     "hvp_double_backward": "hvp_reverse_over_reverse",
 }
-CORRECTED = frozenset(  # these run func with its norms written as compositions of simpler operations
+CORRECTED = frozenset(  # these run func with what has a plain form written as that
     (
         "hessian_double_backward",
         "hessian_forward_over_reverse",

@@ -144,11 +144,8 @@ def direction(like: Point, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in like]
     length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
-    with torch.no_grad():
-        return [
-            (part * (max(1.0, _size(x)) / length)).to(dtype=x.dtype, device=x.device)
-            for part, x in zip(parts, like, strict=True)
-        ]
+    scales = [max(1.0, _size(x)) / length for x in like]
+    return [(part * s).to(dtype=x.dtype, device=x.device) for part, s, x in zip(parts, scales, like, strict=True)]
 
 
 def values(flat: Func, point: Point, along: Point) -> Curve:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+set_grad_enabled = torch._C._set_grad_enabled  # what no_grad() and enable_grad() call
 OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator
 NAMESPACES: tuple[Any, ...] = (
     torch,
@@ -58,5 +59,5 @@ _CONSTANTS = (
     torch.Tensor.__float__,
     torch.Tensor.numpy,
     torch.Tensor.tolist,
-    torch._C._set_grad_enabled,
+    set_grad_enabled,
 )

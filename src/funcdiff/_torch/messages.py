@@ -89,7 +89,7 @@ def cannot(error: Exception) -> bool:
 
 
 def _raised_by_torch(error: Exception) -> bool:
-    """Whether an error comes from torch's own Python code: a higher-order operator without a rule fails in many ways."""
+    """Whether an error comes from torch's own Python code: higher-order operators without a rule fail in many ways."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -43,6 +43,7 @@ class Sketch:
         once: Whether one of them is marked as differentiable once only.
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         draws: Whether it draws random numbers.
+        branches: Whether it calls a higher-order operator, cond or its like, whose backward pass needs the compiler.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
     """
 
@@ -62,6 +63,7 @@ class Sketch:
     once: bool = False
     epsilon: float = field(default=0.0, compare=False)
     draws: bool = False
+    branches: bool = False
     reads_values: bool = False
 
 
@@ -94,6 +96,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         once=once_differentiable(outputs),
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         draws=tape.draws,
+        branches=tape.branches,
         reads_values=reads,
     )
 
@@ -152,7 +155,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.operators: set[str] = set()
         self.foreign: set[str] = set()
         self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
-        self.draws = False
+        self.draws = self.branches = False
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
             setattr(self, name, 0)
@@ -163,6 +166,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         given = {self._key(x) for x in operands}
         moving = [x for x in operands if self._key(x) in self.live]
         if isinstance(func, HigherOrderOperator):
+            self.branches = True
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = func.overloadpacket.__name__
         self._refuse(func, name, args, kwargs, given, moving)
