@@ -1,4 +1,4 @@
-"""The project's sessions: `nox --list` names them, `nox -s docs tests` is what a continuous integration runs."""
+"""The project's sessions: `nox --list` names them; `.ci/run` runs what a continuous integration must."""
 
 import atexit
 import shutil
@@ -13,6 +13,8 @@ nox.options.sessions = ["docs", "tests", "lint"]
 
 # Threads that wait for each other on shared cores stall for long; what measures threads sets their number itself.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+TOOLS = {**ONE_THREAD, "PYTHONPATH": "docs"}  # from where `docs/_tools` are imported
 
 ROOT = Path(__file__).parent
 SITE = ROOT / "docs" / "_build" / "html"
@@ -62,11 +64,20 @@ def lint(session):
     session.run("codespell")
 
 
+@nox.session(name="docs-check")
+def docs_check(session):
+    """Check, in seconds, references, API entries and syntax: nothing is executed and no page is written."""
+    install(session, "-e", ".[gallery]", groups=["docs"])
+    # The figures that pages show are what a tutorial's run would draw.
+    options = ["-D", "computed=0", "-D", "suppress_warnings=image.not_readable"]
+    session.run("sphinx-build", "-b", "dummy", "-n", "-W", "--keep-going", *options, "docs", "docs/_build/check")
+
+
 @nox.session
 def linkcheck(session):
     """Ask the network whether the addresses that the site links to exist; tutorials are not run."""
     install(session, "-e", ".[gallery]", groups=["docs"])
-    session.run("sphinx-build", "-b", "linkcheck", "-D", "plot_gallery=0", "docs", "docs/_build/linkcheck")
+    session.run("sphinx-build", "-b", "linkcheck", "-D", "computed=0", "docs", "docs/_build/linkcheck")
 
 
 @nox.session
@@ -97,7 +108,9 @@ def site(session):
     (wheel,) = wheels.glob("*.whl")
     install(session, f"{wheel}[gallery]")
     session.install("--force-reinstall", "--no-deps", str(wheel))  # of the same version, pip would keep the last one
-    session.run("pytest", "-c", "tests/site/pytest.ini", "-n", "2", "tests/site", *session.posargs, env=ONE_THREAD)
+    # A worker out of work takes half of the other's, so that neighbours, of one browser's window, stay together.
+    spread = ["-n", "2", "--dist", "worksteal"]
+    session.run("pytest", "-c", "tests/site/pytest.ini", *spread, "tests/site", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -119,11 +132,11 @@ def atlas(session):
     """Differentiate every operator by every recipe anew, for the atlas; after `--`, only by those named."""
     install(session, "-e", ".[gallery]", groups=["tests"])
     made = ["docs/reference/atlas.json", "src/funcdiff/_safety/known_wrong.json"]
-    session.run("python", "docs/_ext/atlas_run.py", *made, *session.posargs, env=ONE_THREAD)
+    session.run("python", "-m", "_tools.atlas.run", *made, *session.posargs, env=TOOLS)
 
 
 @nox.session
 def bench(session):
     """Measure every goal and the peers side by side on one core, for the page of benchmarks."""
     install(session, "-e", ".", groups=["bench"])
-    session.run("python", "docs/_ext/bench_run.py", "docs/reference/bench.json", *session.posargs, env=ONE_THREAD)
+    session.run("python", "-m", "_tools.bench.run", "docs/reference/bench.json", *session.posargs, env=TOOLS)

@@ -6,10 +6,10 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sys.path.insert(0, str(Path(__file__).parent))
 
-import inventories
-import notebooks
+from _ext.gallery import notebooks
+from _ext.pages import inventories
 
 project = "funcdiff"
 author = "The funcdiff developers"
@@ -30,30 +30,33 @@ extensions = [
     "sphinx_sitemap",
     "sphinxext.opengraph",
     "notfound.extension",
-    "codelink",
-    "mathml",
-    "accuracy",
-    "atlas",
-    "bad_input",
-    "bench",
-    "cards",
-    "descriptions",
-    "diagrams",
-    "downloads",
-    "executed",
-    "finder",
-    "images",
-    "links",
-    "llms",
-    "notebooks",
-    "tutorials",
-    "provenance",
-    "studies",
-    "times",
-    "what_works",
-    "which_recipe",
+    "_ext.gallery.cards",
+    "_ext.gallery.descriptions",
+    "_ext.gallery.downloads",
+    "_ext.gallery.notebooks",
+    "_ext.gallery.times",
+    "_ext.gallery.tutorials",
+    "_ext.pages.api",
+    "_ext.pages.codelink",
+    "_ext.pages.computed",
+    "_ext.pages.diagrams",
+    "_ext.pages.executed",
+    "_ext.pages.images",
+    "_ext.pages.links",
+    "_ext.pages.llms",
+    "_ext.pages.mathml",
+    "_ext.pages.provenance",
+    "_ext.shown.accuracy",
+    "_ext.shown.atlas",
+    "_ext.shown.bad_input",
+    "_ext.shown.bench",
+    "_ext.shown.finder",
+    "_ext.shown.house",
+    "_ext.shown.studies",
+    "_ext.shown.what_works",
+    "_ext.shown.which_recipe",
 ]
-exclude_patterns = ["_build", "_ext", "_inventories", "**/GALLERY_HEADER.rst"]
+exclude_patterns = ["_build", "_ext", "_tools", "_inventories", "**/GALLERY_HEADER.rst"]
 templates_path = ["_templates"]
 nitpicky = True
 default_role = "code-link"
@@ -74,10 +77,10 @@ sphinx_gallery_conf = {
     "gallery_dirs": "tutorials",
     "filename_pattern": r"\.py$",
     "nested_sections": False,
-    "subsection_order": "order.folders",
-    "within_subsection_order": "order.tutorials",
-    "image_scrapers": ("figures.scrape",),
-    "reset_modules": ("matplotlib", "tutorials.reset"),
+    "subsection_order": "_ext.gallery.order.folders",
+    "within_subsection_order": "_ext.gallery.order.tutorials",
+    "image_scrapers": ("_ext.gallery.figures.scrape",),
+    "reset_modules": ("matplotlib", "_ext.gallery.tutorials.reset"),
     "reset_modules_order": "both",
     "backreferences_dir": "reference/generated/backreferences",
     "doc_module": ("funcdiff",),

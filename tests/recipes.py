@@ -1,29 +1,29 @@
-"""The recipes, by what they compute: what one must pass they all must."""
+"""The exact recipes by what they compute, to call with all their options: what one must pass they all must."""
 
-import funcdiff as fd
+from funcdiff.checks.registry import EXACT
 
-JACOBIANS = [
-    fd.jacobian_loop,
-    fd.jacobian_batched_grad,
-    fd.jacobian_reverse,
-    fd.jacobian_forward,
-    fd.jacobian_taylor,
-    fd.jacobian,
-]
-HESSIANS = [
-    fd.hessian_forward_over_reverse,
-    fd.hessian_reverse_over_reverse,
-    fd.hessian_reverse_over_forward,
-    fd.hessian_forward_over_forward,
-    fd.hessian_double_backward,
-    fd.hessian_taylor,
-    fd.hessian,
-]
-PRODUCTS = [
-    fd.hvp_forward_over_reverse,
-    fd.hvp_reverse_over_reverse,
-    fd.hvp_reverse_over_forward,
-    fd.hvp_double_backward,
-    fd.vhp,
-    fd.hvp,
-]
+
+def of(*kinds):
+    """The recipes of these kinds."""
+    return [entry.recipe for entry in EXACT if entry.kind in kinds]
+
+
+def at_a_point(operator):
+    """An operator called as a product is."""
+
+    def product(func, primals, tangents):
+        return operator(func, *primals)(*tangents)
+
+    product.__name__ = operator.__name__
+    return product
+
+
+JACOBIANS = of("jacobian")
+HESSIANS = of("hessian")
+DIAGONALS = of("diagonal")
+TRANSFORMS = [*JACOBIANS, *HESSIANS, *DIAGONALS, *of("laplacian")]
+PRODUCTS = [*of("product"), *map(at_a_point, of("operator"))]
+# Recipes that torch.compile cannot take as one graph where func captures a tensor, each with the reason.
+NOT_COMPILED = {
+    "batch_hessian": "torch 2.13 fails an assertion of its own, as it does for vmap(torch.func.jacfwd(func))",
+}

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-import atlas
-import atlas_cases
-import atlas_data
-import atlas_repro
-import atlas_run
-import atlas_scripts
 import pytest
 import torch
-from atlas_blame import known_wrong
 from planted_faults import WrongDoubleBackward, WrongJvp
 from sphinx.errors import ExtensionError
 
+from _ext.shown import atlas
+from _tools.atlas import data, run, scripts
+from _tools.atlas.blame import known_wrong
+from _tools.atlas.cases import Sample
+from _tools.atlas.repro import reproduction
 from funcdiff._safety.culprits import operations
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -23,7 +21,7 @@ FORWARD_INSIDE = {"hessian_reverse_over_forward", "hessian_forward_over_forward"
 
 
 def wrong(name, kind="operator"):
-    return set(atlas_data.wrong(ENTRIES[kind, name]))
+    return set(data.wrong(ENTRIES[kind, name]))
 
 
 def test_coverage():
@@ -33,10 +31,10 @@ def test_coverage():
 
 
 def test_every_entry_is_judged_by_every_mode_or_says_why_not():
-    assert atlas_data.mode_names(DATA) == atlas_run.NAMES
+    assert data.mode_names(DATA) == run.NAMES
     for entry in DATA["entries"]:
         if "modes" in entry:
-            assert list(entry["modes"]) == atlas_run.NAMES
+            assert list(entry["modes"]) == run.NAMES
             assert all(found["text"] for found in entry["modes"].values() if found["outcome"] != "right")
             assert len(entry["samples"]) == len(entry["operators"]) == len(entry["moving"]) > 0
         else:
@@ -45,8 +43,8 @@ def test_every_entry_is_judged_by_every_mode_or_says_why_not():
 
 def test_writing_loses_nothing(tmp_path):
     copy = tmp_path / "atlas.json"
-    copy.write_text(atlas_data.written(DATA))
-    assert atlas_data.read(copy) == DATA
+    copy.write_text(data.written(DATA))
+    assert data.read(copy) == DATA
 
 
 @pytest.mark.parametrize(
@@ -94,11 +92,11 @@ def test_nothing_is_wrong_where_the_derivatives_are_classical(name):
     "repro", DATA["reproductions"], ids=lambda repro: f"{repro['operator']}-{repro['modes'][0].replace(', ', '-')}"
 )
 def test_a_reproduction_still_reproduces(repro):
-    found = atlas_scripts.numbers(repro["script"])
+    found = scripts.numbers(repro["script"])
     assert found is not None, "the script fails: make the atlas anew (nox -s atlas)"
-    assert atlas_scripts.differ(*found), "this torch has mended it: make the atlas anew (nox -s atlas)"
+    assert scripts.differ(*found), "this torch has mended it: make the atlas anew (nox -s atlas)"
     assert len(repro["script"].rstrip().splitlines()) <= 11
-    assert len(repro["script"]) <= atlas_scripts.LONGEST
+    assert len(repro["script"]) <= scripts.LONGEST
 
 
 def test_every_culprit_has_a_reproduction():
@@ -120,7 +118,7 @@ def test_reproductions_name_faults_of_the_table():
 
 @pytest.mark.parametrize("mode", ["jacobian", "hessian", "hvp", "laplacian"])
 def test_the_automatic_recipes_are_right_or_refuse(mode):
-    assert not [entry["name"] for entry in DATA["entries"] if mode in atlas_data.wrong(entry)]
+    assert not [entry["name"] for entry in DATA["entries"] if mode in data.wrong(entry)]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +130,8 @@ def test_the_automatic_recipes_are_right_or_refuse(mode):
     ],
 )
 def test_a_planted_fault_is_found_and_what_is_right_beside_it_is_not_accused(func, faulty):
-    sample = atlas_cases.Sample(func, (torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64),))
-    verdicts = {verdict.mode: verdict.outcome for verdict in atlas_run.judge(sample)}
+    sample = Sample(func, (torch.tensor([0.1, -0.3, 0.4], dtype=torch.float64),))
+    verdicts = {verdict.mode: verdict.outcome for verdict in run.judge(sample)}
     accused = {mode for mode, outcome in verdicts.items() if outcome == "wrong"}
     assert accused >= faulty
     assert bool(accused) == bool(faulty)
@@ -142,38 +140,38 @@ def test_a_planted_fault_is_found_and_what_is_right_beside_it_is_not_accused(fun
 
 def test_a_fresh_judgement_agrees_with_the_data():
     keys = [("operator", "logdet"), ("operator", "sin"), ("layer", "nn.GELU")]
-    fresh = atlas_run.with_reproductions(atlas_run.run(*keys))
+    fresh = run.with_reproductions(run.run(*keys))
     assert [(entry["kind"], entry["name"]) for entry in fresh["entries"]] == keys
     for entry in fresh["entries"]:
-        assert set(atlas_data.wrong(entry)) == wrong(entry["name"], entry["kind"])
+        assert set(data.wrong(entry)) == wrong(entry["name"], entry["kind"])
     assert {repro["operation"] for repro in fresh["reproductions"]} == {"torch.logdet"}
 
 
 def test_named_modes_are_judged_alone_and_the_others_kept():
     key = ("operator", "sin")
     kept = DATA | {"entries": [ENTRIES[key]]}
-    again = atlas_run.run(key, only=["laplacian", "jacobian_loop"], kept=kept)
+    again = run.run(key, only=["laplacian", "jacobian_loop"], kept=kept)
     assert again["entries"] == kept["entries"]
     with pytest.raises(SystemExit, match="lacks"):
-        atlas_run.run(key, only=["laplacian"])
+        run.run(key, only=["laplacian"])
     with pytest.raises(SystemExit, match=r"torch 2\.0"):
-        atlas_run.run(key, only=["laplacian"], kept=kept | {"torch": "2.0.0"})
+        run.run(key, only=["laplacian"], kept=kept | {"torch": "2.0.0"})
     with pytest.raises(SystemExit, match="samples of sin changed"):
-        atlas_run.run(key, only=["laplacian"], kept=kept | {"entries": [ENTRIES[key] | {"samples": [7]}]})
+        run.run(key, only=["laplacian"], kept=kept | {"entries": [ENTRIES[key] | {"samples": [7]}]})
 
 
 def test_where_blame_changed_the_cases_with_that_operator_are_judged_again():
     before = {"modes": {"hessian_taylor": ["sin"], "jacobian_loop": []}}
-    again = atlas_run.touched(DATA, before, {"modes": {"hessian_taylor": ["sin", "_linalg_det"], "jacobian_loop": []}})
+    again = run.touched(DATA, before, {"modes": {"hessian_taylor": ["sin", "_linalg_det"], "jacobian_loop": []}})
     assert ("operator", "linalg.det") in again
     assert ("operator", "sin") not in again
-    assert not atlas_run.touched(DATA, before, before)
+    assert not run.touched(DATA, before, before)
 
 
 def test_a_reproduction_is_refused_where_nothing_is_wrong():
-    subject = atlas_cases.Sample(torch.sin, (torch.ones(3, dtype=torch.float64),)).subject(3)
+    subject = Sample(torch.sin, (torch.ones(3, dtype=torch.float64),)).subject(3)
     sine = next(operation for operation in operations(subject, 3) if operation.name == "torch.sin")
-    assert atlas_repro.reproduction(sine, "jacobian_forward", ["jacobian_forward"], ["jacobian_loop"]) is None
+    assert reproduction(sine, "jacobian_forward", ["jacobian_forward"], ["jacobian_loop"]) is None
 
 
 def test_random_operations_are_not_judged():
@@ -182,7 +180,7 @@ def test_random_operations_are_not_judged():
 
 def test_a_stale_atlas_fails_the_build(tmp_path):
     old = tmp_path / "atlas.json"
-    old.write_text(atlas_data.written(DATA | {"torch": "2.0.0+cpu"}))
+    old.write_text(data.written(DATA | {"torch": "2.0.0+cpu"}))
     with pytest.raises(ExtensionError, match="nox -s atlas"):
         atlas.load(old)
 
@@ -192,7 +190,7 @@ def test_the_page_builds_with_table_links_and_scripts(tmp_path):
 
     source = tmp_path / "source"
     source.mkdir()
-    (source / "conf.py").write_text("extensions = ['atlas']\nproject = 'test'\nexclude_patterns = []\n")
+    (source / "conf.py").write_text("extensions = ['_ext.shown.atlas']\nproject = 'test'\nexclude_patterns = []\n")
     for name in ("atlas.rst", "atlas.json"):
         (source / name).write_text((DOCS / "reference" / name).read_text())
     (source / "index.rst").write_text("Home\n====\n\n.. toctree::\n\n   atlas\n")

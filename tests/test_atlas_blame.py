@@ -4,18 +4,18 @@ import json
 from importlib import resources
 from pathlib import Path
 
-import atlas_blame
-import atlas_data
 import pytest
 import torch
 import torch.nn.functional as F
 
-ATLAS = atlas_data.read(Path(__file__).parents[1] / "docs" / "reference" / "atlas.json")
+from _tools.atlas import blame, data
+
+ATLAS = data.read(Path(__file__).parents[1] / "docs" / "reference" / "atlas.json")
 KNOWN = json.loads(resources.files("funcdiff._safety").joinpath("known_wrong.json").read_text())
 
 
 def test_the_package_knows_what_the_atlas_found():
-    assert atlas_blame.known_wrong(ATLAS) == KNOWN
+    assert blame.known_wrong(ATLAS) == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_a_common_operator_is_blamed_in_no_mode(operator):
     assert not any(operator in names for names in KNOWN["modes"].values())
 
 
-@pytest.mark.parametrize("mode", atlas_data.mode_names(ATLAS))
+@pytest.mark.parametrize("mode", data.mode_names(ATLAS))
 def test_every_wrong_sample_is_explained(mode):
-    wrong, _ = atlas_blame.by_outcome(ATLAS, mode)
+    wrong, _ = blame.by_outcome(ATLAS, mode)
     assert all(names & set(KNOWN["modes"][mode]) for case in wrong for names in case)
 
 
 def test_one_culprit_explains_all_it_occurs_in_and_equals_share_the_blame():
     right = [{"mul"}, {"mul", "sin"}]
-    assert atlas_blame.blamed([[{"norm"}], [{"norm", "mul"}, {"norm", "all", "mul"}]], right) == {"norm"}
-    assert atlas_blame.blamed([[{"left", "right", "mul"}]], right) == {"left", "right"}
-    assert atlas_blame.blamed([[{"mul"}]], [{"mul"}] * 9) == set()
+    assert blame.blamed([[{"norm"}], [{"norm", "mul"}, {"norm", "all", "mul"}]], right) == {"norm"}
+    assert blame.blamed([[{"left", "right", "mul"}]], right) == {"left", "right"}
+    assert blame.blamed([[{"mul"}]], [{"mul"}] * 9) == set()
 
 
 def test_only_what_a_derivative_passes_through_is_recorded():
@@ -78,5 +78,5 @@ def test_only_what_a_derivative_passes_through_is_recorded():
         positive = (x > 0).all().to(x.dtype)
         return F.layer_norm(torch.where(mask.logical_not(), x, positive), (3,)).sum()
 
-    names = atlas_blame.operators_in(func, (torch.ones(3, dtype=torch.float64), torch.tensor([True, False, True])))
+    names = blame.operators_in(func, (torch.ones(3, dtype=torch.float64), torch.tensor([True, False, True])))
     assert names == {"where", "native_layer_norm", "sum"}

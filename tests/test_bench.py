@@ -1,16 +1,16 @@
 import json
 from pathlib import Path
 
-import bench
 import pytest
 import torch
-from bench_case import PRODUCTS
-from bench_floor import products_of
-from bench_profile import place, profile
-from bench_run import objection, verdict
 from sphinx.errors import ExtensionError
 
 import funcdiff
+from _ext.shown import bench
+from _tools.bench.case import PRODUCTS
+from _tools.bench.floor import products_of
+from _tools.bench.profiling import place, profile
+from _tools.bench.run import LINE, objection, verdict, written
 from funcdiff import hessian_taylor
 from funcdiff.measure import Ratio, count
 from funcdiff.problems import study_network
@@ -21,6 +21,14 @@ DATA = Path(__file__).parents[1] / "docs" / "reference" / "bench.json"
 @pytest.fixture(scope="module")
 def data():
     return bench.load(DATA)
+
+
+def test_the_file_has_an_entry_a_line():
+    text = DATA.read_text()
+    assert text == written(json.loads(text)) + "\n", "write it by `nox -s bench`"
+    lines = text.splitlines()
+    assert max(map(len, lines)) < LINE + 100  # an entry, its name and the indentation
+    assert all(len(line) < LINE for line in written({"entries": [{"times": [0.1] * 100}] * 9}).splitlines())
 
 
 def test_products_alone_are_those_of_the_recipe_and_nothing_else():

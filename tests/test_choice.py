@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
-from funcdiff._automatic import cache
+from funcdiff._automatic import cache, planning
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._safety import obstacles
 from funcdiff._torch.tape import sketch
@@ -37,54 +37,6 @@ def network(n, m, width=16, layers=2, activation=nn.Tanh, norm=False, dtype=torc
 @pytest.fixture(autouse=True)
 def forgetful():
     cache._plans.clear()
-
-
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 9), (9, 2), (6, 6), (40, 1)])
-def test_by_hand(n, m):
-    weight = numbers(m, n)
-    x = numbers(n)
-    slope = torch.cos(weight @ x)[:, None] * weight
-    bend = -torch.sin(weight @ x)[:, None, None] * weight[:, :, None] * weight[:, None, :]
-    close(fd.jacobian(lambda x: torch.sin(weight @ x))(x), slope)
-    close(fd.hessian(lambda x: torch.sin(weight @ x))(x), bend)
-    v = numbers(n).flip(0)
-    close(fd.hvp(lambda x: torch.sin(weight @ x).sum(), (x,), (v,)), bend.sum(0) @ v)
-
-
-def test_trees_options_and_aux():
-    def func(p, scale):
-        return {"y": scale * p["a"] ** 3 * p["b"]}, p["a"] + 1
-
-    p = {"a": numbers(2), "b": numbers(2) + 2}
-    slope, aux = fd.jacobian(func, has_aux=True)(p, 2.0)
-    close(slope["y"]["a"], torch.diag(6 * p["a"] ** 2 * p["b"]))
-    close(aux, p["a"] + 1)
-    bend, _ = fd.hessian(func, has_aux=True, chunk_size=1)(p, 2.0)
-    expected = torch.zeros(2, 2, 2, dtype=torch.float64)
-    expected[0, 0, 0], expected[1, 1, 1] = 6 * p["a"] ** 2
-    close(bend["y"]["a"]["b"], expected)
-
-
-@pytest.mark.parametrize("norm", [nn.LayerNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6, track_running_stats=False)])
-def test_by_all_parameters_of_a_norm(norm):
-    # All four compositions of torch.func get the block of weight and input wrong; differences of gradients do not.
-    torch.manual_seed(1)
-    net = nn.Sequential(nn.Linear(3, 6), norm, nn.Tanh(), nn.Linear(6, 1)).double()
-    x = torch.randn(5, 3, dtype=torch.float64)
-    vector, unravel = fd.ravel({name: p.detach() for name, p in net.named_parameters()})
-
-    def loss(vector):
-        return functional_call(net, unravel(vector), (x,)).pow(3).sum()
-
-    def gradient(vector):
-        return fd.jacobian_loop(loss)(vector)
-
-    step = 1e-5 * torch.eye(len(vector), dtype=torch.float64)
-    expected = torch.stack([(gradient(vector + e) - gradient(vector - e)) / 2e-5 for e in step])
-    v = numbers(len(vector))
-    for got in (fd.hessian(loss)(vector), vmap(fd.hessian(loss))(vector[None])[0]):
-        assert_close(got, expected, rtol=1e-5, atol=1e-6)
-    assert_close(fd.hvp(loss, (vector,), (v,)), expected @ v, rtol=1e-5, atol=1e-6)
 
 
 def operations():
@@ -120,10 +72,6 @@ def test_jacobians_that_one_mode_gets_wrong(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_hessians_that_one_mode_gets_wrong(name):
     func, x = OPERATIONS[name]
-    if name == "cdist":  # torch has neither a forward derivative of it nor a second one backward
-        with pytest.raises(RuntimeError, match="_cdist_backward"):
-            fd.hessian(func)(x)
-        return
     expected = differences(fd.jacobian(func), x)
     assert_close(fd.hessian(func)(x).reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
 
@@ -158,21 +106,18 @@ def test_one_draw_where_it_is_allowed_and_the_generator_moves_once():
     assert torch.equal(slope, torch.diag(F.dropout(torch.ones(50), 0.5)))
 
 
-def test_planned_once():
-    calls = []
+def test_planned_once(monkeypatch):
+    plans, make = [], planning.make
+    monkeypatch.setattr(planning, "make", lambda *args, **options: plans.append(make(*args, **options)) or plans[-1])
 
     def func(x):
-        calls.append(len(x))
         return x.sin()
 
     for _ in range(3):
         fd.jacobian(func)(numbers(3))
-    first = len(calls)
-    fd.jacobian(func)(numbers(3))
-    assert len(calls) - first < first / 3 + 1
-    assert len(cache._plans) == 1
+    assert len(plans) == len(cache._plans) == 1
     fd.jacobian(func)(numbers(4))
-    assert len(cache._plans) == 2
+    assert len(plans) == len(cache._plans) == 2
 
 
 def test_a_lambda_in_a_loop_is_planned_once_for_tensors_of_a_kind():
@@ -197,6 +142,7 @@ def test_many_plans_do_not_pile_up():
     assert len(cache._plans) == 512
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian])
 @pytest.mark.parametrize(("n", "m"), [(2, 30), (30, 2), (12, 1)])
 @pytest.mark.parametrize("norm", [False, True])
@@ -215,6 +161,7 @@ def test_the_same_choice_inside_vmap_and_compile(recipe, n, m, norm):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_inside_a_compiled_function():
     net, x = network(4, 1), numbers(4)
 
@@ -307,29 +254,6 @@ def test_what_torch_cannot_differentiate_one_way_is_taken_another():
 
     close(fd.hessian(lambda x: Old.apply(x).sum())(numbers(3)), torch.diag(-numbers(3).sin()))
     assert len(cache._plans) == 1
-
-
-def test_a_function_without_a_second_derivative_is_refused():
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x.sin()
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, gradient):
-            (x,) = ctx.saved_tensors
-            return gradient * x.cos()
-
-    def func(x):
-        return Once.apply(x).sum()
-
-    x = numbers(3)
-    close(fd.jacobian(func)(x), x.cos())
-    for second in (fd.hessian(func), fd.hessian_taylor(func), lambda x: fd.hvp(func, (x,), (x,))):
-        with pytest.raises(RuntimeError, match="no second derivative"):
-            second(x)
 
 
 def distance(x):

@@ -2,17 +2,13 @@
 
 import pytest
 import torch
-from recipes import HESSIANS, JACOBIANS
-from recipes import PRODUCTS as AT_A_POINT
+from recipes import DIAGONALS, HESSIANS, JACOBIANS, NOT_COMPILED, PRODUCTS, TRANSFORMS
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff.checks.registry import EXACT
 
-PRODUCTS = [
-    *AT_A_POINT,
-    lambda func, primals, tangents: fd.hvp_operator(func, *primals)(*tangents),
-]
 X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 V = torch.tensor([1.0, 0.5, -1.0], dtype=torch.float64)
 ROWS = torch.stack([X, -X, 2 * X, X - 1])
@@ -24,6 +20,25 @@ def cubes(weight, x):
 
 def cube_sum(x):
     return (x**3).sum()
+
+
+def on_cubes(entry):
+    """The recipe on the sum of w x^3 at x; times w if it takes a vector, of the one row x if it is of a batch."""
+
+    def run(w, x):
+        arguments = (x[None],) if entry.kind.startswith("batch") else (x, w) if entry.takes_vector else (x,)
+        return entry(lambda x: cubes(w, x).sum(), *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry.name)
+def test_every_recipe_inside_vmap_and_grad(entry):
+    run = on_cubes(entry)
+    assert_close(vmap(run, (None, 0))(V, ROWS), torch.stack([run(V, x) for x in ROWS]))
+    # sums of 3 w x^2, of 6 w x, and of 6 w^2 x
+    slope = 6 * V * X if entry.order == 1 else 6 * V**2 if entry.takes_vector else 6 * V
+    assert_close(grad(lambda x: run(V, x).sum())(X), slope)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 2])
@@ -77,7 +92,7 @@ def test_training_through_a_jacobian_reaches_captured_weights_and_the_point(reci
     assert_close(weight.grad, 9 * X**2)
 
 
-@pytest.mark.parametrize("recipe", [*HESSIANS, fd.hessian_diagonal])
+@pytest.mark.parametrize("recipe", [*HESSIANS, *DIAGONALS])
 def test_training_through_a_hessian(recipe):
     weight = V.clone().requires_grad_()
     recipe(lambda x: cubes(weight, x).sum())(X).sum().backward()
@@ -93,7 +108,7 @@ def test_training_through_a_product(recipe):
     assert_close(grad(lambda x: recipe(cube_sum, (x,), (V,)).sum())(X), 6 * V)
 
 
-@pytest.mark.parametrize("recipe", [*JACOBIANS, *HESSIANS, fd.hessian_diagonal])
+@pytest.mark.parametrize("recipe", TRANSFORMS)
 def test_a_result_has_a_graph_only_where_a_tensor_of_the_caller_requires_grad(recipe):
     x = X.clone().requires_grad_()
     shared = X * 2
@@ -175,25 +190,20 @@ def test_calling_a_transform_leaves_its_arguments_and_keeps_the_name():
     assert x.grad is None
 
 
-COMPILED = {
-    "jacobian_loop": lambda w, x: fd.jacobian_loop(cubes, 1)(w, x),
-    "jacobian_batched_grad": lambda w, x: fd.jacobian_batched_grad(cubes, 1)(w, x),
-    "jacobian_reverse": lambda w, x: fd.jacobian_reverse(cubes, (0, 1), chunk_size=2)(w, x),
-    "jacobian_forward": lambda w, x: fd.jacobian_forward(cubes, 1, chunk_size=2)(w, x),
-    "hessian_forward_over_reverse": lambda w, x: fd.hessian_forward_over_reverse(cubes, 1)(w, x),
-    "hessian_reverse_over_reverse": lambda w, x: fd.hessian_reverse_over_reverse(cubes, 1)(w, x),
-    "hessian_reverse_over_forward": lambda w, x: fd.hessian_reverse_over_forward(cubes, 1)(w, x),
-    "hessian_forward_over_forward": lambda w, x: fd.hessian_forward_over_forward(cubes, 1)(w, x),
-    "hessian_diagonal": lambda w, x: fd.hessian_diagonal(cubes, 1)(w, x),
-    "hvp_forward_over_reverse": lambda w, x: fd.hvp_forward_over_reverse(cube_sum, (x,), (w,)),
-    "hvp_reverse_over_forward": lambda w, x: fd.hvp_reverse_over_forward(cube_sum, (x,), (w,)),
-    "hvp_double_backward": lambda w, x: fd.hvp_double_backward(cube_sum, (x,), (w,)),
-    "hvp_operator": lambda w, x: fd.hvp_operator(cube_sum, x)(w),
-    "batch_jacobian": lambda w, x: fd.batch_jacobian(cubes, 1, (None, 0), chunk_size=2)(w, torch.stack([x, w, x])),
-    "batch_hessian": lambda w, x: fd.batch_hessian(torch.tanh)(torch.stack([x, w])),
-    "batch_jacobian_summed": lambda w, x: fd.batch_jacobian_summed(lambda rows: w * rows)(torch.stack([x, w])),
-    "batch_hessian_summed": lambda w, x: fd.batch_hessian_summed(lambda rows: w * rows**3)(torch.stack([x, w])),
+def rows_of(w, x):
+    return torch.stack([x, w, x])
+
+
+WITH_OPTIONS = {
+    "jacobian_loop, argnums": lambda w, x: fd.jacobian_loop(cubes, 1)(w, x),
+    "jacobian_reverse, chunks": lambda w, x: fd.jacobian_reverse(cubes, (0, 1), chunk_size=2)(w, x),
+    "jacobian_forward, chunks": lambda w, x: fd.jacobian_forward(cubes, 1, chunk_size=2)(w, x),
+    "batch_jacobian, chunks": lambda w, x: fd.batch_jacobian(cubes, 1, (None, 0), chunk_size=2)(w, rows_of(w, x)),
+    "batch_hessian, nothing captured": lambda w, x: fd.batch_hessian(torch.tanh)(rows_of(w, x)),
+    "batch_jacobian_summed, rows": lambda w, x: fd.batch_jacobian_summed(lambda rows: w * rows)(rows_of(w, x)),
+    "batch_hessian_summed, rows": lambda w, x: fd.batch_hessian_summed(lambda rows: w * rows**3)(rows_of(w, x)),
 }
+COMPILED = {entry.name: on_cubes(entry) for entry in EXACT if entry.name not in NOT_COMPILED} | WITH_OPTIONS
 
 
 @pytest.mark.parametrize("name", COMPILED)

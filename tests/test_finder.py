@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 from itertools import pairwise, product
 
-import finder_model
 import pytest
 import torch
-from finder_model import NEEDS, Question, candidates
 from torch import nn
 
 import funcdiff
+from _tools.finder import model, script
+from _tools.finder.model import NEEDS, Question, candidates
 from funcdiff._automatic import planning
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
@@ -19,9 +19,7 @@ from funcdiff.measure import count
 
 GRID = [
     Question("Hessian", inputs, outputs, 0, width, layers, norm)
-    for (inputs, outputs), width, layers, norm in product(
-        [(1, 1), (5, 25), (40, 1)], [2, 70], [1, 2, 5], finder_model.NORMS
-    )
+    for (inputs, outputs), width, layers, norm in product([(1, 1), (5, 25), (40, 1)], [2, 70], [1, 2, 5], model.NORMS)
 ]
 
 
@@ -38,12 +36,12 @@ def network(q):
     return net if q.norm != "batch norm" else lambda x: net(x[None])[0]
 
 
-@pytest.mark.parametrize("with_safe_norms", [False, True])
+@pytest.mark.parametrize("with_safe_forms", [False, True])
 @pytest.mark.parametrize("q", GRID, ids=str)
-def test_closed_form_is_the_sketch(q, with_safe_norms):
+def test_closed_form_is_the_sketch(q, with_safe_forms):
     subject = Obstacles(network(q), [torch.rand(q.inputs)], "error")
-    seen = subject.sketch(with_safe_norms)
-    assert finder_model.sketch(q, with_safe_norms) == replace(seen, operators=frozenset())
+    seen = subject.sketch(with_safe_forms)
+    assert model.sketch(q, with_safe_forms) == replace(seen, operators=frozenset())
 
 
 @pytest.mark.parametrize("rows", [0, 7, 1000])
@@ -95,26 +93,26 @@ def test_costs_are_those_counted(q, need):
         result = run(found.recipe, net, q.rows)(x)
         assert found.result == result.numel() * result.element_size()
         assert 1 / 3 < found.peak / counted.peak_bytes < 3
-        if found.recipe in finder_model.RECIPES and found.recipe not in FORMULAS:  # shared by rows: the first product
+        if found.recipe in model.RECIPES and found.recipe not in FORMULAS:  # shared by rows: the first product
             assert found.flops == pytest.approx(counted.flops, rel=0.05)
 
 
 def test_products_cost_four_and_six_passes():
     q = Question("Hessian-vector product", 30, 4, 9, 200, 3)
     by_name = {found.recipe: found.flops for found in candidates(q)}
-    one = q.rows * finder_model.sketch(q).flops
+    one = q.rows * model.sketch(q).flops
     assert by_name == {"hvp_double_backward": 4 * one, "hvp_forward_over_reverse": 6 * one}
 
 
 def test_without_norms_nothing_is_wrong_and_with_them_compositions_are():
-    assert not any(finder_model.wrong("none", need) for need in NEEDS)
-    assert "hessian_forward_over_forward" in finder_model.wrong("layer norm", "Laplacian")
-    assert finder_model.wrong("layer norm", "Jacobian") == []
-    assert "hessian_taylor" not in finder_model.wrong("batch norm", "Hessian")
+    assert not any(model.wrong("none", need) for need in NEEDS)
+    assert "hessian_forward_over_forward" in model.wrong("layer norm", "Laplacian")
+    assert model.wrong("layer norm", "Jacobian") == []
+    assert "hessian_taylor" not in model.wrong("batch norm", "Hessian")
 
 
 def test_pace_is_the_ratio_of_measured_to_predicted():
-    predicted = {c.recipe: c.seconds for c in candidates(replace(finder_model.MEASURED, rows=100))}
+    predicted = {c.recipe: c.seconds for c in candidates(replace(model.MEASURED, rows=100))}
     timed = {name: {"median": 3 * predicted[name]} for name in ("hessian_taylor", "hessian_forward_over_reverse")}
     comparison = {
         "kind": "comparison",
@@ -122,9 +120,45 @@ def test_pace_is_the_ratio_of_measured_to_predicted():
         "candidates": {**timed, "evaluation": {"median": 1}},
     }
     other = {**comparison, "arguments": ["float32[16, 5]"], "candidates": {"hessian_taylor": {"median": 1e3}}}
-    assert finder_model.pace({"measurements": [comparison, other]}) == pytest.approx(3)
-    assert finder_model.pace({"measurements": [other]}) is None
+    assert model.pace({"measurements": [comparison, other]}) == pytest.approx(3)
+    assert model.pace({"measurements": [other]}) is None
 
 
 def test_model_is_json():
-    assert json.loads(json.dumps(finder_model.model()))["needs"] == NEEDS
+    assert json.loads(json.dumps(model.facts()))["needs"] == NEEDS
+
+
+@pytest.mark.parametrize("q", GRID[::3], ids=str)
+@pytest.mark.parametrize("need", NEEDS)
+def test_the_page_s_formulas_are_the_package_s(q, need):
+    """They are evaluated in Python, which reads the same arithmetic as JavaScript."""
+
+    def value(text, **known):
+        return eval(text, {}, known)
+
+    for name in NEEDS[need]:
+        q, recipe, norm = replace(q, need=need), model.RECIPES[name], model.NORMS[q.norm][model.has_safe_norms(name)]
+        s = model.sketch(q, model.has_safe_norms(name))
+        sketched = {part: value(text, q=q, norm=norm, outputs=s.outputs) for part, text in script.sketch().items()}
+        assert model.Sketch(**sketched) == s
+        counts = {part: value(text, s=s) for part, text in script.recipes()[name].items()}
+        of = recipe.formula
+        expected = {"flops": of.flops(s), "elements": of.elements(s)}
+        assert counts == expected | {"graphs": recipe.graphs(s), "directions": recipe.directions(s)}
+        for rows, rates in ((1, of.rates), (7, of.rates_of_rows)):
+            known = {"degree": of.degree, "rates": rates, "identity": recipe.identity}
+            found = {
+                part: value(text, s=s, rows=rows, width=q.width, **known, **counts)
+                for part, text in script.cost().items()
+            }
+            cost, held = of.cost(s, rows), recipe.peak(s, rows, q.width)
+            assert found.pop("seconds") == pytest.approx(cost.seconds, rel=1e-12)
+            assert found == {"flops": cost.flops, "results": cost.results, "held": held}
+
+
+def test_written_arithmetic_keeps_its_order():
+    a, b = script.Written("a"), script.Written("b")
+    assert ((a - (b + 1)) * (a - b) ** 2 + 1 * b + 0).text == "(a - (b + 1)) * (a - b) ** 2 + b"
+    assert ((a * b) ** 2 // 2).text == "(a * b) ** 2 / 2"
+    assert (a // (a * b)).text == "a / (a * b)"
+    assert "(s) => s.elements * (1 + s.inputs) ** 2" in script.script()

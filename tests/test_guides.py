@@ -5,13 +5,11 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-import diagrams
-import executed
 import pytest
 import torch
-import what_works
-import which_recipe
 
+from _ext.pages import diagrams, executed
+from _ext.shown import what_works, which_recipe
 from funcdiff._torch.messages import REMEDIES
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +176,7 @@ def outcomes(entry):
     return {mode: found if isinstance(found, str) else found["outcome"] for mode, found in entry["modes"].items()}
 
 
+@pytest.mark.slow
 def test_the_matrix_is_complete(matrix):
     assert len({entry["name"] for entry in matrix["entries"]}) == len(matrix["entries"]) >= 22
     for entry in matrix["entries"]:
@@ -198,6 +197,7 @@ OVERLAP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "operation"), OVERLAP.items())
 def test_the_matrix_agrees_with_the_atlas(matrix, name, operation):
     atlas = json.loads((ROOT / "docs" / "reference" / "atlas.json").read_text())
@@ -208,6 +208,7 @@ def test_the_matrix_agrees_with_the_atlas(matrix, name, operation):
     assert {mode: ours[mode] for mode in shared} == {mode: known[mode] for mode in shared}
 
 
+@pytest.mark.slow
 def test_the_matrix_shows_every_refusal_of_the_package(matrix):
     for fragment, remedy in REMEDIES:
         if fragment == "data-dependent control flow":
@@ -215,6 +216,7 @@ def test_the_matrix_shows_every_refusal_of_the_package(matrix):
         assert any(remedy[:100] in text for text in matrix["texts"]), fragment
 
 
+@pytest.mark.slow
 def test_a_function_is_judged_by_what_its_author_means(matrix):
     rows = {entry["name"]: outcomes(entry) for entry in matrix["entries"]}
     assert set(rows["detach"].values()) == {"right"}

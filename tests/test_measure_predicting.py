@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from funcdiff.measure import Comparison, Cost, Timing, compare, environment, predict
+from funcdiff.plots import plot
 
 
 def made_up(flops, times, n=9, uncounted=()):
@@ -66,7 +67,7 @@ def test_counts_without_flops_are_refused(lacking):
 
 
 def test_plot_puts_the_equal_on_the_line():
-    ax = predict(made_up({"a": 100, "b": 200}, {"a": 1.0, "b": 2.0})).plot(title="on one line")
+    ax = plot(predict(made_up({"a": 100, "b": 200}, {"a": 1.0, "b": 2.0})), title="on one line")
     *marks, line = ax.lines
     for mark in marks:
         assert mark.get_xdata()[0] == pytest.approx(mark.get_ydata()[0])

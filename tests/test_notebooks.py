@@ -1,14 +1,12 @@
-"""The head of a notebook and of a tutorial's page, with a public repository configured and without."""
+"""The head of a notebook, with a public repository configured and without."""
 
 import subprocess
 import sys
 
-import downloads
-import notebooks
 import pytest
 from sphinx_gallery.notebook import add_code_cell, add_markdown_cell, jupyter_notebook_skeleton
 
-PAGE = "tutorials/jacobians/six_ways"
+from _ext.gallery import notebooks
 
 
 def test_with_a_repository_the_first_cell_installs_from_it():
@@ -36,12 +34,3 @@ def test_the_environment_comes_second_and_roles_become_code():
     assert "environment()" in environment["source"][0]
     assert prose["source"] == ["Take `funcdiff.vhp`, see `torch.no_grad`; :math:`x` stays."]
     assert code["source"] == ["text = ':func:`x`'"]
-
-
-def test_colab_is_offered_only_where_the_notebooks_are_public():
-    assert "Colab" not in downloads.buttons(PAGE, "")
-    offered = downloads.buttons(PAGE, "owner/name")
-    assert "colab.research.google.com/github/owner/name/blob/notebooks/jacobians/six_ways.ipynb" in offered
-    for page in (downloads.buttons(PAGE, ""), offered):
-        assert "<six_ways.py>" in page
-        assert "<six_ways.ipynb>" in page

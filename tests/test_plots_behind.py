@@ -8,6 +8,7 @@ import torch
 from funcdiff.measure import Comparison, Cost, Sweep, Timing, environment, predict
 from funcdiff.plots import (
     numbers,
+    plot,
     plot_comparison,
     plot_curves,
     plot_dots,
@@ -42,19 +43,31 @@ def rows(figure):
 
 
 def test_measurements_keep_their_own_tables(comparison):
-    for plot, shown in [
+    for draw, shown in [
         (plot_comparison, comparison),
         (plot_trade, comparison),
         (plot_sweep, Sweep("inputs n", {2: comparison, 4: comparison})),
         (plot_prediction, predict(comparison)),
     ]:
-        assert numbers(plot(shown).figure) == (shown.table(),)
+        assert numbers(draw(shown).figure) == (shown.table(),)
+
+
+def test_a_measurement_is_drawn_by_its_type(comparison):
+    for draw, shown in [
+        (plot_comparison, comparison),
+        (plot_sweep, Sweep("inputs n", {2: comparison, 4: comparison})),
+        (plot_prediction, predict(comparison)),
+    ]:
+        assert plot(shown, title="Mine").get_xlabel() == draw(shown).get_xlabel()
+        assert not hasattr(shown, "plot")
+    with pytest.raises(TypeError, match="expected one of Comparison, Sweep, Prediction; got dict"):
+        plot({})
 
 
 def test_two_drawn_on_one_figure_are_both_kept(comparison):
     figure, axes = plt.subplots(2)
     for ax in axes:
-        comparison.plot(ax)
+        plot(comparison, ax)
     assert numbers(figure) == (comparison.table(),) * 2
     assert numbers(plt.figure()) == ()
 

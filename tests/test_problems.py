@@ -1,15 +1,13 @@
 """The derivatives written by hand are themselves right: against central differences of the level below."""
 
-import runpy
-from pathlib import Path
-
 import pytest
 import torch
 from torch.testing import assert_close
 
+from _ext.shown import accuracy
 from funcdiff import problems
 
-CASES = runpy.run_path(str(Path(__file__).parents[1] / "docs/_ext/accuracy.py"))["cases"]()
+CASES = accuracy.cases()
 
 
 def central_differences(func, x, step=1e-5):

@@ -101,6 +101,7 @@ torch.testing.assert_close(nested({"weight": weight, "bias": biases}, x), expect
 # the mapped Jacobian.
 
 from funcdiff.measure import compare, count, sweep
+from funcdiff.plots import plot
 
 row_jacobian = jacobian_reverse(predict, argnums=2)
 
@@ -163,7 +164,7 @@ def with_rows(rows):
 
 
 study = sweep(with_rows, [1, 4, 16, 64], label="rows B of the batch", rounds=12)
-study.plot(title="The whole batch pays for pairs of rows, the loop for each row")
+plot(study, title="The whole batch pays for pairs of rows, the loop for each row")
 
 # %%
 # Second derivatives

@@ -87,6 +87,7 @@ print(f"largest derivative between rows: {leak:.1e} of the largest derivative")
 # must be equal, and the check adds two passes to the :math:`m`.
 
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 first = {
     "vmap by hand": vmap(jacrev(predict)),
@@ -142,7 +143,7 @@ second_times
 second_times.claim("batch_hessian", faster_than="batch_hessian_summed")
 
 # %%
-second_times.plot(title="Reverse mode outside is the costly way")
+plot(second_times, title="Reverse mode outside is the costly way")
 
 # %%
 # Where the sum is needed

@@ -67,6 +67,7 @@ wide = {name: hessian(predict, argnums=2) for name, hessian in compositions.item
 # *meta* device, which knows shapes and no numbers: no arithmetic is done for them.
 
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 costs = count(wide, *(tensor.to("meta") for tensor in (weight, bias, x)))
 costs
@@ -125,7 +126,7 @@ times
 times.claim("hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=10)
 
 # %%
-times.plot(title="One Hessian, four ways to write it: 5 inputs, 25 outputs, 4 rows")
+plot(times, title="One Hessian, four ways to write it: 5 inputs, 25 outputs, 4 rows")
 
 # %%
 # What breaks

@@ -98,6 +98,7 @@ print(tuple(matrix.shape))
 
 from funcdiff import hessian_forward_over_forward, hessian_reverse_over_forward, hessian_reverse_over_reverse
 from funcdiff.measure import compare, count, sweep
+from funcdiff.plots import plot
 
 compositions = {
     "hessian_forward_over_reverse": hessian_forward_over_reverse,
@@ -144,7 +145,7 @@ def widened(hidden):
 
 
 study = sweep(widened, [2, 4, 8, 16, 32], label="hidden units", rounds=9)
-study.plot(title="Calls first, then arithmetic, the square of the parameters")
+plot(study, title="Calls first, then arithmetic, the square of the parameters")
 
 # %%
 # What it says

@@ -96,6 +96,7 @@ torch.testing.assert_close(vmap(laplacian(network))(batch), trace["trace of hess
 # ones; 25 outputs cost no more than one. Forward over reverse takes about :math:`(1 + n)(1 + m)`.
 
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 one_pass = count(network, batch).flops
 costs = count(hessians | {"laplacian": vmap(laplacian(network))}, batch)
@@ -128,7 +129,7 @@ times
 times.claim("hessian_taylor", faster_than="hessian_forward_over_forward", by=1.5)
 
 # %%
-times.plot(title="One Hessian per row: 5 inputs, 25 outputs")
+plot(times, title="One Hessian per row: 5 inputs, 25 outputs")
 
 # %%
 # And the Laplacian, against the trace of each Hessian:

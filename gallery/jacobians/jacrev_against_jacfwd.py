@@ -80,6 +80,7 @@ for args in (tall, wide, square):
 # :math:`m`. For the tall layer, 32 inputs and 2048 outputs, counted exactly:
 
 from funcdiff.measure import compare, count, sweep
+from funcdiff.plots import plot
 
 count(recipes, *tall)
 
@@ -128,7 +129,7 @@ def reshaped(n):
 
 
 study = sweep(reshaped, [16, 64, 128, 256, 512, 1024, 4096], label="inputs n, with 65536 / n outputs", rounds=9)
-study.plot(title="Forward mode wins on the left, reverse mode on the right")
+plot(study, title="Forward mode wins on the left, reverse mode on the right")
 
 # %%
 # The two curves cross at

@@ -77,6 +77,7 @@ for recipe in recipes.values():
 # operations that torch is asked to start. Both are counted exactly, without a clock.
 
 from funcdiff.measure import compare, count, sweep
+from funcdiff.plots import plot
 
 costs = count(recipes, weight, bias, x)
 costs
@@ -114,7 +115,7 @@ def with_outputs(m):
 
 
 study = sweep(with_outputs, [1, 4, 16, 64, 256, 1024], label="outputs m", rounds=9)
-study.plot(title="The loop pays for each output, a batched call pays once")
+plot(study, title="The loop pays for each output, a batched call pays once")
 
 # %%
 # With a single output there is nothing to batch, and the machinery of the transform is all that is left to see:

@@ -102,6 +102,7 @@ torch.testing.assert_close(leaf.grad, jacrev(predict, argnums=2)(*tall).sum(0), 
 
 # %%
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 gradients = {
     "gradient of the sum": torch.func.grad(lambda *args: predict(*args).sum(), argnums=2),
@@ -146,7 +147,7 @@ wide_times
 wide_times.claim("jacrev", faster_than="jvp_loop")
 
 # %%
-wide_times.plot(title="1024 inputs, 16 outputs: the wrong mode costs, and in a loop it costs far more")
+plot(wide_times, title="1024 inputs, 16 outputs: the wrong mode costs, and in a loop it costs far more")
 
 # %%
 # Ten times the size

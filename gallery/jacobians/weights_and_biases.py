@@ -106,6 +106,7 @@ print(tuple(matrix.shape))
 # where nothing is computed. First :math:`M = 1024`:
 
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 recipes = {
     "jacobian_reverse": jacobian_reverse(lambda weight, bias, x: linear(x, weight, bias), argnums=(0, 1)),
@@ -146,7 +147,7 @@ few_times
 few_times.claim("jacobian_reverse", faster_than="jacobian_forward", by=10)
 
 # %%
-few_times.plot(title="By the weight and bias of 16 outputs: 16 passes in reverse, 16400 in forward mode")
+plot(few_times, title="By the weight and bias of 16 outputs: 16 passes in reverse, 16400 in forward mode")
 
 # %%
 many_times = compare(recipes, *many, rounds=9, budget=0.5)

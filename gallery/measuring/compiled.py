@@ -106,6 +106,7 @@ print(f"backend: {backend}")
 # FLOPs are next to none, so the gain should be large. The first call is kept apart: it compiles.
 
 from funcdiff.measure import compare
+from funcdiff.plots import plot
 
 small = compare({"jacrev": jacrev(predict), "compiled": torch.compile(jacrev(predict), backend=backend)}, x)
 small
@@ -114,7 +115,7 @@ small
 small.claim("compiled", faster_than="jacrev", by=2)
 
 # %%
-small.plot(title="The Jacobian of a layer, 16 inputs and outputs: eager and compiled")
+plot(small, title="The Jacobian of a layer, 16 inputs and outputs: eager and compiled")
 
 # %%
 saved = small["jacrev"].median - small["compiled"].median

@@ -19,6 +19,7 @@ from torch.func import jacfwd, jacrev
 from torch.utils.benchmark import Timer as TorchTimer
 
 from funcdiff.measure import compare, count, environment
+from funcdiff.plots import plot
 
 # %%
 # The function
@@ -124,7 +125,7 @@ comparison = compare({"reverse": reverse, "forward": forward}, x, costs=True)
 comparison
 
 # %%
-comparison.plot(title="Jacobian, 16 inputs, 16 outputs")
+plot(comparison, title="Jacobian, 16 inputs, 16 outputs")
 
 # %%
 # A claim states what we expect, and prints what was measured. It says so where the interval holds 1, and where the run

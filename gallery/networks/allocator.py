@@ -68,6 +68,7 @@ for name, way in {"fresh": fresh, "into kept": into_kept}.items():
 # -----------
 
 from funcdiff.measure import compare
+from funcdiff.plots import plot
 
 times = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
 times
@@ -76,7 +77,7 @@ times
 times.claim("into kept", faster_than="fresh")
 
 # %%
-times.plot(title="A fresh result pays for its pages, a kept one does not")
+plot(times, title="A fresh result pays for its pages, a kept one does not")
 
 # %%
 # The recipe: a Hessian in chunks

@@ -87,6 +87,7 @@ for name, derivative in every.items():
 # counting the worst takes neither its time nor its gigabytes.
 
 from funcdiff.measure import compare, count, predict, sweep
+from funcdiff.plots import plot
 
 meta = study_network().to("meta").requires_grad_(False)
 costs = count({"evaluation": meta, **by_rows(meta, lighter + heavy)}, torch.empty(100, 5, device="meta"))
@@ -151,7 +152,7 @@ prediction = predict(full, {name: costs[name] for name in full})
 prediction
 
 # %%
-prediction.plot(title="The count of matrix FLOPs predicts the time of each method, on one line")
+plot(prediction, title="The count of matrix FLOPs predicts the time of each method, on one line")
 print(prediction.largest)
 
 # %%
@@ -172,7 +173,7 @@ hessian_prediction = predict(hessian_times, count(by_rows(meta, hessians + heavy
 hessian_prediction
 
 # %%
-hessian_prediction.plot(title="All Hessians of 10 rows: the count predicts the time of the worst as well")
+plot(hessian_prediction, title="All Hessians of 10 rows: the count predicts the time of the worst as well")
 print(hessian_prediction.largest)
 
 # %%
@@ -207,7 +208,7 @@ def with_rows(rows):
 
 
 study = sweep(with_rows, [1, 4, 16], label="rows B", equal=False, rounds=8, budget=0.05)
-study.plot(title="Rows: the curves of the methods rise, and part, as FLOPs take over")
+plot(study, title="Rows: the curves of the methods rise, and part, as FLOPs take over")
 
 # %%
 
@@ -218,7 +219,7 @@ def of_width(width):
 
 
 study = sweep(of_width, [10, 100, 1000], label="width of the hidden layers", equal=False, rounds=8, budget=0.05)
-study.plot(title="Width: the wider the network, the more the matrix products decide")
+plot(study, title="Width: the wider the network, the more the matrix products decide")
 
 # %%
 # What breaks

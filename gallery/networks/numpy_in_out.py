@@ -72,6 +72,7 @@ for i, step in enumerate(h * np.eye(2)):
 # nobody trains, we freeze them, and count what is held at the peak.
 
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 many = torch.rand(1000, 2, device=device)
 frozen = study_network((2, 100, 100, 3), activation=torch.nn.GELU).to(device).requires_grad_(False)
@@ -112,7 +113,7 @@ times
 times.claim("batch", faster_than="row by row", by=5)
 
 # %%
-times.plot(title="The batch in one call, its rows one by one, and tensors throughout")
+plot(times, title="The batch in one call, its rows one by one, and tensors throughout")
 
 # %%
 # What the way through NumPy costs beside tensors, if this run can tell:

@@ -115,6 +115,7 @@ def built(w, vectors):
 # building pays from :math:`k = n` on. We count for 16 vectors, in units of :math:`F`.
 
 from funcdiff.measure import compare, count, sweep
+from funcdiff.plots import plot
 
 ways = {
     "anew": anew,
@@ -176,7 +177,7 @@ def with_vectors(k):
 
 
 study = sweep(with_vectors, [1, 4, 16, 64, 256, 512], label="vectors k, for n = 128 inputs", rounds=12)
-study.plot(title="The matrix is paid for once, products by the vector")
+plot(study, title="The matrix is paid for once, products by the vector")
 
 # %%
 # When the vectors come one after the other, as in Lanczos, the matrix has an advantage that the count does not see:

@@ -80,6 +80,7 @@ torch.testing.assert_close(by_b, a * (b @ va) + a * (a @ vb) + (a @ b) * va)
 # does not.
 
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 ways = {
     "vhp": lambda x, v: vhp(function, (x,), (v,)),
@@ -103,7 +104,7 @@ times
 times.claim("vhp", faster_than="hvp_forward_over_reverse")
 
 # %%
-times.plot(title="The same product from the left and from the right")
+plot(times, title="The same product from the left and from the right")
 
 # %%
 # A test for symmetry that needs no matrix

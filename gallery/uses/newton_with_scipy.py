@@ -163,7 +163,7 @@ for name, run in solvers.items():
     assert distance < 2e-3
 
 # %%
-from funcdiff.plots import plot_curves
+from funcdiff.plots import plot, plot_curves
 
 axes = plot_curves(
     curves,
@@ -204,7 +204,7 @@ times.claim("Newton-CG", faster_than="trust-exact")
 times.claim("Newton-CG", faster_than="L-BFGS-B")
 
 # %%
-times.plot(title="Time to the optimum of a logistic regression in 192 weights")
+plot(times, title="Time to the optimum of a logistic regression in 192 weights")
 
 # %%
 # What breaks

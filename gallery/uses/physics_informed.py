@@ -92,6 +92,7 @@ for laplacian_of in laplacians(exact).values():
 # A training step differentiates the mean square of the Laplacian in all parameters. Its cost with two inputs:
 
 from funcdiff.measure import compare, count, sweep
+from funcdiff.plots import plot
 
 network = layers(2)
 
@@ -145,7 +146,7 @@ def with_inputs(n):
 
 
 study = sweep(with_inputs, [2, 4, 8, 16], label="inputs n", rounds=9)
-study.plot(title="Plain autograd pays for each input; the batched ways pay at the start")
+plot(study, title="Plain autograd pays for each input; the batched ways pay at the start")
 
 # %%
 study[16].claim("laplacian", faster_than="by_autograd")

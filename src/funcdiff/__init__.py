@@ -1,6 +1,7 @@
 """Measured, checked recipes for Jacobians, Hessians and Hessian-vector products in PyTorch."""
 
 from funcdiff._automatic.batches import batch_hessian, batch_jacobian
+from funcdiff._automatic.cache import clear_plans
 from funcdiff._automatic.choice import explain, hessian, hvp, jacobian
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
@@ -31,6 +32,7 @@ __all__ = [
     "batch_jacobian_summed",
     "check_batch_independence",
     "check_derivatives",
+    "clear_plans",
     "explain",
     "hessian",
     "hessian_diagonal",

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from funcdiff._calling.types import Function
+from funcdiff._torch.trees import tree_map
 
 
 def numpy_function(

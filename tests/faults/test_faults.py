@@ -28,7 +28,7 @@ def sound_site(tmp_path_factory):
     """A built site that is in order: the project's own configuration, and one tutorial."""
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_ext", "_static", "_templates"):
+    for name in ("_ext", "_tools", "_static", "_templates"):
         shutil.copytree(ROOT / "docs" / name, root / "docs" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "docs" / "conf.py", root / "docs")
     write(root, "docs/index.rst", "Home\n====\n\n.. toctree::\n\n   tutorials/index\n   tutorials/sg_execution_times\n")
@@ -58,8 +58,8 @@ def replace(root, name, old, new):
     path.write_text(text.replace(old, new))
 
 
-def build(root, *options):
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", *options, "docs", "site"]
+def build(root, *options, builder="html"):
+    command = [sys.executable, "-m", "sphinx", "-b", builder, "-n", "-W", "--keep-going", *options, "docs", "site"]
     return subprocess.run(
         command,
         cwd=root,
@@ -98,13 +98,18 @@ def test_tutorial_that_is_not_executed(project):
 
 def test_tutorial_without_a_place_in_the_order(project):
     write(project, TUTORIAL.replace("loop_against_vmap", "unheard_of"), SOURCE)
-    fails(project, "unheard_of", "has no place in docs/_ext/order.py")
+    fails(project, "unheard_of", "has no place in docs/_ext/gallery/order.py")
 
 
 @pytest.mark.parametrize(
     ("name", "addition"),
-    [("src/funcdiff/__init__.py", "\nADDED = 1\n"), ("docs/conf.py", "\nADDED = 1\n"), ("torch", None)],
-    ids=["package", "configuration", "torch"],
+    [
+        ("src/funcdiff/__init__.py", "\nADDED = 1\n"),
+        ("src/funcdiff/_safety/known_wrong.json", "\n"),
+        ("docs/conf.py", "\nADDED = 1\n"),
+        ("torch", None),
+    ],
+    ids=["package", "data", "configuration", "torch"],
 )
 def test_output_of_an_older_state_is_not_kept(project, name, addition):
     before = records(project)
@@ -115,7 +120,7 @@ def test_output_of_an_older_state_is_not_kept(project, name, addition):
         write(project, name, (project / name).read_text() + addition)
     else:
         # As if the last build had seen another torch.
-        replace(project, "docs/_ext/tutorials.py", "platform.python_version()", "'another torch'")
+        replace(project, "docs/_ext/gallery/tutorials.py", "platform.python_version()", "'another torch'")
     assert build(project).returncode == 0
     after = records(project)
     assert after.keys() == before.keys()
@@ -124,14 +129,14 @@ def test_output_of_an_older_state_is_not_kept(project, name, addition):
 
 def test_kept_output_of_another_state_is_refused(project):
     # What a build that does not discard it would publish.
-    replace(project, "docs/_ext/tutorials.py", 'app.connect("config-inited", drop_stale_output)', "")
+    replace(project, "docs/_ext/gallery/tutorials.py", 'app.connect("config-inited", drop_stale_output)', "")
     fails(project, TUTORIAL, "was executed with another package, configuration or torch")
 
 
 def test_missing_inventory(project):
     replace(
         project,
-        "docs/_ext/inventories.py",
+        "docs/_ext/pages/inventories.py",
         'return {package: (address, str(folder / f"{package}.inv"))',
         ('return {package: (address, str(folder / f"{package}.inv").replace("torch", "lost"))'),
     )
@@ -139,7 +144,7 @@ def test_missing_inventory(project):
 
 
 def test_inventory_that_lost_torch(project):
-    replace(project, "docs/_ext/inventories.py", '"torch": "https://docs.pytorch.org/docs/stable",', "")
+    replace(project, "docs/_ext/pages/inventories.py", '"torch": "https://docs.pytorch.org/docs/stable",', "")
     fails(project, "torch")
 
 
@@ -156,6 +161,16 @@ def test_inventory_that_lost_torch(project):
 def test_dead_internal_link(project, text, expected):
     write(project, "docs/index.rst", (project / "docs/index.rst").read_text() + f"\n{text}\n")
     fails(project, "index", expected)
+
+
+def test_dead_reference_is_found_without_running_anything(project):
+    write(project, TUTORIAL, SOURCE.replace("a small one", ":func:`funcdiff.no_such_recipe`") + "\n1 / 0\n")
+    before = records(project)
+    done = build(project, "-D", "computed=0", builder="dummy")
+    assert done.returncode != 0
+    assert "no_such_recipe" in done.stdout
+    assert "ZeroDivisionError" not in done.stdout
+    assert records(project) == before
 
 
 def test_figure_without_a_title(project):

@@ -3,12 +3,13 @@
 from dataclasses import asdict, replace
 from itertools import pairwise, product
 
-import finder_model
 import pytest
 import torch
 from conftest import SITE
-from finder_model import NEEDS, NORMS, Question, candidates
 from torch.func import hessian, jacrev, vmap
+
+from _tools.finder import model
+from _tools.finder.model import NEEDS, NORMS, Question, candidates
 
 SIZES = [(1, 1, 0, 1, 1), (5, 25, 100, 1000, 2), (300, 1, 0, 40, 3), (3, 2, 1000, 64, 6), (2000, 10, 7, 20, 1)]
 GRID = [
@@ -42,7 +43,7 @@ def test_answers_are_those_of_the_package(page):
         for found, wanted in zip(answer["candidates"], expected, strict=True):
             assert found.pop("recipe") == wanted.pop("recipe"), q
             assert found == pytest.approx(wanted, rel=1e-9), q
-        assert answer["wrong"] == finder_model.wrong(q.norm, q.need)
+        assert answer["wrong"] == model.wrong(q.norm, q.need)
 
 
 def network(q):

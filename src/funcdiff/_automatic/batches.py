@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import TreeSpec, _broadcast_to_and_flatten
 
-from funcdiff._automatic import lookup
+from funcdiff._automatic import choice, lookup
 from funcdiff._automatic.budget import check_budget
 from funcdiff._automatic.choice import for_rows
 from funcdiff._calling.arguments import refuse_keywords
@@ -19,9 +18,7 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function
-from funcdiff._torch.trees import Tree, flatten, unflatten
-from funcdiff.recipes.hessians import hessian_forward_over_reverse
-from funcdiff.recipes.jacobians import jacobian_reverse
+from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
 of_rows = partial(
     documented,
@@ -55,7 +52,7 @@ def batch_jacobian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
-    jacobian: Callable[..., Function] = jacobian_reverse,
+    jacobian: Callable[..., Function] = choice.jacobian,
 ) -> Function:
     """Compute a Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
 
@@ -95,7 +92,7 @@ def batch_hessian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
-    hessian: Callable[..., Function] = hessian_forward_over_reverse,
+    hessian: Callable[..., Function] = choice.hessian,
 ) -> Function:
     """Compute a Hessian for every row of a batch: vmap over a Hessian.
 
@@ -170,7 +167,7 @@ def over_rows(
 def _batch(args: Sequence[Tree], in_dims: Any) -> tuple[Sequence[Any], TreeSpec, Sequence[int | None], set[int]]:
     """The leaves, which axis of each is the batch, and the numbers of rows: one, where all agree."""
     leaves, spec = flatten(tuple(args))
-    dims = _broadcast_to_and_flatten(in_dims, spec) or []
+    dims = broadcast(in_dims, spec) or []
     try:
         return leaves, spec, dims, {x.shape[dim] for x, dim in zip(leaves, dims, strict=False) if dim is not None}
     except (AttributeError, IndexError):

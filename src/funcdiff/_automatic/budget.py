@@ -7,14 +7,12 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.planning import Candidate, Plan, order
 from funcdiff._calling.directions import CountedChunk
 from funcdiff._calling.options import check_chunk_size
 from funcdiff._torch.counter import Counter
-from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.transforms import plain_allowed, undrawn
 
 NO_COUNTING_INSIDE = (
@@ -108,9 +106,9 @@ def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str
         chunk, count = largest_chunk(total, budget, power, lambda size: call(name, size))
     except MemoryError as error:
         return dataclasses.replace(candidate, obstacle=str(error).partition(";")[0])
-    except (RefusedError, torch.OutOfMemoryError):
-        raise
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
+        if not cannot(error):
+            raise
         return dataclasses.replace(candidate, obstacle=str(error).partition("\n")[0])
     cost = formula.in_parts(plan.sketch, -(-total // chunk), count.flops) if formula else None
     return dataclasses.replace(candidate, cost=cost, chunk=chunk, peak=count.peak)

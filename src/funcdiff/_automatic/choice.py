@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from funcdiff._automatic import compiling, fallback, lookup
+from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
+from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.explaining import Explanation
-from funcdiff._automatic.taylor import hessian_taylor, jacobian_taylor
-from funcdiff._calling.arguments import refuse_keywords, select_args
+from funcdiff._automatic.lookup import Choice
+from funcdiff._automatic.planning import Plan
+from funcdiff._calling.arguments import refuse_keywords
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
+from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
-from funcdiff._safety.guard import Recipe, with_safe_norms, with_safe_norms_inside
-from funcdiff._torch.messages import RefusedError
+from funcdiff._safety.guard import Recipe
+from funcdiff._safety.verification import Check, Kind, check, check_on_plane, check_product, direction
+from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.transforms import plain_allowed
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.trees import Tree, flatten, unflatten
 from funcdiff.recipes import products
 
+VERIFY = (
+    "Whether to hold the first result of a plan against differences of `func` along one random direction. A recipe "
+    "that they contradict is left out from then on. The check evaluates `func`, or its gradient, four to ten times, "
+    "once for each plan. Without it, only what torch is known to get wrong is left out, and an operator that is not "
+    "torch's own is differentiated by plain reverse mode alone."
+)
 AUTOMATIC = {
+    "verify": VERIFY,
     "budget": 'The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`. Memory that '
     "the allocator keeps after it was freed comes on top.",
     "chunk_size": "The number of rows or columns, depending on the recipe, to compute at once, by default all. With "
@@ -48,6 +58,7 @@ def jacobian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """Compute the Jacobian by the recipe that is right for `func` and, by its counted operations, fastest.
 
@@ -73,7 +84,7 @@ def jacobian(
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
-    return chosen(JACOBIANS, func, options, budget)
+    return chosen("jacobian", func, options, budget, verify=verify)
 
 
 @documented("Hessian", **AUTOMATIC, raises=ERRORS)
@@ -85,6 +96,7 @@ def hessian(
     chunk_size: int | Literal["auto"] | None = None,
     budget: float | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """Compute the Hessian by the recipe that is right for `func` and, by its counted operations, fastest.
 
@@ -106,17 +118,18 @@ def hessian(
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
-    return chosen(HESSIANS, func, options, budget)
+    return chosen("hessian", func, options, budget, verify=verify)
 
 
 @products.product(
+    verify=VERIFY,
     raises={
         **products.ERRORS,
         "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
         "numbers, or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
-    }
+    },
 )
-def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
+def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
     """Compute Hv at a point by the recipe that is right for `func`: two backward passes wherever torch has them right.
 
     `hvp` makes and keeps a plan as `jacobian` does. Under torch.compile, it is always two backward passes:
@@ -134,8 +147,17 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -
     """
     if torch.compiler.is_compiling():
         return next(iter(PRODUCTS.values()))(func, primals, tangents)
-    found = lookup.for_product(tuple(PRODUCTS), func, primals)
-    return first_working(found, lambda name, _: PRODUCTS[name](func, primals, tangents))
+    found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
+
+    def first_product(plan: Plan, name: str, _: Tree) -> Check:
+        flat, point = lookup.value_of(func, [copied(x) for x in primals], Options(tuple(range(len(primals)))))
+        along = direction(point)
+        product = flatten(PRODUCTS[name](func, primals, unflatten(along, flatten(primals)[1])))[0]
+        return check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
+
+    return first_working(
+        found, lambda name, _: PRODUCTS[name](func, primals, tangents), first_product if verify else None
+    )
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation:
@@ -156,9 +178,10 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
         'jacobian_taylor'
     """
     if transform is hvp:
-        plan, _ = lookup.for_product(tuple(PRODUCTS), *primals[:2])
-    elif (made := getattr(transform, "plan", None)) is not None:
-        plan, _ = made(primals)
+        func, at, *_ = primals
+        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
+    elif (found := getattr(transform, "found", None)) is not None:
+        plan = found(primals).plan
     else:
         raise TypeError(
             f"expected what funcdiff.jacobian or funcdiff.hessian returned, or funcdiff.hvp, got {transform!r}; "
@@ -168,23 +191,28 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
 
 
 def chosen(
-    recipes: Mapping[str, Recipe], func: Function, options: Options, budget: float | None = None, batch: int = 1
+    kind: Kind,
+    func: Function,
+    options: Options,
+    budget: float | None = None,
+    *,
+    names: tuple[str, ...] = (),
+    verify: bool = True,
+    batch: int = 1,
 ) -> Function:
-    """A transform that takes one of `recipes` at each call; `batch` says how many such functions vmap runs at once."""
-    names = tuple(recipes)
+    """A transform that takes one of the recipes of a kind, or of those with `names`, at each call."""
+    recipes = RECIPES[kind]
+    choice = Choice(kind, names or tuple(recipes), options, verify, batch)
     traced = torch.compiler.is_compiling()
 
-    def name_for_compiler(args: Sequence[Tree]) -> str:
-        if traced or not all(isinstance(arg, Tensor) for arg in args):  # func, or args, are the compiler's own
-            trees = select_args(args, options.argnums), func(*args)
-            return compiling.typical(names, *(sum(x.numel() for x in flatten(tree)[0]) for tree in trees))
-        return compiling.planned(func, names, options, batch, *map(compiling.kind_of, args))
-
-    def plan(args: Sequence[Tree]) -> lookup.Found:
-        return lookup.for_transform(names, func, options, batch, args, budget, lambda name, n: run(name, n, args))
+    def found(args: Sequence[Tree]) -> lookup.Found:
+        return lookup.for_transform(func, choice, args, budget, lambda name, chunk: run(name, chunk, args))
 
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
         return recipes[name](func, **{**options, "chunk_size": chunk})(*args)
+
+    def compiled(args: Sequence[Tree]) -> Tree:
+        return run(compiling.name(func, choice, args, traced), options.chunk_size, args)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -192,47 +220,57 @@ def chosen(
         if budget is not None and not plain_allowed():
             raise RefusedError(NO_COUNTING_INSIDE)
         if torch.compiler.is_compiling():
-            return run(name_for_compiler(args), options.chunk_size, args)
-        return first_working(plan(args), lambda name, chunk: run(name, chunk or options.chunk_size, args))
+            return compiled(args)
+        first = functools.partial(first_result, args) if verify else None
+        return first_working(found(args), lambda name, chunk: run(name, chunk or options.chunk_size, args), first)
 
-    wrapper.plan = plan  # type: ignore[attr-defined]  # for `explain`
+    def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
+        if plan.sketch.draws:
+            return Check("undecided", reason="func draws random numbers")
+        flat, point = lookup.value_of(func, [copied(arg) for arg in args], options)
+        if kind in ("jacobian", "hessian"):
+            return check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
+        return check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
+
+    wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
 
 
 def for_rows(recipe: Recipe, rows: int) -> Recipe:
     """`recipe` as it is, but an automatic one for so many rows at once."""
-    recipes = {jacobian: JACOBIANS, hessian: HESSIANS}.get(recipe)
-    if recipes is None:
+    kinds: dict[Recipe, Kind] = {jacobian: "jacobian", hessian: "hessian"}
+    if (kind := kinds.get(recipe)) is None:
         return recipe
-    return lambda func, *args, **options: chosen(recipes, func, Options(*args, **options), batch=rows)
+    return lambda func, *args, **options: chosen(kind, func, Options(*args, **options), batch=rows)
 
 
-def first_working(found: lookup.Found, run: Callable[[str, int | None], Tree]) -> Tree:
-    """The result of the best recipe; where torch cannot differentiate that way, of the next, from then on.
+def first_working(
+    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+) -> Tree:
+    """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
 
-    `run` is given the name of the recipe and the chunk planned for it.
+    `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
+    made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
+    the result.
     """
-    plan, keep = found
-    stopped: RuntimeError | None = None
+    plan = found.plan
+    stopped: Exception | None = None
+    doubted = False
     for name in plan.usable:
         try:
-            result = run(name, plan.chunk(name))
-        except (RefusedError, torch.OutOfMemoryError):
-            raise
-        except RuntimeError as error:
+            result = run(name, plan[name].chunk)
+        except (RuntimeError, KeyError) as error:
+            if not cannot(error):
+                raise
             stopped = stopped or error
             plan = plan.without(name, str(error).partition("\n")[0])
             continue
-        if stopped:
-            keep(plan)
+        if check and not plan[name].check and plain_allowed():
+            plan = plan.checked(name, check(plan, name, result), inside=False)
+            if plan[name].obstacle:
+                doubted = True
+                continue
+        if plan is not found.plan:
+            found.keep(plan)
         return result
-    assert stopped is not None  # a plan has at least one recipe
-    raise stopped
-
-
-JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": jacobian_taylor, **fallback.JACOBIANS}
-HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": hessian_taylor, **fallback.HESSIANS}
-PRODUCTS: Mapping[str, Callable[..., Any]] = {
-    "hvp_double_backward": with_safe_norms_inside(products.hvp_double_backward),
-    "hvp_forward_over_reverse": with_safe_norms(products.hvp_forward_over_reverse),
-}
+    raise plan.refusal() if doubted or stopped is None else stopped

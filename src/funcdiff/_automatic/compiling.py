@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.costs import FORMULAS
-from funcdiff._calling.options import Options
+from funcdiff._automatic.lookup import Choice
+from funcdiff._calling.arguments import select_args
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import run_while_compiling
 from funcdiff._torch.tape import Sketch
+from funcdiff._torch.trees import Tree, flatten
 
-Kind = tuple[tuple[int, ...], torch.dtype, str]
-
-
-def kind_of(x: Tensor) -> Kind:
-    """What a plan is made from."""
-    return tuple(x.shape), x.dtype, str(x.device)
+Spec = tuple[tuple[int, ...], torch.dtype, str]
 
 
-def planned(func: Function, names: tuple[str, ...], options: Options, batch: int, *kinds: Kind) -> str:
-    """The recipe that is planned for arguments of these kinds."""
-    args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in kinds]
-    plan, _ = lookup.for_transform(names, func, options, batch, args)
-    return plan.usable[0]
+def name(func: Function, choice: Choice, args: Sequence[Tree], traced: bool) -> str:
+    """The recipe for these arguments; `traced` says that func, or the transform of it, is the compiler's own."""
+    if traced or not all(isinstance(arg, Tensor) for arg in args):
+        trees = select_args(args, choice.options.argnums), func(*args)
+        return typical(choice.names, *(sum(x.numel() for x in flatten(tree)[0]) for tree in trees))
+    return planned(func, choice, *((tuple(x.shape), x.dtype, str(x.device)) for x in args))
 
 
+@run_while_compiling
+def planned(func: Function, choice: Choice, *specs: Spec) -> str:
+    """The recipe that is planned for arguments like these."""
+    args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in specs]
+    return lookup.for_transform(func, choice, args, inside=True).plan.usable[0]
+
+
+@run_while_compiling
 def typical(names: tuple[str, ...], n: int, m: int) -> str:
-    """The recipe that would be planned for a common network of n inputs and m outputs."""
+    """The recipe that would be planned for a common network of n inputs and m outputs; without formulas the first."""
     network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
-    return min((name for name in names if name in FORMULAS), key=lambda name: FORMULAS[name].cost(network).seconds)
-
-
-# As torch.compiler.assume_constant_result does it, which would import the whole compiler.
-planned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a mark that torch looks for
-typical._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the same
+    known = [name for name in names if name in FORMULAS]
+    return min(known, key=lambda name: FORMULAS[name].cost(network).seconds) if names[0] in FORMULAS else names[0]

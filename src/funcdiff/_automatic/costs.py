@@ -6,6 +6,7 @@ bend, W wasted on zero tangents, E elements, c calls, g of them general.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Formula:
 
     def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int, rates: Rates) -> Cost:
         amounts = parts, parts * s.calls, parts * s.general, flops, elements, results, parts * s.flops
-        return Cost(flops, elements, results, sum(map(float.__mul__, rates, map(float, amounts))))
+        return Cost(flops, elements, results, sum(map(operator.mul, rates, amounts)))
 
 
 def pairs(n: int) -> int:

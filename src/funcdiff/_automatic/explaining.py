@@ -33,7 +33,8 @@ class Explanation:
             cost = c.cost
             amounts = (amount_of_flops(cost.flops), str(cost.elements), seconds(cost.seconds)) if cost else ("",) * 3
             fit = (str(c.chunk or ""), amount_of_bytes(c.peak) if c.peak else "") if within else ()
-            return c.name, *amounts, *fit, c.obstacle or ("taken" if c.name == self.recipe else "")
+            taken = f"taken; {c.check or 'not checked yet'}" if c.name == self.recipe else ""
+            return c.name, *amounts, *fit, c.obstacle or taken
 
         rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch

@@ -2,89 +2,163 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
+from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
+from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
-from funcdiff._torch.transforms import plain_allowed
+from funcdiff._safety.verification import Func, Kind, check_on_plane
+from funcdiff._torch.reading import reading
+from funcdiff._torch.transforms import outside, plain_allowed
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
-Found = tuple[Plan, Callable[[Plan], None]]  # a plan, and how to keep another in its place
+
+@dataclass(frozen=True)
+class Choice:
+    """What is asked for: a kind of derivative by one of the recipes `names`, of `batch` such functions at once."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    options: Options
+    verify: bool = True
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan, and under what it is kept, if it is."""
+
+    plan: Plan
+    key: Hashable | None
+
+    def keep(self, plan: Plan) -> None:
+        """Keep another plan in its place."""
+        if self.key is not None:
+            cache.keep(self.key, plan)
 
 
 def for_transform(
-    names: tuple[str, ...],
     func: Function,
-    options: Options,
-    batch: int,
+    choice: Choice,
     args: Sequence[Tree],
     budget: float | None = None,
     call: Callable[[str, int], Tree] | None = None,
+    *,
+    inside: bool | None = None,
 ) -> Found:
-    """The plan of a Jacobian or a Hessian, of `batch` such functions at once; with a budget `call` is counted."""
+    """The plan of a transform; with a budget `call` is counted.
+
+    `inside` a transform, where results cannot be read, the plan is checked on numbers that stand in for the arguments.
+    """
+    options = choice.options
     check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
+    inside = not plain_allowed() if inside is None else inside
 
     def make() -> Plan:
-        copies = unflatten(stand_ins(leaves), spec)
-        flat, primals = taken_apart(func, copies, options)
-
-        def output(*moved: Tensor) -> Tree:
-            return apart(flat(*moved), options.has_aux)[0]
-
-        plan = planning.make(names, output, primals, randomness=options.randomness, batch=batch)
-        if budget is None or call is None:
+        flat, primals = value_of(func, unflatten(stand_ins(leaves, inside), spec), options)
+        plan = planning.make(
+            choice.names,
+            flat,
+            primals,
+            randomness=options.randomness,
+            batch=choice.batch,
+            verify=choice.verify,
+            by_cost=choice.kind in ("jacobian", "hessian"),
+        )
+        if budget is not None and call is not None:
+            return plan_within(budget, plan, primals[0].element_size(), call)
+        if not (choice.verify and inside) or plan.sketch.draws:
             return plan
-        return plan_within(budget, plan, primals[0].element_size(), call)
+        return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
-    settings = names, options.argnums, options.has_aux, options.randomness, batch, budget, hashed(spec)
-    return _looked_up(make, func, leaves, settings, graph=budget is not None)
+    settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
+    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)))
 
 
-def for_product(names: tuple[str, ...], func: Function, primals: tuple[Tree, ...]) -> Found:
+def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...]) -> Found:
     """The plan of a product at a point."""
     leaves, spec = flatten(primals)
+    inside = not plain_allowed()
 
     def make() -> Plan:
-        def flat(*moved: Tensor) -> Tree:
-            return func(*unflatten(moved, spec))
+        every = Options(tuple(range(len(primals))))
+        flat, copies = value_of(func, unflatten(stand_ins(leaves, inside), spec), every)
+        plan = planning.make(names, flat, copies, randomness="error", verify=verify)
+        return _proven(plan, flat, copies, "hessian", _hessian_by_products) if verify and inside else plan
 
-        return planning.make(names, flat, stand_ins(leaves), randomness="error")
+    return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
 
-    return _looked_up(make, func, leaves, (names, hashed(spec)))
+
+def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
+    """`func` as a function of the differentiated leaves alone, without its aux, and these leaves."""
+    flat, primals = taken_apart(func, args, options)
+    return lambda *moved: apart(flat(*moved), options.has_aux)[0], primals
 
 
 def chunk_of_rows(
     row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
 ) -> int:
     """The rows of a batch that `call` may take at once within a budget."""
-    key = _key(row, leaves, (in_dims, rows, budget), graph=True)
+    settings = in_dims, rows, budget
+    key = _key(row, leaves, settings)
     if (chunk := cache.find(key)) is None:
-        chunk, _ = largest_chunk(rows, budget, 1, call)
-        cache.keep(key, chunk)
+        with reading() as read:
+            chunk, _ = largest_chunk(rows, budget, 1, call)
+        if not read.seen and _key(row, leaves, settings) == key:
+            cache.keep(key, chunk)
     return int(chunk)
 
 
-def _looked_up(
-    make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool = False
-) -> Found:
-    key = _key(func, leaves, settings, graph)
-    keep = functools.partial(cache.keep, key)
-    if (plan := cache.find(key)) is None:
-        plan = make()
-        keep(plan)
-    return plan, keep
+def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str], Recipe]) -> Plan:
+    """The plan without the recipes that differences contradict before the first that they do not."""
+    for name in plan.usable:
+        with outside():
+            found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
+        plan = plan.checked(name, found, inside=True)
+        if not plan[name].obstacle:
+            return plan
+    raise plan.refusal()
 
 
-def _key(func: Function, leaves: Sequence[Tree], settings: Hashable, graph: bool) -> Hashable:
-    kinds = tuple([cache.described(leaf, 0, False) for leaf in leaves])
-    return cache.key_of(func, plain_allowed(), settings, kinds, graph=graph)
+def _hessian_by_products(name: str) -> Recipe:
+    product = PRODUCTS[name]
+
+    def hessian(g: Function) -> Function:
+        """The Hessian of both outputs, column by column."""
+
+        def columns(t: Tensor) -> Tensor:
+            axes = t.new_ones(len(t)).diag()
+            return torch.stack(
+                [torch.stack([product(lambda t, k=k: g(t)[k], (t,), (v,)) for v in axes], -1) for k in (0, 1)]
+            )
+
+        return columns
+
+    return hessian
+
+
+def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
+    key = _key(func, leaves, settings)
+    if (plan := cache.find(key)) is not None:
+        return Found(plan, key)
+    plan = make()
+    if plan.sketch.reads_values or _key(func, leaves, settings) != key:
+        return Found(plan, None)  # func may do something else at the next call
+    cache.keep(key, plan)
+    return Found(plan, key)
+
+
+def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+    return cache.key_of((func, *leaves), plain_allowed(), settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
+from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.known_wrong import CORRECTED
-from funcdiff._safety.obstacles import Obstacles
+from funcdiff._safety.obstacles import PLAIN, Obstacles
+from funcdiff._safety.verification import Check
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
@@ -21,7 +24,8 @@ from funcdiff.recipes import taylor
 class Candidate:
     """A recipe, what it would cost where there are formulas for it, and why it must not be taken, or nothing.
 
-    Where there is a budget also the chunk that keeps it, and the peak in bytes.
+    Where there is a budget also the chunk that keeps it, and the peak in bytes. `check` is what was found when a
+    result of it was held against differences of the function; nothing before.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Candidate:
     obstacle: str = ""
     chunk: int | None = None
     peak: int | None = None
+    check: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,37 @@ class Plan:
         """The recipes that may be taken, the best first."""
         return [candidate.name for candidate in self.candidates if not candidate.obstacle]
 
-    def chunk(self, name: str) -> int | None:
-        """How many directions a recipe takes at once; None for all."""
-        return next(candidate.chunk for candidate in self.candidates if candidate.name == name)
+    def __getitem__(self, name: str) -> Candidate:
+        return next(candidate for candidate in self.candidates if candidate.name == name)
 
     def without(self, name: str, obstacle: str) -> Plan:
         """The plan for when a recipe has turned out not to work."""
         rest = [c for c in self.candidates if c.name != name]
         return Plan(self.sketch, (*rest, Candidate(name, None, obstacle)))
+
+    def checked(self, name: str, check: Check, *, inside: bool) -> Plan:
+        """The plan when a result of a recipe was checked: without it if it was wrong, or if nothing speaks for it.
+
+        Of an operator that is not torch's own no mode is trusted unchecked but plain reverse mode, outside transforms.
+        """
+        if check.outcome == "wrong":
+            return self.without(name, str(check))
+        if check.outcome == "undecided" and self.sketch.foreign and (inside or name not in PLAIN):
+            return self.without(name, f"unproven for {', '.join(sorted(self.sketch.foreign))}; {check}")
+        found = dataclasses.replace(self[name], check=str(check))
+        return Plan(self.sketch, tuple(found if c.name == name else c for c in self.candidates))
+
+    def refusal(self) -> RefusedError:
+        """Why no recipe is left, in words."""
+        told = "; ".join(f"{c.name}: {c.obstacle}" for c in self.candidates)
+        suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
+        return RefusedError(
+            f"no recipe is known to be right on func ({told}). The function calls {suspects}: write what is at fault "
+            "with simpler operations, or pass verify=False if the derivative that torch gives is what you mean"
+        )
+
+
+JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 
 
 def make(
@@ -60,15 +88,17 @@ def make(
     *,
     randomness: str,
     batch: int = 1,
+    verify: bool = True,
+    by_cost: bool = True,
 ) -> Plan:
     """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
 
-    Recipes without formulas come last, in the order given.
+    Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
-    obstacles = Obstacles(flat, primals, randomness)
+    obstacles = Obstacles(flat, primals, randomness, verify)
     plain = obstacles.sketch(False)
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()
@@ -76,20 +106,19 @@ def make(
     for name in names:
         obstacle = obstacles.obstacle(name)
         # Taylor rules, too, write norms as compositions: their elements are those of the corrected function.
-        seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or "taylor" in name) else plain
-        cost = FORMULAS[name].cost(seen, batch) if name in FORMULAS else None
+        seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
+        cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None
         candidates.append(Candidate(name, cost, obstacle))
     candidates.sort(key=order)
     while (
-        "taylor" in candidates[0].name
+        candidates[0].name in JETS
         and not candidates[0].obstacle
         and (why := _no_taylor_rule(flat, primals, randomness))
     ):
         candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)
         candidates.sort(key=order)
     if candidates[0].obstacle:
-        told = "; ".join(f"{candidate.name}: {candidate.obstacle}" for candidate in candidates)
-        raise RefusedError(f"no recipe is known to be right on func ({told}); write the operation with simpler ones")
+        raise Plan(plain, tuple(candidates)).refusal()
     return Plan(plain, tuple(candidates))
 
 
@@ -104,6 +133,6 @@ def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], random
         taylor.probe(flat, primals, randomness)
     except RefusedError:
         raise
-    except Exception as error:
+    except NO_JET as error:
         return f"no Taylor rule: {error}"
     return ""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from functools import partial
 from typing import Any
 
 import torch
 
-from funcdiff._automatic import fallback
+from funcdiff._automatic.candidates import RECIPES
+from funcdiff._automatic.choice import VERIFY, chosen
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
-from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Function
-from funcdiff._torch.messages import RefusedError
-from funcdiff.recipes import taylor
+from funcdiff._jets.jet import NO_JET
+from funcdiff._safety.verification import Kind
+from funcdiff._torch.messages import RefusedError, out_of_memory
+from funcdiff._torch.trees import Tree
 
 _log = logging.getLogger("funcdiff.taylor")
 
@@ -68,7 +70,7 @@ def hessian_taylor(
                 [ 6.,  0.]])
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
-    return transform(partial(_first_possible, taylor.hessians, fallback.hessians), func, options, depth=2)
+    return _by_jets("hessian", func, options)
 
 
 @documented(
@@ -101,12 +103,13 @@ def jacobian_taylor(
                 [0., 7., 5.]])
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
-    return transform(partial(_first_possible, taylor.jacobians, fallback.jacobians), func, options, depth=1)
+    return _by_jets("jacobian", func, options)
 
 
 @documented(
     "diagonal",
     chunk_size="The number of inputs to differentiate with respect to at once, by default all.",
+    verify=VERIFY,
     randomness=ONE_DRAW,
     raises=ERRORS,
 )
@@ -117,6 +120,7 @@ def hessian_diagonal(
     has_aux: bool = False,
     chunk_size: int | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """Compute the diagonal of the Hessian: every output's second derivative in each input entry alone.
 
@@ -135,13 +139,14 @@ def hessian_diagonal(
         tensor([6., 0.])
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
-    return transform(partial(_first_possible, taylor.diagonals, fallback.diagonals), func, options, depth=1)
+    return chosen("diagonal", func, options, verify=verify)
 
 
 @documented(
     "Laplacian",
     argnums="The position of the argument over whose entries the sum goes, or a tuple of positions.",
     chunk_size="The number of first derivatives to compute at once, by default all.",
+    verify=VERIFY,
     randomness=ONE_DRAW,
     raises=ERRORS,
 )
@@ -152,6 +157,7 @@ def laplacian(
     has_aux: bool = False,
     chunk_size: int | None = None,
     randomness: str = "error",
+    verify: bool = True,
 ) -> Function:
     """Compute the sum of the second derivatives along every input by collapsed Taylor mode: never a Hessian.
 
@@ -174,20 +180,27 @@ def laplacian(
         tensor(24.)
     """
     options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
-    return transform(partial(_first_possible, taylor.laplacians, fallback.laplacians), func, options, depth=0)
+    return chosen("laplacian", func, options, verify=verify)
 
 
-def _first_possible(by_jets: Function, by_composition: Function, *problem: Any) -> Any:
-    """By jets if they pass through func. What stops them is no error yet: of that, torch's own transforms decide."""
-    try:
-        return by_jets(*problem)
-    except (RefusedError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        obstacle = f"{type(error).__name__}: {error}"
-    if not torch.compiler.is_compiling():
-        _log.info("no Taylor mode, torch's own modes instead: %s", obstacle)
-    return by_composition(*problem)
+def _by_jets(kind: Kind, func: Function, options: Options) -> Function:
+    """By jets if they pass through func. What stops them is no error yet: of that, torch's own modes decide."""
+    taylor, *others = RECIPES[kind]
+    jets, modes = RECIPES[kind][taylor](func, **options), chosen(kind, func, options, names=tuple(others))
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        try:
+            return jets(*args, **kwargs)
+        except NO_JET as error:
+            if isinstance(error, RefusedError) or out_of_memory(error):
+                raise
+            obstacle = f"{type(error).__name__}: {error}"
+        if not torch.compiler.is_compiling():
+            _log.info("no Taylor mode, torch's own modes instead: %s", obstacle)
+        return modes(*args, **kwargs)
+
+    return wrapper
 
 
 def _one_draw(options: Options) -> Options:

@@ -9,13 +9,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Blocks, Derivative
 from funcdiff._torch.counter import Counter
 from funcdiff._torch.transforms import batched, plain_allowed, undrawn
-from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
 T = TypeVar("T")
 

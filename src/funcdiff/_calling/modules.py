@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from funcdiff._calling.arguments import check_leaves
 from funcdiff._calling.types import Function
+from funcdiff._torch.layers import BatchNorm, Dropout
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
 Parameters = dict[str, Tensor]
@@ -57,9 +58,9 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
 def refuse_training(module: nn.Module) -> None:
     """Refuse layers whose training mode makes another function: random, or of the whole batch."""
     for name, layer in module.named_modules():
-        dropout = layer.p if isinstance(layer, nn.modules.dropout._DropoutNd) else getattr(layer, "dropout", 0.0)
+        dropout = layer.p if isinstance(layer, Dropout) else getattr(layer, "dropout", 0.0)
         random = isinstance(layer, nn.RReLU) or (isinstance(dropout, float) and dropout > 0)
-        if layer.training and (random or isinstance(layer, nn.modules.batchnorm._BatchNorm)):
+        if layer.training and (random or isinstance(layer, BatchNorm)):
             raise ValueError(
                 f"expected a module in evaluation mode, got {type(layer).__name__} "
                 f"{name!r} in training mode. Call module.eval(), or pass training=True if this mode is meant."

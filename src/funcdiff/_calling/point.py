@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import check_leaves, kind
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function, Primals
-from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
 Scalar = Callable[..., Tensor]  # func as a function of its leaves, to one number
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
 
 from funcdiff._calling.arguments import (
     check_leaves,
@@ -20,9 +19,9 @@ from funcdiff._calling.arguments import (
 )
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
-from funcdiff._jets.jet import plain
 from funcdiff._torch.messages import MUTATES, reraise
-from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
+from funcdiff._torch.tensors import times_written
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
 
 
 def transform(formula: Formula, func: Function, options: Options, *, depth: int = 1) -> Function:
@@ -71,7 +70,7 @@ class FlatFunction:
         returned = self.call(unflatten(leaves, self.spec))
         output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
-        check_leaves(list(map(plain, outputs)), "output of func")
+        check_leaves([getattr(leaf, "value", leaf) for leaf in outputs], "output of func")  # of a jet its value
         return returned
 
 
@@ -95,12 +94,12 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     watched = [
         leaf for copy in copies for leaf in flatten(copy)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()
     ]
-    before = [leaf._version for leaf in watched]
+    before = [times_written(leaf) for leaf in watched]
     try:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if before != [leaf._version for leaf in watched]:
+    if before != [times_written(leaf) for leaf in watched]:
         raise RuntimeError(MUTATES)
     return result
 

@@ -18,19 +18,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from funcdiff._jets.pairs import Form, Pairs
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.trees import map_leaves
+from funcdiff._torch.tensors import without_data
+from funcdiff._torch.trees import map_leaves, tree_flatten, tree_leaves, tree_unflatten
 
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 RULES: dict[Any, Rule] = {}
 COMPOSITES: dict[Any, Callable[..., Any]] = {}
 
 
-class NoRuleError(Exception):
+class NoRuleError(NotImplementedError):
     """An operation has no Taylor rule: the whole function must go another way."""
+
+
+# What stops a jet on its way through a function that takes tensors: it is none, and torch's own transforms stand in.
+NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError)
 
 
 class Jet:
@@ -105,8 +109,7 @@ class TensorJet(torch.Tensor):
 
     @staticmethod
     def __new__(cls, jet: Jet) -> TensorJet:
-        x = jet.value
-        disguised: TensorJet = torch.Tensor._make_wrapper_subclass(cls, x.shape, dtype=x.dtype, device=x.device)
+        disguised = without_data(cls, jet.value)
         disguised.jet = jet
         return disguised
 
@@ -186,6 +189,12 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     else:
         result = rule(func, args, kwargs)
     return disguise(result) if isinstance(result, Jet) else map_leaves(disguise, result)
+
+
+def on(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Apply ``func`` to arguments of which some may be jets."""
+    leaves = (leaf for arg in args for leaf in (arg if isinstance(arg, (list, tuple)) else (arg,)))
+    return apply(func, args, kwargs) if any(isinstance(leaf, Jet) for leaf in leaves) else func(*args, **kwargs)
 
 
 def overwrite(target: Any, result: Any) -> Any:

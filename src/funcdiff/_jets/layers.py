@@ -1,6 +1,7 @@
 """Network layers written as compositions of simpler operations.
 
-Normalisations are here because torch 2.13's nested forward mode is silently wrong for the fused ones.
+NOTE [norms]. All four compositions of torch 2.13 get the block d²/dweight dx of layer_norm and batch_norm wrong;
+written as a composition of simpler operations they are right.
 """
 
 from types import FunctionType
@@ -8,23 +9,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils._pytree import tree_leaves
 
 from funcdiff._jets import rules
-from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, Rule, apply, carry, close
-from funcdiff._jets.operations import rule
+from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on
+from funcdiff._jets.operations import form, rule, unaltered
 from funcdiff._torch.functions import ungated
 from funcdiff._torch.messages import RefusedError
 
 
-def _on(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Apply ``func`` to arguments of which some may be jets."""
-    jets = any(isinstance(leaf, Jet) for leaf in tree_leaves((args, kwargs)))
-    return apply(func, args, kwargs) if jets else func(*args, **kwargs)
-
-
 def _add(x: Any, bias: Any) -> Any:
-    return x if bias is None else _on(torch.add, x, bias)
+    return x if bias is None else on(torch.add, x, bias)
 
 
 @rule("linear")
@@ -34,7 +28,7 @@ def _linear(func: Any, args: Any, kwargs: Any) -> Any:
 
     x, weight, bias = parse(*args, **kwargs)
     if isinstance(weight, Jet) or isinstance(bias, Jet):
-        return _add(_on(torch.matmul, x, weight.t()), bias)
+        return _add(on(torch.matmul, x, weight.t()), bias)
     return carry([x], func(x.value, weight, bias), lambda t: func(t, weight))
 
 
@@ -53,7 +47,7 @@ def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
 @rule("bilinear")
 def _bilinear(func: Any, args: Any, kwargs: Any) -> Any:
     def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
-        return _add(_on(torch.einsum, "...i,oij,...j->...o", input1, weight, input2), bias)
+        return _add(on(torch.einsum, "...i,oij,...j->...o", input1, weight, input2), bias)
 
     return bilinear(*args, **kwargs)
 
@@ -74,30 +68,29 @@ def _convolution(func: Any, args: Any, kwargs: Any) -> Any:
 def _add_product(func: Any, args: Any, kwargs: Any) -> Any:
     product = {"addmv": torch.mv, "addr": torch.outer, "baddbmm": torch.bmm}.get(func.__name__, torch.matmul)
     addend, x, y = args
-    y = _on(product, x, y)
+    y = on(product, x, y)
     if func.__name__ == "addbmm":
         y = y.sum(0)
-    return _on(torch.add, _on(torch.mul, addend, kwargs.get("beta", 1)), _on(torch.mul, y, kwargs.get("alpha", 1)))
+    return on(torch.add, on(torch.mul, addend, kwargs.get("beta", 1)), on(torch.mul, y, kwargs.get("alpha", 1)))
 
 
 def _standardise(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    centred = _on(torch.sub, x, _on(torch.mean, x, axes, keepdim=True))
-    variance = _on(torch.mean, _on(torch.square, centred), axes, keepdim=True)
-    return _on(torch.mul, centred, _on(torch.rsqrt, _on(torch.add, variance, eps)))
+    centred = on(torch.sub, x, on(torch.mean, x, axes, keepdim=True))
+    variance = on(torch.mean, on(torch.square, centred), axes, keepdim=True)
+    return on(torch.mul, centred, on(torch.rsqrt, on(torch.add, variance, eps)))
 
 
 def _scaled(x: Any, weight: Any, bias: Any, shape: tuple[int, ...] | None = None) -> Any:
     """Multiply by the weight and add the bias, both reshaped to ``shape`` first when one is given."""
     if shape is not None:
         weight, bias = (p if p is None else p.reshape(shape) for p in (weight, bias))
-    return _add(x if weight is None else _on(torch.mul, x, weight), bias)
+    return _add(x if weight is None else on(torch.mul, x, weight), bias)
 
 
 def _channels(x: Any) -> tuple[int, ...]:
     return (1, -1, *(1,) * (x.dim() - 2))
 
 
-@rule("layer_norm")
 def _layer_norm(func: Any, args: Any, kwargs: Any) -> Any:
     def layer_norm(
         input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
@@ -112,13 +105,12 @@ def _rms_norm(func: Any, args: Any, kwargs: Any) -> Any:
     def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
         eps = torch.finfo(input.dtype).eps if eps is None else eps
         axes = tuple(range(-len(normalized_shape), 0))
-        square = _on(torch.mean, _on(torch.square, input), axes, keepdim=True)
-        return _scaled(_on(torch.mul, input, _on(torch.rsqrt, _on(torch.add, square, eps))), weight, None)
+        square = on(torch.mean, on(torch.square, input), axes, keepdim=True)
+        return _scaled(on(torch.mul, input, on(torch.rsqrt, on(torch.add, square, eps))), weight, None)
 
     return rms_norm(*args, **kwargs)
 
 
-@rule("group_norm")
 def _group_norm(func: Any, args: Any, kwargs: Any) -> Any:
     def group_norm(
         input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
@@ -149,8 +141,8 @@ def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
         if training:
             x = _standardise(input, (0, *range(2, input.dim())), eps)
         else:
-            centred = _on(torch.sub, input, running_mean.reshape(shape))
-            x = _on(torch.mul, centred, (running_var + eps).rsqrt().reshape(shape))
+            centred = on(torch.sub, input, running_mean.reshape(shape))
+            x = on(torch.mul, centred, (running_var + eps).rsqrt().reshape(shape))
         return _scaled(x, weight, bias, shape)
 
     return batch_norm(*args, **kwargs)
@@ -177,13 +169,10 @@ def _instance_norm(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 # torch.batch_norm and torch.instance_norm, with other orders of their arguments, have no rule.
-RULES.update({F.batch_norm: _batch_norm, F.instance_norm: _instance_norm})
-NORMS: dict[Any, Rule] = {
-    **dict.fromkeys((F.layer_norm, torch.layer_norm), _layer_norm),
-    **dict.fromkeys((F.group_norm, torch.group_norm), _group_norm),
-    F.batch_norm: _batch_norm,
-    F.instance_norm: _instance_norm,
-}
+form(F.layer_norm, torch.layer_norm, twice=True)(_layer_norm)
+form(F.group_norm, torch.group_norm, twice=True)(_group_norm)
+form(F.batch_norm, twice=True)(_batch_norm)
+form(F.instance_norm, twice=True)(_instance_norm)
 
 
 @rule("glu")
@@ -195,39 +184,42 @@ def _glu(func: Any, args: Any, kwargs: Any) -> Any:
     return glu(*args, **kwargs)
 
 
-@rule("scaled_dot_product_attention")
-def _attention(func: Any, args: Any, kwargs: Any) -> Any:
-    def attention(
-        query: Any,
-        key: Any,
-        value: Any,
-        attn_mask: Any = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
+@form(torch.embedding)
+def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
+    def embedding(
+        weight: Any, indices: Any, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
     ) -> Any:
-        if enable_gqa:
-            raise NoRuleError("grouped-query attention")
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        scores = _on(torch.matmul, _on(torch.mul, query, scale), key.transpose(-2, -1))
-        if is_causal:
-            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = _on(torch.masked_fill, scores, ~attn_mask, float("-inf"))
-        elif attn_mask is not None:
-            scores = _on(torch.add, scores, attn_mask)
-        weights = _on(F.dropout, _on(torch.softmax, scores, -1), dropout_p)
-        return _on(torch.matmul, weights, value)
+        if scale_grad_by_freq:  # its gradient is that of no function
+            return unaltered(func, args, kwargs)
+        rows = on(torch.index_select, weight, 0, indices.flatten()).reshape(*indices.shape, weight.shape[1])
+        padding = (indices == padding_idx).unsqueeze(-1)
+        return rows if padding_idx < 0 else on(torch.where, padding, rows.detach(), rows)
 
-    return attention(*args, **kwargs)
+    return embedding(*args, **kwargs)
+
+
+@form(torch._weight_norm)
+def _weight_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
+        axes = [axis for axis in range(v.dim()) if axis != dim]
+        return on(torch.mul, v, on(torch.mul, g, on(torch.sum, on(torch.square, v), axes, keepdim=True).rsqrt()))
+
+    return weight_norm(*args, **kwargs)
+
+
+@form(torch.rrelu)
+def _random_relu(func: Any, args: Any, kwargs: Any) -> Any:
+    def rrelu(input: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, **rest: Any) -> Any:
+        return unaltered(func, args, kwargs) if training else on(F.leaky_relu, input, (lower + upper) / 2)
+
+    return rrelu(*args, **kwargs)
 
 
 @rule("dropout dropout1d dropout2d dropout3d feature_dropout")
 def _dropout(func: Any, args: Any, kwargs: Any) -> Any:
     x, *rest = args
     mask = func(torch.ones_like(x.value), *rest, **kwargs)  # drawn once: value and derivatives share it
-    return _on(torch.mul, x, mask)
+    return on(torch.mul, x, mask)
 
 
 COMPOSITES.update(

@@ -1,19 +1,22 @@
 """The kind of each torch operation by name; an operation that is not named here or in `layers` has no rule.
 
-Left out on purpose is what torch 2.13's nested forward mode gets wrong: det, logdet, slogdet, solve, cholesky_solve,
-householder_product, scatter_reduce, cdist, logaddexp, logcumsumexp, cumprod and others; normalisations have rules of
-their own in `layers`.
+Left out on purpose is what torch 2.13's nested forward mode gets wrong: householder_product, scatter_reduce and others.
+What has a plain form in `layers`, `linear_algebra` and `cumulative` is differentiated as that form.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from funcdiff._jets import rules
 from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, overwrite, plain, read_out
 from funcdiff._jets.rules import aligned
 from funcdiff._torch.functions import NAMESPACES
+
+FORMS: dict[Any, Rule] = {}
+TWICE: set[Any] = set()  # those among them of which plain autograd's second derivatives are right
 
 
 def rule(names: str) -> Callable[[Rule], Rule]:
@@ -31,6 +34,36 @@ def rule(names: str) -> Callable[[Rule], Rule]:
         return body
 
     return decorate
+
+
+def named(names: str) -> list[Any]:
+    """The functions of these names in all of torch's namespaces."""
+    found = (getattr(space, name, None) for name in names.split() for space in NAMESPACES)
+    return [func for func in found if callable(func)]
+
+
+def form(*funcs: Any, twice: bool = False) -> Callable[[Rule], Rule]:
+    """Make the decorated function the rule of these, and what torch's own modes are to differentiate in their place.
+
+    Args:
+        *funcs: Functions that torch differentiates twice wrong, or not at all.
+        twice: Whether plain autograd has it right; the derivatives of its result are wrong even so.
+    """
+
+    def decorate(body: Rule) -> Rule:
+        for func in funcs:
+            RULES[func] = FORMS[func] = body
+        TWICE.update(funcs if twice else ())
+        return body
+
+    return decorate
+
+
+def unaltered(func: Any, args: Any, kwargs: Any) -> Any:
+    """The operation itself, where a form does not cover its options."""
+    if any(isinstance(leaf, Jet) for leaf in tree_leaves((args, kwargs))):
+        raise NoRuleError(f"{func.__name__} with these options")
+    return func(*args, **kwargs)
 
 
 def _overwriting(func: Callable[..., Any], body: Rule) -> Rule:
@@ -63,7 +96,7 @@ rule(
     index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd block_diag
     max min amax amin aminmax maximum minimum fmax fmin sort topk kthvalue median nanmedian msort cummax cummin
     max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d embedding l1_loss nansum index_put put"""
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d l1_loss nansum index_put put"""
 )(_closed(rules.affine))
 rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(rules.view))
 rule(
@@ -80,9 +113,9 @@ rule(
 rule("__rmatmul__ bmm dot inner outer ger vdot kron tensordot einsum cross vecdot")(_closed(rules.bilinear))
 rule(
     """softmax log_softmax softmin logsumexp prod var std var_mean std_mean norm vector_norm
-    matrix_norm inv inverse matrix_exp matrix_power mse_loss smooth_l1_loss binary_cross_entropy
+    matrix_norm matrix_exp matrix_power smooth_l1_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss
-    cosine_similarity pairwise_distance normalize cov corrcoef lerp prelu addcmul addcdiv dist renorm trapezoid
+    cosine_similarity normalize cov corrcoef lerp prelu addcmul addcdiv dist renorm trapezoid
     trapz chain_matmul multi_dot cumulative_trapezoid"""
 )(_closed(rules.smooth))
 rule("item tolist numpy __float__ __array__")(read_out)
@@ -170,3 +203,19 @@ def _div(func: Any, args: Any, kwargs: Any) -> Any:
 def _rdiv(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
     return x.reciprocal() * y
+
+
+def _power(func: Any, args: Any, kwargs: Any) -> Any:
+    """A real number to a complex power: of that, torch's forward mode drops a part."""
+    if kwargs or len(args) != 2:
+        return func(*args, **kwargs)
+    base, exponent = reversed(args) if func is torch.Tensor.__rpow__ else args
+    if not torch.is_complex(torch.as_tensor(exponent)) or torch.is_complex(torch.as_tensor(base)):
+        return func(*args)
+    dtype = torch.result_type(base, exponent)
+    return torch.exp(exponent * torch.log(torch.as_tensor(base).to(dtype)))
+
+
+_POWERS = (*named("pow float_power"), torch.Tensor.__pow__, torch.Tensor.__rpow__)
+FORMS.update(dict.fromkeys(_POWERS, _power))
+TWICE.update(_POWERS)

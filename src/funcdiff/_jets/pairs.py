@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from funcdiff._torch.transforms import unwrapped
+from funcdiff._torch.trees import tree_leaves
 
 _SMALL = 6000  # numbers of a first derivative, times the runs, below which starting operations takes the time
 Form = Callable[[list[Any], list[Any]], Any]  # bilinear: two lists of stacks, one for each argument, to stacks

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch.func import jvp, vmap
-from torch.utils._pytree import tree_leaves, tree_map
 
 from funcdiff._jets.jet import Jet, carry
+from funcdiff._torch.trees import tree_leaves, tree_map
 
 
 def constant(h: Callable[..., Any], jets: list[Jet]) -> Any:

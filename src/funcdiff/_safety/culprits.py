@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from funcdiff._safety.examination import Examination
 from funcdiff._safety.modes import Function, Modes
+from funcdiff._torch.trees import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 _STEP = 1e-4
 _DIRECTIONS = 3

@@ -1,68 +1,101 @@
-"""Functions with what torch 2.13 differentiates twice wrong, without an error, put right or refused."""
+"""Functions with what torch 2.13 differentiates twice wrong, without an error, or not at all, put right or refused."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from funcdiff._calling.types import Function
-from funcdiff._jets.jet import check_grad_mode
-from funcdiff._jets.layers import NORMS
+from funcdiff._jets.jet import COMPOSITES, check_grad_mode
+from funcdiff._jets.operations import FORMS, TWICE
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import plain_allowed
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, flatten
 
 Recipe = Callable[..., Function]
+_OPERATORS = """
+    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit cudnn_batch_norm miopen_batch_norm
+    linalg_inv_ex _linalg_solve_ex _linalg_det _linalg_slogdet cholesky_inverse cumprod logcumsumexp logaddexp
+    logaddexp2 _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+    _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention _safe_softmax _cdist_forward
+    _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise mse_loss soft_margin_loss
+    _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask"""
+REWRITTEN = frozenset(_OPERATORS.split())  # in whose place a corrected function has others
 
 
-def with_safe_norms(recipe: Recipe) -> Recipe:
+def with_safe_forms(recipe: Recipe) -> Recipe:
     """`recipe`, of functions corrected."""
     return lambda func, *args, **options: recipe(corrected(func), *args, **options)
 
 
-def with_safe_norms_inside(recipe: Recipe) -> Recipe:
-    """The same inside a transform only, for a recipe on plain autograd, which has norms right."""
-    right = with_safe_norms(recipe)
-    return lambda func, *args, **options: (recipe if plain_allowed() else right)(func, *args, **options)
+def with_safe_forms_where_needed(recipe: Recipe) -> Recipe:
+    """The same for a product on plain autograd, which has norms right, and faster, if nothing is to go through it."""
+
+    def safe(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
+        if plain_allowed() and not _has_graph((primals, tangents)):
+            spared: list[Any] = []
+            result = recipe(corrected(func, spared), primals, tangents)
+            if not spared or not _has_graph(result):  # else func captured what is being trained
+                return result
+        return recipe(corrected(func), primals, tangents)
+
+    return safe
 
 
-def corrected(func: Function) -> Function:
-    """`func` with what torch 2.13 differentiates twice wrong put right, or refused."""
+def _has_graph(tree: Tree) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in flatten(tree)[0])
+
+
+def _trained(args: Sequence[Any]) -> bool:
+    """Whether a parameter is among the arguments after the first."""
+    return any(isinstance(x, Tensor) and x.requires_grad and x.is_leaf for x in args[1:])
+
+
+def corrected(func: Function, spared: list[Any] | None = None) -> Function:
+    """`func` with what torch 2.13 differentiates twice wrong put right, or refused.
+
+    Where a list is given, what plain autograd has right remains, and what was met of it is added to the list.
+    """
     grad_enabled = torch.is_grad_enabled()
 
     @functools.wraps(func, updated=())
     def run(*args: Tree) -> Tree:
-        with _Guard(grad_enabled):
+        with _Guard(grad_enabled, spared):
             return func(*args)
 
     return run
 
 
 class _Guard(TorchFunctionMode):
-    """Put right, or refuse, what torch 2.13 differentiates twice wrong without an error.
+    """Has torch differentiate compositions of simpler operations where it gets an operation wrong, or refuses it."""
 
-    NOTE [norms]. All four compositions get the block d²/dweight dx of layer_norm and batch_norm wrong; written as a
-    composition of simpler operations they are right.
-    """
-
-    def __init__(self, grad_enabled: bool) -> None:
+    def __init__(self, grad_enabled: bool, spared: list[Any] | None) -> None:
         super().__init__()
-        self.grad_enabled = grad_enabled
+        self.grad_enabled, self.spared = grad_enabled, spared
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in NORMS:
-            return NORMS[func](func, args, kwargs)
-        if plain_allowed():  # which has the others right, and runs custom functions under no_grad() itself
+        inside = (
+            not plain_allowed()
+        )  # plain autograd has the refused ones right, and runs custom functions in no_grad()
+        if inside:
+            check_grad_mode(self.grad_enabled)
+        if func in TWICE and self.spared is not None and not _trained((*args, *kwargs.values())):
+            self.spared.append(func)
             return func(*args, **kwargs)
-        check_grad_mode(self.grad_enabled)
-        if func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce"))):
+        if func in FORMS and kwargs.get("out") is None:
+            return FORMS[func](func, args, kwargs)
+        if func in COMPOSITES and not torch.compiler.is_compiling():
+            with self:  # it may call one of them
+                return COMPOSITES[func](*args, **kwargs)
+        if inside and (func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))):
             raise RefusedError(
                 f"torch differentiates {func.__name__} twice wrong, without an error: use its form in "
                 "torch.nn.functional, or write it with simpler operations"
@@ -70,7 +103,7 @@ class _Guard(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _forms(names: str) -> frozenset[Any]:
+def _overloads(names: str) -> frozenset[Any]:
     """The functions, the methods and the operators of these names."""
     forms: set[Any] = set()
     for name in names.split():
@@ -80,8 +113,8 @@ def _forms(names: str) -> frozenset[Any]:
     return frozenset(forms)
 
 
-_WRONG = _forms(
+_WRONG = _overloads(
     """native_layer_norm native_batch_norm native_group_norm _native_batch_norm_legit _batch_norm_with_update batch_norm
     instance_norm"""
 )
-_SCATTER = _forms("scatter_reduce scatter_reduce_")
+_SCATTER = _overloads("scatter_reduce scatter_reduce_")

@@ -20,6 +20,7 @@ CORRECTED = frozenset(  # these run func with its norms written as compositions 
         "hessian_forward_over_reverse",
         "hessian_reverse_over_reverse",
         "hessian_forward_over_forward",
+        "hvp_double_backward",
         "hvp_forward_over_reverse",
         "hvp_reverse_over_reverse",
     )

@@ -8,49 +8,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._calling.plain import tracked
 from funcdiff._calling.transform import copied
-from funcdiff._safety.guard import corrected
+from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
-from funcdiff._torch.graph import once_differentiable
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
-from funcdiff._torch.transforms import plain_allowed, undrawn
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.transforms import plain_allowed
+from funcdiff._torch.trees import Tree
+
+PLAIN = frozenset(("jacobian_batched_grad", "jacobian_loop", "hessian_double_backward", "hvp_double_backward"))
+_GOLDEN = (5**0.5 - 1) / 2  # of whose multiples the fractions are spread evenly
 
 
-def stand_ins(leaves: Sequence[Any]) -> list[Any]:
+def stand_ins(leaves: Sequence[Any], inside: bool | None = None) -> list[Any]:
     """Copies of the arguments; inside a transform, where values cannot be read, numbers in their place."""
-    if plain_allowed():
+    if plain_allowed() if inside is None else not inside:
         return [copied(leaf) for leaf in leaves]
     return [_stand_in(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
 
 
 def _stand_in(x: Tensor) -> Tensor:
-    """Numbers between 0 and 1, all different; zeros where x has integers, as they may be indices."""
+    """Numbers between 0 and 1, in no order, so that matrices have inverses; zeros in place of integers, as indices."""
     if not x.is_floating_point():
         return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-    return torch.linspace(0.1, 0.9, x.numel(), dtype=x.dtype, device=x.device).reshape(x.shape)
+    numbers = 0.1 + 0.8 * (torch.arange(1, x.numel() + 1, dtype=torch.float64) * _GOLDEN % 1)
+    return numbers.to(x.dtype).to(x.device).reshape(x.shape)
 
 
 class Obstacles:
     """A function at a point, sketched as it is and, where a recipe asks, with what torch gets wrong put right."""
 
-    def __init__(self, flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> None:
-        self.flat, self.primals, self.randomness, self.inside = flat, primals, randomness, not plain_allowed()
+    def __init__(
+        self, flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str, verify: bool = True
+    ) -> None:
+        self.flat, self.primals, self.randomness, self.verify = flat, primals, randomness, verify
+        self.inside = not plain_allowed()
         self._sketches: dict[bool, Sketch] = {}
 
-    def sketch(self, with_safe_norms: bool) -> Sketch:
-        if with_safe_norms and not any("norm" in name for name in self.sketch(False).operators):
+    def sketch(self, with_safe_forms: bool) -> Sketch:
+        if with_safe_forms and not self.sketch(False).operators & REWRITTEN:
             return self.sketch(False)  # nothing to write otherwise
-        if with_safe_norms not in self._sketches:
+        if with_safe_forms not in self._sketches:
             with torch.no_grad():  # else the guard takes the sketch's own no_grad() for func's
-                func = corrected(self.flat) if with_safe_norms else self.flat
-            self._sketches[with_safe_norms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
-        return self._sketches[with_safe_norms]
+                func = corrected(self.flat) if with_safe_forms else self.flat
+            self._sketches[with_safe_forms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
+        return self._sketches[with_safe_forms]
 
     def obstacle(self, name: str) -> str:
-        """The operators on which the atlas found the recipe wrong, in words."""
+        """The operators on which the recipe is wrong, or unproven and not to be checked, in words."""
+        if not self.verify and name not in PLAIN and (foreign := self.sketch(False).foreign):
+            return f"unproven for {', '.join(sorted(foreign))}, and verify=False"
         mode = INSIDE_TRANSFORM.get(name, name) if self.inside else name
         wrong = WRONG.get(mode, frozenset()).union(WRONG.get(f"{mode}, vmap", ()) if self.inside else ())
         if not (found := self.sketch(False).operators & wrong):
@@ -64,11 +71,7 @@ class Obstacles:
 
     def refuse_one_gradient_only(self) -> None:
         """Stop at a function without a second derivative, where its graph can be read."""
-        if self.inside:
-            return
-        with undrawn():
-            outputs = flatten(tracked(self.flat, [x.clone() for x in self.primals]))[0]
-        if once_differentiable(outputs):
+        if self.sketch(False).once:
             raise RefusedError(
                 "func calls a torch.autograd.Function marked once_differentiable, which has no second derivative: "
                 "write its backward with torch operations, and without the mark"

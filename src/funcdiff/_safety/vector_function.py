@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from funcdiff._torch.trees import tree_flatten, tree_leaves, tree_unflatten
 
 
 class VectorFunction:

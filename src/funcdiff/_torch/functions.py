@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
+OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator
 NAMESPACES: tuple[Any, ...] = (
     torch,
     torch.Tensor,
@@ -26,3 +29,34 @@ def ungated(func: FunctionType) -> Any:
     body = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
     body.__kwdefaults__ = func.__kwdefaults__
     return body
+
+
+def holds_constants(run: Callable[[], Any]) -> bool:
+    """Whether `run` takes part of what it computes out of the graph: by detach(), .data, no_grad() or as a number."""
+    seen = _Constants()
+    with seen:
+        run()
+    return seen.found
+
+
+class _Constants(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: bool = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found = self.found or func in _CONSTANTS
+        return func(*args, **(kwargs or {}))
+
+
+_CONSTANTS = (
+    torch.detach,
+    torch.Tensor.detach,
+    torch.Tensor.detach_,
+    vars(torch._C.TensorBase)["data"].__get__,
+    torch.Tensor.item,
+    torch.Tensor.__float__,
+    torch.Tensor.numpy,
+    torch.Tensor.tolist,
+    torch._C._set_grad_enabled,
+)

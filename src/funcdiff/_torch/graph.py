@@ -30,6 +30,12 @@ def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
     return Survey(callers, compiled) if callers or compiled else NOTHING
 
 
+def custom_functions(outputs: Sequence[Tensor]) -> frozenset[str]:
+    """The custom autograd functions in the graph, by name: what they call a derivative is their author's affair."""
+    functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))
+    return frozenset(function.__name__ for function in functions if function is not None)
+
+
 def once_differentiable(outputs: Sequence[Tensor]) -> bool:
     """Is one of the custom functions in the graph marked so: its gradient, too, passes for a constant."""
     functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))

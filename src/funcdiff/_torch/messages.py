@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+import torch
+from torch._C._functorch import TransformType
+
 MUTATES = (
     "func writes into one of its arguments in place, which no transform differentiates reliably (yours is untouched); "
     "write out of place, x = x + 1, and use ReLU(inplace=False)"
@@ -13,8 +16,8 @@ REMEDIES = (
     (
         "calling .item() on a Tensor",
         "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts "
-        "the derivative and cannot be batched; keep it a tensor, by torch.stack or torch.where, or use "
-        "jacobian_loop, which needs no vmap, if the number is a constant",
+        "the derivative and cannot be batched; keep it a tensor, by torch.stack or torch.where, or "
+        "use .detach() first if the number is meant as a constant",
     ),
     (
         "data-dependent control flow",
@@ -58,11 +61,28 @@ REMEDIES = (
         "setup_context, or use a recipe on plain autograd: jacobian_loop, hvp_double_backward",
     ),
     (
+        "can't allocate memory",
+        "the result, or what is held on the way to it, does not fit into memory; pass chunk_size=... to take fewer "
+        'directions at a time, or chunk_size="auto" with budget=... in bytes, or use hvp',
+    ),
+    (
         "saved tensor hooks",
         "func uses saved-tensor hooks (checkpointing?), which torch.func refuses; use a recipe on plain autograd: "
         "jacobian_loop, hvp_double_backward",
     ),
 )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, which is no reason to try another recipe."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def cannot(error: Exception) -> bool:
+    """Whether torch cannot differentiate in this way a function that runs by itself; another way may do."""
+    if isinstance(error, KeyError):  # a higher-order operator has no rule for a transform
+        return isinstance(error.args[0], TransformType)
+    return isinstance(error, RuntimeError) and not isinstance(error, RefusedError) and not out_of_memory(error)
 
 
 class RefusedError(RuntimeError):

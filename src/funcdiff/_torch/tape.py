@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.flops import FORMULAS
+from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import RefusedError, refuse
-from funcdiff._torch.transforms import undrawn
+from funcdiff._torch.reading import reading
+from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
 
 
@@ -35,6 +37,12 @@ class Sketch:
         calls: Those operations, views among them.
         general: Those among them that are not linear, and whose Taylor rule is the general one.
         operators: Their names, as torch's dispatcher knows them.
+        foreign: What computes with the input and is not an operator of torch's own: custom operators and custom
+            autograd functions, by name. What torch derives for them may be anything.
+        once: Whether one of them is marked as differentiable once only.
+        epsilon: The machine epsilon of the coarsest numbers in which the function computes.
+        draws: Whether it draws random numbers.
+        reads_values: Whether values of tensors were read, so that the next pass may do something else.
     """
 
     inputs: int
@@ -49,10 +57,15 @@ class Sketch:
     calls: int = 0
     general: int = 0
     operators: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+    once: bool = False
+    epsilon: float = field(default=0.0, compare=False)
+    draws: bool = False
+    reads_values: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
-    """Run `flat` once, without gradients, and watch; `primals` are copies that may be written to.
+    """Run `flat` once, as a caller would who differentiates the result, and watch; `primals` may be written to.
 
     Raises:
         RuntimeError: `flat` makes a Python number of a tensor that depends on its input, draws random numbers where
@@ -60,20 +73,31 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     """
     try:
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
-        with temporarily_clear_interpreter_stack():
-            tape, outputs = _watch(flat, [x.clone() for x in primals], randomness)
+        with outside():
+            tape, outputs, reads = _watch(flat, [x.clone().requires_grad_() for x in primals], randomness)
     except RefusedError:
         raise
-    except RuntimeError:  # flat holds a tensor that belongs to one of them
-        tape, outputs = _watch(flat, primals, randomness)
+    except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
+        with torch.no_grad():
+            tape, outputs, reads = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
-    return Sketch(*sizes, **counts, operators=frozenset(tape.operators))
+    return Sketch(
+        *sizes,
+        **counts,
+        operators=frozenset(tape.operators),
+        foreign=custom_functions(outputs) | tape.foreign,
+        once=once_differentiable(outputs),
+        epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
+        draws=tape.draws,
+        reads_values=reads,
+    )
 
 
-def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any]]:
-    with torch.no_grad(), undrawn(), _Tape(primals, randomness) as tape:
-        return tape, flatten(flat(*primals))[0]
+def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
+    with undrawn(), reading() as read, _Tape(primals, randomness) as tape:
+        outputs = flatten(flat(*primals))[0]
+    return tape, outputs, read.seen
 
 
 _COUNTS = ("flops", "jvp_flops", "second_flops", "curved", "wasted", "elements", "curved_elements", "calls", "general")
@@ -96,11 +120,14 @@ _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
 # Those of `_taylor.scalars`.
 _BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
+_NAMESPACES = frozenset(("aten", "prims", "prim", "quantized", "mkldnn"))
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 
 
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
     """Sees each operation on plain tensors, and which storages depend on the input."""
+
+    supports_higher_order_operators = True  # cond, while_loop and their like arrive whole
 
     flops: int
     jvp_flops: int
@@ -117,19 +144,28 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
         self.randomness = randomness
+        self.graph = torch.is_grad_enabled()
         self.bent: set[int] = set()  # of the live storages, those with second derivatives
+        self.operators: set[str] = set()
+        self.foreign: set[str] = set()
+        self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
+        self.draws = False
+        self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
             setattr(self, name, 0)
-        self.operators: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operands = list(_tensors(args))
-        given = {_storage(x) for x in operands}
-        moving = [x for x in operands if _storage(x) in self.live]
+        operands = list(_tensors((*args, *kwargs.values())))
+        given = {self._key(x) for x in operands}
+        moving = [x for x in operands if self._key(x) in self.live]
+        if isinstance(func, HigherOrderOperator):
+            return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = func.overloadpacket.__name__
-        self._refuse(func, name, args, given, bool(moving))
-        result = func(*args, **kwargs)
+        self._refuse(func, name, args, kwargs, given, moving)
+        result = _materialised(func(*args, **kwargs))
+        if func.namespace not in _NAMESPACES:
+            return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
         formula = FORMULAS.get(func.overloadpacket)
         flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
         self.flops += flops
@@ -137,11 +173,12 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         bends = not (
             name in _SUMS or (name in _LINEAR and len(moving) == 1 and (name != "div" or moving[0] is operands[0]))
         )
-        bent = bends or any(_storage(x) in self.bent for x in moving)
+        bent = bends or any(self._key(x) in self.bent for x in moving)
         if moved:
             self.calls += 1
             self.general += bends and name not in _BY_HAND
             self.operators.add(name)
+            self.dtypes.update(y.dtype for y in moved)
         if flops and moving:
             factors = sum(x.dim() > 1 for x in moving) or 1  # a bias is no factor
             self.jvp_flops += factors * flops
@@ -149,34 +186,68 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.wasted += flops if factors == 1 else 0
             self.curved += factors**2 * flops if factors > 1 or bent else 0
         for y in _tensors((result,)):
-            key = _storage(y)
+            key = self._key(y)
             if key not in given or func._schema.is_mutable:
                 (self.live.add if moved else self.live.discard)(key)
                 (self.bent.add if moved and bent else self.bent.discard)(key)
                 self.made.add(key)
-        written = sum(y.numel() for y in moved if _storage(y) not in given or func._schema.is_mutable)
+        written = sum(y.numel() for y in moved if self._key(y) not in given or func._schema.is_mutable)
         self.elements += written
         self.curved_elements += written if bent else 0
         return result
 
-    def _refuse(self, func: Any, name: str, args: Any, given: set[int], moving: bool) -> None:
+    def _see_foreign(self, name: str, result: Any, moving: bool) -> Any:
+        """Count nothing of what is not torch's own: it is only known that its results depend on the input."""
+        for y in _tensors((result,)):
+            self.made.add(self._key(y))
+            if moving:
+                self.live.add(self._key(y))
+                self.bent.add(self._key(y))
+                self.foreign.add(name)
+                self.calls += 1
+                self.general += 1
+        return result
+
+    def _refuse(self, func: Any, name: str, args: Any, kwargs: Any, given: set[int], moving: Sequence[Tensor]) -> None:
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
-        if name == "_local_scalar_dense" and moving:
+        # A number of what was detached is a constant by intent.
+        if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
             refuse("calling .item() on a Tensor")
-        if self.randomness == "error" and torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args):
-            refuse("random operation while in randomness error mode")
+        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+            self.draws = True
+            if self.randomness == "error":
+                refuse("random operation while in randomness error mode")
         if func._schema.is_mutable and not given <= self.made:
-            written = [x for x, a in zip(args, func._schema.arguments, strict=False) if a.is_write]
-            if any(_storage(x) not in self.made for x in _tensors(written)):
+            written = _arguments(func, args, kwargs, lambda a: a.is_write)
+            if any(self._key(x) not in self.made for x in _tensors(written)):
                 refuse("would mutate a captured Tensor")
         if name == "native_batch_norm" and args[5] and args[3] is not None:  # its schema does not say that it writes
             refuse("would mutate a captured Tensor")
 
+    def _key(self, x: Tensor) -> int:
+        if x.layout is torch.strided:
+            return _storage(x)
+        self._sparse.append(x)
+        return id(x)
 
-def _draws(func: Any, args: Sequence[Any]) -> bool:
-    """Whether an operation that may draw random numbers does: fused attention without dropout does not."""
-    given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)}
-    return "scaled_dot_product" not in func._schema.name or bool(given.get("dropout_p", 0.0))
+
+def _materialised(result: Any) -> Any:
+    """Zeros with memory in place of forward mode's without: torch 2.13 ends the process on some of them in a mode."""
+    if isinstance(result, Tensor) and result._is_zerotensor():
+        return torch.zeros(result.shape, dtype=result.dtype, device=result.device)
+    return result
+
+
+def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
+    """Whether an operation that may draw random numbers does: not in evaluation, nor with a probability of zero."""
+    switches = {"training", "train", "p", "dropout_p", "dropout"}
+    return all(_arguments(func, args, kwargs, lambda a: a.name in switches))
+
+
+def _arguments(func: Any, args: Sequence[Any], kwargs: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The arguments, defaults included, that are `wanted` by what the operator's schema says of them."""
+    named = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+    return [named.get(a.name, a.default_value) for a in func._schema.arguments if wanted(a)]
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

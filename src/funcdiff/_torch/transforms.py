@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import _add_batch_dim, _remove_batch_dim, _vmap_decrement_nesting, _vmap_increment_nesting
 from torch._functorch.predispatch import lazy_load_decompositions
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.func import vmap
 
 vjp: Callable[..., tuple[Any, ...]] = torch.func.vjp  # torch's types know only the results without aux
 jvp: Callable[..., tuple[Any, ...]] = torch.func.jvp  # the same
 
 
+def transforms_active() -> bool:
+    """Inside vmap, grad or jvp."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def plain_allowed() -> bool:
     """Not inside vmap, grad, jvp, torch.compile or inference mode, where only torch.func differentiates."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch.is_inference_mode_enabled()
-    )
+    return not (torch.compiler.is_compiling() or transforms_active() or torch.is_inference_mode_enabled())
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """As if no transform were active, no inference mode, and gradients enabled."""
+    with temporarily_clear_interpreter_stack(), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def batched(func: Callable[..., Sequence[Tensor]], randomness: str) -> Callable[..., Sequence[Tensor]]:

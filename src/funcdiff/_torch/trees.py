@@ -6,7 +6,31 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten
+from torch.utils._pytree import (
+    TreeSpec,
+    _broadcast_to_and_flatten,
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_map_only,
+    tree_structure,
+    tree_unflatten,
+)
+
+__all__ = [  # torch's own ones for the other rooms, beside the short ways below
+    "Tree",
+    "TreeSpec",
+    "broadcast",
+    "flatten",
+    "hashed",
+    "map_leaves",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_map_only",
+    "tree_unflatten",
+    "unflatten",
+]
 
 Tree = Any  # a tensor, or dicts, lists and tuples of them
 LEAF = tree_structure(None)
@@ -42,3 +66,8 @@ def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     leaves, spec = flatten(tree)
     columns = zip(leaves, *(flatten(other)[0] for other in others), strict=True)
     return unflatten([function(*some) for some in columns], spec)
+
+
+def broadcast(prefix: Tree, spec: TreeSpec) -> list[Any] | None:
+    """A leaf of `prefix` for each leaf of the structure, as vmap reads its in_dims; None where they do not fit."""
+    return _broadcast_to_and_flatten(prefix, spec)

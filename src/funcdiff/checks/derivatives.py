@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from funcdiff._safety.culprits import responsible
 from funcdiff._safety.examination import Examination
 from funcdiff._safety.report import DerivativeReport
 from funcdiff._safety.vector_function import VectorFunction
-from funcdiff.checks.recipe_table import RECIPES
+from funcdiff._torch.trees import tree_leaves
+from funcdiff.checks.registry import RECIPES
 
 
 def check_derivatives(

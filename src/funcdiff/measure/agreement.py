@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
+
+from funcdiff._torch.trees import tree_flatten
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -31,8 +32,8 @@ def check_agreement(name: str, expected: Any, other: str, result: Any) -> None:
 
 
 def _difference(expected: Any, result: Any) -> str | None:
-    leaves, structure = pytree.tree_flatten(expected)
-    other_leaves, other_structure = pytree.tree_flatten(result)
+    leaves, structure = tree_flatten(expected)
+    other_leaves, other_structure = tree_flatten(result)
     if structure != other_structure:
         return f"their structures are {structure} and {other_structure}"
     return next(filter(None, map(_leaf_difference, leaves, other_leaves)), None)

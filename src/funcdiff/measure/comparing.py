@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
+from funcdiff._torch.trees import tree_leaves
 from funcdiff.measure.agreement import check_agreement
 from funcdiff.measure.comparison import Comparison, Timing
 from funcdiff.measure.counting import count_each
@@ -124,6 +124,6 @@ def describe(args: tuple[Any, ...]) -> tuple[str, ...]:
     """Name the dtype and shape of each tensor among the arguments."""
     return tuple(
         f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"
-        for leaf in pytree.tree_leaves(args)
+        for leaf in tree_leaves(args)
         if isinstance(leaf, torch.Tensor)
     )

@@ -5,18 +5,15 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from funcdiff._tables import Shown, Table, multiple, seconds
-from funcdiff.measure import documents
 from funcdiff.measure.claims import Claim, claim_on_time
 from funcdiff.measure.costs import Cost
+from funcdiff.measure.documents import best_match, load
 from funcdiff.measure.provenance import Environment
 from funcdiff.measure.ratios import CONFIDENCE, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -138,12 +135,6 @@ class Comparison(Shown, Mapping[str, Timing]):
         row = (label, *times, interval, str(timing.n), seconds(timing.first))
         return row + self.costs[name].cells if self.costs else row
 
-    def plot(self, ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
-        """Draw the median of each candidate with its quartiles."""
-        from funcdiff.plots import plot_comparison  # drawing is optional: measuring must not need matplotlib
-
-        return plot_comparison(self, ax, title=title)
-
     def beside(self, published: str | Path | Mapping[str, Any]) -> Table:
         """Set this comparison beside the published one of the same candidates.
 
@@ -151,12 +142,28 @@ class Comparison(Shown, Mapping[str, Timing]):
             published: The JSON file linked from a page, by its path, or its content.
 
         Returns:
-            A table of both medians and both ratios to the fastest.
+            A table of both medians and both ratios to the fastest. If several published comparisons have these
+            candidates, it shows the one whose arguments have the same shapes, or else the first.
 
         Raises:
             ValueError: It is of another version, or compares no two of these candidates.
         """
-        return documents.beside(self, published)
+        content = load(published)
+        theirs = best_match(content, self, self.arguments)
+        medians = {name: theirs["candidates"][name]["median"] for name in self if name in theirs["candidates"]}
+        names = sorted(medians, key=lambda name: self[name].median)
+
+        def row(name: str) -> tuple[str, ...]:
+            ratios = medians[name] / min(medians.values()), self.ratio(name, names[0]).median
+            return name, seconds(medians[name]), seconds(self[name].median), *(f"{ratio:.3g}" for ratio in ratios)
+
+        place = f"{content['environment']['processor']}, torch {content['environment']['torch']}"
+        shapes = "" if tuple(theirs["arguments"]) == self.arguments else "; the arguments' shapes differ"
+        return Table(
+            ("candidate", "published", "here", "ratio, published", "ratio, here"),
+            tuple(map(row, names)),
+            f"published: {place}, {theirs['threads']} thread(s); here: {self.table().caption}{shapes}",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all samples, ratios to the fastest and conditions, in plain JSON values."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
+from funcdiff._torch.compiler import is_compiled
 from funcdiff._torch.counter import Counter
 from funcdiff.measure.costs import Cost, Costs
 from funcdiff.measure.recording import recorded
@@ -48,7 +49,7 @@ def count_each(functions: Mapping[str, Callable[..., Any]], *args: Any) -> dict[
 
 
 def _count(func: Callable[..., Any], *args: Any) -> Cost:
-    if hasattr(func, "_torchdynamo_orig_callable") or hasattr(func, "_orig_mod"):
+    if is_compiled(func):
         raise ValueError("expected a function whose operations can be seen; count it before torch.compile")
     with Counter() as counter:
         func(*args)

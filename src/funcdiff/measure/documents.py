@@ -1,18 +1,15 @@
-"""A page's measurements as a JSON document, and a reader's own beside the published ones."""
+"""A page's measurements as a JSON document: making one, and finding a comparison in one."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from funcdiff._tables import Record, Table, seconds
+from funcdiff._tables import Record
 from funcdiff.measure import provenance
 from funcdiff.measure.provenance import Environment
-
-if TYPE_CHECKING:
-    from funcdiff.measure.comparison import Comparison
 
 VERSION = 1  # of the schema: raised whenever a reader of the old one would go wrong
 
@@ -48,19 +45,11 @@ def document(log: Iterable[Record], *, page: str, environment: Environment | Non
     return {"version": VERSION, "page": page, "environment": where.to_dict(), "measurements": measurements}
 
 
-def beside(comparison: "Comparison", published: str | Path | Mapping[str, Any]) -> Table:
-    """Set one's own comparison beside the published one of the same candidates.
-
-    Args:
-        comparison: One's own.
-        published: A document that `document` made, or the path of its JSON file.
-
-    Returns:
-        A table of both medians and both ratios to the fastest, own order. With several comparisons of these
-        candidates in the document, the one on arguments of the same shapes is taken, else the first.
+def load(published: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of a document, which is given itself or as the path of its JSON file.
 
     Raises:
-        ValueError: The document is of another version, or compares no two of these candidates.
+        ValueError: It is of another version.
     """
     content = json.loads(Path(published).read_text("utf-8")) if isinstance(published, str | Path) else published
     if content.get("version") != VERSION:
@@ -68,35 +57,23 @@ def beside(comparison: "Comparison", published: str | Path | Mapping[str, Any]) 
             f"expected a document of version {VERSION}, got {content.get('version')!r}; "
             "take the JSON from the site of the funcdiff release that is installed"
         )
-    theirs = _best_match(comparison, content)
-    shared = [name for name in comparison if name in theirs["candidates"]]
-    fastest = min(shared, key=lambda name: theirs["candidates"][name]["median"])
-    own_fastest = min(shared, key=lambda name: comparison[name].median)
-    unit = theirs["candidates"][fastest]["median"]
-
-    def row(name: str) -> tuple[str, ...]:
-        median = theirs["candidates"][name]["median"]
-        own, ratio = comparison[name].median, comparison.ratio(name, own_fastest).median
-        return name, seconds(median), seconds(own), f"{median / unit:.3g}", f"{ratio:.3g}"
-
-    place = f"{content['environment']['processor']}, torch {content['environment']['torch']}"
-    shapes = "" if tuple(theirs["arguments"]) == comparison.arguments else "; the arguments' shapes differ"
-    return Table(
-        ("candidate", "published", "here", "ratio, published", "ratio, here"),
-        tuple(row(name) for name in sorted(shared, key=lambda name: comparison[name].median)),
-        f"published: {place}, {theirs['threads']} thread(s); here: {comparison.table().caption}{shapes}",
-    )
+    return content
 
 
-def _best_match(comparison: "Comparison", content: Mapping[str, Any]) -> Mapping[str, Any]:
-    def likeness(other: Mapping[str, Any]) -> tuple[int, bool]:
-        return len(other["candidates"].keys() & comparison.keys()), tuple(other["arguments"]) == comparison.arguments
+def best_match(content: Mapping[str, Any], names: Collection[str], arguments: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the document's comparison that has most of these candidates; of several, the one on these arguments.
+
+    Raises:
+        ValueError: None has two of these candidates.
+    """
+
+    def likeness(comparison: Mapping[str, Any]) -> tuple[int, bool]:
+        return len(comparison["candidates"].keys() & names), tuple(comparison["arguments"]) == arguments
 
     found = max(_comparisons(content), key=likeness, default=None)
     if found is None or likeness(found)[0] < 2:
         raise ValueError(
-            f"expected a published comparison of two or more of {', '.join(comparison)}; "
-            f"page {content['page']!r} has none"
+            f"expected a published comparison of two or more of {', '.join(names)}; page {content['page']!r} has none"
         )
     return found
 

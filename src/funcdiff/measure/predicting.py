@@ -5,16 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, seconds, significant
 from funcdiff.measure.claims import Claim
 from funcdiff.measure.comparison import Comparison
 from funcdiff.measure.costs import Cost
 from funcdiff.measure.recording import recorded
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,12 +79,6 @@ class Prediction(Shown):
             for name, time in self.times.items()
         )
         return Table(columns, rows, f"one rate for all: {amount_of_flops(round(self.rate))}/s")
-
-    def plot(self, ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
-        """Draw measured against predicted times, and the line where the two are equal."""
-        from funcdiff.plots import plot_prediction  # drawing is optional: measuring must not need matplotlib
-
-        return plot_prediction(self, ax, title=title)
 
 
 def predict(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> Prediction:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
 
@@ -12,9 +12,6 @@ from funcdiff._tables import Shown, Table, seconds
 from funcdiff.measure.comparing import measure
 from funcdiff.measure.comparison import Comparison
 from funcdiff.measure.recording import recorded
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Candidates = Mapping[str, Callable[..., Any]]
 
@@ -116,12 +113,6 @@ class Sweep(Shown, Mapping[int, Comparison]):
         rows = tuple((str(size), *(cell(self[size], name) for name in self.names)) for size in self)
         conditions = next(iter(self.values())).table().caption
         return Table((self.label, *self.names), rows, f"median time of a call, < the fastest; {conditions}")
-
-    def plot(self, ax: "Axes | None" = None, *, title: str | None = None) -> "Axes":
-        """Draw the medians over the sizes, with their spread, on logarithmic axes."""
-        from funcdiff.plots import plot_sweep  # drawing is optional: measuring must not need matplotlib
-
-        return plot_sweep(self, ax, title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all comparisons in plain JSON values."""

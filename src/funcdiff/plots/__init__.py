@@ -5,7 +5,7 @@ from funcdiff.plots.curves import plot_curves, plot_spectrum
 from funcdiff.plots.dots import plot_dots
 from funcdiff.plots.fields import derivative_names, plot_learning, plot_maps, plot_profiles
 from funcdiff.plots.style import COLOURS, MARKS, PALETTE, STYLE, colour, colours, label_lines
-from funcdiff.plots.timings import plot_comparison, plot_prediction, plot_sweep
+from funcdiff.plots.timings import plot, plot_comparison, plot_prediction, plot_sweep
 from funcdiff.plots.trades import plot_trade
 from funcdiff.plots.winners import plot_winners
 
@@ -19,6 +19,7 @@ __all__ = [
     "derivative_names",
     "label_lines",
     "numbers",
+    "plot",
     "plot_comparison",
     "plot_curves",
     "plot_dots",

@@ -1,5 +1,7 @@
 """Figures of measurements: times side by side, over sizes, and against what was predicted."""
 
+from functools import singledispatch
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
@@ -11,6 +13,32 @@ from funcdiff.plots.labels import label_points
 from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis
 
 
+@singledispatch
+def plot(result: object, ax: Axes | None = None, *, title: str | None = None) -> Axes:
+    """Draw a measurement in the figure for its type: `plot_comparison`, `plot_sweep` or `plot_prediction`.
+
+    Args:
+        result: What `funcdiff.measure.compare`, `funcdiff.measure.sweep` or `funcdiff.measure.predict` returned.
+        ax: Axes to draw on; new ones by default.
+        title: Title; by default it says what is shown.
+
+    Returns:
+        The axes.
+
+    Raises:
+        TypeError: There is no figure for this type.
+
+    >>> import torch
+    >>> from funcdiff.measure import compare
+    >>> times = compare({"square": torch.square, "product": lambda x: x * x}, torch.ones(8), rounds=8)
+    >>> plot(times, title="Two methods to square a tensor").get_xlabel()
+    'time of a call: median, quartiles'
+    """
+    drawn = ", ".join(kind.__name__ for kind in plot.registry if kind is not object)
+    raise TypeError(f"expected one of {drawn}; got {type(result).__name__}")
+
+
+@plot.register
 def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: str | None = None) -> Axes:
     """Draw the median time of each candidate, with its quartiles as a bar.
 
@@ -49,6 +77,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
     return ax
 
 
+@plot.register
 def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None) -> Axes:
     """Draw the median times over the sizes, the quartiles as a band, on logarithmic axes.
 
@@ -83,6 +112,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
     return ax
 
 
+@plot.register
 def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: str | None = None) -> Axes:
     """Draw the measured against the predicted time of each candidate, and the line on which the two are equal.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from funcdiff._calling.point import check_primals
 from funcdiff._calling.transform import FlatFunction, guarded
 from funcdiff._calling.types import Blocks, Function
-from funcdiff._torch.transforms import vjp
+from funcdiff._torch.transforms import transforms_active, vjp
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 
@@ -116,7 +116,7 @@ def largest(tensor: Tensor) -> Tensor:
 def only_independent(blocks: Blocks, leak: Tensor) -> Blocks:
     """`blocks`, refused if the rows leak; NaN where the leak cannot be read (in a transform, on a meta tensor)."""
     limit = tolerance(leak)
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or leak.is_meta:
+    if torch.compiler.is_compiling() or transforms_active() or leak.is_meta:
         poison = torch.where(leak > limit, torch.nan, 1)  # a factor, to reach the derivatives of the blocks as well
         return [[block * poison for block in row] for row in blocks]
     refuse(leak, limit)

@@ -1,0 +1,1 @@
+"""The site's Sphinx extensions, and what only they need."""

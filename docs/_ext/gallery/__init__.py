@@ -1,0 +1,1 @@
+"""How tutorials run and appear."""

@@ -1,0 +1,1 @@
+"""Directives, roles and checks for any page."""

@@ -1,0 +1,1 @@
+"""Pages that are computed from the package or from kept data."""

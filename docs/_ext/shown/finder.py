@@ -1,0 +1,156 @@
+"""The `recipe-finder` directive: a form that answers as one types and, without a script, a table for typical shapes."""
+
+import ast
+import json
+import zlib
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from _ext.gallery.tutorials import GALLERY, record_of
+from _ext.pages.tables import table
+from _tools.finder import model, script
+from _tools.finder.model import NEEDS, NORMS, Question
+from funcdiff._automatic import costs
+from funcdiff._tables import amount_of_bytes, amount_of_flops, significant
+
+SCRIPTS = [Path(__file__).parents[2] / "_static" / name for name in ("finder_model.js", "finder.js")]
+# The tutorial that explains the answer: for a batch of rows, at one point, with a norm that is differentiated wrongly.
+TUTORIALS = {
+    "Jacobian": ("batches/per_row", "jacobians/jacrev_against_jacfwd", "hessians/when_they_disagree"),
+    "Hessian": ("networks/cost", "hessians/four_hessians", "hessians/when_they_disagree"),
+    "Hessian-vector product": ("products/hvp_four_ways",) * 3,
+    "Hessian diagonal": ("uses/physics_informed", "uses/physics_informed", "hessians/when_they_disagree"),
+    "Laplacian": ("uses/physics_informed", "uses/physics_informed", "hessians/when_they_disagree"),
+}
+TYPICAL = [
+    Question("Jacobian", 5, 25, 100, 1000),
+    Question("Jacobian", 1000, 10, 0, 500),
+    Question("Hessian", 5, 25, 100, 1000),
+    Question("Hessian", 50, 1, 0, 200),
+    Question("Hessian", 5, 25, 100, 1000, norm="layer norm"),
+    Question("Hessian-vector product", 1000, 1, 0, 500),
+    Question("Hessian diagonal", 10, 1, 1000, 100),
+    Question("Laplacian", 3, 1, 1000, 100),
+]
+
+_FORM = """
+<form aria-label="Recipe finder" autocomplete="off">
+<label>You need <select name="need">{needs}</select></label>
+<label>Inputs n <input type="number" name="inputs" value="5" min="1" max="1000000" required></label>
+<label>Outputs m <input type="number" name="outputs" value="25" min="1" max="1000000" required></label>
+<label class="finder-check"><input type="checkbox" name="byRow" checked> one for each row</label>
+<label>Rows B <input type="number" name="rows" value="100" min="1" max="1000000" required></label>
+<label>Hidden width <input type="number" name="width" value="1000" min="1" max="1000000" required></label>
+<label>Hidden layers <input type="number" name="layers" value="2" min="1" max="100" required></label>
+<label>Norm inside <select name="norm">{norms}</select></label>
+</form>
+<p class="finder-answer" role="status" aria-live="polite"></p>
+<div class="highlight-python notranslate">
+<div class="highlight"><pre class="finder-code" tabindex="0"></pre></div></div>
+<div class="finder-rest">
+<div class="finder-costs table-wrapper" tabindex="0" role="region" aria-label="Every candidate">
+<table><thead><tr>{columns}</tr></thead><tbody class="finder-rows"></tbody></table></div>
+<p class="finder-wrong"></p>
+<p class="finder-about">Why: <a class="finder-tutorial" href="{page}">{title}</a> Memory is an estimate: the result,
+the graphs that are kept, and a hidden layer four times in each direction carried at once, in float32. {times}</p>
+</div>
+"""
+_PACED = "Times are the package's prediction, scaled by one factor to what this build measured; ratio is by the best."
+_UNPACED = "Ratio is the time that the package predicts, by that of the best."
+
+
+def title_of(tutorial):
+    """The question that a tutorial asks."""
+    docstring = ast.get_docstring(ast.parse((GALLERY / f"{tutorial}.py").read_text(encoding="utf-8")))
+    return docstring.split("\n")[0]
+
+
+def form(pace, up):
+    """The finder as HTML, for a page from which `up` leads to the root."""
+
+    def options(names):
+        return "".join(f"<option{' selected' * (name == 'Hessian')}>{escape(name)}</option>" for name in names)
+
+    columns = ["recipe", "FLOPs", "memory", *(["time"] if pace else []), "ratio"]
+    tutorials = {
+        need: {
+            case: (f"{up}tutorials/{tutorial}.html", title_of(tutorial))
+            for case, tutorial in zip(("rows", "point", "norm"), pages, strict=True)
+        }
+        for need, pages in TUTORIALS.items()
+    }
+    page, title = tutorials["Hessian"]["rows"]
+    content = _FORM.format(
+        needs=options(NEEDS),
+        norms=options(NORMS),
+        columns="".join(f'<th scope="col">{column}</th>' for column in columns),
+        page=page,
+        title=escape(title),
+        times=_PACED if pace else _UNPACED,
+    )
+    data = json.dumps({**model.facts(), "pace": pace, "tutorials": tutorials}).replace("<", "\\u003c")
+    return (
+        f'<div class="finder" id="finder" hidden>{content}</div>'
+        f'<script type="application/json" id="finder-model">{data}</script>'
+        f"<script>{script.script()}</script>"
+        # Here and not deferred: the form appears, with its answer, before what is below it is laid out.
+        + "".join(
+            f'<script src="{up}_static/{file.name}?v={zlib.crc32(file.read_bytes()):08x}"></script>' for file in SCRIPTS
+        )
+    )
+
+
+def tutorial_of(q):
+    """The tutorial that explains the answer."""
+    rows, point, norm = TUTORIALS[q.need]
+    return norm if model.wrong(q.norm, q.need) else rows if q.rows else point
+
+
+def typical(up):
+    """The same answers for typical shapes, as a table."""
+    body = []
+    for q in TYPICAL:
+        best, second, *_ = model.candidates(q)
+        network = " → ".join(map(str, [q.inputs, *[q.width] * q.layers, q.outputs]))
+        if q.norm != "none":
+            network += f", {q.norm}"
+        need = nodes.reference("", q.need, refuri=f"{up}tutorials/{tutorial_of(q)}.html", internal=True)
+        take = nodes.literal("", model.imported(q, best.recipe))
+        costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), significant(second.seconds / best.seconds)
+        body.append([need, network, str(q.rows or "no"), take, *costs])
+    return table(["you need", "network", "rows", "take", "FLOPs", "memory", "next best, times"], body)
+
+
+class RecipeFinder(SphinxDirective):
+    """`.. recipe-finder::`."""
+
+    def run(self):
+        """The form, and the table that stands in for it."""
+        record = record_of(GALLERY / "networks/cost.py")
+        for file in (costs.__file__, model.__file__, script.__file__, *SCRIPTS, record):
+            self.env.note_dependency(str(file))
+        self.env.metadata[self.env.docname]["recipe-finder"] = True
+        pace = model.pace(json.loads(record.read_text())) if record.exists() else None
+        up = "../" * self.env.docname.count("/")
+        return [
+            nodes.raw("", form(pace, up), format="html"),
+            nodes.raw("", "<noscript>", format="html"),
+            typical(up),
+            nodes.raw("", "</noscript>", format="html"),
+        ]
+
+
+def _load_style(app, page, template, context, doctree):
+    del template, context, doctree
+    if app.env.metadata.get(page, {}).get("recipe-finder"):
+        app.add_css_file("finder.css")
+
+
+def setup(app):
+    """Register the directive, and its style on its page alone."""
+    app.add_directive("recipe-finder", RecipeFinder)
+    app.connect("html-page-context", _load_style)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,1 @@
+"""What makes the data that is kept by hand, and reads it."""

@@ -1,0 +1,1 @@
+"""The derivative atlas: every operator of torch under every recipe."""

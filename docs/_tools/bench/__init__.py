@@ -1,0 +1,1 @@
+"""The benchmark: every goal and the peers side by side."""

@@ -1,0 +1,1 @@
+"""The recipe finder: the package's cost formulas for a network of given sizes."""

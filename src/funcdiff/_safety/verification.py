@@ -1,0 +1,267 @@
+"""Is the first result of a plan right: along one random direction, held against differences of the function.
+
+NOTE [accusing]. A derivative is called wrong only if differences of the function in two pairs of steps agree with each
+other and not with it. The slopes on either side of the point must agree too: otherwise the function has a kink there.
+A function that detaches part of itself means a constant: there the derivative may be what plain autograd computes.
+One direction shows gross faults (zeros, missing terms, wrong rows). A few wrong entries of a large matrix may hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from funcdiff._calling.plain import backward, tracked
+from funcdiff._torch.functions import holds_constants
+from funcdiff._torch.messages import cannot
+from funcdiff._torch.tape import Sketch
+from funcdiff._torch.transforms import undrawn
+from funcdiff._torch.trees import Tree, flatten
+
+_FAR = 0.1  # of the largest entry: nearer than this nothing is accused
+_SURE = 8.0  # times the error of the differences
+_VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
+_OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
+
+Kind = Literal["jacobian", "hessian", "diagonal", "laplacian"]
+Point = Sequence[Tensor]
+Func = Callable[..., Tree]  # of the differentiated leaves, without aux
+Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found: `gap` is the largest difference, relative to the largest entry."""
+
+    outcome: Literal["agrees", "wrong", "undecided"]
+    gap: float = float("nan")
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """As a plan tells it."""
+        if self.outcome == "undecided":
+            return f"not checked: {self.reason}"
+        verb = "agrees with" if self.outcome == "agrees" else "contradicts"
+        return f"{verb} differences of func, {self.gap:.1g} apart"
+
+
+def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch) -> Check:
+    """Hold a Jacobian or a Hessian, its blocks in a row, against differences of `flat`."""
+    if not derivative or not any(block.numel() for block in derivative):
+        return Check("agrees", 0.0)
+    along, count = direction(point), len(point)
+    if kind == "jacobian":
+        answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
+        found = compared(joined(answer), values(flat, point, along), seen.epsilon)
+        return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
+    outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
+    shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
+    weights = direction([derivative[0].new_empty(shape) for shape in shapes], seed=1)
+    answer = [torch.zeros_like(x) for x in point]
+    for blocks, weight in zip(outputs, weights, strict=True):
+        for i in range(count):
+            slope = _contracted(blocks[i * count : (i + 1) * count], along)
+            answer[i] = answer[i] + torch.tensordot(weight, slope, weight.dim())
+    return check_product(flat, point, along, weights, answer, seen)
+
+
+def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
+    """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
+    found = compared(joined(answer), gradients(flat, point, along, weights), seen.epsilon)
+    return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
+
+
+def check_on_plane(
+    recipe: Callable[[Func], Func], flat: Func, point: Point, kind: Kind, seen: Sketch, *, under_vmap: bool
+) -> Check:
+    """Hold a recipe against differences on a plane; under vmap, of two different rows, the second one.
+
+    `recipe(func)(t)` is the derivative of func at a vector. It is given `flat` on a plane through the point, seen
+    through two combinations of its outputs: a few passes, whatever the size of the problem.
+    """
+    if not any(x.numel() for x in point):
+        return Check("agrees", 0.0)
+    plane = [direction(point, seed) for seed in (2, 3)]
+    rows = [torch.stack([x, x * (0.9 + 0.1 * torch.linspace(0, 1, x.numel()).to(x).reshape(x.shape))]) for x in point]
+    if not under_vmap:
+        rows = [torch.stack([x, x]) for x in point]
+    outputs = flatten(flat(*(x[1] for x in rows)))[0]
+    mixture = [direction(outputs, seed) for seed in (4, 5)]
+
+    def seen_through(t: Tensor, *xs: Tensor) -> Tensor:
+        moved = [x + t[0] * u + t[1] * v for x, u, v in zip(xs, *plane, strict=True)]
+        ys = flatten(flat(*moved))[0]
+        sums = [torch.stack([(w * y).sum() for w, y in zip(some, ys, strict=True)]).sum() for some in mixture]
+        return torch.stack(sums)
+
+    def row(t: Tensor, *xs: Tensor) -> Tensor:
+        result: Tensor = recipe(lambda t: seen_through(t, *xs))(t)
+        return result
+
+    origin = point[0].new_zeros(2, 2)
+    second = [x[1] for x in rows]
+    try:
+        found = vmap(row, randomness="same")(origin, *rows)[1] if under_vmap else row(origin[1], *second)
+    except (RuntimeError, KeyError) as error:
+        if not cannot(error):
+            raise
+        return Check("undecided", reason=f"it raises: {str(error).partition(chr(10))[0]}")
+
+    def restricted(t: Tensor) -> Tensor:
+        return seen_through(t, *second)
+
+    if kind in ("jacobian", "hessian"):
+        return check(restricted, [origin[1]], [found.detach()], kind, seen)
+    weights = found.new_tensor([0.8, 0.6])
+    curves = [gradients(restricted, [origin[1]], [axis], [weights]) for axis in torch.eye(2).to(origin)]
+    if kind == "diagonal":
+        return compared(
+            weights @ found.detach(),
+            lambda t: torch.stack([curve(t)[k] for k, curve in enumerate(curves)]),
+            seen.epsilon,
+        )
+    return compared(
+        (weights @ found.detach())[None],
+        lambda t: torch.stack([curve(t)[k] for k, curve in enumerate(curves)]).sum()[None],
+        seen.epsilon,
+    )
+
+
+def direction(like: Point, seed: int = 0) -> list[Tensor]:
+    """A random direction of length 1 in units of the point's own size; the caller's generators stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in like]
+    length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
+    with torch.no_grad():
+        return [
+            (part * (max(1.0, _size(x)) / length)).to(dtype=x.dtype, device=x.device)
+            for part, x in zip(parts, like, strict=True)
+        ]
+
+
+def values(flat: Func, point: Point, along: Point) -> Curve:
+    """The values of `flat` on the line through the point."""
+
+    def curve(t: float) -> Tensor:
+        with torch.enable_grad():  # func may take gradients of its own
+            return joined(flatten(flat(*_moved(point, along, t)))[0])
+
+    return curve
+
+
+def gradients(flat: Func, point: Point, along: Point, cotangents: Point) -> Curve:
+    """The gradients of the outputs' sum, weighted by the cotangents, by plain autograd, on the line."""
+
+    def curve(t: float) -> Tensor:
+        moved = _moved(point, along, t)
+        outputs = flatten(tracked(flat, moved))[0]
+        return joined(backward(outputs, moved, list(cotangents), create_graph=False))
+
+    return curve
+
+
+def compared(answer: Tensor, curve: Curve, epsilon: float) -> Check:
+    """Hold `answer` against the derivative of `curve` at 0, computed with numbers of that machine epsilon."""
+    step = epsilon**0.25
+    try:
+        with undrawn():
+            first = _judged(answer, curve, step, epsilon)
+            if first.outcome != "wrong":
+                return first
+            second = _judged(answer, curve, step / 5, epsilon)
+            if second.outcome != "wrong" or _kink(curve, step) or _kink(curve, step / 5):
+                return Check("undecided", first.gap, "differences of func do not settle here")
+    except _OUTSIDE as error:
+        return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
+    return first
+
+
+def joined(parts: Point) -> Tensor:
+    """All entries as one vector, of at least float32."""
+    parts = [part.detach().reshape(-1) for part in parts]
+    return torch.cat([part if part.dtype == torch.float64 else part.float() for part in parts])
+
+
+def _judged(answer: Tensor, curve: Curve, step: float, epsilon: float) -> Check:
+    ahead, behind = curve(step), curve(-step)
+    near_ahead, near_behind = curve(step / 2), curve(-step / 2)
+    wide, narrow = (ahead - behind) / (2 * step), (near_ahead - near_behind) / step
+    value = (4 * narrow - wide) / 3
+    noise = 8 * epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
+    if not value.isfinite().all():
+        return Check("undecided", reason="func is not finite near the point")
+    error = (narrow - wide).abs() + noise
+    gap = (answer - value).abs()
+    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    if bool((gap <= error).all()):  # all zero, or nearly
+        return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0)
+    vague = error > _VAGUE * scale
+    far = (gap > _FAR * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    if bool((far & ~vague).any()):
+        return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale))
+    if bool(vague.any()):
+        return Check("undecided", reason="differences of func do not settle here")
+    return Check("agrees", float(gap.amax() / scale))
+
+
+def _kink(curve: Curve, step: float) -> bool:
+    """Whether the slopes on either side of the point differ, however small the step."""
+    centre = curve(0.0)
+
+    def jump(h: float) -> Tensor:
+        return (curve(h) - 2 * centre + curve(-h)).abs().amax() / h
+
+    wide, narrow = jump(step), jump(step / 4)
+    slope = (curve(step) - curve(-step)).abs().amax() / (2 * step)
+    return bool((narrow > wide / 2) & (narrow > _VAGUE * slope))
+
+
+def _unless_meant(
+    found: Check, flat: Func, point: Point, along: Point, answer: Point, seen: Sketch, weights: Point | None = None
+) -> Check:
+    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant.
+
+    A custom autograd function defines its first derivative, as a straight-through estimator does; of its second no
+    more is known than what differences of the first say.
+    """
+    defined, here = weights is None and bool(seen.foreign), _moved(point, along, 0.0)
+    try:
+        if not (defined or holds_constants(lambda: flat(*here))):
+            return found
+        own = _plainly(flat, point, along, weights)
+    except _OUTSIDE:
+        return found
+    gap = (joined(own) - joined(answer)).abs().amax()
+    if float(gap) > 1e-3 * float(joined(own).abs().amax()):
+        return found
+    return Check("agrees", float(gap), "plain autograd, which holds a part of func constant, says the same")
+
+
+def _plainly(flat: Func, point: Point, along: Point, weights: Point | None) -> Point:
+    """The same derivative along the direction by plain reverse mode alone."""
+    moved = _moved(point, along, 0.0)
+    outputs = flatten(tracked(flat, moved))[0]
+    if weights is None:  # forward from reverse: the vjp is linear in its cotangent
+        cotangents = [torch.zeros_like(y, requires_grad=True) for y in outputs]
+        pulled = backward(outputs, moved, cotangents, create_graph=True)
+        return backward(pulled, cotangents, along, create_graph=False)
+    slope = backward(outputs, moved, list(weights), create_graph=True)
+    return backward(slope, moved, list(along), create_graph=False)
+
+
+def _contracted(row: Point, along: Point) -> Tensor:
+    terms = [torch.tensordot(block.detach(), v, v.dim()) for block, v in zip(row, along, strict=True)]
+    return torch.stack(terms).sum(0)
+
+
+def _moved(point: Point, along: Point, t: float) -> list[Tensor]:
+    return [(x.detach() + t * v).detach() for x, v in zip(point, along, strict=True)]
+
+
+def _size(x: Tensor) -> float:
+    return float(x.detach().double().square().mean().sqrt()) if x.numel() else 0.0

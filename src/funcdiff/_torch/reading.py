@@ -1,0 +1,59 @@
+"""Whether a function reads the values of tensors: then its operations may be others at the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# These read memory where the dispatcher does not see it.
+_UNSEEN = frozenset(
+    (
+        *(Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__),
+        *(torch.tensor_split, Tensor.tensor_split),
+    )
+)
+_TAGS = torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
+_MASKS = torch.bool, torch.uint8
+
+
+class Reading(TorchFunctionMode):
+    """What `reading` fills in.
+
+    Attributes:
+        seen: Whether a value was read, or made a shape.
+    """
+
+    seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= func in _UNSEEN
+        return func(*args, **(kwargs or {}))
+
+
+class _Below(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
+    """Sees what the dispatcher does: numbers made of tensors, and shapes that depend on values."""
+
+    supports_higher_order_operators = True  # cond and its like, which branch by themselves
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.reading = reading
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(tag in getattr(func, "tags", ()) for tag in _TAGS):
+            masks = func is not torch.ops.aten.index.Tensor or any(i is not None and i.dtype in _MASKS for i in args[1])
+            self.reading.seen |= masks
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def reading() -> Iterator[Reading]:
+    """Watch for reads of values, in this thread."""
+    with Reading() as seen, _Below(seen):
+        yield seen

@@ -1,0 +1,107 @@
+"""Every public recipe, one line each: tests, pages and the examination take their lists of recipes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.func import vmap
+
+from funcdiff._automatic import batches, choice, taylor
+from funcdiff._safety.modes import Function, Modes
+from funcdiff.recipes import hessians, jacobians, products, summed
+
+Kind = Literal["jacobian", "hessian", "diagonal", "laplacian", "product", "operator", "batch_jacobian", "batch_hessian"]
+
+
+def _transform(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
+    return recipe(func)(x)
+
+
+def _product(recipe: Callable[..., Any], func: Function, x: Tensor, v: Tensor) -> Any:
+    return recipe(func, (x,), (v,))
+
+
+def _operator(recipe: Callable[..., Any], func: Function, x: Tensor, v: Tensor) -> Any:
+    return recipe(func, x)(v)
+
+
+def _of_batch(recipe: Callable[..., Any], func: Function, rows: Tensor) -> Any:
+    return recipe(vmap(func))(rows)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A public recipe, what it computes, and how to call it on one tensor."""
+
+    recipe: Callable[..., Any]
+    kind: Kind
+    form: Callable[..., Any] = _transform
+    automatic: bool = False  # leaves out what is known to be wrong on func, and so depends on the atlas
+    random: bool = False  # an estimate, which differs from draw to draw: no page or test may expect the exact result
+
+    @property
+    def name(self) -> str:
+        """The name to import it by."""
+        return self.recipe.__name__
+
+    @property
+    def order(self) -> int:
+        """Of the derivative: 1 or 2."""
+        return 1 if self.kind in ("jacobian", "batch_jacobian") else 2
+
+    @property
+    def takes_vector(self) -> bool:
+        """Whether it multiplies the Hessian by a vector, of a function that returns a number."""
+        return self.kind in ("product", "operator")
+
+    def __call__(self, func: Function, x: Tensor, *v: Tensor) -> Tensor:
+        """The derivative of `func` at `x`, times `v` if it takes a vector; for each row of `x` if it is of a batch."""
+        result: Tensor = self.form(self.recipe, func, x, *v)
+        return result
+
+
+REGISTRY = (
+    Entry(jacobians.jacobian_loop, "jacobian"),
+    Entry(jacobians.jacobian_batched_grad, "jacobian"),
+    Entry(jacobians.jacobian_reverse, "jacobian"),
+    Entry(jacobians.jacobian_forward, "jacobian"),
+    Entry(taylor.jacobian_taylor, "jacobian", automatic=True),
+    Entry(choice.jacobian, "jacobian", automatic=True),
+    Entry(hessians.hessian_forward_over_reverse, "hessian"),
+    Entry(hessians.hessian_reverse_over_reverse, "hessian"),
+    Entry(hessians.hessian_reverse_over_forward, "hessian"),
+    Entry(hessians.hessian_forward_over_forward, "hessian"),
+    Entry(hessians.hessian_double_backward, "hessian"),
+    Entry(taylor.hessian_taylor, "hessian", automatic=True),
+    Entry(choice.hessian, "hessian", automatic=True),
+    Entry(products.hvp_forward_over_reverse, "product", _product),
+    Entry(products.hvp_reverse_over_reverse, "product", _product),
+    Entry(products.hvp_reverse_over_forward, "product", _product),
+    Entry(products.hvp_double_backward, "product", _product),
+    Entry(products.vhp, "product", _product),
+    Entry(choice.hvp, "product", _product, automatic=True),
+    Entry(products.hvp_operator, "operator", _operator),
+    Entry(taylor.hessian_diagonal, "diagonal", automatic=True),
+    Entry(taylor.laplacian, "laplacian", automatic=True),
+    Entry(batches.batch_jacobian, "batch_jacobian"),
+    Entry(batches.batch_hessian, "batch_hessian"),
+    Entry(summed.batch_jacobian_summed, "batch_jacobian", _of_batch),
+    Entry(summed.batch_hessian_summed, "batch_hessian", _of_batch),
+)
+EXACT = tuple(entry for entry in REGISTRY if not entry.random)
+
+
+def _exact(*kinds: Kind) -> dict[str, Any]:
+    return {entry.name: entry for entry in EXACT if entry.kind in kinds}
+
+
+RECIPES = Modes(  # what an examination judges
+    jacobians=_exact("jacobian"),
+    hessians=_exact("hessian"),
+    products=_exact("product", "operator"),
+    diagonals=_exact("diagonal"),
+    laplacians=_exact("laplacian"),
+)

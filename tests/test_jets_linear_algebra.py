@@ -1,0 +1,144 @@
+"""Linear algebra, running products and sums: right in every recipe, in a batch, and differentiated once more."""
+
+import logging
+
+import pytest
+import torch
+from second_order import TRACES, check
+from torch import linalg
+from torch.distributions import MultivariateNormal
+from torch.func import vmap
+from torch.testing import assert_close
+
+import funcdiff as fd
+from funcdiff._automatic import fallback
+from funcdiff._safety.guard import corrected
+
+N = 3
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    return torch.randn(shape, dtype=torch.float64, generator=GENERATOR)
+
+
+EYE = torch.eye(N, dtype=torch.float64)
+ROWS = normal(2, 3)
+MIDDLE, WAYS = normal(N, N) + 3 * EYE, normal(3, N, N) / 3
+B, C, STACK, VECTOR = normal(N, 2), normal(N, N), normal(2, N, N), normal(N)
+
+
+def of_a_matrix(func):
+    """As a function of three numbers, of which the matrix is a quadratic one."""
+    return lambda t: func(MIDDLE + torch.tensordot(t + t.square() / 2, WAYS, 1))
+
+
+def positive(x):
+    return x @ x.mT / 3 + EYE
+
+
+def weighted(y):
+    return (C * y).sin().sum()
+
+
+def larger(x):
+    return torch.nn.functional.pad(x, (0, 1, 0, 1)) + torch.eye(4) + 0.1
+
+
+def eigenvectors(x):
+    values, vectors = linalg.eigh(positive(x))
+    return weighted(vectors.square() * values.unsqueeze(-1))
+
+
+FUNCTIONS = {
+    "inv": lambda x: weighted(linalg.inv(x)),
+    "inverse of a stack": lambda x: (x + 0.3 * STACK).inverse().sin().sum(),
+    "solve": lambda x: linalg.solve(x, B).sin().sum(),
+    "solve, both sides": lambda x: linalg.solve(x, x.sin()[:, :2]).sin().sum(),
+    "solve, a fixed matrix": lambda x: weighted(linalg.solve(C, x.sin())),
+    "solve, a vector": lambda x: linalg.solve(x, x[0].cos()).sin().sum(),
+    "solve from the right": lambda x: linalg.solve(x, B.mT.sin(), left=False).sin().sum(),
+    "solve, a stack of right sides": lambda x: linalg.solve(x, STACK).sin().sum(),
+    "solve, a stack of matrices": lambda x: linalg.solve(x + 0.3 * STACK, x[:, :2]).sin().sum(),
+    "solve, stacks of vectors": lambda x: linalg.solve(x + 0.3 * STACK, torch.stack([x[0], VECTOR])).sin().sum(),
+    "solve_triangular": lambda x: linalg.solve_triangular(x, B * x[0, 0], upper=False).sin().sum(),
+    "solve_triangular, ones": lambda x: (
+        (
+            linalg.solve_triangular(x / 3, B, upper=True, unitriangular=True)
+            - linalg.solve_triangular(x.mT / 3, B, upper=False, unitriangular=True)
+        )
+        .sin()
+        .sum()
+    ),
+    "solve_triangular from the right": lambda x: (
+        linalg.solve_triangular(x / 3, B.mT, upper=True, left=False).sin().sum()
+    ),
+    "det": lambda x: (x.det() / 10).sin(),
+    "det, two rows": lambda x: linalg.det(x[:2, 1:]).sin(),
+    "det, four rows": lambda x: (torch.det(larger(x)) / 10).sin(),
+    "slogdet": lambda x: linalg.slogdet(x)[1].sin(),
+    "slogdet, negative": lambda x: (s := torch.slogdet(x - 7 * EYE)).logabsdet.sin() * s.sign,
+    "logdet": lambda x: torch.logdet(x + 0.3 * STACK).sin().sum(),
+    "cholesky": lambda x: weighted(linalg.cholesky(positive(x))),
+    "cholesky, upper": lambda x: linalg.cholesky(positive(x) + positive(STACK), upper=True).sin().sum(),
+    "cholesky_inverse": lambda x: weighted(torch.cholesky_inverse(linalg.cholesky(positive(x)))),
+    "cholesky_inverse, upper": lambda x: weighted(torch.cholesky_inverse(linalg.cholesky(positive(x)).mT, upper=True)),
+    "cholesky_solve": lambda x: torch.cholesky_solve(B, linalg.cholesky(positive(x))).sin().sum(),
+    "cholesky_solve, upper": lambda x: torch.cholesky_solve(x.sin(), x.mT.triu(), upper=True).sin().sum(),
+    "a Gaussian likelihood": lambda x: MultivariateNormal(x[0], positive(x), validate_args=False).log_prob(VECTOR),
+    "cumprod": lambda x: weighted(x.cumprod(0)),
+    "logcumsumexp": lambda x: weighted(torch.logcumsumexp(x, -1)),
+    "logaddexp": lambda x: weighted(torch.logaddexp(x, x.mT)),
+    "logaddexp2": lambda x: weighted(torch.logaddexp2(x, x[0] * 2)),
+}
+EIGEN = {"eigvalsh": lambda x: linalg.eigvalsh(positive(x)).sin().sum(), "eigh": eigenvectors}
+
+
+@pytest.fixture
+def composed(caplog):
+    """Whether Taylor mode was left, with the reasons."""
+    caplog.set_level(logging.INFO, "funcdiff.taylor")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "funcdiff.taylor"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_against_differences(name, composed):
+    check(of_a_matrix(FUNCTIONS[name]), ROWS)
+    assert not composed()
+
+
+@pytest.mark.parametrize("name", EIGEN)
+def test_eigenvalues_against_differences(name, composed):
+    # torch's own derivatives of forward mode's are NaN
+    check(of_a_matrix(EIGEN[name]), ROWS, once_more=("hessian_taylor", *TRACES))
+    assert not composed()
+
+
+def test_by_hand():
+    rows = MIDDLE + STACK / 2
+    inverse = linalg.inv(rows)
+    assert_close(vmap(fd.hessian_diagonal(torch.logdet))(rows), -inverse.mT.square())
+    x = rows.clone().requires_grad_()
+    total = vmap(fd.laplacian(torch.logdet))(x)
+    assert_close(total, -inverse.square().sum((1, 2)))
+    assert_close(torch.autograd.grad(total.sum(), x)[0], 2 * inverse.mT @ inverse @ inverse.mT)
+    spectrum = lambda x: linalg.eigvalsh(x).square().sum()  # noqa: E731  # the squared norm
+    assert_close(
+        fd.hessian_taylor(lambda x: spectrum(x + x.mT))(rows[0]).reshape(9, 9).diagonal().reshape(3, 3), 4 + 4 * EYE
+    )
+
+
+def test_a_singular_matrix():
+    x = torch.ones(2, 2, dtype=torch.float64)
+    expected = torch.tensor([[[[0.0, 0], [0, 1]], [[0, 0], [-1, 0]]], [[[0, -1], [0, 0]], [[1, 0], [0, 0]]]]).double()
+    for recipe in (fd.hessian, fd.hessian_taylor, fallback.HESSIANS["hessian_forward_over_reverse"]):
+        assert_close(recipe(linalg.det)(x), expected)
+    assert linalg.det(torch.ones(4, 4)) == 0
+    for recipe in (fd.hessian, fd.hessian_taylor):
+        assert not recipe(linalg.det)(torch.ones(4, 4)).isfinite().any()
+
+
+@pytest.mark.parametrize("name", {**FUNCTIONS, **EIGEN})
+def test_values(name):
+    func = of_a_matrix({**FUNCTIONS, **EIGEN}[name])
+    assert_close(corrected(func)(ROWS[0]), func(ROWS[0]))
