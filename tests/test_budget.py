@@ -168,7 +168,9 @@ def test_options(recipe, options, error, message):
 
 
 def test_named_recipes_say_who_takes_a_budget():
-    with pytest.raises(TypeError, match="got 'auto'; \"auto\" goes with jacobian, hessian and the batches of either"):
+    with pytest.raises(
+        TypeError, match=r"got 'auto'\. Only jacobian, hessian, batch_jacobian and batch_hessian accept"
+    ):
         fd.jacobian_reverse(torch.sin, chunk_size="auto")
 
 

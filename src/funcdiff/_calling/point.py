@@ -27,14 +27,13 @@ def at_point(
     Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
     """
     x, spec = check_primals(primals)
-    leaves = list(x)
-    for v in tangents:
-        leaves += check_tangents(v, x, spec)
+    vectors = [check_tangents(v, x, spec) for v in tangents]
+    size = len(x)
 
     def run(*copies: Tensor) -> Any:
-        return formula(scalar(func, spec), *(copies[i : i + len(x)] for i in range(0, len(copies), len(x))))
+        return formula(scalar(func, spec), *[copies[i : i + size] for i in range(0, len(copies), size)])
 
-    result = guarded(run, leaves)
+    result = guarded(run, sum(vectors, x))
     return whole(result, spec) if depth else result
 
 

@@ -27,7 +27,7 @@ def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
         name = type(node).__name__
         callers = callers or (name == "AccumulateGrad" and id(node.variable) not in own)  # type: ignore[attr-defined]  # only these nodes have one
         compiled = compiled or name == "CompiledFunctionBackward"
-    return Survey(callers, compiled)
+    return Survey(callers, compiled) if callers or compiled else NOTHING
 
 
 def custom_functions(outputs: Sequence[Tensor]) -> frozenset[str]:
