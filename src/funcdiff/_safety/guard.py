@@ -86,9 +86,8 @@ class _Guard(TorchFunctionMode):
         inside = (
             not plain_allowed()
         )  # plain autograd has the refused ones right, and runs custom functions in no_grad()
-        if inside:
-            if func is not set_grad_enabled:  # the switch itself computes nothing
-                check_grad_mode(self.grad_enabled)
+        if inside and func is not set_grad_enabled:  # the switch itself computes nothing
+            check_grad_mode(self.grad_enabled)
         if func in TWICE and self.spared is not None and not _trained((*args, *kwargs.values())):
             self.spared.append(func)
             return func(*args, **kwargs)
