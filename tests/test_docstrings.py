@@ -6,13 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from recipes import HESSIANS, JACOBIANS, PRODUCTS
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import funcdiff as fd
+from funcdiff.checks.registry import REGISTRY
 
-BATCHES = [fd.batch_jacobian, fd.batch_hessian, fd.batch_jacobian_summed, fd.batch_hessian_summed]
-ALL = [*JACOBIANS, *HESSIANS, *PRODUCTS, *BATCHES, fd.hvp_operator, fd.hessian_diagonal, fd.laplacian]
+ALL = [entry.recipe for entry in REGISTRY]
 
 
 def entries(doc, title):

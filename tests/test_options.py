@@ -1,5 +1,7 @@
 """Chunks and random operations."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -104,7 +106,11 @@ def test_a_loop_takes_one_row_at_a_time(chunk_size):
 
 @pytest.mark.parametrize(
     ("recipe", "point", "calls"),
-    [(fd.hessian_diagonal, X, 2), (fd.batch_jacobian, ROWS, 3), (fd.batch_hessian, ROWS, 3)],
+    [
+        (fd.jacobian_taylor, X, 2),
+        (partial(fd.batch_jacobian, jacobian=fd.jacobian_reverse), ROWS, 3),
+        (partial(fd.batch_hessian, hessian=fd.hessian_forward_over_reverse), ROWS, 3),
+    ],
 )
 def test_each_chunk_calls_the_function_once(recipe, point, calls):
     seen = []

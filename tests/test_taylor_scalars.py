@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 from funcdiff import hessian_taylor
-from funcdiff._automatic import fallback
+from funcdiff._automatic import taylor
 from funcdiff._jets import pairs
 from funcdiff.measure import count
 
@@ -81,7 +81,7 @@ def added(request, monkeypatch):
     def no_fallback(*_):
         raise AssertionError("Taylor mode was left")
 
-    monkeypatch.setattr(fallback, "hessians", no_fallback)
+    monkeypatch.setattr(taylor, "chosen", lambda *_, **__: no_fallback)
     monkeypatch.setattr(pairs, "_SMALL", 0 if request.param == "by runs" else math.inf)
 
 

@@ -249,7 +249,10 @@ CASES = [
         r"module.eval\(\)",
     ),
     BadInput(
-        "vmap refuses: .item()", lambda: fd.batch_jacobian(lambda x: x * x[0].item())(ROWS), RuntimeError, "torch.stack"
+        "vmap refuses: .item()",
+        lambda: fd.batch_jacobian(lambda x: x * x[0].item(), jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "torch.stack",
     ),
     BadInput("vmap refuses: a branch on values", lambda: fd.batch_jacobian(branch)(ROWS), RuntimeError, "torch.where"),
     BadInput(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from funcdiff._jets.jet import on, plain
 from funcdiff._jets.operations import form
+from funcdiff._torch.functions import packs_rows
 
 
 @form(F.scaled_dot_product_attention)
@@ -42,7 +43,7 @@ def _attention(func: Any, args: Any, kwargs: Any) -> Any:
     return attention(*args, **kwargs)
 
 
-@form(torch._nested_tensor_from_mask_left_aligned)
+@form(packs_rows)
 def _ragged(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a transformer may pack its rows by a padding mask: packed ones have no second derivative."""
     return False

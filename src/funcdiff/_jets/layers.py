@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from funcdiff._jets import rules
 from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on
 from funcdiff._jets.operations import form, rule, unaltered
-from funcdiff._torch.functions import ungated
+from funcdiff._torch.functions import ungated, weight_norm
 from funcdiff._torch.messages import RefusedError
 
 
@@ -198,7 +198,7 @@ def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
     return embedding(*args, **kwargs)
 
 
-@form(torch._weight_norm)
+@form(weight_norm)
 def _weight_norm(func: Any, args: Any, kwargs: Any) -> Any:
     def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
         axes = [axis for axis in range(v.dim()) if axis != dim]

@@ -8,6 +8,7 @@ from torch.nn import _reduction
 
 from funcdiff._jets.jet import on
 from funcdiff._jets.operations import form
+from funcdiff._torch.functions import mse_loss_by_number, soft_margin_loss_by_number
 
 _BY_NUMBER = ("none", "mean", "sum")  # as torch's own operators are told
 
@@ -38,7 +39,7 @@ def _mean_squares(func: Any, args: Any, kwargs: Any) -> Any:
     return mse_loss(*args, **kwargs)
 
 
-@form(torch._C._nn.mse_loss, twice=True)
+@form(mse_loss_by_number, twice=True)
 def _mean_squares_by_number(func: Any, args: Any, kwargs: Any) -> Any:
     def mse_loss(input: Any, target: Any, reduction: int = 1) -> Any:
         return _reduced(on(torch.square, on(torch.sub, input, target)), reduction)
@@ -46,7 +47,7 @@ def _mean_squares_by_number(func: Any, args: Any, kwargs: Any) -> Any:
     return mse_loss(*args, **kwargs)
 
 
-@form(torch._C._nn.soft_margin_loss)
+@form(soft_margin_loss_by_number)
 def _soft_margin(func: Any, args: Any, kwargs: Any) -> Any:
     def soft_margin_loss(input: Any, target: Any, reduction: int = 1) -> Any:
         return _reduced(-on(F.logsigmoid, on(torch.mul, input, target)), reduction)

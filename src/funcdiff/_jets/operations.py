@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from funcdiff._jets import rules
 from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, overwrite, plain, read_out
 from funcdiff._jets.rules import aligned
 from funcdiff._torch.functions import NAMESPACES
+from funcdiff._torch.trees import tree_leaves
 
 FORMS: dict[Any, Rule] = {}
 TWICE: set[Any] = set()  # those among them of which plain autograd's second derivatives are right

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from types import MethodDescriptorType
 from typing import Any
 
 import torch
@@ -72,6 +73,10 @@ def corrected(func: Function, spared: list[Any] | None = None) -> Function:
     return run
 
 
+# The compiler of torch 2.13 does not know a method of a tensor again that it looks up in a dictionary.
+_TRACEABLE = {func: form for func, form in FORMS.items() if not isinstance(func, MethodDescriptorType)}
+
+
 class _Guard(TorchFunctionMode):
     """Has torch differentiate compositions of simpler operations where it gets an operation wrong, or refuses it."""
 
@@ -88,11 +93,12 @@ class _Guard(TorchFunctionMode):
         )  # plain autograd has the refused ones right, and runs custom functions in no_grad()
         if inside and func is not set_grad_enabled:  # the switch itself computes nothing
             check_grad_mode(self.grad_enabled)
-        if func in TWICE and self.spared is not None and not _trained((*args, *kwargs.values())):
+        if self.spared is not None and func in TWICE and not _trained((*args, *kwargs.values())):
             self.spared.append(func)
             return func(*args, **kwargs)
-        if func in FORMS and kwargs.get("out") is None:
-            return FORMS[func](func, args, kwargs)
+        forms = _TRACEABLE if torch.compiler.is_compiling() else FORMS
+        if func in forms and kwargs.get("out") is None:
+            return forms[func](func, args, kwargs)
         if func in COMPOSITES and not torch.compiler.is_compiling():
             with self:  # it may call one of them
                 return COMPOSITES[func](*args, **kwargs)

@@ -67,11 +67,11 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
     weights = direction([derivative[0].new_empty(shape) for shape in shapes], seed=1)
-    answer = [torch.zeros_like(x) for x in point]
+    answer = [torch.zeros_like(x, dtype=torch.float64) for x in point]
     for blocks, weight in zip(outputs, weights, strict=True):
         for i in range(count):
             slope = _contracted(blocks[i * count : (i + 1) * count], along)
-            answer[i] = answer[i] + torch.tensordot(weight, slope, weight.dim())
+            answer[i] = answer[i] + torch.tensordot(weight.double(), slope, weight.dim())
     return check_product(flat, point, along, weights, answer, seen)
 
 
@@ -259,7 +259,8 @@ def _plainly(flat: Func, point: Point, along: Point, weights: Point | None) -> P
 
 
 def _contracted(row: Point, along: Point) -> Tensor:
-    terms = [torch.tensordot(block.detach(), v, v.dim()) for block, v in zip(row, along, strict=True)]
+    pairs = zip(row, along, strict=True)
+    terms = [torch.tensordot(block.detach(), v.to(block.dtype), v.dim()).double() for block, v in pairs]
     return torch.stack(terms).sum(0)
 
 

@@ -41,8 +41,8 @@ REMEDIES = (
     ),
     (
         "would mutate a captured Tensor",
-        "func writes into a captured tensor, or into an argument that is not differentiated (running statistics of a "
-        "batch norm in training mode?); call module.eval(), or clone that tensor inside func",
+        "func writes in place into a captured tensor, another argument, or the running statistics of a batch norm in "
+        "training mode; call module.eval(), or clone that tensor inside func",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (

@@ -125,8 +125,8 @@ def only_independent(blocks: Blocks, leak: Tensor) -> Blocks:
 
 def tolerance(leak: Tensor) -> float:
     """What rounding may look like: 2e-5 in float32, 4e-11 in float64, 0.04 under autocast to bfloat16."""
-    device = leak.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else leak.dtype
+    autocast = not leak.is_meta and torch.is_autocast_enabled(leak.device.type)
+    dtype = torch.get_autocast_dtype(leak.device.type) if autocast else leak.dtype
     return float(torch.finfo(dtype).eps ** (2 / 3))
 
 
