@@ -56,7 +56,7 @@ def _inv(func: Any, args: Any, kwargs: Any) -> Any:
     return _solved(*args, *kwargs.values())
 
 
-@form(torch.linalg.solve)
+@form(torch.linalg.solve, twice=True)
 def _solve(func: Any, args: Any, kwargs: Any) -> Any:
     def solve(A: Any, B: Any, *, left: bool = True) -> Any:  # noqa: N803  # as torch spells them
         vector = B.dim() == 1 or (B.dim() == A.dim() - 1 and B.shape == A.shape[:-1])
@@ -110,18 +110,18 @@ def _log_determinant(matrix: Any) -> tuple[Tensor, Any]:
     return sign, carry([matrix], value, lambda t: (inverse.mT * t).sum((-2, -1)), curvature)
 
 
-@form(*named("slogdet"))
+@form(*named("slogdet"), twice=True)
 def _slogdet(func: Any, args: Any, kwargs: Any) -> Any:
     return _Slogdet(_log_determinant(*args, *kwargs.values()))
 
 
-@form(*named("logdet"))
+@form(*named("logdet"), twice=True)
 def _logdet(func: Any, args: Any, kwargs: Any) -> Any:
     sign, value = _log_determinant(*args, *kwargs.values())
     return on(torch.masked_fill, value, sign < 0, float("nan"))
 
 
-@form(*named("det"))
+@form(*named("det"), twice=True)
 def _det(func: Any, args: Any, kwargs: Any) -> Any:
     def det(A: Any) -> Any:  # noqa: N803  # as torch spells it
         # Up to three rows the polynomial is fastest, and right where the determinant is zero.
@@ -160,7 +160,7 @@ def _cholesky(func: Any, args: Any, kwargs: Any) -> Any:
     return lower.mT if upper else lower
 
 
-@form(*named("cholesky_inverse"))
+@form(*named("cholesky_inverse"), twice=True)
 def _cholesky_inverse(func: Any, args: Any, kwargs: Any) -> Any:
     def cholesky_inverse(input: Any, upper: bool = False) -> Any:
         inverse = _solved(on(torch.triu, input).mT if upper else on(torch.tril, input))
