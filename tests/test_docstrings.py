@@ -8,7 +8,6 @@ import sys
 import pytest
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
-import funcdiff as fd
 from funcdiff.checks.registry import REGISTRY
 
 ALL = [entry.recipe for entry in REGISTRY]
@@ -30,7 +29,7 @@ def test_a_docstring_is_whole(recipe):
     assert {"TypeError", "ValueError", "RuntimeError"} <= entries(doc, "Raises").keys()
     titles = re.findall(r"^(Shapes|Cost|Args|Returns|Raises|Example):", doc, re.MULTILINE)
     assert titles == ["Shapes", "Cost", "Args", "Returns", "Raises", "Example"]
-    assert f">>> {recipe.__name__}(" in doc or recipe is fd.hvp_operator
+    assert re.search(rf">>> .*\b{recipe.__name__}\(", doc)
     assert "{" not in doc.split("Example:")[0]
     assert max(map(len, doc.splitlines())) <= 116
 
@@ -42,11 +41,6 @@ def test_the_reference_shows_what_the_docstring_says(recipe):
     assert names == list(inspect.signature(recipe).parameters)
     assert ":returns:" in shown
     assert not re.search(r":(rtype|type \w+):", shown)  # a colon would make the words before it a type
-
-
-def test_every_public_transform_and_product_is_among_them():
-    named = {name for name in fd.__all__ if re.match(r"(batch_)?(jacobian|hessian|laplacian|hvp|vhp)", name)}
-    assert named == {recipe.__name__ for recipe in ALL}
 
 
 def test_the_package_works_without_docstrings():

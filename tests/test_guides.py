@@ -213,6 +213,8 @@ def test_the_matrix_shows_every_refusal_of_the_package(matrix):
     for fragment, remedy in REMEDIES:
         if fragment == "data-dependent control flow":
             continue  # inside a derivative torch's text names .item() as well, and that remedy, which is given, both
+        if fragment == "can't allocate memory":
+            continue  # of the machine, not of a function
         assert any(remedy[:100] in text for text in matrix["texts"]), fragment
 
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn import _reduction
 
 from funcdiff._jets.jet import on
 from funcdiff._jets.operations import form
-from funcdiff._torch.functions import mse_loss_by_number, soft_margin_loss_by_number
+from funcdiff._torch.functions import mse_loss_by_number, reduction_of_old, soft_margin_loss_by_number
 
 _BY_NUMBER = ("none", "mean", "sum")  # as torch's own operators are told
 
@@ -29,7 +28,7 @@ def _mean_squares(func: Any, args: Any, kwargs: Any) -> Any:
         weight: Any = None,
     ) -> Any:
         if size_average is not None or reduce is not None:
-            reduction = _reduction.legacy_get_string(size_average, reduce, emit_warning=False)
+            reduction = reduction_of_old(size_average, reduce)
         terms = on(torch.square, on(torch.sub, input, target))
         if weight is None:
             return _reduced(terms, reduction)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import MethodDescriptorType
 from typing import Any
 
 import torch
@@ -74,7 +73,8 @@ def corrected(func: Function, spared: list[Any] | None = None) -> Function:
 
 
 # The compiler of torch 2.13 does not know a method of a tensor again that it looks up in a dictionary.
-_TRACEABLE = {func: form for func, form in FORMS.items() if not isinstance(func, MethodDescriptorType)}
+_METHODS = [getattr(Tensor, name) for name in dir(Tensor)]
+_TRACEABLE = {func: form for func, form in FORMS.items() if not any(func is method for method in _METHODS)}
 
 
 class _Guard(TorchFunctionMode):

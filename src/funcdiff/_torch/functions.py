@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn import _reduction
 from torch.overrides import TorchFunctionMode
 
 weight_norm = torch._weight_norm  # beneath torch.nn.utils.weight_norm
@@ -34,6 +35,11 @@ def ungated(func: FunctionType) -> Any:
     body = FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
     body.__kwdefaults__ = func.__kwdefaults__
     return body
+
+
+def reduction_of_old(size_average: bool | None, reduce: bool | None) -> str:
+    """The reduction that a loss's old switches ask for."""
+    return _reduction.legacy_get_string(size_average, reduce, emit_warning=False)
 
 
 def holds_constants(run: Callable[[], Any]) -> bool:
