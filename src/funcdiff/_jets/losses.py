@@ -49,6 +49,6 @@ def _mean_squares_by_number(func: Any, args: Any, kwargs: Any) -> Any:
 @form(soft_margin_loss_by_number)
 def _soft_margin(func: Any, args: Any, kwargs: Any) -> Any:
     def soft_margin_loss(input: Any, target: Any, reduction: int = 1) -> Any:
-        return _reduced(-on(F.logsigmoid, on(torch.mul, input, target)), reduction)
+        return _reduced(on(F.softplus, -on(torch.mul, input, target)), reduction)
 
     return soft_margin_loss(*args, **kwargs)
