@@ -133,7 +133,7 @@ def check_on_plane(
         entries = torch.stack([columns(k)[k] for k in (0, 1)])
         return entries if kind == "diagonal" else entries.sum()[None]
 
-    answer = torch.atleast_1d(weights @ found.detach())
+    answer = (weights @ found.detach()).reshape(-1)
     result = compared(answer, lambda t: asked(lambda k: curves[k](t)), seen.epsilon)
     if result.outcome == "wrong" and holds_constants(lambda: restricted(origin[1])):
         own = asked(lambda k: _plainly(restricted, [origin[1]], [axes[k]], [weights])[0])
