@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise, product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,21 +135,22 @@ def test_the_page_s_formulas_are_the_package_s(q, need):
     """They are evaluated in Python, which reads the same arithmetic as JavaScript."""
 
     def value(text, **known):
-        return eval(text, {}, known)
+        return eval(text, {"__builtins__": {}}, known)
 
     for name in NEEDS[need]:
         q, recipe, norm = replace(q, need=need), model.RECIPES[name], model.NORMS[q.norm][model.has_safe_norms(name)]
         s = model.sketch(q, model.has_safe_norms(name))
         sketched = {part: value(text, q=q, norm=norm, outputs=s.outputs) for part, text in script.sketch().items()}
         assert model.Sketch(**sketched) == s
-        counts = {part: value(text, s=s) for part, text in script.recipes()[name].items()}
+        page = SimpleNamespace(**sketched)  # all that the page knows of the pass
+        counts = {part: value(text, s=page) for part, text in script.recipes()[name].items()}
         of = recipe.formula
         expected = {"flops": of.flops(s), "elements": of.elements(s)}
         assert counts == expected | {"graphs": recipe.graphs(s), "directions": recipe.directions(s)}
         for rows, rates in ((1, of.rates), (7, of.rates_of_rows)):
             known = {"degree": of.degree, "rates": rates, "identity": recipe.identity}
             found = {
-                part: value(text, s=s, rows=rows, width=q.width, **known, **counts)
+                part: value(text, s=page, rows=rows, width=q.width, **known, **counts)
                 for part, text in script.cost().items()
             }
             cost, held = of.cost(s, rows), recipe.peak(s, rows, q.width)

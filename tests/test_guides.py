@@ -226,5 +226,13 @@ def test_a_function_is_judged_by_what_its_author_means(matrix):
     assert rows["no_grad"]["jacobian_forward"] == "wrong"
     assert set(rows["attention, MATH kernel"].values()) == {"right"}
     in_place = rows["writes into its input"]
-    carried = {"jacobian", "jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"}
+    carried = {
+        "jacobian",
+        "hessian",
+        "batch_jacobian",
+        "jacobian_taylor",
+        "hessian_taylor",
+        "hessian_diagonal",
+        "laplacian",
+    }
     assert {mode for mode, outcome in in_place.items() if outcome == "right"} == carried

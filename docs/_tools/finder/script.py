@@ -70,7 +70,8 @@ S = _named(Sketch, "s")
 def sketch() -> dict[str, str]:
     """The counts of one pass, of a question `q`, a `norm` and the `outputs` that are differentiated."""
     counts = one_pass(_named(Question, "q"), _named(Norm, "norm"), _name("outputs"))
-    return {field.name: written(getattr(counts, field.name)).text for field in fields(Sketch)[:-1]}  # not `operators`
+    # What else a sketch notes is no count, and no formula's.
+    return {name: written(value).text for name, value in vars(counts).items() if type(value) in (Written, int)}
 
 
 def recipes() -> dict[str, dict[str, str]]:

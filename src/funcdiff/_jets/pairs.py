@@ -52,7 +52,7 @@ class Mixed(Pairs):
 
     def add_bend(self, base: torch.Tensor | None, bend: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         compiling = torch.compiler.is_compiling()
-        if compiling or not self.runs or _numel(first) < max(_SMALL * len(first) / len(self.runs), _numel(bend)):
+        if compiling or len(self.runs) * _numel(first) <= _SMALL * len(first) or _numel(first) < _numel(bend):
             products = first[self.left] * first[self.right]
             return bend * products if base is None else torch.addcmul(base, bend, products)
         # Slices of large first derivatives serve a run without copying them, for an operation each.
