@@ -5,6 +5,7 @@ from torch.func import vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff._automatic import planning
 
 WEIGHT = torch.tensor([[1.0, -2.0, 0.5], [0.3, 1.5, -1.0]], dtype=torch.float64)
 ROWS = torch.linspace(-1, 1.5, 15, dtype=torch.float64).reshape(5, 3)
@@ -201,3 +202,12 @@ def test_an_output_without_the_batch_axis_is_refused(func):
     for recipe in (*SUMMED, lambda func: lambda x: fd.check_batch_independence(func, x)):
         with pytest.raises(ValueError, match="the batch as axis 0"):
             recipe(func)(ROWS)
+
+
+@pytest.mark.parametrize(("chunk_size", "rows"), [(None, [5]), (2, [2])])
+@pytest.mark.parametrize("batch", [fd.batch_jacobian, fd.batch_hessian])
+def test_a_batch_is_planned_for_its_number_of_rows(batch, chunk_size, rows, monkeypatch):
+    planned, make = [], planning.make
+    monkeypatch.setattr(planning, "make", lambda *args, **to: planned.append(to["batch"]) or make(*args, **to))
+    batch(lambda row: torch.tanh(row) * row, chunk_size=chunk_size)(ROWS)
+    assert sorted(set(planned)) == rows

@@ -192,3 +192,16 @@ def test_the_process_keeps_the_budget_too():
     assert found["at_once"] > 10e9
     assert found["counted"] <= 5e8
     assert found["process"] <= 5e8
+
+
+@pytest.mark.parametrize("budget", [30_000, 100_000, 250_000, 10**6])
+def test_no_chunk_goes_over_the_budget_while_it_is_counted(budget):
+    sizes = []
+
+    def call(size):
+        sizes.append(int(size))
+        torch.zeros(int(size) * 1000)
+
+    chunk, count = largest_chunk(96, budget, 1, call)
+    assert 4000 * max(sizes) <= budget
+    assert count.peak == 4000 * chunk

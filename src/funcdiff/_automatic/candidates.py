@@ -27,13 +27,13 @@ JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": _recipe(taylor.jacobians, 
 HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": _recipe(taylor.hessians, 2), **fallback.HESSIANS}
 DIAGONALS: Mapping[str, Recipe] = {
     "hessian_diagonal": _recipe(taylor.diagonals, 1),
-    "hessian_forward_over_reverse": _recipe(fallback.diagonals, 1),
-    "hessian_double_backward": _recipe(_WHOLE, 1),
+    "hessian_forward_over_reverse, diagonal": _recipe(fallback.diagonals, 1),
+    "hessian_double_backward, diagonal": _recipe(_WHOLE, 1),
 }
 LAPLACIANS: Mapping[str, Recipe] = {
     "laplacian": _recipe(taylor.laplacians, 0),
-    "hessian_forward_over_reverse": _recipe(fallback.sums(fallback.diagonals), 0),
-    "hessian_double_backward": _recipe(fallback.sums(_WHOLE), 0),
+    "hessian_forward_over_reverse, trace": _recipe(fallback.sums(fallback.diagonals), 0),
+    "hessian_double_backward, trace": _recipe(fallback.sums(_WHOLE), 0),
 }
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),

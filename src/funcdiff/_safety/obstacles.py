@@ -61,7 +61,8 @@ class Obstacles:
         """The operators on which the recipe is wrong, or unproven and not to be checked, in words."""
         if not self.verify and name not in PLAIN and (foreign := self.sketch(False).foreign):
             return f"unproven for {', '.join(sorted(foreign))}, and verify=False"
-        mode = INSIDE_TRANSFORM.get(name, name) if self.inside else name
+        composition = name.partition(",")[0]  # of whose Hessian a diagonal or a trace is taken
+        mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
         wrong = WRONG.get(mode, frozenset()).union(WRONG.get(f"{mode}, vmap", ()) if self.inside else ())
         if not (found := self.sketch(False).operators & wrong):
             return ""
