@@ -1,5 +1,7 @@
 """The first result of a plan, held against differences: faults are found, and what is right is never accused."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -293,3 +295,21 @@ def test_attention_has_a_product():
 
     got = fd.hvp(lambda q: F.scaled_dot_product_attention(q, q, q).square().sum(), (q,), (q,))
     assert_close(got, torch.autograd.functional.hvp(written, q, q)[1])
+
+
+def test_what_is_compiled_is_run_eagerly_by_all_threads_and_compiled_again_afterwards():
+    from torch._dynamo import eval_frame
+
+    compiled, before = torch.compile(lambda x: x**3, backend="eager"), eval_frame._stance
+    transform, results = (
+        fd.jacobian(lambda x: compiled(WEIGHT @ x).sum()),
+        [],
+    )  # in reverse: forward mode has no threads
+    transform(X)
+    threads = [threading.Thread(target=lambda: results.append(transform(X))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert eval_frame._stance == before
+    assert len(results) == 8

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
 
+_changing = Lock()
+_inside = 0  # calls that run eagerly just now
+_before: Any = None  # the stance that the first of them found
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -21,8 +25,10 @@ def dynamo_loaded() -> bool:
 def eagerly() -> Iterator[None]:
     """Run what torch.compile made as it was written: in a mode it answers with graphs of another call.
 
-    As `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time.
+    As `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time. The stance is one for the process:
+    the first thread that comes in sets it, and the last one that goes out puts back what was.
     """
+    global _inside, _before
     if not dynamo_loaded() or torch.compiler.is_compiling():
         yield
         return
@@ -32,11 +38,17 @@ def eagerly() -> Iterator[None]:
     if get_eval_frame_callback() not in (None, False):  # between two graphs of a compiled function
         yield
         return
-    before = eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
+    with _changing:
+        if not _inside:
+            _before = eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
+        _inside += 1
     try:
         yield
     finally:
-        eval_frame._set_stance(before)
+        with _changing:
+            _inside -= 1
+            if not _inside:
+                eval_frame._set_stance(_before)
 
 
 def is_compiled(func: Callable[..., Any]) -> bool:

@@ -124,7 +124,7 @@ _COPIES = (
 _SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
 _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
-# Those of `_taylor.scalars`.
+# Those with closed forms in `_jets.activations`.
 _BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
 _NAMESPACES = frozenset(("aten", "prims", "prim", "quantized", "mkldnn"))
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
