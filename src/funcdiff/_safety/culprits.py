@@ -89,7 +89,7 @@ def wrong_alone(operation: Operation, only: Collection[str], modes: Modes) -> li
         tangent = next(iter(operation.tangents.values()))
         func = between_cubics(operation, tangent.new_zeros(len(tangent)))
         verdicts = Examination(func, len(tangent), tangent.device, modes=modes).verdicts(only)
-    except (LookupError, RuntimeError, TypeError, ValueError):  # cannot be differentiated alone: an integer result, none
+    except (LookupError, RuntimeError, TypeError, ValueError):  # not differentiable alone: an integer result, or none
         return []
     return [verdict.mode for verdict in verdicts if verdict.outcome == "wrong"]
 
