@@ -86,13 +86,15 @@ plot(times, title="A fresh result pays for its pages, a kept one does not")
 # numbers a unit and row, and no ``out=`` reaches them. ``chunk_size`` makes them smaller: memory that one chunk
 # freed, and that is not too large for glibc to keep, serves the next.
 
-from funcdiff import batch_hessian
+from functools import partial
+
+from funcdiff import batch_hessian, hessian_forward_over_reverse
 from funcdiff.problems import study_network
 
+hessian_of_rows = partial(batch_hessian, hessian=hessian_forward_over_reverse)
 network = study_network((5, 50, 25)).requires_grad_(False)
 batch = torch.randn(1400, 5)
-at_once = batch_hessian(network)
-in_chunks = batch_hessian(network, chunk_size=250)
+at_once, in_chunks = hessian_of_rows(network), hessian_of_rows(network, chunk_size=250)
 torch.testing.assert_close(in_chunks(batch), at_once(batch), rtol=1e-3, atol=1e-5)
 
 for name, hessian in {"at once": at_once, "in chunks": in_chunks}.items():
@@ -118,10 +120,11 @@ import sys
 
 CHILD = """
 import resource, sys, torch
-from funcdiff import batch_hessian
+from funcdiff import batch_hessian, hessian_forward_over_reverse
 from funcdiff.problems import study_network
 torch.set_num_threads(1)
-hessian = batch_hessian(study_network((5, 50, 25)).requires_grad_(False))
+network = study_network((5, 50, 25)).requires_grad_(False)
+hessian = batch_hessian(network, hessian=hessian_forward_over_reverse)
 batch = torch.randn(1400, 5)
 for line in sys.stdin:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
