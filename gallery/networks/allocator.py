@@ -123,9 +123,8 @@ import resource, sys, torch
 from funcdiff import batch_hessian, hessian_forward_over_reverse
 from funcdiff.problems import study_network
 torch.set_num_threads(1)
-network = study_network((5, 50, 25)).requires_grad_(False)
+network, batch = study_network((5, 50, 25)).requires_grad_(False), torch.randn(1400, 5)
 hessian = batch_hessian(network, hessian=hessian_forward_over_reverse)
-batch = torch.randn(1400, 5)
 for line in sys.stdin:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     hessian(batch)
