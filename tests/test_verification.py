@@ -65,6 +65,13 @@ def test_kinks_and_meant_constants_are_not_accused(name):
     assert found(func, fd.jacobian_loop(func)(x), "jacobian", x) != "wrong"
 
 
+def test_a_plan_does_not_claim_differences_that_it_overruled():
+    transform = fd.jacobian(lambda x: x * x.norm().detach())
+    transform(X)
+    assert "agrees with plain autograd" in repr(fd.explain(transform, X))
+    assert "agrees with differences" not in repr(fd.explain(transform, X))
+
+
 def test_a_straight_through_function_defines_its_derivative():
     class Rounded(torch.autograd.Function):
         @staticmethod

@@ -46,11 +46,13 @@ class Check:
         """As a plan tells it."""
         if self.outcome == "undecided":
             return f"not checked: {self.reason}"
+        if self.reason:
+            return self.reason
         verb = "agrees with" if self.outcome == "agrees" else "contradicts"
         return f"{verb} differences of func, {self.gap:.1g} apart"
 
 
-_SAID = Check("agrees", 0.0, "plain autograd, which holds a part of func constant, says the same")
+_SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func see through what it holds constant")
 _NO_VALUES = Check("undecided", reason="meta tensors have no values")
 
 
