@@ -12,7 +12,7 @@ import torch
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
-from funcdiff._automatic.explaining import Explanation
+from funcdiff._automatic.explaining import Explanation, SparseExplanation
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
@@ -162,7 +162,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     )
 
 
-def explain(transform: Function, *primals: Tree) -> Explanation:
+def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation:
     """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
 
     Args:
@@ -179,6 +179,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
         >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
         'jacobian_taylor'
     """
+    if (explained := getattr(transform, "explained", None)) is not None:
+        return explained(primals)  # type: ignore[no-any-return]  # an Explanation, hung on a function
     if transform is hvp:
         func, at, *_ = primals
         plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
