@@ -40,12 +40,13 @@ def missing(func, v):
     found = trace(func, [v.clone().requires_grad_()])
     pattern = torch.zeros(dense.shape, dtype=torch.bool)
     pattern[found.pattern.rows, found.pattern.columns] = True
-    return int(((dense != 0) & ~pattern).sum()), found.unknown, int(pattern.sum()), int((dense != 0).sum())
+    entries = (dense != 0) & ~dense.isnan()  # where an operation is not differentiable, NaN may stand anywhere
+    return int((entries & ~pattern).sum()), found.unknown, int(pattern.sum()), int(entries.sum())
 
 
 def survey(ops, count):
     """What became of each sample: sound, unsound (with the operator), beyond torch, too large; and what had no rule."""
-    outcomes, unknown, unsound, loose = Counter(), Counter(), Counter(), Counter()
+    outcomes, unknown, unsound, loose, crashed = (Counter() for _ in range(5))
     for op in ops:
         for func, v in samples(op, count):
             try:
@@ -59,7 +60,11 @@ def survey(ops, count):
                 outcomes["beyond torch"] += 1
                 continue
             torch.manual_seed(0)
-            lacking, without_rule, filled, entries = missing(func, v)
+            try:
+                lacking, without_rule, filled, entries = missing(func, v)
+            except Exception as error:
+                crashed[f"{op.name}: {type(error).__name__}: {str(error)[:100]}"] += 1
+                continue
             outcomes["unsound" if lacking else "sound"] += 1
             outcomes["exact"] += filled == entries
             outcomes["by the dense fallback"] += bool(without_rule)
@@ -68,7 +73,7 @@ def survey(ops, count):
                 loose[op.name] += 1
             if lacking:
                 unsound[op.name] += 1
-    return outcomes, unsound, unknown, loose
+    return outcomes, unsound, crashed, unknown, loose
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class SparseExplanation:
         """The one that is predicted to be faster in later calls, and fits."""
         best = self.dense.candidates[0]
         dense = best.cost.seconds if best.cost else float("inf")
-        return f"{self.sparse.kind}_sparse" if self._seconds() <= dense else self.sparse.kind
+        return f"{self.sparse.kind}_sparse" if self._seconds() < dense else self.sparse.kind
 
     def table(self) -> Table:
         """Both, in a row each."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,6 @@ from funcdiff._calling.plain import plain_vjp
 from funcdiff._calling.point import scalar
 from funcdiff._calling.types import Derivative, Flat, Primals
 from funcdiff._safety.guard import corrected
-from funcdiff._safety.verification import direction
 from funcdiff._sparse.colouring import Groups
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._sparse.tracer import Traced, trace
@@ -85,7 +85,7 @@ class SparsePlan:
         if layout is torch.strided:
             return self.pattern.to_dense(values)
         matrix = self.pattern.to_csr(values)
-        return matrix if layout is torch.sparse_csr else matrix.to_sparse_coo()
+        return matrix if layout is torch.sparse_csr else matrix.to_sparse()
 
     def seconds(self, name: str, groups: Groups) -> float:
         """The time predicted: that of the dense recipe for as many inputs, or outputs, as there are passes."""
@@ -146,14 +146,14 @@ class SparsePlan:
         rows, columns = (torch.from_numpy(x).to(device) for x in (self.pattern.rows, self.pattern.columns))
         if along_rows:
             output, pull = plain_vjp(flat, *primals, has_aux=False)
-            along = direction(flatten(output)[0], self.checked)
+            along = _direction(flatten(output)[0], self.checked)
             product = pull(unflatten(along, flatten(output)[1]))
             rows, columns = columns, rows
         elif self.kind == "jacobian":
-            along = direction(primals, self.checked)
+            along = _direction(primals, self.checked)
             product = flatten(jvp(flat, primals, tuple(along))[1])[0]
         else:
-            along = direction(primals, self.checked)
+            along = _direction(primals, self.checked)
             function = corrected(_number(flat, primals))
             product = (
                 curvature(function, primals)(tuple(along))
@@ -164,7 +164,7 @@ class SparsePlan:
         terms = values.detach() * v.to(values.dtype)[columns]
         zeros = torch.zeros_like(whole, dtype=values.dtype)
         ours, size = zeros.index_add(0, rows, terms), zeros.index_add(0, rows, terms.abs()) + whole.abs()
-        # NOTE [rounding]. Of a row what is smaller than the root of the precision may hide; of all, what is far smaller.
+        # NOTE [rounding]. In a row, entries below the root of the precision may hide; in all, those far below it.
         epsilon = torch.finfo(values.dtype).eps
         largest = size.nan_to_num(posinf=0.0).amax() if size.numel() else size.sum()
         wrong = (ours - whole).abs() > epsilon**0.5 * size + 1e3 * epsilon * largest
@@ -230,6 +230,12 @@ def _gradient(function: Flat, xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         else [None] * len(xs)
     )
     return tuple(torch.zeros_like(x) if slope is None else slope for slope, x in zip(found, xs, strict=True))
+
+
+def _direction(like: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """A random vector, also inside a transform that refuses torch's random numbers."""
+    numbers = np.random.default_rng(seed)
+    return [torch.from_numpy(np.asarray(numbers.standard_normal(tuple(x.shape)))).to(x) for x in like]
 
 
 def _value_of(flat: Flat, options: Options) -> Flat:

@@ -52,7 +52,7 @@ def pulled(
     pull: Callable[[Tree], Sequence[Tensor]], output: Tree, seeds: Seeds, total: int, options: Options
 ) -> list[Tensor]:
     """What `pull` makes of each of the cotangents, stacked along axis 0, for each primal."""
-    leaves, spec = flatten(output)
+    spec = flatten(output)[1]
 
     def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
         return pull(unflatten(vectors, spec))

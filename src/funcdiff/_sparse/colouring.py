@@ -94,6 +94,7 @@ def star(pattern: Pattern) -> Groups:
         by_degree = np.argsort(-np.diff(pattern.starts), kind="stable")
         natural = min(natural, _star_in_order(by_degree.tolist(), starts, neighbours), key=lambda f: int(f[0].max()))
     colours, twice = natural
+    colours[np.diff(pattern.starts) == 0] = -1
     rows, columns = pattern.rows, pattern.columns
     met = np.array([twice[i] >> c & 1 for i, c in zip(rows.tolist(), colours[columns].tolist(), strict=True)], bool)
     read = np.where(met & (rows != columns), columns, rows), np.where(met & (rows != columns), rows, columns)

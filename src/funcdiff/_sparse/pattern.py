@@ -71,9 +71,7 @@ class Pattern:
         if len(matrix.shape) != 2:
             raise ValueError(f"expected pattern to be a matrix, got shape {tuple(matrix.shape)}")
         if isinstance(matrix, Tensor):
-            entries = matrix.detach() if matrix.layout is torch.strided else matrix.detach().to_sparse_coo().coalesce()
-            found = entries.nonzero().T if matrix.layout is torch.strided else entries.indices()
-            rows, columns = found.cpu().numpy()
+            rows, columns = matrix.detach().to_sparse().coalesce().indices().cpu().numpy()
         else:
             entries = matrix.tocoo()
             rows, columns = entries.row, entries.col
@@ -128,7 +126,8 @@ class Pattern:
 
     def scipy(self) -> Any:
         """The pattern as a SciPy matrix of ones, as `solve_ivp` and `least_squares` take it for `jac_sparsity`."""
-        from scipy.sparse import csr_array  # here, as recipes work without SciPy
+        # Here, as recipes work without SciPy, which has no types.
+        from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
         return csr_array((np.ones(self.nnz), self.columns, self.starts), shape=self.shape)
 

@@ -66,7 +66,7 @@ def moved(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Foun
     """Each element from one element of one operand: the operation moves the ids of the sets as it moves numbers."""
     given = operation.given
     indices = [x for x in operation.tensors if not x.is_floating_point() and not x.is_complex()]
-    if given.get("reduce") or not all([known.values(x, operation.name) for x in indices]):
+    if not all(known.values(x, operation.name) for x in indices):
         return everything(known, operation, targets)
     floating = [x for x in tree_leaves(given) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
     parts = [known.of(x) or Sets(np.zeros(tuple(x.shape), np.int64), sets.Table.singletons(0)) for x in floating]
@@ -93,7 +93,7 @@ def over(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found
 def along(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
     """Each element from all along some axes, which stay or have another length."""
     given = operation.given
-    shape = torch.broadcast_shapes(*(x.shape for x in operation.tensors))
+    shape = np.broadcast_shapes(*(tuple(x.shape) for x in operation.tensors))
     found = _union(known, [known.of(x) for x in operation.tensors], shape)
     if found is None:
         return [None] * len(targets)
@@ -118,22 +118,31 @@ def so_far(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Fou
     return [whole] * len(targets)
 
 
-def added(places: Callable[[Tensor, dict[str, Any]], Tensor], source: str, target: str = "self") -> Rule:
-    """A rule for sums of elements that an index sends to the same place: `places` moves the numbers of the places."""
+def sent(
+    places: Callable[[Tensor, dict[str, Any]], Tensor], source: str, target: str = "self", *, replace: bool = False
+) -> Rule:
+    """A rule for elements that an index sends to places: `places` moves the numbers of the places.
+
+    What is sent to one place is united, as autograd sends the gradient back to all of it, also where only one stays.
+    With `replace`, what was there before is gone.
+    """
 
     def rule(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
         given = operation.given
         indices = [x for x in operation.tensors if not x.is_floating_point()]
-        if not all([known.values(x, operation.name) for x in indices]):
+        if not all(known.values(x, operation.name) for x in indices):
             return everything(known, operation, targets)
         (y,) = targets
         own, here = known.of(given.get(target)), torch.arange(y.numel(), device=y.device).reshape(y.shape)
         parts, numbers = [], []
-        if (sent := known.of(given[source])) is not None:
-            to = places(here, given).cpu().numpy()
+        to = places(here, given).cpu().numpy()
+        if own is not None and replace:
+            own = Sets(own.ids.copy(), own.table)
+            own.ids.flat[to.ravel()] = 0
+        if (new := known.of(given.get(source))) is not None:
             if operation.name.startswith("scatter"):
-                sent = Sets(sent.ids[tuple(map(slice, to.shape))], sent.table)
-            parts.append(sent.broadcast(to.shape))
+                new = Sets(new.ids[tuple(map(slice, to.shape))], new.table)
+            parts.append(new.broadcast(to.shape))
             numbers.append(to)
         if own is not None:
             parts.append(own)
@@ -145,9 +154,16 @@ def added(places: Callable[[Tensor, dict[str, Any]], Tensor], source: str, targe
 
 def put(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
     """Elements set, or added, at an index."""
-    if operation.given.get("accumulate"):
-        return added(lambda here, given: here[tuple(_indices(given))], "values")(known, operation, targets)
-    return moved(known, operation, targets)
+    replace = not operation.given["accumulate"]
+    return sent(lambda here, given: here[tuple(_indices(given))], "values", replace=replace)(known, operation, targets)
+
+
+def scattered(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
+    """Elements set at an index along an axis."""
+    if operation.given.get("reduce"):
+        return everything(known, operation, targets)
+    rule = sent(lambda here, given: here.gather(given["dim"], given["index"]), "src", replace=True)
+    return rule(known, operation, targets)
 
 
 def multiplied(left: str, right: str, bias: str | None = None) -> Rule:
@@ -185,7 +201,7 @@ def _through(
     if not constant or not matrix.numel() or matrix.ndim == 1:
         return whole.broadcast(shape)
     if matrix.layout is not torch.strided:
-        k, j = matrix.detach().to_sparse_coo().coalesce().indices().cpu().numpy()
+        k, j = matrix.detach().to_sparse().coalesce().indices().cpu().numpy()
     elif matrix.ndim > 2 or bool((matrix != 0).all()):
         return whole.broadcast(shape)
     else:
@@ -217,13 +233,13 @@ def convolved(known: Known, operation: Operation, targets: Sequence[Tensor]) -> 
 def convolved_back(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
     """The gradients of a convolution: of the input by the same windows, of the kernel from whole channels."""
     given = operation.given
-    grad, kernel, x = known.of(given["grad_output"]), known.of(given["weight"]), known.of(given["input"])
+    grad, kernel = known.of(given["grad_output"]), known.of(given["weight"])
     wanted = iter(targets)
     found: list[Sets | None] = []
     space = tuple(range(2, given["grad_output"].ndim))
     if given["output_mask"][0]:
         target = next(wanted)
-        parts = [None] if kernel is None else [_all(known, given["weight"])]
+        parts = [_all(known, given["weight"])]
         if grad is not None:
             windows = _windows(given["input"], given)
             links = _links(known, operation, given["weight"], kernel is None)
@@ -231,7 +247,7 @@ def convolved_back(known: Known, operation: Operation, targets: Sequence[Tensor]
         found.append(_union(known, parts, target.shape))
     if given["output_mask"][1]:
         target = next(wanted)
-        parts = [_all(known, given["input"])] if x is not None else []
+        parts = [_all(known, given["input"])]
         if grad is not None:
             whole = sets.reduced(grad, (0, *space), known.n)
             first = (-1, 1, *(1,) * len(space)) if not given["transposed"] else None
@@ -325,7 +341,8 @@ def _windows(x: Tensor, given: dict[str, Any]) -> list[Ints]:
     found = []
     for entry in every(*map(range, shape)):
         one = torch.zeros((channels, 1, *shape), dtype=torch.float64)
-        one[(slice(None), 0, *entry)] = 1
+        place: Any = (slice(None), 0, *entry)
+        one[place] = 1
         read = torch.ops.aten.convolution(
             numbers,
             one,
@@ -354,8 +371,9 @@ def _links(known: Known, operation: Operation, kernel: Tensor, constant: bool) -
 
 
 def _pairs(links: Links, windows: Sequence[Ints], shape: Sequence[int], given: dict[str, Any]) -> tuple[Ints, Ints]:
-    """Places in the output and numbers in the input that go together; a group counts as one channel of the output
-    where no kernel tells its channels apart.
+    """Places in the output and numbers in the input that go together.
+
+    A group counts as one channel of the output where no kernel tells its channels apart.
     """
     groups, found = given["groups"], []
     places = np.arange(math.prod(shape)).reshape(shape)
@@ -415,6 +433,9 @@ def _named(rule: Rule, names: str) -> dict[str, Rule]:
     return {name + suffix: rule for name in names.split() for suffix in ("", "_")}
 
 
+STILL = frozenset(
+    ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_")
+)  # another look at one memory
 RULES: dict[str, Rule] = {
     **_named(
         constant,
@@ -422,17 +443,17 @@ RULES: dict[str, Rule] = {
         "new_full new_empty_strided zero bernoulli uniform normal",
     ),
     **_named(same, "_to_copy copy fill lift lift_fresh alias_copy view_copy _reshape_copy detach_copy _reshape_alias"),
-    **_named(pointwise, "native_dropout _prelu_kernel polar"),
+    **_named(pointwise, "native_dropout rrelu_with_noise _prelu_kernel polar where"),
     **_named(
         moved,
         "roll flip index _unsafe_index index_select gather take cat stack constant_pad_nd repeat tril triu diag_embed "
         "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-        "slice_scatter select_scatter diagonal_scatter as_strided_scatter slice_backward select_backward "
-        "diagonal_backward masked_scatter index_copy index_fill unfold_copy permute_copy transpose_copy expand_copy "
+        "slice_scatter select_scatter diagonal_scatter slice_backward select_backward "
+        "diagonal_backward masked_scatter index_fill unfold_copy permute_copy transpose_copy expand_copy "
         "select_copy slice_copy split_copy split_with_sizes_copy unbind_copy squeeze_copy unsqueeze_copy t_copy "
         "diagonal_copy as_strided_copy pixel_shuffle pixel_unshuffle channel_shuffle upsample_nearest1d "
         "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d embedding im2col "
-        "rot90 block_diag scatter",
+        "rot90 block_diag",
     ),
     **_named(
         over,
@@ -445,13 +466,18 @@ RULES: dict[str, Rule] = {
         "_safe_softmax",
     ),
     **_named(so_far, "cumsum cumprod logcumsumexp cummax cummin"),
-    **_named(added(lambda here, given: here.gather(given["dim"], given["index"]), "src"), "scatter_add scatter_reduce"),
-    **_named(added(lambda here, given: here.index_select(given["dim"], given["index"]), "source"), "index_add"),
+    **_named(sent(lambda here, given: here.gather(given["dim"], given["index"]), "src"), "scatter_add scatter_reduce"),
+    **_named(sent(lambda here, given: here.index_select(given["dim"], given["index"]), "source"), "index_add"),
     **_named(
-        added(lambda here, given: here.unfold(given["dim"], given["size"], given["step"]), "grad_in", "grad_in_"),
+        sent(lambda here, given: here.unfold(given["dim"], given["size"], given["step"]), "grad_in", "grad_in_"),
         "unfold_backward",
     ),
-    **_named(added(lambda here, given: here[given["indices"]], "grad_output", ""), "embedding_dense_backward"),
+    **_named(sent(lambda here, given: here[given["indices"]], "grad_output", ""), "embedding_dense_backward"),
+    **_named(scattered, "scatter"),
+    **_named(
+        sent(lambda here, given: here.index_select(given["dim"], given["index"]), "source", replace=True), "index_copy"
+    ),
+    **_named(everything, "as_strided_scatter max_unpool2d max_unpool3d"),
     **_named(put, "index_put _index_put_impl _unsafe_index_put"),
     "mm": multiplied("self", "mat2"),
     "bmm": multiplied("self", "mat2"),

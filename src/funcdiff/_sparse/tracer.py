@@ -20,7 +20,7 @@ from torch import Tensor
 
 from funcdiff._sparse import sets
 from funcdiff._sparse.pattern import Pattern
-from funcdiff._sparse.rules import RULES, constant, everything, pointwise
+from funcdiff._sparse.rules import RULES, STILL, constant, everything, pointwise
 from funcdiff._sparse.sets import Sets, Table, TooManyError
 from funcdiff._torch.intercept import Intercept, Operation, storage_of, when_freed
 from funcdiff._torch.messages import RefusedError
@@ -62,6 +62,7 @@ class Trace:
     source: dict[int, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+    open: set[Any] = field(default_factory=set)  # operations that are being taken apart, some into themselves
 
     def begin(self, primals: Sequence[Tensor]) -> None:
         """Give each element of the primals its own set."""
@@ -163,13 +164,22 @@ def trace(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Traced:
 
 def _see(known: Trace, operation: Operation, mode: Intercept) -> Any:
     """Run one operation, and note what its results depend on."""
+    if operation.name in STILL:
+        return operation.run()
     moving = any(known.of(x) is not None for x in operation.tensors)
     rule = None
     if moving and not operation.foreign:
         rule = RULES.get(operation.name) or (pointwise if operation.pointwise else None)
-        if rule is None and (parts := operation.parts) is not None:
-            with mode:
-                return parts(*operation.args, **operation.kwargs)
+        parts = operation.parts if rule is None and operation.func not in known.open else None
+        if parts is not None:
+            known.open.add(operation.func)
+            try:
+                with mode:
+                    result = parts(*operation.args, **operation.kwargs)
+            finally:
+                known.open.remove(operation.func)
+            if result is not NotImplemented:
+                return result
     given = {storage_of(x) for x in operation.tensors if x.layout is torch.strided}
     result, written = operation.run(), operation.written
     made = [x for x in tree_leaves(result) if isinstance(x, Tensor) and x.layout is torch.strided]

@@ -40,7 +40,9 @@ class Operation:
     def given(self) -> dict[str, Any]:
         """The arguments by name, defaults included."""
         schema = self.func._schema.arguments
-        return dict(zip((a.name for a in schema), arguments(self.func, self.args, self.kwargs, lambda _: True)))
+        return dict(
+            zip((a.name for a in schema), arguments(self.func, self.args, self.kwargs, lambda _: True), strict=True)
+        )
 
     @property
     def written(self) -> list[Tensor]:
