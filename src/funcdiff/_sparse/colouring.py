@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,8 +16,25 @@ from torch import Tensor
 
 from funcdiff._sparse.sets import Ints
 
-if TYPE_CHECKING:
-    from funcdiff._sparse.pattern import Pattern
+
+class Pattern(Protocol):
+    """What is read of a matrix's pattern; see `pattern.Pattern`."""
+
+    shape: tuple[int, int]
+    starts: Ints
+    columns: Ints
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries."""
+
+    @property
+    def rows(self) -> Ints:
+        """The row of each entry."""
+
+    @property
+    def transposed(self) -> Pattern:
+        """The pattern with rows and columns exchanged."""
 
 
 @dataclass(frozen=True, eq=False)

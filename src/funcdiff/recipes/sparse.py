@@ -69,4 +69,5 @@ def seeds(colours: Tensor, like: Sequence[Tensor]) -> Seeds:
 
 def joined(stacks: Sequence[Tensor]) -> Tensor:
     """Stacks of tensors as one stack of vectors."""
-    return torch.cat([stack.flatten(1) for stack in stacks], 1) if len(stacks) > 1 else stacks[0].flatten(1)
+    vectors = [stack.flatten(1) if stack.dim() > 1 else stack[:, None] for stack in stacks]
+    return torch.cat(vectors, 1) if len(vectors) > 1 else vectors[0]
