@@ -48,7 +48,7 @@ def _of_sparse(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
     """The matrix as a dense tensor, in the shape of the dense derivative."""
     matrix = recipe(func, layout=torch.strided)(x)
     outputs = x.shape if recipe is sparse.hessian_sparse else func(x).shape
-    return matrix.reshape(*outputs, *x.shape)
+    return matrix.reshape((*outputs, *x.shape))
 
 
 @dataclass(frozen=True)
