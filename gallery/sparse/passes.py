@@ -164,7 +164,7 @@ costs
 # %%
 # The counts give the ratio of both peaks:
 
-costs.claim("jacobian_sparse", lower_peak_than="jacobian", by=5)
+costs.claim("jacobian_sparse", smaller_peak_than="jacobian", by=5)
 
 # %%
 # Time
