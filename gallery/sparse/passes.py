@@ -96,7 +96,13 @@ plot_pattern(
 # You may know the simplest case of this idea as the sum over a batch. If the rows of a batch are independent, one pass
 # serves all rows at once. The pattern of a network on 8 rows shows it: as many passes as one row needs.
 
-network = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+weights = torch.randn(16, 5), torch.randn(3, 16)
+
+
+def network(rows):
+    return (rows @ weights[0].T).tanh() @ weights[1].T
+
+
 of_batch = jacobian_pattern(network, torch.randn(8, 5))
 assert of_batch.passes == 3  # the outputs of a row are fewer than its inputs
 of_batch
@@ -113,7 +119,7 @@ def laplacian(u):
 
 
 def brusselator(y):
-    """The time derivatives of both substances on a periodic grid, (2, N, N) -> (2, N, N)."""
+    """Time derivatives on a periodic grid, (2, N, N) -> (2, N, N)."""
     u, v = y
     reaction = u * u * v
     du = 1 + reaction - 4.4 * u + 0.1 * laplacian(u)
