@@ -5,12 +5,16 @@ import random
 import torch
 from torch.nn import functional as F
 
+import funcdiff  # noqa: F401  # takes torch's warning about compressed rows, said once in a process
+
 STENCIL = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
 WEIGHTS = torch.linspace(0.5, 2, 12, dtype=torch.float64)
 SENDERS = torch.tensor([0, 1, 2, 3, 4, 5, 0, 3])
 RECEIVERS = torch.tensor([1, 2, 3, 4, 5, 0, 3, 0])
 NETWORK = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()
 NETWORK.requires_grad_(False)
+LSTM = torch.nn.LSTM(2, 3, batch_first=True).double().requires_grad_(False)
+KERNELS = torch.linspace(-1, 1, 36, dtype=torch.float64).reshape(2, 2, 3, 3)
 
 
 def laplacian(u):
@@ -55,6 +59,50 @@ def written_in_place(x):
     return y
 
 
+MATRIX = torch.diag(torch.ones(6, dtype=torch.float64)) + torch.diag(2 * torch.ones(5, dtype=torch.float64), 1)
+COMPRESSED = MATRIX.to_sparse_csr()
+COORDINATES = MATRIX.to_sparse()
+
+
+def by_compressed_rows(x):
+    return COMPRESSED @ x.sin()
+
+
+def by_coordinates(x):
+    return torch.sparse.mm(COORDINATES, x[:, None].sin())[:, 0]
+
+
+def by_dense_matrix(x):
+    return MATRIX @ x.sin()
+
+
+def attention(x):
+    return F.scaled_dot_product_attention(x, x, 2 * x)
+
+
+def recurrent(x):
+    return LSTM(x)[0]
+
+
+def partly_single(x):
+    return x.float().sin().double() * x.roll(1)
+
+
+def gradients_inside(x):
+    return torch.func.vmap(torch.func.grad(lambda t: (t**3).tanh()))(x) * x.roll(1)
+
+
+def in_a_loop(x):
+    y = torch.zeros_like(x)
+    for i in range(len(x)):
+        y[i] = x[i] * x[i - 1] ** 2
+    return y
+
+
+def images(x):
+    return F.max_pool2d(F.conv2d(x, KERNELS, stride=1, padding=1), 2)
+
+
 def rows_of_network(x):
     return NETWORK(x)
 
@@ -97,6 +145,15 @@ JACOBIANS = {  # the function, a point, and the passes that suffice
     both_full: (random_point(20), 3),
     written_in_place: (random_point(8), 3),
     rows_of_network: (random_point(5, 3), 2),
+    by_compressed_rows: (random_point(6), 2),
+    by_coordinates: (random_point(6), 2),
+    by_dense_matrix: (random_point(6), 2),
+    attention: (random_point(2, 1, 3, 2), 6),
+    recurrent: (random_point(2, 3, 2), 6),
+    partly_single: (random_point(6), 2),
+    gradients_inside: (random_point(6), 2),
+    in_a_loop: (random_point(6), 2),
+    images: (random_point(2, 2, 4, 4), 32),
     torch.sin: (random_point(2, 3), 1),
     torch.cumsum: (random_point(6), 6),
 }

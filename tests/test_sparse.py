@@ -13,13 +13,17 @@ from sparse_problems import (
     SENDERS,
     STEPS,
     arrow,
+    both_full,
     brusselator,
     chain,
     composition,
+    first_column_full,
     heat,
+    last_row_full,
     messages,
     random_point,
     rosenbrock,
+    written_in_place,
 )
 from torch.func import grad, jacrev, vmap
 from torch.testing import assert_close
@@ -30,10 +34,11 @@ from funcdiff._sparse import sets
 from funcdiff._sparse.pattern import Pattern
 
 X = random_point(8)
+SINGLE = {brusselator, chain, messages, last_row_full, first_column_full, both_full, written_in_place, torch.sin}
 
 
 def dense_jacobian(func, x):
-    return jacrev(func)(x).reshape(-1, x.numel())
+    return fd.jacobian_loop(func)(x).reshape(-1, x.numel())  # without vmap, which some of the functions refuse
 
 
 def dense_hessian(func, x):
@@ -66,7 +71,7 @@ def test_chunks_and_float32(func, chunk_size):
     x = JACOBIANS[func][0]
     got = fd.jacobian_sparse(func, chunk_size=chunk_size)(x)
     assert_close(got.to_dense(), dense_jacobian(func, x))
-    if func.__name__ not in ("heat", "rows_of_network"):  # which hold float64 constants
+    if func in SINGLE:
         single = fd.jacobian_sparse(func)(x.float())
         assert single.dtype == torch.float32
         assert_close(single.to_dense(), dense_jacobian(func, x).float())
@@ -200,6 +205,23 @@ def test_a_branch_on_values_is_followed_at_each_call(name):
     transform = fd.jacobian_sparse(BRANCHES[name])
     for x in (X, X - 0.7, X.flip(0), -X):
         assert_close(transform(x).to_dense(), fd.jacobian_loop(BRANCHES[name])(x))
+
+
+def test_a_pattern_says_what_it_holds_for():
+    assert "branch taken" in repr(fd.jacobian_pattern(BRANCHES["if"], X))
+    assert "values used by index, scatter_add" in repr(fd.jacobian_pattern(messages, random_point(6)))
+    assert not fd.jacobian_pattern(chain, X).note
+
+
+def test_indices_of_a_batch_are_refused_and_shared_ones_used():
+    func = lambda x, index: x[index].sin()  # noqa: E731  # shorter than its test
+    index = torch.tensor([[1, 2], [0, 1]])
+    rows = torch.stack([X, X + 1])
+    transform = fd.jacobian_sparse(func, layout=torch.strided)
+    with pytest.raises(RuntimeError, match=r"cannot be read.*jacobian_pattern"):
+        vmap(transform)(rows, index)
+    got = vmap(lambda x: transform(x, index[0]))(rows)
+    assert_close(got, torch.stack([dense_jacobian(lambda x: func(x, index[0]), x) for x in rows]))
 
 
 class Hidden(torch.autograd.Function):
@@ -356,11 +378,11 @@ def test_stars_on_random_graphs():
 def missing_and_gap(seed):
     """Of a random composition: the entries that the pattern lacks, and the difference of the matrices."""
     func, names, x = composition(seed)
-    dense = dense_jacobian(func, x)
+    dense = jacrev(func)(x)
     pattern = fd.jacobian_pattern(func, x)
     filled = torch.zeros(dense.shape, dtype=torch.bool)
     filled[pattern.rows, pattern.columns] = True
-    other = dense_jacobian(func, x + 0.1 * random_point(x.numel(), seed=seed + 1))
+    other = jacrev(func)(x + 0.1 * random_point(x.numel(), seed=seed + 1))
     beyond = ((dense != 0) & ~filled).sum()
     if "argsort" not in names and "sort" not in names:
         beyond = beyond + ((other != 0) & ~filled).sum()

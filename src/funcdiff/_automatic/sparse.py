@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funcdiff._automatic import cache, lookup, sparse_plan
 from funcdiff._automatic.candidates import RECIPES
@@ -22,7 +23,7 @@ from funcdiff._safety.obstacles import stand_ins
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.transforms import plain_allowed, transforms_active, unobserved
+from funcdiff._torch.transforms import plain_allowed, transforms_active, unobserved, unwrapped
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
 _KEPT = 8  # plans of a transform, as patterns are large
@@ -133,7 +134,9 @@ def jacobian_pattern(
         has_aux: Whether `func` returns `(output, aux)`.
 
     Returns:
-        The pattern. It contains every entry that can differ from zero at arguments like these, and may contain more.
+        The pattern. It contains every entry that can differ from zero at arguments of these shapes, and may contain
+        more. If `func` branches on values, or captures tensors whose values decide the pattern, its `note` says so:
+        it then holds for this branch and these values.
 
     Raises:
         TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
@@ -184,8 +187,26 @@ def _planned(kind: Kind, func: Function, args: Sequence[Tree], options: Options,
     check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
     with unobserved(), eagerly():
-        flat, primals = taken_apart(func, unflatten(stand_ins(leaves), spec), options)
-        return sparse_plan.make(kind, flat, primals, options, pattern)
+        pairs = zip(leaves, stand_ins(leaves), strict=True)
+        point = [leaf if _decides(leaf) and _readable(leaf) else number for leaf, number in pairs]
+        flat, primals = taken_apart(func, unflatten(point, spec), options)
+        plan = sparse_plan.make(kind, flat, primals, options, pattern)
+    if plan.pattern.note and transforms_active() and any(_decides(leaf) and not _readable(leaf) for leaf in leaves):
+        raise RefusedError(
+            f"{plan.pattern.note}, and inside vmap, grad and jvp these cannot be read: find the pattern outside with "
+            f"{kind}_pattern, and pass it as pattern"
+        )
+    return plan
+
+
+def _decides(leaf: Any) -> bool:
+    """Whether an argument may be an index, on whose values a pattern depends."""
+    return isinstance(leaf, Tensor) and not leaf.is_floating_point()
+
+
+def _readable(leaf: Tensor) -> bool:
+    """Whether the values of an argument are at hand, also inside a transform."""
+    return not unwrapped(leaf)[1]
 
 
 def _transform(

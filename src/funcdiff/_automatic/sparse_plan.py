@@ -35,10 +35,6 @@ NAMES = {
     "jacobian": ("jacobian_batched_grad", "jacobian_forward"),
     "hessian": ("hessian_double_backward", "hessian_forward_over_reverse"),
 }
-_VALUES = {
-    "hessian_double_backward": sparse.hessian_values,
-    "hessian_forward_over_reverse": sparse.hessian_values_forward,
-}
 
 
 class ContradictedError(RefusedError):
@@ -90,6 +86,9 @@ class SparsePlan:
     def seconds(self, name: str, groups: Groups) -> float:
         """The time predicted: that of the dense recipe for as many inputs, or outputs, as there are passes."""
         sketch, cost = self.modes.sketch, 0.0
+        if name == "one by one":
+            single = dataclasses.replace(sketch, outputs=1)
+            return groups.passes * FORMULAS["jacobian_batched_grad"].cost(single).seconds
         if self.kind == "hessian":
             return FORMULAS[name].cost(dataclasses.replace(sketch, inputs=groups.forward)).seconds
         if groups.forward:
@@ -100,21 +99,28 @@ class SparsePlan:
 
     def _computed(self, flat: Flat, primals: Primals, options: Options) -> Derivative:
         stopped: Exception | None = None
-        for name, groups in list(self.ways):
+        while self.ways:
+            name, groups = self.ways[0]
             try:
-                if self.kind == "jacobian":
-                    return sparse.jacobian_values(flat, primals, groups, options)
-                function = _number(_value_of(flat, options), primals)
-                aux = apart(flat(*primals), options.has_aux)[1:]
-                return _VALUES[name](corrected(function), primals, groups, options), *aux
+                return self._by(name, groups, flat, primals, options)
             except Exception as error:  # raised again unless torch cannot do it in this way
                 if not cannot(error):
                     raise
                 stopped = stopped or error
-                self.ways.remove((name, groups))
-        if stopped is not None:
-            raise stopped
-        raise self.modes.refusal()
+                del self.ways[0]
+            if not self.ways and name in self.modes.usable and plain_allowed():
+                self.ways = [("one by one", self.pattern.by_rows)]
+        raise stopped or self.modes.refusal()
+
+    def _by(self, name: str, groups: Groups, flat: Flat, primals: Primals, options: Options) -> Derivative:
+        if name == "one by one":  # passes that vmap refuses
+            options = dataclasses.replace(options, chunk_size=1)
+        if self.kind == "jacobian":
+            return sparse.jacobian_values(flat, primals, groups, options)
+        function = corrected(_number(_value_of(flat, options), primals))
+        aux = apart(flat(*primals), options.has_aux)[1:]
+        values = sparse.hessian_values_forward if name == "hessian_forward_over_reverse" else sparse.hessian_values
+        return values(function, primals, groups, options), *aux
 
     def _agreeing(self, values: Tensor, flat: Flat, primals: Primals) -> Tensor:
         """The entries, compared with one product along a random direction; inside a transform NaN where it differs."""
@@ -157,7 +163,7 @@ class SparsePlan:
             function = corrected(_number(flat, primals))
             product = (
                 curvature(function, primals)(tuple(along))
-                if name == "hessian_double_backward"
+                if name != "hessian_forward_over_reverse"
                 else jvp(gradient(function), primals, tuple(along))[1]
             )
         v, whole = (torch.cat([x.detach().reshape(-1) for x in parts]) for parts in (along, product))
@@ -165,7 +171,7 @@ class SparsePlan:
         zeros = torch.zeros_like(whole, dtype=values.dtype)
         ours, size = zeros.index_add(0, rows, terms), zeros.index_add(0, rows, terms.abs()) + whole.abs()
         # NOTE [rounding]. In a row, entries below the root of the precision may hide; in all, those far below it.
-        epsilon = torch.finfo(values.dtype).eps
+        epsilon = max(torch.finfo(values.dtype).eps, self.modes.sketch.epsilon)
         largest = size.nan_to_num(posinf=0.0).amax() if size.numel() else size.sum()
         wrong = (ours - whole).abs() > epsilon**0.5 * size + 1e3 * epsilon * largest
         wrong = wrong | (ours.isfinite() & ~whole.isfinite())
@@ -187,6 +193,7 @@ def make(kind: Kind, flat: Flat, primals: Sequence[Tensor], options: Options, gi
         pattern = found.pattern.only_mutual() if kind == "hessian" else found.pattern
         doubt = f"the pattern depends on values used by {', '.join(sorted(found.values))}" if found.values else ""
         doubt = "the pattern is that of the branch taken" if reads else doubt
+        pattern.note = doubt
     else:
         if given.shape != shape:
             raise ValueError(f"expected a pattern of shape {shape}, got {given.shape}")

@@ -97,6 +97,13 @@ def one_sided(pattern: Pattern) -> list[Groups]:
     return [groups for groups in found if groups.passes == fewest]
 
 
+def by_rows(pattern: Pattern) -> Groups:
+    """Reverse passes alone."""
+    m, n = pattern.shape
+    rows = _first_fit(pattern.rows, pattern.columns, (n, m))
+    return _groups(pattern, np.full(n, -1), rows, np.ones(pattern.nnz, bool))
+
+
 def star(pattern: Pattern) -> Groups:
     """Columns of a symmetric matrix: each entry can be read in its own row, or in the row of its mirror image.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from funcdiff._sparse.colouring import Groups, one_sided, star
+from funcdiff._sparse.colouring import Groups, by_rows, one_sided, star
 from funcdiff._sparse.sets import Ints, Sets
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ class Pattern:
         starts: Where each row begins in `columns`, and the end.
         columns: The column of each entry, row by row in ascending order.
         symmetric: Whether the matrix is a Hessian, so that an entry may be read in its own row or its column's.
+        note: Why it may be another at other arguments, or nothing.
     """
 
     def __init__(self, shape: tuple[int, int], starts: Ints, columns: Ints, *, symmetric: bool = False) -> None:
         self.shape, self.starts, self.columns, self.symmetric = shape, starts, columns, symmetric
+        self.note = ""
 
     @classmethod
     def of_sets(cls, parts: Sequence[Sets], n: int) -> Pattern:
@@ -92,6 +94,11 @@ class Pattern:
         """The ways to read all entries from the fewest passes that were found."""
         return [star(self)] if self.symmetric else one_sided(self)
 
+    @cached_property
+    def by_rows(self) -> Groups:
+        """The way by reverse passes alone, or by products with a symmetric matrix."""
+        return star(self) if self.symmetric else by_rows(self)
+
     @property
     def passes(self) -> int:
         """How many passes give all entries."""
@@ -133,7 +140,8 @@ class Pattern:
 
     def __repr__(self) -> str:
         m, n = self.shape
-        return "\n".join([f"{m} x {n}, {self.nnz} entries, {self.passes} passes", *self._picture()])
+        head = f"{m} x {n}, {self.nnz} entries, {self.passes} passes"
+        return "\n".join([f"{head} ({self.note})" if self.note else head, *self._picture()])
 
     def _repr_html_(self) -> str:
         head, *picture = repr(self).split("\n")

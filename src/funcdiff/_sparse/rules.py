@@ -304,6 +304,26 @@ def by_matrix(known: Known, operation: Operation, targets: Sequence[Tensor]) -> 
     return [whole and whole.reshape((*stacks[0], *(1,) * (x.ndim - depth))).broadcast(x.shape) for x in targets]
 
 
+def attention(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
+    """Each query from itself and all keys and values of its head."""
+    given = operation.given
+    if (
+        known.of(given.get("attn_mask"))
+        or known.of(given.get("attn_bias"))
+        or given["query"].shape[1] != given["key"].shape[1]
+    ):
+        return everything(known, operation, targets)
+    parts = []
+    for name in ("query", "key", "value"):
+        found = known.of(given[name])
+        axes = (3,) if name == "query" else (2, 3)
+        parts.append(found and sets.reduced(found, axes, known.n))
+    whole = _union(known, parts, (*targets[0].shape[:3], 1))
+    return [whole and whole.reshape(whole.ids.shape[: x.ndim]).broadcast(x.shape) for x in targets[:2]] + [None] * len(
+        targets[2:]
+    )
+
+
 def _all(known: Known, x: Tensor) -> Sets | None:
     found = known.of(x)
     return found and sets.reduced(found, range(found.ids.ndim), known.n).reshape(())
@@ -465,6 +485,11 @@ RULES: dict[str, Rule] = {
         "_softmax _log_softmax _softmax_backward_data _log_softmax_backward_data sort topk _fft_c2c _fft_r2c _fft_c2r "
         "_safe_softmax",
     ),
+    **_named(
+        attention,
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention",
+    ),
     **_named(so_far, "cumsum cumprod logcumsumexp cummax cummin"),
     **_named(sent(lambda here, given: here.gather(given["dim"], given["index"]), "src"), "scatter_add scatter_reduce"),
     **_named(sent(lambda here, given: here.index_select(given["dim"], given["index"]), "source"), "index_add"),
@@ -491,6 +516,7 @@ RULES: dict[str, Rule] = {
     "addmv": multiplied("mat", "vec", "self"),
     "addmv_": multiplied("mat", "vec", "self"),
     "_sparse_mm": multiplied("sparse", "dense"),
+    "_sparse_addmm": multiplied("mat1", "mat2", "self"),
     "convolution": convolved,
     "convolution_backward": convolved_back,
     **dict.fromkeys(

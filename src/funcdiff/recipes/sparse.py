@@ -51,7 +51,7 @@ def _products(
     product: Callable[[Primals], Sequence[Tensor]], primals: Primals, groups: Groups, options: Options
 ) -> Tensor:
     columns, _, places = groups.on(primals[0].device)
-    stacks = pushed(lambda *v: (product(v),), seeds(columns, primals), groups.forward, options)[0]
+    stacks = pulled(product, primals, seeds(columns, primals), groups.forward, options)
     return joined(stacks).reshape(-1)[places]
 
 
