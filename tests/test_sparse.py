@@ -224,6 +224,27 @@ def test_indices_of_a_batch_are_refused_and_shared_ones_used():
     assert_close(got, torch.stack([dense_jacobian(lambda x: func(x, index[0]), x) for x in rows]))
 
 
+class OnlyBackward(torch.autograd.Function):
+    """Squares of numbers and of their neighbours, without a forward derivative or a rule for vmap."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square() + x.roll(1).square()
+
+    @staticmethod
+    def backward(ctx, u):
+        (x,) = ctx.saved_tensors
+        return 2 * x * (u + u.roll(-1))
+
+
+def test_what_vmap_and_forward_mode_refuse_is_computed_one_by_one():
+    for func in (OnlyBackward.apply, lambda x: torch.cat([OnlyBackward.apply(x), x[:1].expand(30)])):
+        transform = fd.jacobian_sparse(func)
+        for _ in range(2):
+            assert_close(transform(X).to_dense(), dense_jacobian(func, X))
+
+
 class Hidden(torch.autograd.Function):
     """The derivative is of another function than what runs."""
 

@@ -37,6 +37,9 @@ NAMES = {
 }
 
 
+_REVERSE, _ALONE = "reverse passes", "reverse passes, one by one"
+
+
 class ContradictedError(RefusedError):
     """A product with the whole function is not that with the matrix."""
 
@@ -86,7 +89,7 @@ class SparsePlan:
     def seconds(self, name: str, groups: Groups) -> float:
         """The time predicted: that of the dense recipe for as many inputs, or outputs, as there are passes."""
         sketch, cost = self.modes.sketch, 0.0
-        if name == "one by one":
+        if name == _ALONE:
             single = dataclasses.replace(sketch, outputs=1)
             return groups.passes * FORMULAS["jacobian_batched_grad"].cost(single).seconds
         if self.kind == "hessian":
@@ -108,12 +111,14 @@ class SparsePlan:
                     raise
                 stopped = stopped or error
                 del self.ways[0]
-            if not self.ways and name in self.modes.usable and plain_allowed():
-                self.ways = [("one by one", self.pattern.by_rows)]
+            if not self.ways and name != _ALONE and NAMES[self.kind][0] in self.modes.usable:
+                # Reverse mode by itself, and then without vmap.
+                last = self.kind == "hessian" or name == _REVERSE
+                self.ways = [(_ALONE if last else _REVERSE, self.pattern.by_rows)]
         raise stopped or self.modes.refusal()
 
     def _by(self, name: str, groups: Groups, flat: Flat, primals: Primals, options: Options) -> Derivative:
-        if name == "one by one":  # passes that vmap refuses
+        if name == _ALONE:
             options = dataclasses.replace(options, chunk_size=1)
         if self.kind == "jacobian":
             return sparse.jacobian_values(flat, primals, groups, options)
@@ -210,6 +215,10 @@ def make(kind: Kind, flat: Flat, primals: Sequence[Tensor], options: Options, gi
         return plan
     ways = [(name, groups) for groups in pattern.ways if (name := _mode(groups)) and _needs(groups) <= usable]
     plan.ways = sorted(ways, key=lambda way: plan.seconds(*way))
+    if not plan.ways and NAMES[kind][0] in usable:
+        plan.ways = [(_REVERSE, pattern.by_rows)]
+    if not plan.ways:
+        raise modes.refusal()
     return plan
 
 
