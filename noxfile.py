@@ -121,6 +121,14 @@ def faults(session):
 
 
 @nox.session
+def patterns(session):
+    """Hold sparse patterns to torch's whole operator database, and to thousands of random compositions."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "tests/pattern_soundness.py", env=ONE_THREAD)
+    session.run("python", "tests/test_sparse.py", *session.posargs, env=ONE_THREAD)  # --first SEED --number COUNT
+
+
+@nox.session
 def picture(session):
     """Draw the README's picture anew."""
     install(session, "-e", ".[gallery]")

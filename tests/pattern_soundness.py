@@ -84,5 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", help="operators, by default all")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    for part in survey([op for op in op_db if not given.names or op.name in given.names], given.samples):
-        print(dict(part.most_common()))
+    parts = survey([op for op in op_db if not given.names or op.name in given.names], given.samples)
+    for name, part in zip(("samples", "unsound", "failed", "without a rule", "loose"), parts, strict=True):
+        print(f"{name}: {dict(part.most_common())}")
+    raise SystemExit(bool(parts[1] or parts[2]))

@@ -424,12 +424,14 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--number", type=int, default=2000)
     given = parser.parse_args()
+    failures = 0
     for seed in range(given.first, given.first + given.number):
         try:
             beyond, gap, names = missing_and_gap(seed)
-        except Exception as error:
-            print(seed, composition(seed)[1], type(error).__name__, str(error)[:200])
-            continue
+        except Exception as error:  # which a composition raises is said, and the others are tried
+            beyond, gap, names = -1, float("nan"), [*composition(seed)[1], f"{type(error).__name__}: {error}"[:200]]
         if beyond or not gap < 1e-10:
-            print(seed, names, beyond, gap)
-    print("done", given.number)
+            failures += 1
+            print(f"seed {seed}: {beyond} entries lacking, {gap:.1e} apart: {', '.join(names)}")
+    print(f"{given.number} compositions, {failures} failures")
+    raise SystemExit(bool(failures))
