@@ -56,7 +56,7 @@ pattern
 # %%
 # Check it by hand
 # ----------------
-# Columns 1 and 4 of the band have no row in common. Neither have 2 and 5, nor 3 and 6. We add the basis vectors of each
+# Columns 0 and 3 of the band have no row in common. Neither have 1 and 4, nor 2 and 5. We add the basis vectors of each
 # pair and push the three sums forward.
 
 from torch.func import jvp

@@ -38,7 +38,7 @@ from scipy.integrate import solve_ivp
 from funcdiff import explain, jacobian_pattern, jacobian_sparse
 from funcdiff.arrays import numpy_function
 
-alpha = 0.004
+alpha = 0.02
 
 
 def laplacian(u):
@@ -70,26 +70,28 @@ N = 48
 fun = numpy_function(rate)
 sparse_jacobian = jacobian_sparse(rate, 1)
 jac = numpy_function(sparse_jacobian)
-times = np.linspace(0, 6, 7)
-options = {"method": "BDF", "t_eval": times, "rtol": 1e-5, "atol": 1e-6}
+times = np.linspace(0, 6, 13)
+options = {"method": "BDF", "t_eval": times, "rtol": 1e-4, "atol": 1e-5}
 solution = solve_ivp(fun, (0, 6), start(N), jac=jac, **options)
 assert solution.success
 counts = f"{solution.njev} Jacobians, {solution.nlu} factorizations"
 print(f"{solution.nfev} evaluations, {counts}")
 
 # %%
-# The film strip shows the first substance. The reaction starts in one corner and spreads over the grid.
+# The film strip shows the first substance. Diffusion flattens the ridge that it starts with, while the reaction goes
+# on.
 
 from funcdiff.plots import plot, plot_maps
 
-frames = torch.from_numpy(solution.y[: N * N, [0, 1, 2, 4]].reshape(N, N, 4))
+shown = [0, 1, 2, 4]
+frames = torch.from_numpy(solution.y[: N * N, shown].reshape(N, N, 2, 2))
 axis = torch.arange(N, dtype=torch.float64) / N
 plot_maps(
     (axis, axis),
     frames,
-    panels=[f"t = {times[k]:g}" for k in (0, 1, 2, 4)],
+    panels=[f"t = {times[k]:g}" for k in shown],
     labels=("x", "y"),
-    title="The reaction spreads over the grid",
+    title="Diffusion flattens the first substance",
     signed=False,
 )
 
@@ -118,7 +120,7 @@ def by_hand(y):
     return block_array([to_u, to_v])
 
 
-y = solution.y[:, 3]
+y = solution.y[:, 6]
 matrix = jac(0.0, y)
 np.testing.assert_allclose(matrix.toarray(), by_hand(y).toarray(), atol=1e-9)
 matrix
@@ -159,7 +161,8 @@ dense = numpy_function(jacobian(rate, 1))
 
 
 def solve(**how):
-    return torch.from_numpy(solve_ivp(fun, (0, 6), y0, **options, **how).y)
+    found = solve_ivp(fun, (0, 1), y0, **{**options, "t_eval": times[:3]}, **how)
+    return torch.from_numpy(found.y)
 
 
 ways = {
@@ -175,7 +178,7 @@ for found in solutions.values():
 # %%
 # All four solutions agree, so their times can be compared.
 
-timing = measure.compare(ways, rounds=8, budget=0.5, equal=False)
+timing = measure.compare(ways, rounds=8, budget=3.0, equal=False)
 timing
 
 # %%
@@ -198,9 +201,9 @@ plot(timing, title="Knowing the pattern is what makes the solver fast")
 # ---------------
 # **An explicit method.** It must evaluate the function far more often, for stability and not for accuracy.
 
-explicit = solve_ivp(fun, (0, 6), start(N), method="RK45", rtol=1e-5, atol=1e-6)
+explicit = solve_ivp(fun, (0, 6), start(N), method="RK45", rtol=1e-4, atol=1e-5)
 print(f"RK45: {explicit.nfev} evaluations; BDF: {solution.nfev}")
-assert explicit.nfev > solution.nfev
+assert explicit.nfev > 2 * solution.nfev
 
 # %%
 # **A term that couples everything.** If the total amount of a substance enters the rate, each row of the Jacobian is
