@@ -113,7 +113,7 @@ def regret(some: list[Sample], predicted: Callable[[Sample], float]) -> dict[str
 
 
 def run(device: str, seconds: float) -> dict[str, Any]:
-    """Rates from all networks; and what a choice by rates from half of them loses on the others, beside the processor's."""
+    """Rates from all networks; and what a choice by those from half of them, or the processor's, loses on the rest."""
     some = samples(device, 11, seconds)
     names = sorted({s["case"] for s in some})
     random.Random(0).shuffle(names)
