@@ -51,6 +51,7 @@ extensions = [
     "_ext.shown.bad_input",
     "_ext.shown.bench",
     "_ext.shown.finder",
+    "_ext.shown.gpu",
     "_ext.shown.house",
     "_ext.shown.studies",
     "_ext.shown.what_works",
