@@ -53,7 +53,7 @@ def turned(data: Data) -> list[nodes.Node]:
         if min(gpu[fastest(cpu)]["ratio"]["low"], cpu[fastest(gpu)]["ratio"]["low"]) > 1
     ]
     told = [
-        f"{name}: {here} is fastest on the processor. On the GPU {there} is, and {here} takes {ratio:.2g} times as long."
+        f"{name}: {here} is fastest on the processor. On the GPU {there} is; {here} takes {ratio:.2g} times as long."
         for name, here, there, ratio in changed
     ]
     head = nodes.paragraph("", f"The fastest method is another one on the GPU in {len(changed)} of {len(rows)} rows:")
