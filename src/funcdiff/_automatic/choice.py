@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -255,7 +254,7 @@ def first_working(
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
     the result.
     """
-    with nullcontext() if found.plan.sketch.branches else eagerly():
+    with eagerly():
         return _first_working(found, run, check)
 
 
