@@ -63,8 +63,8 @@ def batch_jacobian(
 ) -> Function:
     """Compute a Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
 
-    A plan is made for these rows as `jacobian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`, an
-    operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
+    A plan is made for these rows as `jacobian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`,
+    an operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
 
     Shapes: (B, output, input) for B rows. `func` sees one row, without the batch axis.
 
@@ -105,8 +105,8 @@ def batch_hessian(
 ) -> Function:
     """Compute a Hessian for every row of a batch: vmap over a Hessian.
 
-    A plan is made for these rows as `hessian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`, an
-    operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
+    A plan is made for these rows as `hessian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`,
+    an operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
 
     Shapes: (B, output, input, input) for B rows. `func` sees one row, without the batch axis.
 

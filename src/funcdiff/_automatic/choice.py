@@ -165,8 +165,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
     """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
 
     Args:
-        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp` itself,
-            followed by its own arguments.
+        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
+            itself, followed by its own arguments.
         *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
 
     Returns:
