@@ -10,8 +10,7 @@ import torch
 
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
-from funcdiff._automatic.candidates import PRODUCTS, RECIPES
-from funcdiff._automatic.explaining import Explanation
+from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
@@ -20,12 +19,11 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
-from funcdiff._safety.verification import Check, Kind, check, check_on_plane, check_product, direction
+from funcdiff._safety.verification import Check, Kind, check, check_on_plane
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, unobserved
-from funcdiff._torch.trees import Tree, flatten, unflatten
-from funcdiff.recipes import products
+from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
     "Whether to hold the first result of a plan against differences of `func` along one random direction. A recipe "
@@ -120,76 +118,6 @@ def hessian(
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
     return chosen("hessian", func, options, budget, verify=verify)
-
-
-@products.product(
-    verify=VERIFY,
-    raises={
-        **products.ERRORS,
-        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
-        "numbers, or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
-    },
-)
-def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
-    """Compute Hv at a point by the recipe that is right for `func`: two backward passes wherever torch has them right.
-
-    `hvp` makes and keeps a plan as `jacobian` does. Under torch.compile, it is always two backward passes:
-    normalization layers are then differentiated as the simpler operations that they consist of, and other operations
-    are not looked at.
-
-    Cost: 4 F.
-
-    Example:
-        The product with the Hessian of the sum of cubes is 6 x v.
-
-        >>> import torch
-        >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
-        tensor([ 6., 12.])
-    """
-    if torch.compiler.is_compiling():
-        return next(iter(PRODUCTS.values()))(func, primals, tangents)
-    found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
-
-    def first_product(plan: Plan, name: str, _: Tree) -> Check:
-        flat, point = lookup.value_of(func, [copied(x) for x in primals], Options(tuple(range(len(primals)))))
-        along = direction(point)
-        product = flatten(PRODUCTS[name](func, primals, unflatten(along, flatten(primals)[1])))[0]
-        return check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
-
-    return first_working(
-        found, lambda name, _: PRODUCTS[name](func, primals, tangents), first_product if verify else None
-    )
-
-
-def explain(transform: Function, *primals: Tree) -> Explanation:
-    """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
-
-    Args:
-        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
-            itself, followed by its own arguments.
-        *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
-
-    Returns:
-        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
-
-    Example:
-        Of two numbers a thousand: by columns.
-
-        >>> import torch
-        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
-        'jacobian_taylor'
-    """
-    if transform is hvp:
-        func, at, *_ = primals
-        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
-    elif (found := getattr(transform, "found", None)) is not None:
-        plan = found(primals).plan
-    else:
-        raise TypeError(
-            f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
-            f"{transform!r}. A recipe with a mode in its name has no plan to explain."
-        )
-    return Explanation(plan)
 
 
 def chosen(

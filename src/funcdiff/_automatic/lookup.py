@@ -58,10 +58,12 @@ def for_transform(
     call: Callable[[str, int], Tree] | None = None,
     *,
     inside: bool | None = None,
+    proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
 ) -> Found:
     """The plan of a transform; with a budget `call` is counted.
 
-    `inside` a transform, where results cannot be read, the plan is checked when it is made.
+    `inside` a transform, where results cannot be read, the plan is checked when it is made, by
+    `proven` if it is given.
     """
     options = choice.options
     check_range(options.argnums, len(args))
@@ -84,6 +86,8 @@ def for_transform(
             return plan_within(budget, plan, primals[0].element_size(), call)
         if not (choice.verify and inside) or plan.sketch.draws:
             return plan
+        if proven is not None:
+            return proven(plan, flat, primals)
         return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
     settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch

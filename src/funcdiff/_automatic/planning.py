@@ -11,6 +11,7 @@ from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
+from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED
 from funcdiff._safety.obstacles import PLAIN, Obstacles
 from funcdiff._safety.verification import Check
@@ -47,6 +48,11 @@ class Plan:
     def usable(self) -> list[str]:
         """The recipes that may be taken, the best first."""
         return [candidate.name for candidate in self.candidates if not candidate.obstacle]
+
+    @functools.cached_property
+    def rewritten(self) -> bool:
+        """Whether func has operations that a corrected function has others for."""
+        return not self.sketch.operators.isdisjoint(REWRITTEN)
 
     def __getitem__(self, name: str) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.name == name)
