@@ -200,15 +200,18 @@ def _first_working(
     for name in plan.usable:
         try:
             result = run(name, plan[name].chunk)
+            verdict = None
+            if check and not plan[name].check and plain_allowed():
+                with unobserved():
+                    verdict = check(plan, name, result)
         except Exception as error:  # raised again unless torch cannot do it in this way
             if not cannot(error):
                 raise
             stopped = stopped or error
             plan = plan.without(name, reason(error))
             continue
-        if check and not plan[name].check and plain_allowed():
-            with unobserved():
-                plan = plan.checked(name, check(plan, name, result), inside=inside)
+        if verdict is not None:
+            plan = plan.checked(name, verdict, inside=inside)
             if plan[name].obstacle:
                 doubted = True
                 continue
