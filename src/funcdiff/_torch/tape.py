@@ -15,6 +15,7 @@ from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import RefusedError, refuse
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tensors import materialised
 from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
 
@@ -161,7 +162,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = func.overloadpacket.__name__
         self._refuse(func, name, args, kwargs, given, moving)
-        result = _materialised(func(*args, **kwargs))
+        result = materialised(func(*args, **kwargs))
         if func.namespace not in _NAMESPACES:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
         if name == "detach":  # mostly autograd's own, of what it saves
@@ -229,13 +230,6 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             return _storage(x)
         self._sparse.append(x)
         return id(x)
-
-
-def _materialised(result: Any) -> Any:
-    """Zeros with memory in place of forward mode's without: torch 2.13 ends the process on some of them in a mode."""
-    if isinstance(result, Tensor) and result._is_zerotensor():
-        return torch.zeros(result.shape, dtype=result.dtype, device=result.device)
-    return result
 
 
 def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
