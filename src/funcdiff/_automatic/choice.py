@@ -218,4 +218,7 @@ def _first_working(
         if plan is not found.plan:
             found.keep(plan)
         return result
-    raise plan.refusal() if doubted or stopped is None else stopped
+    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
+        raise plan.refusal() from stopped
+    raise stopped

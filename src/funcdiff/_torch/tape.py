@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
-from funcdiff._torch.messages import RefusedError, refuse
+from funcdiff._torch.messages import NUMBER, RefusedError, refuse
 from funcdiff._torch.reading import reading
 from funcdiff._torch.tensors import materialised
 from funcdiff._torch.transforms import outside, undrawn
@@ -213,7 +213,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
         # A number of what was detached is a constant by intent.
         if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
-            refuse("calling .item() on a Tensor")
+            raise RefusedError(NUMBER)
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.draws = True
             if self.randomness == "error":
