@@ -2,7 +2,10 @@
 
 from funcdiff._automatic.batches import batch_hessian, batch_jacobian
 from funcdiff._automatic.cache import clear_plans
-from funcdiff._automatic.choice import explain, hessian, hvp, jacobian
+from funcdiff._automatic.choice import hessian, jacobian
+from funcdiff._automatic.explaining import explain
+from funcdiff._automatic.products import hvp, hvp_operator
+from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
 from funcdiff.checks.derivatives import check_derivatives
@@ -18,12 +21,10 @@ from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, 
 from funcdiff.recipes.products import (
     hvp_double_backward,
     hvp_forward_over_reverse,
-    hvp_operator,
     hvp_reverse_over_forward,
     hvp_reverse_over_reverse,
     vhp,
 )
-from funcdiff.recipes.summed import batch_hessian_summed, batch_jacobian_summed
 
 __all__ = [
     "batch_hessian",

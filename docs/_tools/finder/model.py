@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from funcdiff._automatic.choice import PRODUCTS
+from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.costs import FORMULAS, Formula, pairs
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.tape import Sketch

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._automatic import batches, choice, taylor
+from funcdiff._automatic import batches, choice, summed, taylor
+from funcdiff._automatic import products as automatic_products
 from funcdiff._safety.modes import Function, Modes
-from funcdiff.recipes import hessians, jacobians, products, summed
+from funcdiff.recipes import hessians, jacobians, products
 
 Kind = Literal["jacobian", "hessian", "diagonal", "laplacian", "product", "operator", "batch_jacobian", "batch_hessian"]
 
@@ -82,8 +83,8 @@ REGISTRY = (
     Entry(products.hvp_reverse_over_forward, "product", _product),
     Entry(products.hvp_double_backward, "product", _product),
     Entry(products.vhp, "product", _product),
-    Entry(choice.hvp, "product", _product, automatic=True),
-    Entry(products.hvp_operator, "operator", _operator),
+    Entry(automatic_products.hvp, "product", _product, automatic=True),
+    Entry(automatic_products.hvp_operator, "operator", _operator, automatic=True),
     Entry(taylor.hessian_diagonal, "diagonal", automatic=True),
     Entry(taylor.laplacian, "laplacian", automatic=True),
     Entry(batches.batch_jacobian, "batch_jacobian"),
