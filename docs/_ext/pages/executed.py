@@ -169,8 +169,8 @@ class RanOn(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Name it."""
         text = (
-            f"Every snippet on this page ran when it was built, on torch {torch.__version__}, and did what is "
-            "shown below it. It runs as pasted. With a torch that does otherwise the page does not build."
+            f"The code on this page ran when the site was built, with torch {torch.__version__}. What it printed is "
+            "below it. You can copy each block and run it. The build fails if torch behaves differently."
         )
         return [nodes.paragraph("", text, classes=["ran-on"])]
 
