@@ -76,6 +76,44 @@ def test_the_quoted_text_may_leave_out_what_varies():
     assert not executed.quotes("three ... one", "one two three")
 
 
+def test_printed_sentences_are_folded_and_tables_are_not():
+    sentence, table = "word " * 30, "a" * 60 + "  " + "b" * 60
+    folded = executed.folded(f"{sentence}\n{table}\nshort\n")
+    assert table in folded.split("\n")
+    assert max(len(line) for line in folded.split("\n") if line != table) <= executed.WIDTH
+    assert folded.replace("\n", " ").split() == [*sentence.split(), *table.split(), "short"]
+
+
+def code(text):
+    """The lines of the snippets of a page."""
+    for block in re.findall(r"^\.\. (?:runs|raises|misleads)::\n((?:\n|   .*\n?)+)", text, flags=re.M):
+        yield from (line.removeprefix("   ") for line in block.split("\n"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "which_recipe"], ids=lambda page: page.stem)
+def test_code_fits_the_column(page):
+    assert not [line for line in code(page.read_text()) if len(line) > executed.WIDTH]
+
+
+def introduced(text):
+    """For each snippet, whether a sentence that ends in a colon leads to it."""
+    return [
+        before.rstrip().endswith(":")
+        for before in re.split(r"^\.\. (?:runs|raises|misleads)::$", text, flags=re.M)[:-1]
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "which_recipe"], ids=lambda page: page.stem)
+def test_a_sentence_leads_to_each_snippet(page):
+    assert all(introduced(page.read_text())), introduced(page.read_text())
+
+
+def test_a_long_line_and_a_snippet_without_a_sentence_are_noticed():
+    page = "A sentence.\n\n.. runs::\n\n   " + "x" * 100 + "\n\nIt says:\n\n.. runs::\n\n   y\n"
+    assert max(map(len, code(page))) == 100
+    assert introduced(page) == [False, True]
+
+
 TEXTS = [
     "Trying to use forward AD with",
     "_scaled_dot_product_flash_attention_for_cpu_backward is not implemented",

@@ -19,6 +19,9 @@ Glossary
    pass
       One run.
 
+   vmap
+      For rows.
+
    forward mode
       From the inputs.
 """
@@ -52,6 +55,13 @@ def test_the_first_use_of_a_word_is_linked_and_shows_its_definition(tmp_path):
         ("term-forward-mode", "From the inputs.", "forward-mode"),
     ]
     assert html.index("is code") < html.index("term-pytree") < html.index("again")
+
+
+def test_code_that_is_a_word_is_linked_too(tmp_path):
+    code, html = build(tmp_path, "Use ``vmap`` and ``vmap(func)``. A vmap again.")
+    assert code == 0
+    assert links(html) == [("term-vmap", "For rows.", "vmap")]
+    assert "<code" in html[html.index("term-vmap") : html.index("</a>", html.index("term-vmap"))]
 
 
 def test_a_word_explained_or_linked_by_hand_is_left_alone(tmp_path):

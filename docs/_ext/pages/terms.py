@@ -65,6 +65,7 @@ WORDS = {
     "Krylov": r"Krylov",
     "Fréchet": r"Fréchet",
 }
+_CODE = {"vmap"}  # a word that pages also write as code
 _CASED = re.compile(r"[A-Z]{2}")  # an abbreviation is one in capitals only
 _NAMES = {f"w{i}": name for i, name in enumerate(WORDS)}
 
@@ -86,6 +87,10 @@ def _ancestors(node: nodes.Node) -> Iterator[nodes.Node]:
         yield node
 
 
+def _elsewhere(above: list[Any]) -> bool:
+    return any(isinstance(node, _ELSEWHERE) for node in above)
+
+
 class Linked(SphinxPostTransform):
     """The first use of each word becomes a link, before Sphinx resolves links."""
 
@@ -98,14 +103,27 @@ class Linked(SphinxPostTransform):
         if self.env.metadata[self.env.docname].get("definitions"):  # the glossary itself
             return
         for text in list(self.document.findall(nodes.Text)):
-            above = list(_ancestors(text))
-            link = next((node for node in above if isinstance(node, addnodes.pending_xref)), None)
-            if link is not None and link["reftype"] == "term":
-                self.seen.update(name for name in WORDS if name.lower() == link["reftarget"].lower())
-            elif any("dfn" in node.get("classes", ()) for node in above if isinstance(node, nodes.Element)):
-                self.seen.update(_NAMES[str(match.lastgroup)] for match in _ANY.finditer(text))
-            elif not any(isinstance(node, _ELSEWHERE) for node in above):
-                text.parent.replace(text, self.split(text))
+            self.visit(text, list(_ancestors(text)))
+
+    def visit(self, text: nodes.Text, above: list[Any]) -> None:
+        """Link the words in a text, or note that the page links or explains them here by itself."""
+        link = next((node for node in above if isinstance(node, addnodes.pending_xref)), None)
+        if link is not None and link["reftype"] == "term":
+            self.seen.update(name for name in WORDS if name.lower() == link["reftarget"].lower())
+        elif any("dfn" in node.get("classes", ()) for node in above if isinstance(node, nodes.Element)):
+            self.seen.update(_NAMES[str(match.lastgroup)] for match in _ANY.finditer(text))
+        elif not _elsewhere(above):
+            text.parent.replace(text, self.split(text))
+        elif text in _CODE - self.seen and isinstance(above[0], nodes.literal) and not _elsewhere(above[1:]):
+            above[1].replace(above[0], self.link(str(text), above[0].deepcopy()))
+
+    def link(self, name: str, shown: nodes.Node) -> nodes.Node:
+        """What is shown, as a link to the word's definition."""
+        self.seen.add(name)
+        link = addnodes.pending_xref(refdomain="std", reftype="term", reftarget=name, refdoc=self.env.docname)
+        link["refexplicit"] = link["refwarn"] = True
+        link += nodes.inline("", "", shown, classes=["xref", "std", "std-term"])
+        return link
 
     def split(self, text: nodes.Text) -> list[nodes.Node]:
         """The text with its first uses as links."""
@@ -115,15 +133,12 @@ class Linked(SphinxPostTransform):
             name = _NAMES[str(match.lastgroup)]
             if name in self.seen:
                 continue
-            self.seen.add(name)
             if name not in self.known:
+                self.seen.add(name)
                 message = "%r is explained nowhere: give it an entry in the glossary, or explain it here by :dfn:"
                 _log.warning(message, match[0], location=text.parent)
                 continue
-            link = addnodes.pending_xref(refdomain="std", reftype="term", reftarget=name, refdoc=self.env.docname)
-            link["refexplicit"] = link["refwarn"] = True
-            link += nodes.inline(match[0], match[0], classes=["xref", "std", "std-term"])
-            parts += [nodes.Text(text[done : match.start()]), link]
+            parts += [nodes.Text(text[done : match.start()]), self.link(name, nodes.Text(match[0]))]
             done = match.end()
         return [*parts, nodes.Text(text[done:])] if parts else [text]
 
