@@ -181,9 +181,10 @@ def test_thirty_needs_each_lead_somewhere():
     needs = re.split(r"^#\. ", (GUIDES / "needs.rst").read_text(), flags=re.M)[1:]
     assert len(needs) == 30
     for need in needs:
-        documents = re.findall(r":doc:`/([^`]+)`", need)
-        labels = re.findall(r":ref:`([\w-]+)`", need)
+        documents = re.findall(r":doc:`[^`<]+</([^`>]+)>`", need)
+        labels = re.findall(r":ref:`[^`<]+<([\w-]+)>`", need)
         assert documents or labels, need
+        assert re.match(r":(?:doc|ref):`[^`<]+\? <", need), need  # the question is the link
         assert LABELS.issuperset(labels), need
         for document in documents:
             assert (ROOT / document.replace("tutorials", "gallery")).with_suffix(".py").exists(), need
