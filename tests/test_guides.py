@@ -229,7 +229,7 @@ def test_the_matrix_is_complete(matrix):
 
 
 OVERLAP = {
-    "layer norm, by weight and input": "nn.LayerNorm",
+    "layer norm, with respect to weight and input": "nn.LayerNorm",
     "LSTM": "nn.LSTM",
     "GRU": "nn.GRU",
     "RNN": "nn.RNN",
