@@ -46,6 +46,7 @@ extensions = [
     "_ext.pages.llms",
     "_ext.pages.mathml",
     "_ext.pages.provenance",
+    "_ext.pages.terms",
     "_ext.shown.accuracy",
     "_ext.shown.atlas",
     "_ext.shown.bad_input",

@@ -184,8 +184,8 @@ def cases() -> Iterator[Case]:
         "batch norm in evaluation mode": double(nn.BatchNorm1d(2)),
     }.items():
         yield Case("module", name, curved(lambda x, norm=norm: norm(x.view(3, 2)).flatten()))
-    yield Case("module", "layer norm, by the input", curved(lambda x: F.layer_norm(x, (6,))))
-    yield Case("module", "layer norm, by weight and input", curved(layer_norm_weight))
+    yield Case("module", "layer norm, with respect to its input", curved(lambda x: F.layer_norm(x, (6,))))
+    yield Case("module", "layer norm, with respect to weight and input", curved(layer_norm_weight))
     for name, module in rnn.items():
         yield Case("module", name, curved(lambda x, module=module: module(x.view(3, 2))[0].flatten()))
     cell = double(nn.LSTMCell(6, 2))

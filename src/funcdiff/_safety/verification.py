@@ -84,6 +84,8 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
 
 def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
+    if point[0].is_meta:
+        return _NO_VALUES
     found = compared(joined(answer), gradients(flat, point, along, weights), seen.epsilon)
     return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
 
@@ -277,4 +279,4 @@ def _moved(point: Point, along: Point, t: float) -> list[Tensor]:
 
 
 def _size(x: Tensor) -> float:
-    return float(x.detach().double().square().mean().sqrt()) if x.numel() else 0.0
+    return float(x.detach().double().square().mean().sqrt()) if x.numel() and not x.is_meta else 0.0
