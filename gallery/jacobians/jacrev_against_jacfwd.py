@@ -200,7 +200,7 @@ crossover
 # What goes wrong
 # ---------------
 # Forward mode needs a forward formula for each operation in the function. Some operations have none. Then torch refuses
-# the mode that the shape asks for. :func:`torch.cdist` is an example: 2 inputs, 4 outputs, no forward mode.
+# the mode that the shape asks for. An example is :func:`torch.cdist`, here with 2 inputs and 4 outputs.
 
 from textwrap import fill
 
@@ -215,7 +215,7 @@ def distances(x):
 try:
     jacobian_forward(distances)(corner)
 except (RuntimeError, NotImplementedError) as error:
-    print(fill(f"{type(error).__name__}: {error}", 84))
+    print(fill(str(error).split(". torch said")[0], 84))
 else:
     raise AssertionError("torch has a forward formula for cdist: update this section")
 
