@@ -202,7 +202,7 @@ of_weight, _ = recipes["jacobian_reverse"](*many)
 weight, bias, x = many
 torch.testing.assert_close(of_weight, torch.eye(1024, device=device)[:, :, None] * x)
 times_larger = of_weight.nbytes // x.nbytes
-print(f"the Jacobian is {times_larger} times as large as the input that it repeats")
+print(f"The Jacobian is {times_larger} times as large as the input.")
 
 # %%
 # If you need only the product of the Jacobian with a vector, one forward pass computes it (a :term:`JVP`). For a change
@@ -248,11 +248,13 @@ print("largest entry:", zeros["0.wieght"].abs().max().item())
 # %%
 # The function from ``module_function`` checks the names and raises an error.
 
+from textwrap import fill
+
 try:
     func({**parameters, "0.wieght": weight}, x)
     raise AssertionError("a misspelt name was accepted")
 except KeyError as error:
-    print(error.args[0])
+    print(fill(error.args[0], 84))
 
 # %%
 # Takeaway
