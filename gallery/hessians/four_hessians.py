@@ -2,9 +2,9 @@ r"""
 Which of the four ways to compute a Hessian should I use?
 =========================================================
 
-A Hessian is the Jacobian of a Jacobian. Each of the two can be computed in :term:`forward mode` or
-:term:`reverse mode`, so there are four compositions. On a small network the slowest takes many times as long as the
-fastest, and ``torch.func.hessian`` always uses the same one.
+A Hessian is the Jacobian of a Jacobian. Each of the two can be computed in :term:`forward mode` or :term:`reverse
+mode`, so there are four compositions. On a small network the slowest takes many times as long as the fastest, and
+``torch.func.hessian`` always uses the same one.
 
 **Answer:** Call :func:`funcdiff.hessian`, which chooses for the shape of your function. For few inputs and several
 outputs it chooses :func:`funcdiff.hessian_taylor`, which is none of the four: it computes each second derivative once.

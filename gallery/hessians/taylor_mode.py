@@ -3,8 +3,8 @@ Can Taylor mode compute a Hessian in a few forward passes?
 ==========================================================
 
 A Hessian is usually the Jacobian of a Jacobian. This computes each mixed second derivative twice, although both are
-equal, and multiplies the passes of one Jacobian by those of the other. With 5 inputs and 25 outputs, a network pays
-for far more than it needs.
+equal, and multiplies the passes of one Jacobian by those of the other. With 5 inputs and 25 outputs, a network pays for
+far more than it needs.
 
 **Answer:** Yes, for few inputs and several outputs. :func:`funcdiff.hessian` then chooses
 :func:`funcdiff.hessian_taylor`, which needs :math:`1 + n + n(n+1)/2` passes for :math:`n` inputs, whatever the number
@@ -40,9 +40,9 @@ print(tuple(laplacian(network)(x).shape))
 # %%
 # Check it by hand
 # ----------------
-# :term:`Taylor mode` evaluates the function once. Each intermediate value :math:`z` carries its derivatives with it: the
-# first ones, :math:`z_i`, with respect to each input, and the second ones, :math:`z_{ij}`. A linear layer multiplies all
-# of them by its weight. A scalar function :math:`g` of each entry transforms them by the chain rule:
+# :term:`Taylor mode` evaluates the function once. Each intermediate value :math:`z` carries its derivatives with it:
+# the first ones, :math:`z_i`, with respect to each input, and the second ones, :math:`z_{ij}`. A linear layer
+# multiplies all of them by its weight. A scalar function :math:`g` of each entry transforms them by the chain rule:
 #
 # .. math::
 #
@@ -259,6 +259,6 @@ assert blocks.diagonal(0, 1, 3).abs().max() < 1e-12, "one column"
 # Call ``hessian``; for few inputs and several outputs it uses Taylor mode. The exceptions are:
 #
 # * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
-# * If the inputs are many, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with
-#   :math:`1 + n + n(n+1)/2`.
+# * If the inputs are many, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with :math:`1 + n +
+#   n(n+1)/2`.
 # * If you need only the sum of the diagonal, use ``laplacian``.

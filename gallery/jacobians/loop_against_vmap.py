@@ -44,8 +44,8 @@ print(J.shape)
 explain(jacobian(predict, argnums=2), weight, bias, x)
 
 # %%
-# The first line is the recipe that was used. To call it by name, write
-# ``jacobian_batched_grad(predict, argnums=2)(weight, bias, x)``.
+# The first line is the recipe that was used. To call it by name, write ``jacobian_batched_grad(predict,
+# argnums=2)(weight, bias, x)``.
 #
 # Check it by hand
 # ----------------
@@ -116,17 +116,17 @@ costs = count(recipes, weight, bias, x)
 costs
 
 # %%
-# The FLOPs of the matrix products are the same for all: one evaluation of the function and one
-# :term:`pass` back for each row. The number of operations differs. An :term:`operation` is one call into torch's
-# library, such as a product or a sum, and each one costs time to start.
+# The FLOPs of the matrix products are the same for all: one evaluation of the function and one :term:`pass` back for
+# each row. The number of operations differs. An :term:`operation` is one call into torch's library, such as a product
+# or a sum, and each one costs time to start.
 
 costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 
 # %%
 # Time
 # ----
-# ``compare`` times all candidates in turns, in random order. A slow moment of the machine therefore affects all of
-# them alike. It takes each :term:`ratio` within one :term:`round` of turns.
+# ``compare`` times all candidates in turns, in random order. A slow moment of the machine therefore affects all of them
+# alike. It takes each :term:`ratio` within one :term:`round` of turns.
 
 comparison = compare(recipes, weight, bias, x)
 comparison

@@ -7,8 +7,8 @@ torch can compute the same Jacobian through ``torch.autograd``, through dual num
 wrong mode multiplies the work, and a loop makes one call for each row or column.
 
 **Answer:** Call :func:`funcdiff.jacobian`: it chooses the mode and computes all rows or columns together. The choice is
-:func:`funcdiff.jacobian_taylor` (forward mode) for more outputs than inputs, and
-:func:`funcdiff.jacobian_batched_grad` (reverse mode) for more inputs than outputs.
+:func:`funcdiff.jacobian_taylor` (forward mode) for more outputs than inputs, and :func:`funcdiff.jacobian_batched_grad`
+(reverse mode) for more inputs than outputs.
 
 .. code-block:: python
 
