@@ -27,7 +27,7 @@ recipe on a function of your own.
 
 import torch
 
-from funcdiff import check_derivatives, explain, hessian
+from funcdiff import check_derivatives, explain, hessian, hessian_taylor
 
 torch.manual_seed(0)
 A = torch.randn(3, 3, dtype=torch.float64) + 3 * torch.eye(3, dtype=torch.float64)
@@ -83,7 +83,6 @@ from funcdiff import (
     hessian_forward_over_reverse,
     hessian_reverse_over_forward,
     hessian_reverse_over_reverse,
-    hessian_taylor,
 )
 from funcdiff.measure import compare
 
@@ -115,8 +114,8 @@ times = compare(methods, x, rounds=9, costs=True)
 times
 
 # %%
-# The right recipe is not the more expensive one. The function has one output, so reverse mode inside needs one
-# :term:`pass` where forward mode needs 32:
+# The right result need not cost more. The function has one output, so reverse mode inside needs one :term:`pass` where
+# forward mode needs 32:
 
 times.claim("hessian", faster_than="forward over forward, norm by hand")
 
