@@ -110,7 +110,7 @@ methods = {
     "hessian_forward_over_reverse": hessian_forward_over_reverse(normed),
     "forward over forward, norm by hand": by_hand,
 }
-times = compare(methods, x, rounds=9, costs=True)
+times = compare(methods, x, rounds=9)
 times
 
 # %%

@@ -127,9 +127,9 @@ for name, cost in costs.items():
     print(f"{name:26} {cost.flops / one_pass:.2f} F")
 
 # %%
-# The recipes with forward mode need 6, not 4. The derivative of :math:`Wx` in a direction is :math:`W \dot x + \dot W
-# x`. The weight is constant, so :math:`\dot W` is zero, but torch fills it with zeros and multiplies, once on the way
-# forward and once on the way back.
+# The recipes with forward mode need 6, not 4. If :math:`x` changes by :math:`\mathrm{d}x`, then :math:`Wx` changes by
+# :math:`W\,\mathrm{d}x + \mathrm{d}W\,x`. The weight is constant, so the second term is zero. But torch fills
+# :math:`\mathrm{d}W` with zeros and multiplies, once on the way forward and once on the way back.
 
 assert costs["hvp"].flops == costs["hvp_reverse_over_reverse"].flops == 4 * one_pass
 forward, reverse = "hvp_forward_over_reverse", "hvp_reverse_over_reverse"
@@ -142,12 +142,11 @@ costs.claim(reverse, fewer_flops_than=forward, by=1.4)
 # ----
 # First the network, where the arithmetic takes most of the time.
 
-times = compare(products(loss), rows, directions, rounds=12, costs=True)
+times = compare(products(loss), rows, directions, rounds=12)
 times
 
 # %%
-# The ratio says how many times as long as the fastest recipe each one takes. We expect it to follow the FLOPs in the
-# same table:
+# The ratio says how many times as long as the fastest recipe each one takes. We expect it to follow the FLOPs:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 
@@ -167,7 +166,6 @@ def by_matrix(x, v):
 
 small_methods = products(sine_sum) | {"H first, then H @ v": by_matrix}
 small = compare(small_methods, x, v, rounds=12, costs=True)
-small
 
 # %%
 # We expect plain autograd to spend less on its calls than the transforms:
@@ -195,7 +193,7 @@ title = f"One product: the whole Hessian needs {factor:.0f}× the memory of hvp"
 plot_trade(small, title=title)
 
 # %%
-# All products are at the lower left, the Hessian is at the upper right.
+# The products should be at the lower left, and the whole Hessian at the upper right.
 #
 # A function of many small steps
 # ------------------------------

@@ -136,7 +136,7 @@ for method in methods.values():
 # -----
 # Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. A gradient needs 2, and a product
 # after it 2 more. So :math:`k` calls of ``hvp`` need :math:`4k`, the operator needs :math:`2 + 2k`, and the matrix
-# :math:`2 + 2n`. By the FLOPs alone, the matrix is cheaper from about :math:`k = n` on. We count 16 vectors.
+# :math:`2 + 2n`. Counted in FLOPs, the matrix is cheaper from about :math:`k = n` on. We count 16 vectors.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
@@ -184,12 +184,13 @@ times = compare(methods, w, vectors[:16], rounds=12, budget=1.0)
 times
 
 # %%
-# The ratio says how many times as long as the fastest method each one takes. The operator saves the gradient:
+# The ratio says how many times as long as the fastest method each one takes. The operator computes the gradient once
+# instead of 16 times:
 
 times.claim("operator for each", faster_than="hvp for each")
 
 # %%
-# All vectors in one call save more:
+# We expect one call for all vectors to save more:
 
 times.claim("operator, vmap", faster_than="operator for each")
 
@@ -225,8 +226,8 @@ plot(study, title=str(crossover))
 crossover
 
 # %%
-# By the FLOPs they would cross at 128 vectors. The crossing can be lower, because all columns of the matrix are
-# computed together. If you know the vectors in advance, ``vmap`` computes their products together as well:
+# According to the FLOPs they would cross at 128 vectors. The crossing can be lower, because all columns of the matrix
+# are computed together. If you know the vectors in advance, ``vmap`` computes their products together as well:
 
 study.crossover("operator, vmap", "hessian first")
 
@@ -236,12 +237,14 @@ study.crossover("operator, vmap", "hessian first")
 # If you write the operator by hand without ``retain_graph``, the first product is right. It also frees the graph, so
 # the second product fails.
 
+from textwrap import fill
+
 once = operator_by_hand(loss, w, keep=False)
 torch.testing.assert_close(once(vectors[0]), expected[0])
 try:
     once(vectors[1])
 except RuntimeError as error:
-    print("RuntimeError:", str(error).split(".")[0])
+    print(fill(str(error).split(". ")[0], 84))
 else:
     raise AssertionError("autograd keeps the graph now: update this section")
 
