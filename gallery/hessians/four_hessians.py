@@ -202,7 +202,7 @@ title = f"One Hessian: the slowest recipe takes {factor:.0f}× as long as the fa
 plot(times, title=title)
 
 # %%
-# The two compositions with reverse mode outside stand apart from the other recipes.
+# The two compositions with reverse mode outside should be the last. They make the most passes.
 #
 # What goes wrong
 # ---------------

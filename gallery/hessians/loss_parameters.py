@@ -176,9 +176,9 @@ times
 times.claim("hessian", faster_than="hessian_forward_over_forward")
 
 # %%
-# Three recipes with reverse mode inside need nearly the same FLOPs. They differ in the time that torch spends besides.
-# We compare the choice of ``hessian`` with ``torch.func.hessian``, which is forward over reverse, over more rounds. "No
-# difference" would mean that the interval includes 1, so that these rounds cannot tell.
+# Three recipes with reverse mode inside need nearly the same FLOPs. They differ in the time that torch needs for
+# everything else. We compare the choice of ``hessian`` with ``torch.func.hessian``, which is forward over reverse, over
+# more rounds. "No difference" would mean that the interval includes 1, so that these rounds cannot tell.
 
 pair = ["hessian_double_backward", "hessian_forward_over_reverse"]
 closer = compare({name: methods[name] for name in pair}, start, rounds=40)
@@ -201,8 +201,7 @@ title = (
 plot(study, title=title)
 
 # %%
-# For few hidden units the curves are flat, because the calls take most of the time. For many they rise with the
-# arithmetic.
+# With few hidden units, the calls take most of the time. With many, the curves rise with the arithmetic.
 #
 # What the Hessian tells us
 # -------------------------
@@ -251,8 +250,8 @@ for when, values in {
     print(f"{when:6} training: {negative} negative; from {smallest} to {largest}")
 
 # %%
-# After training, negative eigenvalues are possible, because the minimum is one of the loss plus the decay. The decay
-# adds twice its factor to every eigenvalue. Then all of them are positive.
+# Training minimized the loss plus the decay. In some directions the loss alone still curves down, so some eigenvalues
+# are negative. The decay adds twice its factor to each eigenvalue. With it, all are positive.
 
 assert (eigenvalues + 2 * decay > 0).all()
 print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")

@@ -3,8 +3,8 @@ Can Taylor mode compute a Hessian in a few forward passes?
 ==========================================================
 
 A Hessian is usually the Jacobian of a Jacobian. This computes each mixed second derivative twice, although both are
-equal, and multiplies the passes of one Jacobian by those of the other. With 5 inputs and 25 outputs, a network pays for
-far more than it needs.
+equal, and multiplies the passes of one Jacobian by those of the other. For a network with 5 inputs and 25 outputs, most
+of this work is not needed.
 
 **Answer:** Yes, for few inputs and several outputs. :func:`funcdiff.hessian` then chooses
 :func:`funcdiff.hessian_taylor`, which needs :math:`1 + n + n(n+1)/2` passes for :math:`n` inputs, whatever the number

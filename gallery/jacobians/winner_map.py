@@ -138,8 +138,9 @@ for word, cells in verdicts.items():
     print(f"{word}: {cells} of {verdicts.total()} pairs")
 
 # %%
-# The map shows where the rule held. The colour of a cell is that of the faster mode, and its number says how many times
-# faster. "=" means that this run cannot tell. According to the rule, the colour changes at the diagonal line.
+# The map shows where the rule held. The colour of a cell is that of the faster mode (see the bar), and its number says
+# how many times faster. "=" means that this run cannot tell. According to the rule, the colour changes at the diagonal
+# line.
 
 right = f"{verdicts['holds']} of {verdicts.total()}"
 plot_winners(

@@ -6,9 +6,9 @@ Lanczos iterations, conjugate gradients and trust regions multiply the Hessian a
 of a Hessian-vector product computes the gradient again, although the point has not changed. For many vectors it is
 cheaper to compute the whole matrix once.
 
-**Answer:** Call :func:`funcdiff.hvp_operator`: it computes the gradient once and then takes half the arithmetic of a
-new product for each vector. If you know all vectors in advance, use it under ``vmap``. If there are about as many
-vectors as inputs and the matrix fits in memory, compute it with :func:`funcdiff.hessian`.
+**Answer:** Call :func:`funcdiff.hvp_operator`: it computes the gradient once, and each product then needs half the
+arithmetic of :func:`funcdiff.hvp`. If you know all vectors in advance, use it under ``vmap``. If there are about as
+many vectors as inputs and the matrix fits in memory, compute it with :func:`funcdiff.hessian`.
 
 .. code-block:: python
 
@@ -122,11 +122,11 @@ def hessian_first(w, vectors):
 
 
 methods = {
-    "hvp for each": hvp_each,
-    "operator for each": operator_each,
-    "operator, vmap": operator_vmap,
-    "linearize for each": linearize_each,
-    "hessian first": hessian_first,
+    "hvp": hvp_each,
+    "hvp_operator": operator_each,
+    "hvp_operator, vmap": operator_vmap,
+    "linearize": linearize_each,
+    "hessian": hessian_first,
 }
 for method in methods.values():
     torch.testing.assert_close(method(w, vectors[:3]), expected[:3])
@@ -150,15 +150,15 @@ costs
 one_pass = count(loss, w).flops
 for name, cost in costs.items():
     print(f"{name:20} {cost.flops / one_pass:6.1f} F")
-assert costs["hvp for each"].flops == 4 * 16 * one_pass
-assert costs["operator for each"].flops == (2 + 2 * 16) * one_pass
-assert costs["operator, vmap"].flops == (2 + 2 * 16) * one_pass
+assert costs["hvp"].flops == 4 * 16 * one_pass
+assert costs["hvp_operator"].flops == (2 + 2 * 16) * one_pass
+assert costs["hvp_operator, vmap"].flops == (2 + 2 * 16) * one_pass
 
 # %%
 # One more vector costs ``linearize`` as much as it costs the operator. Its set-up costs more. We count one vector and
 # two vectors.
 
-pair = {name: methods[name] for name in ("linearize for each", "operator for each")}
+pair = {name: methods[name] for name in ("linearize", "hvp_operator")}
 first, second = (count(pair, w, vectors[:k]) for k in (1, 2))
 for name in pair:
     assert second[name].flops - first[name].flops == 2 * one_pass
@@ -168,12 +168,12 @@ first
 # Look at the FLOPs and the number of operations for one vector: an :term:`operation` is one call into torch's library.
 # With ``vmap``, each operation handles all vectors at once, so there are far fewer:
 
-costs.claim("operator, vmap", fewer_operations_than="operator for each", by=5)
+costs.claim("hvp_operator, vmap", fewer_operations_than="hvp_operator", by=5)
 
 # %%
 # The memory is the other side. One vector at a time needs less than the matrix:
 
-costs.claim("operator for each", smaller_peak_than="hessian first", by=5)
+costs.claim("hvp_operator", smaller_peak_than="hessian", by=5)
 
 # %%
 # Time
@@ -187,17 +187,17 @@ times
 # The ratio says how many times as long as the fastest method each one takes. The operator computes the gradient once
 # instead of 16 times:
 
-times.claim("operator for each", faster_than="hvp for each")
+times.claim("hvp_operator", faster_than="hvp")
 
 # %%
 # We expect one call for all vectors to save more:
 
-times.claim("operator, vmap", faster_than="operator for each")
+times.claim("hvp_operator, vmap", faster_than="hvp_operator")
 
 # %%
 # Compared with torch's own operator:
 
-times.claim("operator for each", faster_than="linearize for each")
+times.claim("hvp_operator", faster_than="linearize")
 
 # %%
 # From how many vectors on is the matrix faster?
@@ -205,8 +205,7 @@ times.claim("operator for each", faster_than="linearize for each")
 # We increase the number of vectors from 1 to 512, which is four times the number of inputs.
 
 raced = {
-    name: methods[name]
-    for name in ("operator for each", "operator, vmap", "hessian first")
+    name: methods[name] for name in ("hvp_operator", "hvp_operator, vmap", "hessian")
 }
 
 
@@ -216,11 +215,11 @@ def with_vectors(k):
 
 sizes = [1, 4, 16, 64, 256, 512]
 study = sweep(with_vectors, sizes, label="vectors k, for n = 128 inputs", rounds=12)
-crossover = study.crossover("operator for each", "hessian first")
+crossover = study.crossover("hvp_operator", "hessian")
 plot(study, title=str(crossover))
 
 # %%
-# The curve of the matrix is nearly flat: one more vector adds only one row to one product. The other curves rise with
+# The curve of ``hessian`` is nearly flat: one more vector adds only one row to one product. The other curves rise with
 # the number of vectors. The operator, one vector at a time, and the matrix cross here:
 
 crossover
@@ -229,7 +228,7 @@ crossover
 # According to the FLOPs they would cross at 128 vectors. The crossing can be lower, because all columns of the matrix
 # are computed together. If you know the vectors in advance, ``vmap`` computes their products together as well:
 
-study.crossover("operator, vmap", "hessian first")
+study.crossover("hvp_operator, vmap", "hessian")
 
 # %%
 # What goes wrong
