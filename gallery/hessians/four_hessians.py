@@ -2,9 +2,9 @@ r"""
 Which of the four ways to compute a Hessian should I use?
 =========================================================
 
-A Hessian is the Jacobian of a Jacobian. Each of the two can be computed in :term:`forward mode` or :term:`reverse
-mode`, so there are four compositions. On a small network the slowest takes many times as long as the fastest, and
-``torch.func.hessian`` always uses the same one.
+A Hessian is the Jacobian of a Jacobian. Each of the two can be computed in :term:`forward mode` or
+:term:`reverse mode`, so there are four compositions. On a small network the slowest takes many times as long as the
+fastest, and ``torch.func.hessian`` always uses the same one.
 
 **Answer:** Call :func:`funcdiff.hessian`, which chooses for the shape of your function. For few inputs and several
 outputs it chooses :func:`funcdiff.hessian_taylor`, which is none of the four: it computes each second derivative once.
@@ -20,8 +20,8 @@ For many inputs and fewer outputs it chooses :func:`funcdiff.hessian_forward_ove
 # %%
 # Use it
 # ------
-# We start with a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. Such networks replace
-# simulations. The Hessian at one point has the shape (25, 5, 5).
+# We start with a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. Such a network is typical of a
+# :term:`surrogate`, which replaces a simulation. The Hessian at one point has the shape (25, 5, 5).
 
 import torch
 
@@ -242,5 +242,5 @@ assert not torch.allclose(wrong, right), (
 #
 # * If the function has one output, ``hessian`` chooses :func:`funcdiff.hessian_double_backward`: reverse over reverse
 #   by plain autograd, with as many passes as forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
-# * If an operation has no forward formula, only reverse over reverse works.
+# * If an operation has no forward formula, use reverse over reverse. ``hessian`` does this by itself.
 # * If the function has several outputs, do not put reverse mode outside: it makes the most passes.

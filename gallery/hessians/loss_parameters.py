@@ -3,8 +3,8 @@ How do I compute the Hessian of a loss with respect to a network's parameters?
 ==============================================================================
 
 Laplace approximations, Newton steps and studies of curvature need this Hessian as one symmetric matrix. But the
-parameters are inside a module, where no transform sees them, and torch returns the Hessian in blocks, as a dictionary
-of dictionaries.
+parameters are inside a module, and ``torch.func`` differentiates only with respect to arguments. It also returns the
+Hessian in blocks, as a dictionary of dictionaries.
 
 **Answer:** :func:`funcdiff.module_function` makes the parameters an argument, and :func:`funcdiff.ravel` makes them one
 vector. :func:`funcdiff.hessian` then returns one matrix. For a loss it chooses
@@ -121,9 +121,9 @@ torch.testing.assert_close(of_linear["weight"]["weight"], by_formula)
 # %%
 # Count
 # -----
-# A loss has one output. Reverse mode inside therefore needs one :term:`pass` for the whole gradient, and :term:`forward
-# mode` one for each parameter. The outer derivative repeats this for each parameter in either mode. We count
-# ``hessian``, its choice, and the four compositions, named :term:`outer over inner`.
+# A loss has one output. Reverse mode inside therefore needs one :term:`pass` for the whole gradient, and
+# :term:`forward mode` one for each parameter. The outer derivative repeats this for each parameter in either mode. We
+# count ``hessian``, its choice, and the four compositions, named :term:`outer over inner`.
 
 from funcdiff import (
     hessian_double_backward,

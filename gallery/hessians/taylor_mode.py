@@ -8,7 +8,7 @@ of this work is not needed.
 
 **Answer:** Yes, for few inputs and several outputs. :func:`funcdiff.hessian` then chooses
 :func:`funcdiff.hessian_taylor`, which needs :math:`1 + n + n(n+1)/2` passes for :math:`n` inputs, whatever the number
-of outputs. If you need only the Laplacian, :func:`funcdiff.laplacian` needs :math:`2 + n`.
+of outputs. If you need only the Laplacian, :func:`funcdiff.laplacian` needs :math:`2 + n` passes.
 
 .. code-block:: python
 
@@ -115,8 +115,8 @@ torch.testing.assert_close(vmap(laplacian(network))(batch), sum_of_diagonal)
 # Count
 # -----
 # Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. Taylor mode needs 1 for the value, 5
-# for the first derivatives and 15 for the second ones. Forward over reverse (:term:`outer over inner`) needs about
-# :math:`(1 + n)(1 + m)`, for :math:`m` outputs. We count in units of :math:`F`.
+# for the first derivatives and 15 for the second ones. The composition forward over reverse (named
+# :term:`outer over inner`) needs about :math:`(1 + n)(1 + m)`, for :math:`m` outputs. We count in units of :math:`F`.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -258,6 +258,6 @@ assert blocks.diagonal(0, 1, 3).abs().max() < 1e-12, "one column"
 # Call ``hessian``; for few inputs and several outputs it uses Taylor mode. The exceptions are:
 #
 # * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
-# * If the inputs are many, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with :math:`1 + n +
-#   n(n+1)/2`.
+# * If the inputs are many, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with
+#   :math:`1 + n + n(n+1)/2`.
 # * If you need only the sum of the diagonal, use ``laplacian``.

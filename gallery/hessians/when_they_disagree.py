@@ -36,14 +36,14 @@ H = hessian(torch.logdet)(A)
 explain(hessian(torch.logdet), A)
 
 # %%
-# The recipe in the first line was used. It is reverse over reverse by plain autograd, and you can call it by name:
-# ``hessian_double_backward(torch.logdet)(A)``. A name like this says :term:`outer over inner`: the mode of the outer
-# derivative, then that of the inner one.
+# The recipe in the first line was used, and the last column says how far its result is from the differences. It is
+# reverse over reverse by plain autograd, and you can call it by name: ``hessian_double_backward(torch.logdet)(A)``. A
+# name like this says :term:`outer over inner`: the mode of the outer derivative, then that of the inner one.
 #
 # Check it by hand
 # ----------------
-# The gradient of :math:`\log \det A` is :math:`A^{-T}`. From :math:`\mathrm{d}(A^{-1}) = -A^{-1}\, \mathrm{d}A\,
-# A^{-1}` we obtain the Hessian:
+# The gradient of :math:`\log \det A` is :math:`A^{-T}`. From
+# :math:`\mathrm{d}(A^{-1}) = -A^{-1}\, \mathrm{d}A\, A^{-1}` we obtain the Hessian:
 #
 # .. math::
 #
@@ -213,7 +213,7 @@ assert {"det", "logdet"} <= set(hidden), (
 print("wrong and symmetric:", ", ".join(hidden))
 
 # %%
-# With reverse mode inside, and by ``hessian``, all of these functions have the right Hessian.
+# The compositions with reverse mode inside are right for all of these functions, and so is ``hessian``.
 
 for func in functions.values():
     for recipe in (hessian, *right.values()):
@@ -225,13 +225,14 @@ for func in functions.values():
 check_derivatives(functions["layer_norm"], A)
 
 # %%
-# The table gives a verdict for each recipe and the gap to the differences. There are two cases in which reverse mode
-# inside does not help.
+# The table gives a verdict for each recipe and the gap to the differences. In two cases, reverse mode inside is not
+# enough.
 #
 # Under vmap
 # ----------
-# Many matrices at once are a batch for :term:`vmap`. Here forward over reverse, which is ``torch.func.hessian``, is
-# right for the first matrix and wrong for the others. We print the relative error of each matrix.
+# With :term:`vmap` we compute the Hessians of many matrices at once. Here forward over reverse, which is
+# ``torch.func.hessian``, is right for the first matrix and wrong for the others. We print the relative error of each
+# matrix.
 
 from torch.func import vmap
 

@@ -44,8 +44,8 @@ print(J.shape)
 explain(jacobian(predict, argnums=2), weight, bias, x)
 
 # %%
-# The first line is the recipe that was used. To call it by name, write ``jacobian_batched_grad(predict,
-# argnums=2)(weight, bias, x)``.
+# The first line is the recipe that was used. To call it by name, write
+# ``jacobian_batched_grad(predict, argnums=2)(weight, bias, x)``.
 #
 # Check it by hand
 # ----------------

@@ -75,9 +75,9 @@ for from_the_right in (True, False):
 # %%
 # Count
 # -----
-# With :math:`h` units in a layer, forward mode takes :math:`n h (h + m)` multiply-adds and reverse mode :math:`m h (h +
-# n)`. The difference is :math:`h^2 (n - m)`. In arithmetic, then, the rule is exact for every :math:`h`. We count both
-# modes for 16 inputs and 1024 outputs.
+# With :math:`h` units in a layer, forward mode takes :math:`n h (h + m)` multiply-adds and reverse mode
+# :math:`m h (h + n)`. The difference is :math:`h^2 (n - m)`. In arithmetic, then, the rule is exact for every
+# :math:`h`. We count both modes for 16 inputs and 1024 outputs.
 
 from funcdiff import jacobian_forward, jacobian_reverse
 from funcdiff.measure import compare, count
@@ -272,8 +272,8 @@ for recipe in (*detached.values(), jacobian(lambda x: x / x.norm().detach())):
 # %%
 # Takeaway
 # --------
-# If one mode needs several times fewer passes, it is faster: forward mode for :math:`n < m`, reverse mode for :math:`n
-# > m`. The exceptions are:
+# If one mode needs several times fewer passes, it is faster: forward mode for :math:`n < m`, reverse mode for
+# :math:`n > m`. The exceptions are:
 #
 # * If the function is small, the time of the calls decides: use ``jacobian``, or measure.
 # * If the network has a bottleneck, multiply the Jacobians of its halves.

@@ -70,7 +70,7 @@ torch.testing.assert_close(jvp(grad(sine_sum), (x,), (v,))[1], expected)
 torch.testing.assert_close(vjp(grad(sine_sum), x)[1](v)[0], expected)
 
 # %%
-# The recipes have names :term:`outer over inner`: forward over reverse is the :term:`forward mode` derivative of the
+# The name of a recipe says :term:`outer over inner`: forward over reverse is the :term:`forward mode` derivative of the
 # :term:`reverse mode` derivative. ``hvp_double_backward`` is reverse over reverse by two calls of
 # ``torch.autograd.grad``. All must equal the product with the whole Hessian.
 
@@ -199,7 +199,8 @@ plot(small, title=f"One product: the whole Hessian takes {factor:.0f}× as long 
 # A function of many small steps
 # ------------------------------
 # Here forward over reverse has an advantage in memory. Reverse over reverse stores the gradient's own graph, and
-# forward over reverse does not need it. We count 50 sines, one after the other, and add ``jvp`` of ``grad``.
+# forward over reverse does not need it. We count a function that applies the sine 50 times, and add ``jvp`` of
+# ``grad``.
 
 
 def deep(x):

@@ -21,9 +21,9 @@ many vectors as inputs and the matrix fits in memory, compute it with :func:`fun
 # %%
 # Use it
 # ------
-# Our function is the loss of a logistic regression with 128 weights and 512 rows, :math:`f(w) = \sum_i \log(1 +
-# e^{z_i})` with :math:`z = Aw`. We make the operator at one point and multiply by one vector, then by all rows of a
-# matrix of vectors with :term:`vmap`.
+# Our function is the loss of a logistic regression with 128 weights and 512 rows,
+# :math:`f(w) = \sum_i \log(1 + e^{z_i})` with :math:`z = Aw`. We make the operator at one point and multiply by one
+# vector, then by all rows of a matrix of vectors with :term:`vmap`.
 
 import torch
 from torch.func import vmap
@@ -50,8 +50,8 @@ print(tuple(one.shape), tuple(all_of_them.shape))
 # %%
 # Check it by hand
 # ----------------
-# Let :math:`s = \sigma(z)` be the sigmoid. The gradient is :math:`A^T s`, and the product is :math:`Hv = A^T \bigl(s (1
-# - s) (Av)\bigr)`.
+# Let :math:`s = \sigma(z)` be the sigmoid. The gradient is :math:`A^T s`, and the product is
+# :math:`Hv = A^T \bigl(s (1 - s) (Av)\bigr)`.
 
 s = torch.sigmoid(A @ w)
 expected = (vectors @ A.T * (s * (1 - s))) @ A
@@ -171,7 +171,7 @@ first
 costs.claim("hvp_operator, vmap", fewer_operations_than="hvp_operator", by=5)
 
 # %%
-# The memory is the other side. One vector at a time needs less than the matrix:
+# The peak of memory differs, too. One vector at a time needs less than the matrix:
 
 costs.claim("hvp_operator", smaller_peak_than="hessian", by=5)
 
@@ -200,8 +200,8 @@ times.claim("hvp_operator, vmap", faster_than="hvp_operator")
 times.claim("hvp_operator", faster_than="linearize")
 
 # %%
-# From how many vectors on is the matrix faster?
-# ----------------------------------------------
+# When is the matrix faster?
+# --------------------------
 # We increase the number of vectors from 1 to 512, which is four times the number of inputs.
 
 raced = {
@@ -264,4 +264,4 @@ assert not torch.allclose(moved, expected[0])
 # * If there are about as many vectors as inputs, compute the matrix with ``hessian``. If the vectors come one at a
 #   time, this pays earlier: measure it as above.
 # * If :math:`n^2` numbers do not fit in memory, use products, however many there are.
-# * If the products of all vectors do not fit either, use ``vmap(operator, chunk_size=...)``.
+# * If the products of all vectors together do not fit in memory, use ``vmap(operator, chunk_size=...)``.
