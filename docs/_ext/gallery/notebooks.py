@@ -18,7 +18,7 @@ _ENVIRONMENT = """from funcdiff.measure import environment
 
 environment()"""
 _ROLE = re.compile(r":(?:func|class|mod|meth):`~?([^`]+)`")
-_WORD = re.compile(r":(?:term|dfn):`([^`<]+?)(?: <[^`>]+>)?`")
+_WORD = re.compile(r":(?:term|dfn|doc):`([^`<]+?)(?:\s*<[^>`]*>)?`")
 _COLAB = "https://colab.research.google.com/github/{repository}/blob/notebooks/{page}.ipynb"
 
 
@@ -33,7 +33,7 @@ def colab_address(repository, page):
 
 
 def finish(notebook):
-    """Put the environment's cell second, and in prose turn roles into code or into words."""
+    """Put the environment's cell second, and in prose turn roles into code, links to pages of the site into words."""
     first, *others = notebook["cells"]
     notebook["cells"] = [first]
     add_code_cell(notebook, _ENVIRONMENT)
