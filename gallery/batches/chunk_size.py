@@ -122,7 +122,7 @@ from funcdiff.plots import plot_trade
 
 slower = times.ratio(names[4], names[B]).median
 smaller = times.costs[names[B]].peak_bytes / times.costs[names[4]].peak_bytes
-title = f"4 rows at once need {smaller:.2g}× less memory, {slower:.2g}× more time than 64"
+title = f"4 rows at once: {smaller:.2g}× less memory, {slower:.2g}× more time than 64"
 plot_trade(times, path=list(names.values()), title=title)
 
 # %%
@@ -182,7 +182,7 @@ large
 
 # %%
 # The whole Jacobian at once exceeds the budget by far. Chunks can even save time, because small intermediate results
-# reuse the same memory, while large ones are fresh memory each time (:doc:`/tutorials/networks/allocator`). In this run:
+# reuse the same memory, while large ones need fresh memory each time (:doc:`/tutorials/networks/allocator`). Here:
 
 assert large.costs["auto"].peak_bytes <= 2**22
 assert large.costs["all at once"].peak_bytes > 5 * 2**22
