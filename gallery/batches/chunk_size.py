@@ -20,8 +20,8 @@ network require gradients, freeze them first; otherwise chunks save almost nothi
 # %%
 # Use it
 # ------
-# We compute the Hessian of a network with 5 inputs and 25 outputs for each of 64 rows, with 2 MiB to spend. The
-# parameters are frozen, because we differentiate with respect to the input only.
+# We compute the Hessian of a network with 5 inputs and 25 outputs for each of 64 rows, within ``2 * 2**20`` bytes.
+# The parameters are frozen, because we differentiate with respect to the input only.
 
 import torch
 
@@ -222,6 +222,8 @@ kept
 kept.claim("frozen, 8 rows", smaller_peak_than="trainable, 8 rows", by=4)
 
 # %%
+# For trainable parameters, the whole batch at once has a peak less than twice that of the chunks:
+
 shrunk = kept["trainable, all rows"].peak_bytes / kept["trainable, 8 rows"].peak_bytes
 assert shrunk < 2, "chunks no longer keep their graphs: update this section"
 
@@ -239,5 +241,5 @@ assert without.peak_bytes == kept["frozen, 8 rows"].peak_bytes
 # Freeze the parameters and pass ``chunk_size="auto"`` with your budget. If speed matters, also time a few chunk sizes
 # that fit, because the largest one is not always the fastest.
 #
-# - If the answer alone exceeds the budget, no chunk size helps: compute products, a diagonal or a Laplacian instead.
-# - If you train through a Hessian, you need the graphs of all chunks: make the batch smaller.
+# * If the answer alone exceeds the budget, no chunk size helps: compute products, a diagonal or a Laplacian instead.
+# * If you train through a Hessian, you need the graphs of all chunks: make the batch smaller.

@@ -149,11 +149,13 @@ second_costs = count(second, few)
 second_costs
 
 # %%
-# The recipe avoids most of the FLOPs of the version by hand, and ``batch_hessian``, which sees one row, avoids more.
+# The recipe avoids most of the FLOPs of the version by hand.
 
 second_costs.claim("batch_hessian_summed", fewer_flops_than="sum by hand", by=5)
 
 # %%
+# ``batch_hessian``, which sees one row at a time, avoids still more. For this layer it chooses Taylor mode.
+
 second_costs.claim("batch_hessian", fewer_flops_than="batch_hessian_summed", by=5)
 
 # %%
@@ -170,6 +172,8 @@ times
 times.claim("sum by hand", faster_than="batch_jacobian_summed")
 
 # %%
+# ``batch_jacobian`` needs no such test:
+
 times.claim("batch_jacobian", faster_than="batch_jacobian_summed")
 
 # %%
@@ -268,6 +272,6 @@ torch.testing.assert_close(
 # If the function works on one row, use ``batch_jacobian`` and ``batch_hessian``: a function that sees one row cannot
 # mix rows. If it accepts only a whole batch, use ``batch_jacobian_summed`` and ``batch_hessian_summed``.
 #
-# - If batch norm makes the rows mix, call ``eval()`` first.
-# - If the rows mix by design, as in attention, no row has a Jacobian of its own. Decide which of the :math:`B^2` blocks
+# * If batch norm makes the rows mix, call ``eval()`` first.
+# * If the rows mix by design, as in attention, no row has a Jacobian of its own. Decide which of the :math:`B^2` blocks
 #   you need, and differentiate the whole batch.

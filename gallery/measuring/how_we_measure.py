@@ -74,12 +74,12 @@ plot(comparison, title=title)
 # %%
 # What ``compare`` does
 # ---------------------
-# - It first checks that the results of all candidates agree.
-# - It keeps the first call apart, because it may load or compile something.
-# - It times all candidates once in each :term:`round`, in random order, so that a slow phase of the machine affects
+# * It first checks that the results of all candidates agree.
+# * It keeps the first call apart, because it may load or compile something.
+# * It times all candidates once in each :term:`round`, in random order, so that a slow phase of the machine affects
 #   all of them alike.
-# - A short call is repeated until the timer can resolve it, after one untimed call that warms the caches.
-# - Garbage collection is off, and an accelerator has finished its work before the time is read.
+# * A short call is repeated until the timer can resolve it, after one untimed call that warms the caches.
+# * Garbage collection is off, and an accelerator has finished its work before the time is read.
 
 # %%
 # The interval uses only the order of the samples, so a single outlier cannot move it, however large it is.
@@ -184,5 +184,5 @@ for threads in (1, 2):
 # Trust a ratio with its interval, from candidates that were timed in turn, on the machine that you will use. Every page
 # links its measurements as JSON, and ``comparison.beside("published.json")`` puts your own run next to them.
 #
-# - If you compare large problems, a count of FLOPs is enough: it is exact, and times follow it.
-# - If you compare small problems, measure: most of their time is the overhead of calls, which FLOPs do not include.
+# * If you compare large problems, a count of FLOPs is enough: it is exact, and times follow it.
+# * If you compare small problems, measure: most of their time is the overhead of calls, which FLOPs do not include.

@@ -6,15 +6,15 @@ Your Hessian takes longer than its FLOPs explain, and a profiler shows simple ad
 fresh memory, which the system provides page by page at the first touch, and a call with large intermediate results
 pays for that every time.
 
-**Answer:** because of page faults. Call ``batch_hessian(f)(X)``: here it chooses Taylor mode, whose intermediate results
-are small. If you call a recipe by name, pass ``chunk_size``. If results must be large, write them into memory that you
-keep, or let glibc keep freed memory, with the environment variables below.
+**Answer:** because of page faults. Call ``batch_hessian(f)(X)``: here it chooses Taylor mode, whose intermediate
+results are small. To call another recipe by name, pass ``chunk_size``, or let glibc keep freed memory, with the
+environment variables below.
 
 .. code-block:: python
 
     hessians = batch_hessian(f)(X)
-    hessians = batch_hessian(f, chunk_size=250, hessian=hessian_forward_over_reverse)(X)
-    # or, in the shell: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776 python ...
+    hessians = batch_hessian(f, hessian=hessian_forward_over_reverse, chunk_size=250)(X)
+    # in the shell: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776 python x.py
 """
 
 # %%
@@ -73,14 +73,18 @@ times
 times.claim("in chunks", faster_than="at once")
 
 # %%
+# The automatic recipe also needs fewer FLOPs, and far less memory:
+
 times.claim("batch_hessian", faster_than="at once")
 
 # %%
+# The figure shows the three times.
+
 ratio = times.ratio("at once", "in chunks").median
 plot(times, title=f"The same FLOPs at once take {ratio:.2g}× the time of chunks")
 
 # %%
-# The gap between the first two points is the cost of fresh memory. The automatic recipe also saves FLOPs.
+# The gap between "at once" and "in chunks" is the cost of fresh memory.
 #
 # Check it by hand
 # ----------------
@@ -112,6 +116,8 @@ additions = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
 additions
 
 # %%
+# The kept result needs no new pages:
+
 additions.claim("into kept", faster_than="fresh")
 
 # %%
@@ -182,6 +188,8 @@ policies = compare({"default": default, "keeping": keeping}, equal=False, rounds
 policies
 
 # %%
+# Both processes do the same arithmetic, so a difference is due to page faults:
+
 policies.claim("keeping", faster_than="default")
 
 # %%
@@ -214,5 +222,5 @@ else:
 # If a call takes longer than its FLOPs predict, look at its page faults. First use ``batch_hessian(f)``, then try
 # ``chunk_size``: smaller intermediate results need less memory and reuse what was freed.
 #
-# - If you cannot change the call, set the two environment variables.
-# - If you compute on a GPU, page faults do not occur: torch keeps freed GPU memory. Chunks then save memory only.
+# * If you cannot change the call, set the two environment variables.
+# * If you compute on a GPU, page faults do not occur: torch keeps freed GPU memory. Chunks then save memory only.
