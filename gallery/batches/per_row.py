@@ -39,10 +39,10 @@ B, n, m = 64, 31, 33  # all different, so that no axis can be mistaken for anoth
 weight, bias = torch.randn(m, n, device=device), torch.randn(m, device=device)
 x = torch.randn(B, n, device=device)
 
-jacobians_of = batch_jacobian(predict, argnums=2, in_dims=(None, None, 0))
-hessians_of = batch_hessian(predict, argnums=2, in_dims=(None, None, 0))
-print("Jacobians:", tuple(jacobians_of(weight, bias, x).shape))
-print("Hessians:", tuple(hessians_of(weight, bias, x).shape))
+first = batch_jacobian(predict, argnums=2, in_dims=(None, None, 0))
+second = batch_hessian(predict, argnums=2, in_dims=(None, None, 0))
+print("Jacobians:", tuple(first(weight, bias, x).shape))
+print("Hessians:", tuple(second(weight, bias, x).shape))
 
 # %%
 # The batch comes first in the result, then the output, then the input (twice for a Hessian).
@@ -55,10 +55,10 @@ print("Hessians:", tuple(hessians_of(weight, bias, x).shape))
 
 y = predict(weight, bias, x)
 expected = (1 - y**2)[:, :, None] * weight
-torch.testing.assert_close(jacobians_of(weight, bias, x), expected)
+torch.testing.assert_close(first(weight, bias, x), expected)
 
 curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
-torch.testing.assert_close(hessians_of(weight, bias, x), curvature)
+torch.testing.assert_close(second(weight, bias, x), curvature)
 
 # %%
 # In torch alone you compose two functions: ``jacrev`` differentiates the function of one row, and :term:`vmap` turns
@@ -66,8 +66,8 @@ torch.testing.assert_close(hessians_of(weight, bias, x), curvature)
 
 from torch.func import jacrev, vmap
 
-composed = vmap(jacrev(predict, argnums=2), in_dims=(None, None, 0))
-torch.testing.assert_close(composed(weight, bias, x), expected)
+by_hand = vmap(jacrev(predict, argnums=2), in_dims=(None, None, 0))
+torch.testing.assert_close(by_hand(weight, bias, x), expected)
 
 # %%
 # Every form of ``in_dims``
@@ -128,8 +128,8 @@ def whole_batch(weight, bias, x):
 
 
 candidates = {
-    "batch_jacobian": jacobians_of,
-    "vmap of jacrev": composed,
+    "batch_jacobian": first,
+    "vmap of jacrev": by_hand,
     "loop over rows": loop_over_rows,
     "whole batch": whole_batch,
 }
@@ -226,7 +226,7 @@ def by_name(recipe):
 
 
 hessians = {
-    "batch_hessian": hessians_of,
+    "batch_hessian": second,
     "hessian_forward_over_forward": by_name(hessian_forward_over_forward),
     "hessian_forward_over_reverse": by_name(hessian_forward_over_reverse),
 }
@@ -261,7 +261,7 @@ except ValueError as error:
 
 few = x[:m]
 paired = wrong(weight, bias, few)
-print("right shape:", tuple(jacobians_of(weight, bias, few).shape))
+print("right shape:", tuple(first(weight, bias, few).shape))
 print("wrong shape:", tuple(paired.shape))
 assert paired.shape == (m, n), "vmap now refuses this: update this section"
 
