@@ -37,7 +37,7 @@ torch.set_num_threads(1)
 
 
 def faults(call, *args):
-    """Page faults of a call: the fewest of three, as other threads can only add some."""
+    """Page faults of a call: the fewest of three, as other threads only add some."""
     counted = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -215,7 +215,8 @@ for name in ("jacobian_reverse", "hessian_taylor"):
         every[name](batch)
     spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
     products = sum(spent.get(f"aten::{kind}", 0) for kind in ("mm", "addmm", "bmm"))
-    print(f"{name}: matrix products take {products / sum(spent.values()):.0%} of the time")
+    share = products / sum(spent.values())
+    print(f"{name}: matrix products take {share:.0%} of the time")
 assert costs["hessian_taylor"].bytes_written > costs["jacobian_reverse"].bytes_written
 costs.claim("jacobian_reverse", fewer_operations_than="hessian_taylor", by=2)
 
