@@ -258,7 +258,7 @@ for _ in range(30):
 
 eigenvalues = torch.linalg.eigvalsh(hessian(rosenbrock)(x))
 print(f"value {rosenbrock(x):.3f}, gradient {grad(rosenbrock)(x).norm():.1e}")
-print("eigenvalues of the Hessian:", eigenvalues.numpy().round(2))
+print("eigenvalues of the Hessian:", *(f"{value:.2f}" for value in eigenvalues))
 assert eigenvalues[0] < 0, "Newton's step avoids this saddle: update this section"
 
 # %%
