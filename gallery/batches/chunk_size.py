@@ -122,7 +122,7 @@ from funcdiff.plots import plot_trade
 
 slower = times.ratio(names[4], names[B]).median
 smaller = times.costs[names[B]].peak_bytes / times.costs[names[4]].peak_bytes
-title = f"4 rows at once: {smaller:.2g}× less memory, {slower:.2g}× more time than 64"
+title = f"4 rows at once: {smaller:.3g}× less memory, {slower:.3g}× more time than 64"
 plot_trade(times, path=list(names.values()), title=title)
 
 # %%

@@ -2,9 +2,9 @@ r"""
 How do I get one Jacobian for each row of a batch?
 ==================================================
 
-You have a function of one row and a batch of :math:`B` rows, and you need one Jacobian for each row. If you
-differentiate the whole batch at once, torch computes :math:`B^2` blocks, and all but :math:`B` of them are zero. If you
-loop over the rows, every row pays for its own call.
+You have a function of one sample, such as a network, and a batch of :math:`B` samples, the rows. You need one Jacobian
+for each row. If you differentiate the whole batch at once, torch computes :math:`B^2` blocks, and all but :math:`B` of
+them are zero. If you loop over the rows, every row pays for its own call.
 
 **Answer:** write the function for one row and call ``batch_jacobian(f)(X)``, or ``batch_hessian(f)(X)`` for second
 derivatives. Both choose the recipe for the number of rows. For the layer below they choose Taylor mode, which needs
@@ -21,28 +21,27 @@ the fewest FLOPs; pass ``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor`
 # %%
 # Use it
 # ------
-# Our function is a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs. It has three arguments, of which
-# only ``x`` is a batch. We differentiate with respect to argument 2, and ``in_dims`` has one entry for each argument:
-# ``None`` for the weight and the bias, which all rows share, and 0 for ``x``, whose axis 0 counts the rows.
+# Our function is a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs. It maps one row, of shape (31,), to
+# (33,). We call both recipes with a batch of 64 rows.
 
 import torch
 
 from funcdiff import batch_hessian, batch_jacobian
-
-
-def predict(weight, bias, x):
-    return torch.tanh(torch.nn.functional.linear(x, weight, bias))
-
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 B, n, m = 64, 31, 33  # all different, so that no axis can be mistaken for another
 weight, bias = torch.randn(m, n, device=device), torch.randn(m, device=device)
 x = torch.randn(B, n, device=device)
 
-first = batch_jacobian(predict, argnums=2, in_dims=(None, None, 0))
-second = batch_hessian(predict, argnums=2, in_dims=(None, None, 0))
-print("Jacobians:", tuple(first(weight, bias, x).shape))
-print("Hessians:", tuple(second(weight, bias, x).shape))
+
+def f(x):
+    return torch.tanh(weight @ x + bias)
+
+
+first = batch_jacobian(f)
+second = batch_hessian(f)
+print("Jacobians:", tuple(first(x).shape))
+print("Hessians:", tuple(second(x).shape))
 
 # %%
 # The batch comes first in the result, then the output, then the input (twice for a Hessian).
@@ -53,12 +52,12 @@ print("Hessians:", tuple(second(weight, bias, x).shape))
 # :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`. We compare both with :func:`funcdiff.batch_jacobian` and
 # :func:`funcdiff.batch_hessian`.
 
-y = predict(weight, bias, x)
+y = torch.tanh(x @ weight.T + bias)
 expected = (1 - y**2)[:, :, None] * weight
-torch.testing.assert_close(first(weight, bias, x), expected)
+torch.testing.assert_close(first(x), expected)
 
 curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
-torch.testing.assert_close(second(weight, bias, x), curvature)
+torch.testing.assert_close(second(x), curvature)
 
 # %%
 # In torch alone you compose two functions: ``jacrev`` differentiates the function of one row, and :term:`vmap` turns
@@ -66,14 +65,29 @@ torch.testing.assert_close(second(weight, bias, x), curvature)
 
 from torch.func import jacrev, vmap
 
+torch.testing.assert_close(vmap(jacrev(f))(x), expected)
+
+# %%
+# Several arguments: ``in_dims``
+# ------------------------------
+# If the function has several arguments, ``argnums`` says which one to differentiate with respect to, and ``in_dims``
+# says which ones are batches. It has one entry for each argument: ``None`` if all rows share it, or else the axis that
+# counts the rows. The names are those of ``jacrev`` and ``vmap``.
+
+
+def predict(weight, bias, x):
+    return torch.tanh(torch.nn.functional.linear(x, weight, bias))
+
+
+shared = {"argnums": 2, "in_dims": (None, None, 0)}
+torch.testing.assert_close(batch_jacobian(predict, **shared)(weight, bias, x), expected)
+
 by_hand = vmap(jacrev(predict, argnums=2), in_dims=(None, None, 0))
 torch.testing.assert_close(by_hand(weight, bias, x), expected)
 
 # %%
-# Every form of ``in_dims``
-# -------------------------
-# ``in_dims`` names the axis that counts the rows, and a negative number counts from the end. If your batch is stored
-# in columns, name axis 1 or -1; the batch is still the first axis of the result.
+# A negative axis counts from the end. If your batch is stored in columns, name axis 1 or -1; the batch is still the
+# first axis of the result.
 
 columns = x.T  # (31, 64)
 for axis in (1, -1):
@@ -100,11 +114,13 @@ def layer(parameters, x):
     return predict(parameters["weight"], parameters["bias"], x)
 
 
-shared = batch_jacobian(layer, argnums=1, in_dims=(None, 0))
-torch.testing.assert_close(shared({"weight": weight, "bias": bias}, x), expected)
+one_value = batch_jacobian(layer, argnums=1, in_dims=(None, 0))
+result = one_value({"weight": weight, "bias": bias}, x)
+torch.testing.assert_close(result, expected)
 
 nested = batch_jacobian(layer, argnums=1, in_dims=({"weight": None, "bias": 0}, 0))
-torch.testing.assert_close(nested({"weight": weight, "bias": biases}, x), expected)
+result = nested({"weight": weight, "bias": biases}, x)
+torch.testing.assert_close(result, expected)
 
 # %%
 # Count
@@ -116,33 +132,24 @@ from funcdiff import jacobian_reverse, jacobian_taylor
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
 
-row_jacobian = jacobian_reverse(predict, argnums=2)
-
-
-def loop_over_rows(weight, bias, x):
-    return torch.stack([row_jacobian(weight, bias, row) for row in x])
-
-
-def whole_batch(weight, bias, x):
-    return row_jacobian(weight, bias, x).diagonal(dim1=0, dim2=2).movedim(-1, 0)
-
+of_row = jacobian_reverse(f)
+of_batch = jacobian_reverse(lambda x: predict(weight, bias, x))
 
 candidates = {
     "batch_jacobian": first,
-    "vmap of jacrev": by_hand,
-    "loop over rows": loop_over_rows,
-    "whole batch": whole_batch,
+    "vmap of jacrev": vmap(jacrev(f)),
+    "loop over rows": lambda x: torch.stack([of_row(row) for row in x]),
+    "whole batch": lambda x: of_batch(x).diagonal(dim1=0, dim2=2).movedim(-1, 0),
 }
-costs = count(candidates, weight, bias, x)
+costs = count(candidates, x)
 costs
 
 # %%
 # The recipe needs the fewest FLOPs. It chose :term:`Taylor mode`, which carries a unit :term:`tangent` for each input
 # along with the values. The unit tangents are the same for all rows, so they are multiplied by :math:`W` only once.
 
-rows_only = {"argnums": 2, "in_dims": (None, None, 0)}
-taylor = batch_jacobian(predict, **rows_only, jacobian=jacobian_taylor)
-assert count(taylor, weight, bias, x) == costs["batch_jacobian"]
+taylor = batch_jacobian(f, jacobian=jacobian_taylor)
+assert count(taylor, x) == costs["batch_jacobian"]
 assert costs["batch_jacobian"].flops == 2 * m * n * (B + n)
 costs.claim("batch_jacobian", fewer_flops_than="vmap of jacrev", by=10)
 
@@ -156,7 +163,7 @@ costs.claim("batch_jacobian", fewer_operations_than="loop over rows", by=B / 2)
 # The Jacobian of the whole batch has the shape (64, 33, 64, 31). Its blocks between different rows are zero, and torch
 # computes and stores every one of them.
 
-everything = row_jacobian(weight, bias, x)
+everything = of_batch(x)
 between = everything.clone()
 between.diagonal(dim1=0, dim2=2).zero_()
 assert between.count_nonzero() == 0
@@ -168,7 +175,7 @@ costs.claim("batch_jacobian", smaller_peak_than="whole batch", by=B / 2)
 # ----
 # We time the four methods side by side.
 
-times = compare(candidates, weight, bias, x, rounds=12)
+times = compare(candidates, x, rounds=12)
 times
 
 # %%
@@ -193,11 +200,11 @@ times.claim("batch_jacobian", faster_than="vmap of jacrev")
 
 
 def with_rows(rows):
-    return candidates, (weight, bias, torch.randn(rows, n, device=device))
+    return candidates, (torch.randn(rows, n, device=device),)
 
 
 study = sweep(with_rows, [1, 4, 16, 64], label="rows B of the batch", rounds=12)
-growth = {n: f"{study[64][n].median / study[4][n].median:.2g}" for n in study.names}
+growth = {n: f"{study[64][n].median / study[4][n].median:.3g}" for n in study.names}
 title = (
     f"From 4 to 64 rows the loop takes {growth['loop over rows']} times as long, "
     f"the whole batch {growth['whole batch']} times, "
@@ -206,9 +213,9 @@ title = (
 plot(study, title=title)
 
 # %%
-# The lines of the loop and of the whole batch rise steadily, while those of the two batched methods stay nearly flat:
-# at these sizes a call costs what its operations cost to start, however many rows they process. With one row there is
-# nothing to batch, and the ranking is different:
+# Compare the slopes. The loop and the whole batch do more work with every row. The two other methods start the same
+# operations for any number of rows, so their lines are flatter. With a single row there is nothing to batch, and this
+# is the ranking:
 
 ranking = sorted(study[1], key=lambda name: study[1][name].median)
 print("with one row, fastest first:", ", ".join(ranking))
@@ -220,29 +227,22 @@ print("with one row, fastest first:", ", ".join(ranking))
 
 from funcdiff import hessian_forward_over_forward, hessian_forward_over_reverse
 
-
-def by_name(recipe):
-    return batch_hessian(predict, argnums=2, in_dims=(None, None, 0), hessian=recipe)
-
-
-hessians = {
-    "batch_hessian": second,
-    "hessian_forward_over_forward": by_name(hessian_forward_over_forward),
-    "hessian_forward_over_reverse": by_name(hessian_forward_over_reverse),
-}
-second_times = compare(hessians, weight, bias, x, rounds=8, costs=True)
+hessians = {"batch_hessian": second}
+for recipe in (hessian_forward_over_forward, hessian_forward_over_reverse):
+    hessians[recipe.__name__] = batch_hessian(f, hessian=recipe)
+second_times = compare(hessians, x, rounds=8, costs=True)
 second_times
 
 # %%
-# Forward over reverse is ``torch.func.hessian``. It pulls back each of the 33 outputs of each row, so it needs far more
-# FLOPs than the two methods whose tangents all rows share.
+# Forward over reverse is ``torch.func.hessian``. It needs a backward pass for each of the 33 outputs of each row, and
+# so far more FLOPs than the two methods whose tangents all rows share.
 
-second_costs = count(hessians, weight, bias, x)
+second_costs = count(hessians, x)
 reverse = "hessian_forward_over_reverse"
 second_costs.claim("batch_hessian", fewer_flops_than=reverse, by=100)
 
 # %%
-# The difference in time is smaller than that in FLOPs, because all methods write the same large result.
+# All methods write the same large result, so the difference in time can be much smaller:
 
 second_times.claim("batch_hessian", faster_than=reverse)
 
@@ -261,7 +261,7 @@ except ValueError as error:
 
 few = x[:m]
 paired = wrong(weight, bias, few)
-print("right shape:", tuple(first(weight, bias, few).shape))
+print("right shape:", tuple(batch_jacobian(predict, **shared)(weight, bias, few).shape))
 print("wrong shape:", tuple(paired.shape))
 assert paired.shape == (m, n), "vmap now refuses this: update this section"
 

@@ -181,7 +181,7 @@ times.claim("batch_jacobian", faster_than="batch_jacobian_summed")
 
 second_times = compare(second, few, rounds=12, budget=1.0)
 slow = second_times.ratio("sum by hand", "batch_hessian_summed").median
-lead = f"Reverse mode twice takes {slow:.2g} times as long as batch_hessian_summed"
+lead = f"Reverse mode twice takes {slow:.3g} times as long as batch_hessian_summed"
 plot(second_times, title=lead)
 
 # %%

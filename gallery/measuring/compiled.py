@@ -135,7 +135,7 @@ small.claim("compiled", faster_than="jacobian", by=2)
 # The figure shows the same times. The gain is the distance from ``jacobian`` to ``compiled``.
 
 gain = small.ratio("jacobian", "compiled")
-title = f"Compiled, the Jacobian of a small layer runs at {gain.median:.2g}× the speed"
+title = f"Compiled, the Jacobian of a small layer runs at {gain.median:.3g}× the speed"
 plot(small, title=title)
 
 # %%

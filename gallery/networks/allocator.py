@@ -81,7 +81,7 @@ times.claim("batch_hessian", faster_than="at once")
 # The figure shows the three times.
 
 ratio = times.ratio("at once", "in chunks").median
-plot(times, title=f"The same FLOPs at once take {ratio:.2g}× the time of chunks")
+plot(times, title=f"The same FLOPs at once take {ratio:.3g}× the time of chunks")
 
 # %%
 # The gap between "at once" and "in chunks" is the cost of fresh memory.

@@ -140,7 +140,7 @@ def show_profiles(order, found, exact):
         errors,
         panels=derivative_names(output, order),
         xlabel=LABELS[along],
-        title=f"Largest {kind} error of the {ORDER[order]}: {errors.abs().max():.2g}",
+        title=f"Largest {kind} error of the {ORDER[order]}: {errors.abs().max():.3g}",
         symmetric=True,
     )
 
@@ -193,7 +193,7 @@ def show_absolute(order):
     found, exact = pairs[ORDER[order]]
     errors = (found - exact)[:, :, output]
     factor = rms(errors[edge]) / rms(errors[~edge])
-    title = f"Errors of the {ORDER[order]}: {factor:.2g} times as large near the edge"
+    title = f"Errors of the {ORDER[order]}: {factor:.3g} times as large near the edge"
     show_maps(order, errors, title)
 
 

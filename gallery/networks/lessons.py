@@ -128,7 +128,7 @@ def ratio(worse, better, order):
 
 for order in exact:
     factor = ratio(variants["50 samples"], base, order)
-    print(f"{order}: with 50 samples the error is {factor:.2g} times as large")
+    print(f"{order}: with 50 samples the error is {factor:.3g} times as large")
     assert factor > 1
 
 # %%
@@ -244,7 +244,7 @@ sizes = {}
 for name, fit in fits.items():
     sizes[name] = {order: rms(f - true) / rms(true) for order, (f, true) in fit.items()}
 gain = ratio(longer, sobolev, "second")
-title = f"Second derivatives: {gain:.2g}× the error of Sobolev training for equal FLOPs"
+title = f"Second derivatives: {gain:.3g}× the error of Sobolev training for equal FLOPs"
 plot_dots(sizes, label="RMS error / RMS of exact", title=title)
 
 # %%

@@ -157,7 +157,7 @@ times.claim("tensors", faster_than="batch")
 # The figure shows all three.
 
 ratio = times.ratio("row by row", "batch").median
-plot(times, title=f"A loop over the rows takes {ratio:.2g}× the time of the batch")
+plot(times, title=f"A loop over the rows takes {ratio:.3g}× the time of the batch")
 
 # %%
 # Compare the distance from "tensors" to "batch" with that to "row by row": the number of calls matters far more than

@@ -57,7 +57,7 @@ print(f"mean squared error, new samples:    {curve.held_out[-1]:.2e}")
 from funcdiff.plots import plot_learning
 
 ratio = curve.held_out[-1] / curve.training[-1]
-title = f"At the end, the error on new samples is {ratio:.2g} times that on fitted ones"
+title = f"At the end, the error on new samples is {ratio:.3g} times that on fitted ones"
 plot_learning(curve, title=title)
 assert curve.held_out[-1] < 1e-3
 
