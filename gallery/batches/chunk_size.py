@@ -110,8 +110,8 @@ times = compare(candidates, x, rounds=8, costs=True)
 times
 
 # %%
-# All sizes need nearly the same FLOPs. A small chunk starts every :term:`operation` for few rows, and this overhead
-# costs time:
+# All sizes need nearly the same FLOPs. But a small chunk starts every :term:`operation` for few rows, and we expect
+# this overhead to cost time:
 
 times.claim(names[B], faster_than=names[4])
 
@@ -182,14 +182,15 @@ large
 
 # %%
 # The whole Jacobian at once exceeds the budget by far. Chunks can even save time, because small intermediate results
-# reuse the same memory, while large ones need fresh memory each time (:doc:`/tutorials/networks/allocator`). Here:
+# reuse the same memory, while large ones need fresh memory each time (:doc:`/tutorials/networks/allocator`). This is
+# what happens here:
 
 assert large.costs["auto"].peak_bytes <= 2**22
 assert large.costs["all at once"].peak_bytes > 5 * 2**22
 large.claim("auto", faster_than="all at once")
 
 # %%
-# One row at a time uses the least memory. Whether its overhead shows in the time:
+# One row at a time uses the least memory. This run shows whether its overhead matters:
 
 large.claim("auto", faster_than="one at a time")
 

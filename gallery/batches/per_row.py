@@ -179,18 +179,18 @@ times = compare(candidates, x, rounds=12)
 times
 
 # %%
-# The loop and the whole batch are the slow ones. This is how the recipe compares with the loop:
+# This is how the recipe compares with the loop:
 
 times.claim("batch_jacobian", faster_than="loop over rows")
 
 # %%
-# And with the whole batch:
+# This is how it compares with the whole batch:
 
 times.claim("batch_jacobian", faster_than="whole batch")
 
 # %%
-# Against ``vmap`` of ``jacrev`` the recipe saves FLOPs, but so small a layer spends little of its time on them. Whether
-# the saving shows in this run:
+# Against ``vmap`` of ``jacrev`` the recipe saves FLOPs, but so small a layer spends little of its time on them. This
+# run shows whether the saving matters:
 
 times.claim("batch_jacobian", faster_than="vmap of jacrev")
 

@@ -2,9 +2,9 @@ r"""
 May I differentiate the sum over a batch instead of each row?
 =============================================================
 
-Some functions accept only a whole batch, so ``vmap`` over their rows fails. If you sum their outputs over the batch,
-one reverse pass for each output gives the derivatives of all rows at once. If the rows influence each other, however,
-the same lines return wrong numbers without an error.
+Some functions accept only a whole batch, such as an LSTM, so ``vmap`` over a function of one row fails. If you sum
+their outputs over the batch instead, one backward pass for each output gives the derivatives of all rows at once. But
+if the rows influence each other, the same lines return wrong numbers without an error.
 
 **Answer:** yes, if each row of the output depends only on the same row of the input. Call
 ``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``: both check this condition and raise an error if it is
@@ -21,8 +21,8 @@ not met. If your function also works on a single row, prefer ``batch_jacobian(f)
 # %%
 # Use it
 # ------
-# An LSTM works in place on tensors of its own, which ``vmap`` over the rows does not allow. As a function of the whole
-# batch it can be differentiated. Our LSTM reads 5 sequences of 6 steps, and we differentiate its last output.
+# Our LSTM reads 5 sequences of 6 steps with 3 numbers each, and we differentiate its last output with respect to the
+# sequences. :func:`funcdiff.module_function` turns the module into a function of its parameters and its input.
 
 import torch
 
@@ -73,7 +73,7 @@ x = torch.randn(B, n, device=device)
 
 
 def predict(x):
-    """Accept one row, (31,), or a batch of rows, (64, 31)."""
+    """Accept one row, (31,), or a batch, (64, 31)."""
     return torch.tanh(torch.nn.functional.linear(x, weight, bias))
 
 
@@ -102,9 +102,9 @@ torch.testing.assert_close(batch_hessian_summed(predict)(x), curvature)
 # %%
 # The condition
 # -------------
-# :func:`funcdiff.batch_jacobian_summed` adds two reverse passes that test the condition. The first pulls back the same
-# :term:`cotangent` for all rows, and the second multiplies it by a different weight for each row. If the rows are
-# independent, the two results differ exactly by those weights. You can run the test alone:
+# :func:`funcdiff.batch_jacobian_summed` adds two backward passes that test the condition. The first starts from the
+# same :term:`cotangent` (one weight for each output) in all rows; the second multiplies it by another factor in each
+# row. If the rows are independent, the two results differ exactly by those factors. You can run the test alone:
 
 from funcdiff import check_batch_independence
 
@@ -114,8 +114,8 @@ print(f"largest derivative between rows, relative to the largest of all: {leak:.
 # %%
 # Count
 # -----
-# The sum and ``vmap`` both need one forward pass and :math:`m` reverse passes over the batch, so they compute the same
-# number of FLOPs. The condition costs two passes more. ``batch_jacobian`` needs fewer, because it chooses
+# The sum and ``vmap`` both need one forward pass and :math:`m` backward passes over the batch, so they need the same
+# number of FLOPs. The test costs two more passes. ``batch_jacobian`` needs fewer, because it chooses
 # :term:`Taylor mode` for this layer.
 
 from funcdiff import batch_hessian
@@ -135,9 +135,9 @@ assert costs["batch_jacobian_summed"].flops == (m + 3) * one_pass
 costs
 
 # %%
-# For Hessians by hand we used reverse mode twice, so there is a reverse pass for each of the :math:`mn` entries of a
-# row's Jacobian. :func:`funcdiff.batch_hessian_summed` uses forward mode on the outside instead: it pushes the same
-# direction through all rows at once, in :math:`n` passes. We count 16 of the rows.
+# For Hessians by hand we used reverse mode twice, which needs a backward pass for each of the :math:`mn` entries of a
+# row's Jacobian. :func:`funcdiff.batch_hessian_summed` uses forward mode on the outside instead, with a pass for each
+# of the :math:`n` inputs. To save time, we count and time 16 of the rows.
 
 second = {
     "batch_hessian": batch_hessian(predict),
@@ -161,23 +161,24 @@ second_costs.claim("batch_hessian", fewer_flops_than="batch_hessian_summed", by=
 # %%
 # Time
 # ----
-# First the Jacobians. With so little arithmetic, what differs is the overhead of the transforms and of the checks.
+# We time the Jacobians first. With so little arithmetic, what differs is the overhead of the transforms and of the
+# checks.
 
 times = compare(first, x, rounds=15)
 times
 
 # %%
-# The price of the test for independent rows is visible on so small a function:
+# We expect the test for independent rows to be visible on so small a function:
 
 times.claim("sum by hand", faster_than="batch_jacobian_summed")
 
 # %%
-# ``batch_jacobian`` needs no such test:
+# ``batch_jacobian`` needs no such test, so we expect it to be faster:
 
 times.claim("batch_jacobian", faster_than="batch_jacobian_summed")
 
 # %%
-# Then the Hessians:
+# We time the Hessians in the same way.
 
 second_times = compare(second, few, rounds=12, budget=1.0)
 slow = second_times.ratio("sum by hand", "batch_hessian_summed").median
@@ -185,15 +186,16 @@ lead = f"Reverse mode twice takes {slow:.3g} times as long as batch_hessian_summ
 plot(second_times, title=lead)
 
 # %%
-# The bar of the version by hand is far to the right of the other two. If a function of one row exists,
-# ``batch_hessian`` is the better choice:
+# Compare the version by hand with the other two. If there is a function of one row, we expect ``batch_hessian`` to be
+# the fastest:
 
 second_times.claim("batch_hessian", faster_than="batch_hessian_summed")
 
 # %%
 # What goes wrong
 # ---------------
-# ``vmap`` *of the LSTM* raises an error, even if we give each row a batch axis of length one:
+# ``vmap`` *of the LSTM* raises an error, even if each row gets a batch axis of length one. The LSTM works in place on
+# tensors of its own, which ``vmap`` does not support.
 
 try:
     batch_jacobian(lambda row: last_output(row[None])[0])(sequences)

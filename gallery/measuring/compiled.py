@@ -127,7 +127,7 @@ small = compare(
 small
 
 # %%
-# Compiling removes most of the time. We expected a factor of at least 2:
+# We expect a factor of at least 2:
 
 small.claim("compiled", faster_than="jacobian", by=2)
 
@@ -139,7 +139,7 @@ title = f"Compiled, the Jacobian of a small layer runs at {gain.median:.3g}× th
 plot(small, title=title)
 
 # %%
-# The first call must be paid back by the calls that follow. This takes so many:
+# The calls that follow must pay back the first one. This is how many it takes:
 
 saved = small["jacobian"].median - small["compiled"].median
 if saved > 0:
@@ -166,12 +166,12 @@ large = compare(
 large
 
 # %%
-# Here compiling changes much less:
+# We expect a smaller gain here:
 
 large.claim("compiled", faster_than="batch_jacobian")
 
 # %%
-# The two gains beside each other:
+# These are the two gains:
 
 print(f"gain for the layer: {gain}")
 print(f"gain for the network: {large.ratio('batch_jacobian', 'compiled')}")

@@ -65,7 +65,7 @@ comparison.claim("forward", faster_than="reverse", by=2)
 
 name, other = comparison.fastest, max(comparison, key=lambda n: comparison[n].median)
 ratio = comparison.ratio(other, name)
-title = f"16 inputs and outputs: {name} mode is {ratio.median:.3g}× faster than {other}"
+title = f"16 inputs and outputs: {name} is {ratio.median:.3g}× faster than {other}"
 plot(comparison, title=title)
 
 # %%

@@ -150,7 +150,8 @@ largest = exact_second[:, :, output].abs().max()
 show_maps(2, exact_second, f"{ORDER[2]} of the function, up to {largest:.2g}")
 
 # %%
-# Now the network. The dashed grey lines are level lines of the function, so colours and lines should follow each other.
+# The next map shows the network. The dashed grey lines are level lines of the function, so colours and lines should
+# follow each other.
 
 map_first = first(rows).unflatten(0, (100, 100))
 map_second = second(rows).unflatten(0, (100, 100))
@@ -170,7 +171,7 @@ title = f"{ORDER[2]} of the network: off by {far}"
 show_maps(2, map_second, title, exact_second[:, :, output])
 
 # %%
-# Both numbers side by side, for all outputs:
+# These are both numbers for all outputs:
 
 print("first derivatives off by", off(map_first, exact_first))
 print("second derivatives off by", off(map_second, exact_second))
@@ -217,7 +218,7 @@ times = compare(candidates, rows[:1000], equal=False, rounds=8)
 times
 
 # %%
-# The automatic Hessian against forward over forward:
+# This is the gain over forward over forward:
 
 times.claim("batch_hessian", faster_than="forward over forward")
 

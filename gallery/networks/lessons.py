@@ -244,7 +244,7 @@ sizes = {}
 for name, fit in fits.items():
     sizes[name] = {order: rms(f - true) / rms(true) for order, (f, true) in fit.items()}
 gain = ratio(longer, sobolev, "second")
-title = f"Second derivatives: {gain:.3g}× the error of Sobolev training for equal FLOPs"
+title = f"Second derivatives: {gain:.3g}× the error of Sobolev training, equal FLOPs"
 plot_dots(sizes, label="RMS error / RMS of exact", title=title)
 
 # %%

@@ -144,7 +144,7 @@ times = compare(candidates, rounds=9)
 times
 
 # %%
-# The loop is far behind:
+# We expect the loop to be much slower:
 
 times.claim("batch", faster_than="row by row", by=5)
 

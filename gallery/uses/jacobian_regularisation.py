@@ -167,12 +167,12 @@ costs = count(steps, classifier(seed=0))
 costs
 
 # %%
-# The penalty costs many plain steps:
+# The penalty costs as many FLOPs as several plain steps:
 
 costs.claim("plain", fewer_flops_than="Jacobian penalty", by=5)
 
 # %%
-# One projection costs far less:
+# One projection needs fewer FLOPs than the whole penalty:
 
 costs.claim("one projection", fewer_flops_than="Jacobian penalty", by=2)
 
@@ -185,12 +185,12 @@ times = compare(steps, classifier(seed=0), rounds=15, equal=False)
 times
 
 # %%
-# One projection against the whole penalty:
+# This is the gain of one projection over the whole penalty:
 
 times.claim("one projection", faster_than="Jacobian penalty")
 
 # %%
-# Noise against one projection:
+# This is the gain of noise over one projection:
 
 times.claim("noise in training", faster_than="one projection")
 

@@ -199,8 +199,8 @@ axes = plot_curves(
 axes.set_xscale("log")
 
 # %%
-# The lines of the methods with products fall steeply at the end: near the optimum, Newton's method converges faster
-# than linearly. We also count the FLOPs of torch in each whole run:
+# The lines of Newton's methods fall steeply at the end, because near the optimum these methods converge faster than
+# linearly. We also count the FLOPs of torch in each whole run:
 
 runs = count(solvers)
 runs
@@ -222,22 +222,23 @@ times = compare(solvers, rounds=9, budget=0.25, equal=False)
 plot(times)
 
 # %%
-# The time includes what SciPy does itself, such as the :math:`n \times n` matrix of BFGS. Against BFGS:
+# The time includes what SciPy does itself, such as the :math:`n \times n` matrix of BFGS. This is the comparison
+# with BFGS:
 
 times.claim("trust-ncg", faster_than="BFGS")
 
 # %%
-# Against the method with the full Hessian:
+# This is the comparison with the method that computes whole Hessians:
 
 times.claim("trust-ncg", faster_than="trust-exact")
 
 # %%
-# Against L-BFGS-B, which keeps only a few vectors:
+# This is the comparison with L-BFGS-B, which stores only a few vectors:
 
 times.claim("trust-ncg", faster_than="L-BFGS-B")
 
 # %%
-# And against the other method with products:
+# This is the comparison of the two methods with products:
 
 times.claim("Newton-CG", faster_than="trust-ncg")
 

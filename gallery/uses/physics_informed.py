@@ -194,7 +194,7 @@ costs.claim("laplacian", fewer_flops_than="trace of the Hessian", by=2)
 costs.claim("laplacian", fewer_operations_than="by_autograd", by=10)
 
 # %%
-# It also keeps the graph of each:
+# It also keeps the graph of each derivative:
 
 costs.claim("laplacian", smaller_peak_than="by_autograd", by=2)
 
@@ -207,7 +207,7 @@ times = compare(steps(network), points, rounds=15)
 times
 
 # %%
-# Here there is so little arithmetic that overhead decides, and plain autograd has little of it:
+# There is so little arithmetic here that overhead decides. Plain autograd has little of it, so we expect it to win:
 
 times.claim("by_autograd", faster_than="laplacian")
 
@@ -223,18 +223,18 @@ study = sweep(with_inputs, [2, 4, 8, 16], label="inputs n", rounds=9)
 plot(study)
 
 # %%
-# The line of plain autograd rises with each input, and the others rise more slowly. Where ``laplacian`` becomes the
-# faster of the two:
+# Compare the slopes: plain autograd repeats its operations for each input. The crossover is where ``laplacian`` becomes
+# the faster of the two:
 
 study.crossover("by_autograd", "laplacian")
 
 # %%
-# With sixteen inputs:
+# With sixteen inputs we expect ``laplacian`` to be faster:
 
 study[16].claim("laplacian", faster_than="by_autograd")
 
 # %%
-# And against the trace of the Hessian:
+# We expect the same against the trace of the Hessian:
 
 study[16].claim("laplacian", faster_than="trace of the Hessian")
 
