@@ -1,9 +1,9 @@
 r"""
-What does torch.compile buy for derivatives?
-============================================
+How much faster does torch.compile make derivatives?
+====================================================
 
 The Jacobian of a small function spends its time in Python and in torch's transforms, not in arithmetic.
-``torch.compile`` removes this overhead, but compiling takes as long as thousands of calls.
+``torch.compile`` removes this overhead, but compiling takes as long as very many calls.
 
 **Answer:** compile the derivative, ``torch.compile(jacobian(f))``, not the function. This is much faster for a small
 function that you call often, and little faster if matrix products take the time. The recipe is chosen during the first

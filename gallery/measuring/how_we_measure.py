@@ -17,23 +17,16 @@ no noise.
     times.claim("mine", faster_than="theirs")  # prints what was measured
 """
 
-import subprocess
-import sys
-import time
-from timeit import Timer
-
-import torch
-from torch.func import jacfwd, jacrev
-from torch.utils.benchmark import Timer as TorchTimer
-
-from funcdiff.measure import compare, count, environment
-from funcdiff.plots import plot
-
 # %%
 # Use it
 # ------
-# We compare two methods for the Jacobian of a layer with 16 inputs and 16 outputs: torch's reverse mode and its forward
-# mode.
+# We compare two methods for the Jacobian of a layer with 16 inputs and 16 outputs: torch's reverse mode, which computes
+# a row in each pass, and its forward mode, which computes a column.
+
+import torch
+from torch.func import jacfwd, jacrev
+
+from funcdiff.measure import compare
 
 torch.manual_seed(0)
 weight, bias, x = torch.randn(16, 16), torch.randn(16), torch.randn(16)
@@ -63,6 +56,8 @@ comparison.claim("forward", faster_than="reverse", by=2)
 # %%
 # ``plot`` draws the medians as points and the quartiles as bars.
 
+from funcdiff.plots import plot
+
 name, other = comparison.fastest, max(comparison, key=lambda n: comparison[n].median)
 ratio = comparison.ratio(other, name)
 title = f"16 inputs and outputs: {name} is {ratio.median:.3g}× faster than {other}"
@@ -89,6 +84,8 @@ plot(comparison, title=title)
 # -------------
 # Matrix FLOPs, operations and peak memory have no noise, so a false claim on a count stops the build of this site. On
 # the :term:`meta device` nothing is computed, so you can count calls that would never fit in memory.
+
+from funcdiff.measure import count
 
 layers = torch.nn.Linear(5, 1000), torch.nn.ELU(), torch.nn.Linear(1000, 25)
 net = torch.nn.Sequential(*layers).to("meta")
@@ -123,7 +120,9 @@ for name, timing in comparison.items():
 # range is zero because one number has no spread, and not because the machine was quiet. ``blocked_autorange`` takes
 # many samples.
 
-timer = TorchTimer("f(x)", globals={"f": reverse, "x": x})
+from torch.utils.benchmark import Timer
+
+timer = Timer("f(x)", globals={"f": reverse, "x": x})
 one, many = timer.timeit(500), timer.blocked_autorange(min_run_time=0.2)
 for name, sample in {"timeit(500)": one, "blocked_autorange": many}.items():
     spread = sample.iqr / sample.median
@@ -135,8 +134,16 @@ assert one.iqr == 0
 # the second one is timed, other programs start: one process for each core, which computes without a pause.
 
 
+import subprocess
+import sys
+import time
+from timeit import timeit
+
+from funcdiff.measure import environment
+
+
 def seconds(func, calls):
-    return Timer(lambda: func(x)).timeit(calls) / calls
+    return timeit(lambda: func(x), number=calls) / calls
 
 
 class OtherPrograms:

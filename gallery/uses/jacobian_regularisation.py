@@ -195,8 +195,8 @@ times.claim("one projection", faster_than="Jacobian penalty")
 times.claim("noise in training", faster_than="one projection")
 
 # %%
-# What it buys
-# ------------
+# What the penalty achieves
+# -------------------------
 # We train with five seeds for each method, and test with noise of growing strength. The gain is the difference from
 # plain training at the strongest noise, in percentage points, seed by seed.
 
