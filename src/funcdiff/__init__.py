@@ -5,6 +5,7 @@ from funcdiff._automatic.cache import clear_plans
 from funcdiff._automatic.choice import hessian, jacobian
 from funcdiff._automatic.explaining import explain
 from funcdiff._automatic.products import hvp, hvp_operator
+from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian_pattern, jacobian_sparse
 from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
@@ -40,8 +41,10 @@ __all__ = [
     "hessian_double_backward",
     "hessian_forward_over_forward",
     "hessian_forward_over_reverse",
+    "hessian_pattern",
     "hessian_reverse_over_forward",
     "hessian_reverse_over_reverse",
+    "hessian_sparse",
     "hessian_taylor",
     "hvp",
     "hvp_double_backward",
@@ -53,7 +56,9 @@ __all__ = [
     "jacobian_batched_grad",
     "jacobian_forward",
     "jacobian_loop",
+    "jacobian_pattern",
     "jacobian_reverse",
+    "jacobian_sparse",
     "jacobian_taylor",
     "laplacian",
     "module_function",

@@ -6,6 +6,7 @@ ORDER = {
     "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd", "winner_map", "six_ways", "weights_and_biases"],
     "hessians": ["four_hessians", "taylor_mode", "when_they_disagree", "loss_parameters"],
     "batches": ["per_row", "sum_trick", "chunk_size"],
+    "sparse": ["passes", "stiff"],
     "products": ["hvp_four_ways", "vhp_and_symmetry", "many_vectors"],
     "networks": ["cost", "allocator", "training", "derivatives", "errors", "lessons", "numpy_in_out"],
     "uses": ["newton_with_scipy", "curvature_spectrum", "physics_informed", "jacobian_regularisation"],

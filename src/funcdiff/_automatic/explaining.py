@@ -13,6 +13,7 @@ from funcdiff._calling.types import Function
 from funcdiff._torch.trees import Tree
 
 if TYPE_CHECKING:
+    from funcdiff._automatic.sparse_explaining import SparseExplanation
     from funcdiff._tables import Table
 
 
@@ -54,7 +55,7 @@ class Explanation:
         return self.table()._repr_html_()
 
 
-def explain(transform: Function, *primals: Tree) -> Explanation:
+def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation:
     """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
 
     Args:
@@ -72,6 +73,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
         >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
         'jacobian_taylor'
     """
+    if (explained := getattr(transform, "explained", None)) is not None:
+        return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function
     if transform in (hvp, hvp_operator):
         func, *point = primals
         at = point[0] if transform is hvp else tuple(point)

@@ -132,8 +132,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
-    # A zero tensor of forward mode has no memory.
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor) and not leaf._is_zerotensor()]
+    # A zero tensor of forward mode has no memory, and a sparse tensor that of its parts, which are seen alone.
+    tensors = (leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+    return [x for x in tensors if x.layout is torch.strided and not x._is_zerotensor()]
 
 
 def _key(tensor: torch.Tensor) -> int:

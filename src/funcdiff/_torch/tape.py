@@ -219,7 +219,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             if self.randomness == "error":
                 refuse("random operation while in randomness error mode")
         if func._schema.is_mutable and not given <= self.made:
-            written = _arguments(func, args, kwargs, lambda a: a.is_write)
+            written = arguments(func, args, kwargs, lambda a: a.is_write)
             if any(self._key(x) not in self.made for x in _tensors(written)):
                 refuse("would mutate a captured Tensor")
         if name == "native_batch_norm" and args[5] and args[3] is not None:  # its schema does not say that it writes
@@ -235,10 +235,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
 def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
     """Whether an operation that may draw random numbers does: not in evaluation, nor with a probability of zero."""
     switches = {"training", "train", "p", "dropout_p", "dropout"}
-    return all(_arguments(func, args, kwargs, lambda a: a.name in switches))
+    return all(arguments(func, args, kwargs, lambda a: a.name in switches))
 
 
-def _arguments(func: Any, args: Sequence[Any], kwargs: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+def arguments(func: Any, args: Sequence[Any], kwargs: Any, wanted: Callable[[Any], bool]) -> list[Any]:
     """The arguments, defaults included, that are `wanted` by what the operator's schema says of them."""
     named = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     return [named.get(a.name, a.default_value) for a in func._schema.arguments if wanted(a)]
