@@ -101,7 +101,9 @@ def test_versions_are_those_of_the_package():
     assert requirements.in_words(SpecifierSet(">=3.11")) == "3.11 or newer"
     assert requirements.in_words(SpecifierSet("<2.16,>=2.11")) == "2.11 or newer, older than 2.16"
     assert requirements.in_words(SpecifierSet("")) == "any"
-    assert [name for name, *_ in requirements.rows()] == ["Python", "torch", "numpy", "tqdm"]
+    (python, supported, _), *packages = requirements.rows()
+    assert (python, supported) == ("Python", "3.11 to 3.13")
+    assert [name for name, *_ in packages] == ["torch", "numpy", "tqdm"]
 
 
 def test_a_page_becomes_markdown():

@@ -114,7 +114,7 @@ PICTURES = {
             *_stream(["g", "", "", "1"], 150, "reverse", back=True),
             *_stream(["v", "", "", ""], 50, "forward", back=False),
             *_stream(["Hv", "", "", ""], 190, "forward", back=True),
-            f'<path class="forward" d="M{TURN} 50C{TURN + 34} 50 {TURN + 34} 190 {TURN} 190"/>',
+            f'<path class="forward" d="M{TURN} 50C{TURN + 28} 50 {TURN + 28} 190 {TURN} 190"/>',
         ],
     ),
 }

@@ -1,10 +1,11 @@
-"""What the package needs, from its own metadata: `.. requirements::` becomes the table."""
+"""What the package needs, as `pyproject.toml` says: `.. requirements::` becomes the table."""
 
 from __future__ import annotations
 
 import platform
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import metadata, requires, version
+from importlib.metadata import version
 
 from docutils import nodes
 from packaging.requirements import Requirement
@@ -12,8 +13,11 @@ from packaging.specifiers import SpecifierSet
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from _ext.gallery.tutorials import ROOT
 from _ext.pages.tables import table
 
+PROJECT = ROOT / "pyproject.toml"
+_PYTHON = "Programming Language :: Python :: 3."
 _WORDS = {">=": "{} or newer", "<": "older than {}", "==": "{}", "!=": "not {}", "<=": "{} or older", ">": "after {}"}
 
 
@@ -25,12 +29,11 @@ def in_words(specifier: SpecifierSet) -> str:
 
 def rows() -> Iterator[list[str]]:
     """Python and each package that is always needed: what is supported, and what this site was built with."""
-    python = metadata("funcdiff")["Requires-Python"]
-    yield ["Python", in_words(SpecifierSet(python)), platform.python_version()]
-    needed = map(Requirement, requires("funcdiff") or [])
-    for requirement in sorted(needed, key=lambda needed: needed.name != "torch"):
-        if requirement.marker is None:
-            yield [requirement.name, in_words(requirement.specifier), version(requirement.name)]
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    pythons = [name.rpartition(" ")[2] for name in project["classifiers"] if name.startswith(_PYTHON)]
+    yield ["Python", f"{pythons[0]} to {pythons[-1]}", platform.python_version()]
+    for requirement in map(Requirement, project["dependencies"]):
+        yield [requirement.name, in_words(requirement.specifier), version(requirement.name)]
 
 
 class Requirements(SphinxDirective):
@@ -38,6 +41,7 @@ class Requirements(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The table."""
+        self.env.note_dependency(str(PROJECT))
         return [table(["", "supported", "this site was built with"], list(rows()))]
 
 
