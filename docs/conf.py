@@ -18,8 +18,8 @@ version = release = installed_version("funcdiff")
 
 # Where the site will be served from. Without an address there is no canonical link and no sitemap, and other links are
 # relative. A variable that is set and empty is what GitHub gives a pull request.
-site_url = os.environ.get("SITE_URL") or ""
-html_baseurl = site_url.rstrip("/") + "/" if site_url else ""
+address = os.environ.get("SITE_URL")
+html_baseurl = address.rstrip("/") + "/" if address else ""
 
 # A GitHub repository, "owner/name", from which everyone can install the package. Given one, notebooks install it from
 # there, each page links to its source for editing, and each tutorial offers "Open in Colab", which opens the notebooks
