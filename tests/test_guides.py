@@ -14,7 +14,7 @@ from funcdiff._torch.messages import REMEDIES
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
-PAGES = [*GUIDES.rglob("*.rst"), *(ROOT / "docs" / "explanation").glob("*.rst")]
+PAGES = [page for part in ("start", "guides", "explanation") for page in (ROOT / "docs" / part).rglob("*.rst")]
 LABELS = {label for page in PAGES for label in re.findall(r"^\.\. _([\w-]+):$", page.read_text(), flags=re.M)}
 
 

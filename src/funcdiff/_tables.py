@@ -1,5 +1,6 @@
 """Tables that read well in a terminal, in a notebook and on a page, and the numbers in them."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,25 @@ def amount_of_flops(value: int) -> str:
     return scaled(value, [(10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"), (1, "FLOP")])
 
 
+_QUANTITY = re.compile(r"(≥ )?[\d.]+ [^\W\d]+")
+
+
+def aligned(cells: Sequence[str]) -> list[str]:
+    """Write the cells of a column as HTML, units of one width, so that the digits before them stand in line.
+
+    >>> aligned(["19.7 ms", "1.20 s", "none"])[1]
+    '1.20 <span style="display: inline-block; width: 2ch; text-align: left">s</span>'
+    """
+    units = {cell: cell.rpartition(" ")[2] for cell in cells if _QUANTITY.fullmatch(cell)}
+    if len(set(units.values())) < 2:
+        return [escape(cell) for cell in cells]
+    style = f"display: inline-block; width: {max(map(len, units.values()))}ch; text-align: left"
+    return [
+        f'{cell.removesuffix(units[cell])}<span style="{style}">{units[cell]}</span>' if cell in units else escape(cell)
+        for cell in cells
+    ]
+
+
 @dataclass(frozen=True, repr=False)
 class Table:
     """Rows under named columns, with a caption; the first column names the row."""
@@ -91,11 +111,10 @@ class Table:
         head = "".join(
             f'<th scope="col"{right if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
         )
+        columns = [aligned(column) for column in zip(*self.rows, strict=True)]
         body = "\n".join(
-            f'<tr><th scope="row">{escape(row[0])}</th>'
-            + "".join(f"<td{right}>{escape(cell)}</td>" for cell in row[1:])
-            + "</tr>"
-            for row in self.rows
+            f'<tr><th scope="row">{first}</th>' + "".join(f"<td{right}>{cell}</td>" for cell in others) + "</tr>"
+            for first, *others in zip(*columns, strict=True)
         )
         caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
         head = f"<thead><tr>{head}</tr></thead>\n<tbody>"
