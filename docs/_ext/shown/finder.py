@@ -46,7 +46,7 @@ _FORM = """
 <label>You need <select name="need">{needs}</select></label>
 <label>Inputs n <input type="number" name="inputs" value="5" min="1" max="1000000" required></label>
 <label>Outputs m <input type="number" name="outputs" value="25" min="1" max="1000000" required></label>
-<label class="finder-check"><input type="checkbox" name="byRow" checked> one for each row of a batch</label>
+<label class="finder-check"><input type="checkbox" name="byRow" checked> one for each row</label>
 <label>Rows B <input type="number" name="rows" value="100" min="1" max="1000000" required></label>
 <label>Hidden width <input type="number" name="width" value="1000" min="1" max="1000000" required></label>
 <label>Hidden layers <input type="number" name="layers" value="2" min="1" max="100" required></label>

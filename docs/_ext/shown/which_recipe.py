@@ -179,7 +179,7 @@ ANSWERS = [
 ]
 
 ROW, BOX, TOP = 34, 26, 24
-NEED, WHEN, RECIPE = (0, 220), (270, 330), (650, 290)  # left edge and width of the columns
+NEED, WHEN, RECIPE = (0, 212), (247, 312), (594, 262)  # left edge and width of the columns
 
 
 def picture(answers: list[Answer]) -> str:
@@ -224,9 +224,9 @@ def _line(start: tuple[int, int], y: float, end: tuple[int, int], to: float) -> 
 
 
 def listing(answers: list[Answer]) -> str:
-    """The same as a reST table, with costs and tutorials."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 14 18 20 22 14 16", ""]
-    header = "You need", "Call", "When", "It chooses", "Cost", "Measured in"
+    """The same as a reST table, with costs; each need leads to the tutorial that measures it."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 18 20 24 24 14", ""]
+    header = "You need", "Call", "When", "It chooses", "Cost"
     for first, *rest in [header, *map(_cells, answers)]:
         lines += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
     return "\n".join(lines)
@@ -235,8 +235,7 @@ def listing(answers: list[Answer]) -> str:
 def _cells(answer: Answer) -> tuple[str, ...]:
     name = answer.call.partition("(")[0]
     recipes = " or ".join(_linked(recipe, recipe) for recipe in answer.recipes)
-    tutorial = f":doc:`/tutorials/{answer.tutorial}`"
-    return answer.need, _linked(name, answer.call), answer.when, recipes, answer.cost, tutorial
+    return f":doc:`{answer.need} </tutorials/{answer.tutorial}>`", _linked(name, answer.call), answer.when, recipes, answer.cost
 
 
 def _linked(name: str, text: str) -> str:
