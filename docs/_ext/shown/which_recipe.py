@@ -235,7 +235,13 @@ def listing(answers: list[Answer]) -> str:
 def _cells(answer: Answer) -> tuple[str, ...]:
     name = answer.call.partition("(")[0]
     recipes = " or ".join(_linked(recipe, recipe) for recipe in answer.recipes)
-    return f":doc:`{answer.need} </tutorials/{answer.tutorial}>`", _linked(name, answer.call), answer.when, recipes, answer.cost
+    return (
+        f":doc:`{answer.need} </tutorials/{answer.tutorial}>`",
+        _linked(name, answer.call),
+        answer.when,
+        recipes,
+        answer.cost,
+    )
 
 
 def _linked(name: str, text: str) -> str:
