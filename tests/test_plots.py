@@ -112,7 +112,7 @@ def test_a_comparison_shows_the_slowest_at_the_bottom():
     points = [line for line in ax.lines if line.get_marker() != "None"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in points] == [(0.02, 0), (0.001, 1)]
     assert ax.get_xscale() == "log"
-    assert ax.figure.get_suptitle() == "Time of each candidate"
+    assert ax.figure.get_suptitle() == "fast is 20× faster than slow"
     assert plot(comparison_of(a=1.0), title="Mine").figure.get_suptitle() == "Mine"
 
 

@@ -64,23 +64,7 @@ def amount_of_flops(value: int) -> str:
     return scaled(value, [(10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"), (1, "FLOP")])
 
 
-_QUANTITY = re.compile(r"(≥ )?[\d.]+ [^\W\d]+")
-
-
-def aligned(cells: Sequence[str]) -> list[str]:
-    """Write the cells of a column as HTML, units of one width, so that the digits before them stand in line.
-
-    >>> aligned(["19.7 ms", "1.20 s", "none"])[1]
-    '1.20 <span style="display: inline-block; width: 2ch; text-align: left">s</span>'
-    """
-    units = {cell: cell.rpartition(" ")[2] for cell in cells if _QUANTITY.fullmatch(cell)}
-    if len(set(units.values())) < 2:
-        return [escape(cell) for cell in cells]
-    style = f"display: inline-block; width: {max(map(len, units.values()))}ch; text-align: left"
-    return [
-        f'{cell.removesuffix(units[cell])}<span style="{style}">{units[cell]}</span>' if cell in units else escape(cell)
-        for cell in cells
-    ]
+_QUANTITY = re.compile(r"[≥< 0-9.]*\d (?P<unit>[kKMGT]?(?:s|B|iB|FLOP)|[mµn]s)")
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,14 +95,29 @@ class Table:
         head = "".join(
             f'<th scope="col"{right if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
         )
-        columns = [aligned(column) for column in zip(*self.rows, strict=True)]
+        units = [max(map(len, map(_unit_of, column)), default=0) for column in list(zip(*self.rows, strict=True))[1:]]
         body = "\n".join(
-            f'<tr><th scope="row">{first}</th>' + "".join(f"<td{right}>{cell}</td>" for cell in others) + "</tr>"
-            for first, *others in zip(*columns, strict=True)
+            f'<tr><th scope="row">{escape(row[0])}</th>'
+            + "".join(f"<td{right}>{_aligned(cell, widest)}</td>" for cell, widest in zip(row[1:], units, strict=True))
+            + "</tr>"
+            for row in self.rows
         )
         caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
         head = f"<thead><tr>{head}</tr></thead>\n<tbody>"
         return f'<table class="funcdiff-table">\n{caption}{head}\n{body}\n</tbody>\n</table>'
+
+
+def _unit_of(cell: str) -> str:
+    found = _QUANTITY.fullmatch(cell)
+    return found["unit"] if found else ""
+
+
+def _aligned(cell: str, width: int) -> str:
+    """A cell in HTML, its unit as wide as the widest in its column, so that the numbers end below each other."""
+    if not (unit := _unit_of(cell)):
+        return escape(cell)
+    unit_style = f"display: inline-block; min-width: {width}ch; margin-left: 0.4ch; text-align: left"
+    return f'{escape(cell.removesuffix(unit).rstrip())}<span style="{unit_style}">{escape(unit)}</span>'
 
 
 class Shown(ABC):

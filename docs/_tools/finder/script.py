@@ -99,7 +99,7 @@ def cost() -> dict[str, str]:
 def script() -> str:
     """All of it, as `funcdiffFormulas`."""
     counted = ",\n".join(
-        f"    {name}: {{ {', '.join(f'{part}: (s) => {text}' for part, text in parts.items())} }}"
+        f'    "{name}": {{ {", ".join(f"{part}: (s) => {text}" for part, text in parts.items())} }}'
         for name, parts in recipes().items()
     )
     return (

@@ -20,7 +20,7 @@ def plot(result: object, ax: Axes | None = None, *, title: str | None = None) ->
     Args:
         result: What `funcdiff.measure.compare`, `funcdiff.measure.sweep` or `funcdiff.measure.predict` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -45,7 +45,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
     Args:
         comparison: What `funcdiff.measure.compare` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -58,9 +58,8 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
             timing = comparison[name]
             ax.plot(timing.quartiles, [row, row], color=hues[name], linewidth=7, alpha=0.35, solid_capstyle="butt")
             ax.plot([timing.median], [row], marker=mark(hues[name]), color=hues[name], linestyle="none")
-            note = " (cut off)" if timing.cut_off else ""
             ax.annotate(
-                f"{seconds(timing.median)}{note}",
+                f"{seconds(timing.median)}{timing.note}",
                 (timing.quartiles[1], row),
                 xytext=(8, 0),
                 textcoords="offset points",
@@ -72,7 +71,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
         ax.margins(x=0.15)
         time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
-        set_title(ax, title or "Time of each candidate")
+        set_title(ax, title or comparison.finding)
     keep(ax, comparison.table())
     return ax
 
@@ -84,7 +83,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
     Args:
         study: What `funcdiff.measure.sweep` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -106,7 +105,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(study.label)
         ax.set_ylabel("time of a call")
-        set_title(ax, title or f"Time against {study.label}")
+        set_title(ax, title or study.finding)
         label_lines(ax, ends, hues)
     keep(ax, study.table())
     return ax
@@ -119,7 +118,7 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
     Args:
         prediction: What `funcdiff.measure.predict` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -136,7 +135,7 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
         time_axis(ax, "x")
         ax.set_xlabel("predicted time: matrix FLOPs at one rate")
         ax.set_ylabel("measured time of a call")
-        set_title(ax, title or "Measured against predicted time")
+        set_title(ax, title or prediction.finding)
         label_points(ax, points, hues)
     keep(ax, prediction.table())
     return ax
