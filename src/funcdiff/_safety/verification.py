@@ -25,6 +25,7 @@ from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
 _FAR = 0.1  # of the largest entry: nearer than this nothing is accused
+_CLOSE = 1e-3  # of the largest entry: what agrees is nearer than this, or than so many times the error of differences
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
@@ -72,7 +73,7 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
         return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
-    weights = direction([derivative[0].new_empty(shape) for shape in shapes], seed=1)
+    weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
     answer = [torch.zeros_like(x, dtype=torch.float64) for x in point]
     for blocks, weight in zip(outputs, weights, strict=True):
         for i in range(count):
@@ -230,7 +231,10 @@ def _judged(answer: Tensor, curve: Curve, step: float, epsilon: float, floor: fl
         return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
     if bool(vague.any()):
         return Check("undecided", reason="differences of func do not settle here"), value
-    return Check("agrees", float(gap.amax() / scale)), value
+    apart = float(gap.amax() / scale)
+    if bool((gap > torch.clamp(_SURE * error, min=_CLOSE * scale)).any()):  # a term may be missing
+        return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
+    return Check("agrees", apart), value
 
 
 def _kink(curve: Curve, step: float) -> bool:
