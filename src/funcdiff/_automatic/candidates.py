@@ -29,11 +29,13 @@ DIAGONALS: Mapping[str, Recipe] = {
     "hessian_diagonal": _recipe(taylor.diagonals, 1),
     "hessian_forward_over_reverse, diagonal": _recipe(fallback.diagonals, 1),
     "hessian_double_backward, diagonal": _recipe(_WHOLE, 1),
+    "hessian_double_backward, one entry at a time": _recipe(fallback.diagonals_one_by_one, 1),
 }
 LAPLACIANS: Mapping[str, Recipe] = {
     "laplacian": _recipe(taylor.laplacians, 0),
     "hessian_forward_over_reverse, trace": _recipe(fallback.sums(fallback.diagonals), 0),
     "hessian_double_backward, trace": _recipe(fallback.sums(_WHOLE), 0),
+    "hessian_double_backward, one entry at a time": _recipe(fallback.sums(fallback.diagonals_one_by_one), 0),
 }
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),

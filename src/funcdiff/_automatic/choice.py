@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.verification import Check, Kind, check, check_on_plane, check_product, direction
 from funcdiff._torch.compiler import eagerly
-from funcdiff._torch.messages import RefusedError, cannot
+from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, unflatten
 from funcdiff.recipes import products
@@ -166,7 +165,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
     """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
 
     Args:
-        transform: What `jacobian(func)` or `hessian(func)` returned; or `hvp` itself, followed by its own arguments.
+        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
+            itself, followed by its own arguments.
         *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
 
     Returns:
@@ -186,8 +186,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation:
         plan = found(primals).plan
     else:
         raise TypeError(
-            f"expected what funcdiff.jacobian or funcdiff.hessian returned, or funcdiff.hvp, got {transform!r}; "
-            "the other recipes leave nothing to explain"
+            f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
+            f"{transform!r}. A recipe with a mode in its name has no plan to explain."
         )
     return Explanation(plan)
 
@@ -238,29 +238,33 @@ def chosen(
     return wrapper
 
 
-def for_rows(recipe: Recipe, rows: int) -> Recipe:
-    """`recipe` as it is, but an automatic one for so many rows at once."""
-    kinds: dict[Recipe, Kind] = {jacobian: "jacobian", hessian: "hessian"}
-    if (kind := kinds.get(recipe)) is None:
-        return recipe
+def for_rows(kind: Kind, rows: int) -> Recipe:
+    """The automatic recipe of a kind, planned for so many rows at once."""
     return lambda func, *args, **options: chosen(kind, func, Options(*args, **options), batch=rows)
 
 
 def first_working(
-    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+    found: lookup.Found,
+    run: Callable[[str, int | None], Tree],
+    check: Callable[[Plan, str, Tree], Check] | None,
+    *,
+    inside: bool = False,
 ) -> Tree:
     """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
 
     `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
-    the result.
+    the result. `inside` says that recipes run inside a transform.
     """
-    with nullcontext() if found.plan.sketch.branches else eagerly():
-        return _first_working(found, run, check)
+    with eagerly():
+        return _first_working(found, run, check, inside)
 
 
 def _first_working(
-    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+    found: lookup.Found,
+    run: Callable[[str, int | None], Tree],
+    check: Callable[[Plan, str, Tree], Check] | None,
+    inside: bool,
 ) -> Tree:
     plan = found.plan
     stopped: Exception | None = None
@@ -272,11 +276,11 @@ def _first_working(
             if not cannot(error):
                 raise
             stopped = stopped or error
-            plan = plan.without(name, str(error).partition("\n")[0])
+            plan = plan.without(name, reason(error))
             continue
         if check and not plan[name].check and plain_allowed():
             with unobserved():
-                plan = plan.checked(name, check(plan, name, result), inside=False)
+                plan = plan.checked(name, check(plan, name, result), inside=inside)
             if plan[name].obstacle:
                 doubted = True
                 continue

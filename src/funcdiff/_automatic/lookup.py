@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
-from funcdiff._automatic.planning import Plan
+from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
@@ -60,7 +61,7 @@ def for_transform(
 ) -> Found:
     """The plan of a transform; with a budget `call` is counted.
 
-    `inside` a transform, where results cannot be read, the plan is checked on numbers that stand in for the arguments.
+    `inside` a transform, where results cannot be read, the plan is checked when it is made.
     """
     options = choice.options
     check_range(options.argnums, len(args))
@@ -68,7 +69,7 @@ def for_transform(
     inside = not plain_allowed() if inside is None else inside
 
     def make() -> Plan:
-        flat, primals = value_of(func, unflatten(stand_ins(leaves, inside), spec), options)
+        flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
         plan = planning.make(
             choice.names,
             flat,
@@ -77,6 +78,7 @@ def for_transform(
             batch=choice.batch,
             verify=choice.verify,
             by_cost=choice.kind in ("jacobian", "hessian"),
+            inside=inside,
         )
         if budget is not None and call is not None:
             return plan_within(budget, plan, primals[0].element_size(), call)
@@ -95,7 +97,7 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
 
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
-        flat, copies = value_of(func, unflatten(stand_ins(leaves, inside), spec), every)
+        flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify)
         return _proven(plan, flat, copies, "hessian", _hessian_by_products) if verify and inside else plan
 
@@ -109,15 +111,14 @@ def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Fu
 
 
 def chunk_of_rows(
-    row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
+    func: Any, leaves: Sequence[Tree], settings: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
 ) -> int:
     """The rows of a batch that `call` may take at once within a budget."""
-    settings = in_dims, rows, budget
-    key = _key(row, leaves, settings)
+    key = _key(func, leaves, settings)
     if (chunk := cache.find(key)) is None:
         with reading() as read:
             chunk, _ = largest_chunk(rows, budget, 1, call)
-        if not read.seen and _key(row, leaves, settings) == key:
+        if not read.seen and _key(func, leaves, settings) == key:
             cache.keep(key, chunk)
     return int(chunk)
 
@@ -125,9 +126,14 @@ def chunk_of_rows(
 def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str], Recipe]) -> Plan:
     """The plan without the recipes that differences contradict before the first that they do not."""
     for name in plan.usable:
+        if name == LOOP:
+            return plan  # of each row it takes what is planned for it
         with outside():
             found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
-        plan = plan.checked(name, found, inside=True)
+        if found.raised and LOOP in plan.usable:
+            plan = plan.without(name, found.reason)
+        else:
+            plan = plan.checked(name, found, inside=True)
         if not plan[name].obstacle:
             return plan
     raise plan.refusal()
@@ -162,5 +168,5 @@ def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree],
     return Found(plan, key)
 
 
-def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+def _key(func: Any, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
     return cache.key_of((func, *leaves), plain_allowed(), settings)

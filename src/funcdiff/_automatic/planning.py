@@ -63,7 +63,8 @@ class Plan:
         """
         if check.outcome == "wrong":
             return self.without(name, str(check))
-        if check.outcome == "undecided" and self.sketch.foreign and (inside or name not in PLAIN):
+        plain = name.partition(",")[0] in PLAIN and not inside and not check.raised
+        if check.outcome == "undecided" and self.sketch.foreign and not plain:
             return self.without(name, f"unproven for {', '.join(sorted(self.sketch.foreign))}; {check}")
         found = dataclasses.replace(self[name], check=str(check))
         return Plan(self.sketch, tuple(found if c.name == name else c for c in self.candidates))
@@ -78,6 +79,7 @@ class Plan:
         )
 
 
+LOOP = "a loop over rows"  # of a batch, each differentiated by itself
 JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 
 
@@ -90,21 +92,23 @@ def make(
     batch: int = 1,
     verify: bool = True,
     by_cost: bool = True,
+    inside: bool | None = None,
 ) -> Plan:
     """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
 
-    Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order.
+    Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order. `inside`
+    says that they will run inside a transform, by default whether this is one.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
-    obstacles = Obstacles(flat, primals, randomness, verify)
+    obstacles = Obstacles(flat, primals, randomness, verify, inside)
     plain = obstacles.sketch(False)
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()
     candidates = []
     for name in names:
-        obstacle = obstacles.obstacle(name)
+        obstacle = "" if name == LOOP else obstacles.obstacle(name)
         # Taylor rules, too, write norms as compositions: their elements are those of the corrected function.
         seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
         cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None

@@ -19,7 +19,7 @@ from torch.func import vmap
 
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._torch.functions import holds_constants
-from funcdiff._torch.messages import cannot
+from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
@@ -40,11 +40,15 @@ Curve = Callable[[float], Tensor]  # along the direction, everything that func r
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found: `gap` is the largest difference, relative to the largest entry."""
+    """What a check found: `gap` is the largest difference, relative to the largest entry.
+
+    `raised` says that the recipe could not be checked because it fails.
+    """
 
     outcome: Literal["agrees", "wrong", "undecided"]
     gap: float = float("nan")
     reason: str = ""
+    raised: bool = False
 
     def __str__(self) -> str:
         """As a plan tells it."""
@@ -127,7 +131,7 @@ def check_on_plane(
     except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):
             raise
-        return Check("undecided", reason=f"it raises: {str(error).partition(chr(10))[0]}")
+        return Check("undecided", reason=f"it raises: {reason(error)}", raised=True)
 
     def restricted(t: Tensor) -> Tensor:
         return seen_through(t, *second)

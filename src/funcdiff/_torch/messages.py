@@ -96,6 +96,12 @@ def _raised_by_torch(error: Exception) -> bool:
     return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_TORCH)
 
 
+def reason(error: BaseException) -> str:
+    """An error in a line, without our remedy for it: that is for who chose the recipe by its name."""
+    own = error.__cause__ if " torch said: " in str(error) and error.__cause__ else error
+    return str(own).partition("\n")[0]
+
+
 class RefusedError(RuntimeError):
     """The function does something whose derivative torch's own modes do not agree on."""
 

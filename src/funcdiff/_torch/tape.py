@@ -11,7 +11,6 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._torch.compiler import dynamo_loaded, eagerly
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import RefusedError, refuse
@@ -43,7 +42,6 @@ class Sketch:
         once: Whether one of them is marked as differentiable once only.
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         draws: Whether it draws random numbers.
-        branches: Whether it calls a higher-order operator, cond or its like, whose backward pass needs the compiler.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
     """
 
@@ -63,7 +61,6 @@ class Sketch:
     once: bool = False
     epsilon: float = field(default=0.0, compare=False)
     draws: bool = False
-    branches: bool = False
     reads_values: bool = False
 
 
@@ -74,7 +71,6 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         RuntimeError: `flat` makes a Python number of a tensor that depends on its input, draws random numbers where
             `randomness` is "error", or writes into a tensor of the caller's.
     """
-    compilable = dynamo_loaded()
     try:
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
@@ -82,9 +78,6 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
-        if dynamo_loaded() and not compilable:  # cond and its like load the compiler, which fails in a mode
-            with eagerly():
-                return sketch(flat, primals, randomness)
         tape, outputs, reads = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
@@ -96,7 +89,6 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         once=once_differentiable(outputs),
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         draws=tape.draws,
-        branches=tape.branches,
         reads_values=reads,
     )
 
@@ -133,7 +125,7 @@ _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
     """Sees each operation on plain tensors, and which storages depend on the input."""
 
-    supports_higher_order_operators = True  # cond, while_loop and their like arrive whole
+    supports_higher_order_operators = True  # those that do not run as Python arrive whole
 
     flops: int
     jvp_flops: int
@@ -155,7 +147,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.operators: set[str] = set()
         self.foreign: set[str] = set()
         self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
-        self.draws = self.branches = False
+        self.draws = False
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
             setattr(self, name, 0)
@@ -166,7 +158,6 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         given = {self._key(x) for x in operands}
         moving = [x for x in operands if self._key(x) in self.live]
         if isinstance(func, HigherOrderOperator):
-            self.branches = True
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = func.overloadpacket.__name__
         self._refuse(func, name, args, kwargs, given, moving)
