@@ -17,12 +17,7 @@ from funcdiff._torch.tape import Sketch, sketch
 from funcdiff._torch.transforms import plain_allowed, values
 from funcdiff._torch.trees import Tree
 
-PLAIN = frozenset(  # on plain reverse mode alone
-    (
-        *("jacobian_batched_grad", "jacobian_loop", "hessian_double_backward", "hvp_double_backward"),
-        *("hessian_double_backward, diagonal", "hessian_double_backward, trace"),
-    )
-)
+PLAIN = frozenset(("jacobian_batched_grad", "jacobian_loop", "hessian_double_backward", "hvp_double_backward"))
 _GOLDEN = (5**0.5 - 1) / 2  # of whose multiples the fractions are spread evenly
 
 

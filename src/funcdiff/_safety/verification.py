@@ -24,7 +24,7 @@ from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
-_FAR = 0.1  # of the largest entry: nearer than this nothing is accused
+_FAR, _FAR_FOREIGN = 0.1, 0.01  # of the largest entry: nearer nothing is accused, of torch's own operators and others
 _CLOSE = 1e-3  # of the largest entry: what agrees is nearer than this, or than so many times the error of differences
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
@@ -61,6 +61,7 @@ class Check:
 
 
 _SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func see through what it holds constant")
+_DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
 _NO_VALUES = Check("undecided", reason="meta tensors have no values")
 
 
@@ -73,8 +74,9 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
-        found = compared(joined(answer), values(flat, point, along), seen.epsilon)
-        return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
+        found = compared(joined(answer), values(flat, point, along), seen)
+        sure = found.outcome == "agrees" or (found.outcome == "undecided" and not seen.foreign)
+        return found if sure else _unless_meant(found, flat, point, along, answer, seen)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
     weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
@@ -89,7 +91,7 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
 def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
     curve = gradients(flat, point, along, weights)
-    found = compared(joined(answer), curve, seen.epsilon, lambda: _largest(flat, point, weights))
+    found = compared(joined(answer), curve, seen, lambda: _largest(flat, point, weights))
     return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
 
 
@@ -148,7 +150,7 @@ def check_on_plane(
 
     answer = (weights @ found.detach()).reshape(-1)
     size = functools.partial(_largest, restricted, [origin[1]], [weights])
-    result = compared(answer, lambda t: asked(lambda k: curves[k](t)), seen.epsilon, size)
+    result = compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
     if result.outcome == "wrong" and holds_constants(lambda: restricted(origin[1])):
         own = asked(lambda k: _plainly(restricted, [origin[1]], [axes[k]], [weights])[0])
         return _SAID if _near(answer, own.to(answer), seen) else result
@@ -185,19 +187,19 @@ def gradients(flat: Func, point: Point, along: Point, cotangents: Point) -> Curv
     return curve
 
 
-def compared(answer: Tensor, curve: Curve, epsilon: float, size: Callable[[], float] = lambda: 0.0) -> Check:
-    """Hold `answer` against the derivative of `curve` at 0, computed with numbers of that machine epsilon.
+def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], float] = lambda: 0.0) -> Check:
+    """Hold `answer` against the derivative of `curve` at 0.
 
     `size` is that of func's own numbers, whose rounding is no derivative; it is asked for before anything is accused.
     """
-    step = epsilon**0.25
+    step = seen.epsilon**0.25
     try:
         with undrawn():
-            first, value = _judged(answer, curve, step, epsilon)
+            first, value = _judged(answer, curve, step, seen)
             if first.outcome != "wrong":
                 return first
-            floor = _ROUNDED * epsilon * size()
-            found = [_judged(answer, curve, h, epsilon, floor) for h in (step, step / 5)]
+            floor = _ROUNDED * seen.epsilon * size()
+            found = [_judged(answer, curve, h, seen, floor) for h in (step, step / 5)]
             if found[0][0].outcome == "agrees":
                 return found[0][0]
             apart = (value - found[1][1]).abs().amax() > _VAGUE * value.abs().amax()
@@ -215,22 +217,22 @@ def joined(parts: Point) -> Tensor:
     return torch.cat([part if part.dtype == torch.float64 else part.float() for part in parts])
 
 
-def _judged(answer: Tensor, curve: Curve, step: float, epsilon: float, floor: float = 0.0) -> tuple[Check, Tensor]:
+def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: float = 0.0) -> tuple[Check, Tensor]:
     """What differences with one step and with half of it say, and these differences."""
     ahead, behind = curve(step), curve(-step)
     near_ahead, near_behind = curve(step / 2), curve(-step / 2)
     wide, narrow = (ahead - behind) / (2 * step), (near_ahead - near_behind) / step
     value = (4 * narrow - wide) / 3
-    noise = 8 * epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
+    noise = 8 * seen.epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
     if not value.isfinite().all():
         return Check("undecided", reason="func is not finite near the point"), value
     error = (narrow - wide).abs() + noise + floor
     gap = (answer - value).abs()
     scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
     vague = error > _VAGUE * scale
-    if bool((gap <= error).all()) and not (epsilon > _COARSE and vague.any()):  # all zero, or nearly
+    if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
-    far = (gap > _FAR * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    far = (gap > (_FAR_FOREIGN if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
     if bool((far & ~vague).any()):
         return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
     if bool(vague.any()):
@@ -271,7 +273,9 @@ def _unless_meant(
             same = _near(joined(answer), joined(_plainly(flat, point, along, weights)), seen)
     except _OUTSIDE:
         return found
-    return _SAID if same else found
+    if not same:
+        return found
+    return _DEFINED if defined else _SAID
 
 
 def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
