@@ -202,9 +202,8 @@ def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], floa
             found = [_judged(answer, curve, h, seen, floor) for h in (step, step / 5)]
             if found[0][0].outcome == "agrees":
                 return found[0][0]
-            apart = (value - found[1][1]).abs().amax() > _VAGUE * value.abs().amax()
             accused = all(check.outcome == "wrong" for check, _ in found)
-            if not accused or bool(apart) or _kink(curve, step) or _kink(curve, step / 5):
+            if not accused or _rough(answer, curve, value, step, seen) or _kink(curve, step) or _kink(curve, step / 5):
                 return Check("undecided", first.gap, "differences of func do not settle here")
     except _OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
@@ -241,6 +240,19 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if bool((gap > torch.clamp(_SURE * error, min=_CLOSE * scale)).any()):  # a term may be missing
         return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
     return Check("agrees", apart), value
+
+
+def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketch) -> bool:
+    """Whether shorter steps, down to where rounding hides everything, say otherwise than these differences do."""
+    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    while True:
+        ahead, behind = curve(step), curve(-step)
+        noise = 8 * seen.epsilon * ahead.abs().amax() / step
+        if not noise < _FAR * scale:
+            return False
+        if bool(((ahead - behind) / (2 * step) - value).abs().amax() > noise + _VAGUE * scale):
+            return True
+        step /= 7.3  # of no whole number, so that no oscillation looks the same at every step
 
 
 def _kink(curve: Curve, step: float) -> bool:
