@@ -24,8 +24,8 @@ from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
-_FAR, _FAR_FOREIGN = 0.1, 0.01  # of the largest entry: nearer nothing is accused, of torch's own operators and others
-_CLOSE = 1e-3  # of the largest entry: what agrees is nearer than this, or than so many times the error of differences
+_FAR = 0.1  # of the largest entry: nearer than this nothing is accused of torch's own operators
+_CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; of other operators the rest is accused
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
@@ -231,7 +231,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     vague = error > _VAGUE * scale
     if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
-    far = (gap > (_FAR_FOREIGN if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    far = (gap > (_CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
     if bool((far & ~vague).any()):
         return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
     if bool(vague.any()):
