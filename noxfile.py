@@ -121,6 +121,15 @@ def faults(session):
 
 
 @nox.session
+def fuzz(session):
+    """Differentiate random functions by the automatic recipes; after `--`, the first seed and the number of them."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run(
+        "python", "-m", "fuzz.run", *(session.posargs or ("0", "5000")), env=ONE_THREAD | {"PYTHONPATH": "tests"}
+    )
+
+
+@nox.session
 def picture(session):
     """Draw the README's picture anew."""
     install(session, "-e", ".[gallery]")

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from funcdiff._jets import rules
-from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on
-from funcdiff._jets.operations import form, rule, unaltered
+from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on, plain
+from funcdiff._jets.operations import form, named, rule, unaltered
 from funcdiff._torch.functions import ungated, weight_norm
 from funcdiff._torch.messages import RefusedError
 
@@ -229,3 +229,20 @@ COMPOSITES.update(
         if isinstance(func, FunctionType) and func not in RULES and func.__code__.co_filename == F.__file__
     }
 )
+
+
+@form(*named("as_strided"), twice=True)
+def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
+    """Of a whole tensor as a selection of its entries: under vmap, torch 2.13 strides over the storage of the batch."""
+
+    def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
+        value, index = plain(input), torch.tensor(storage_offset or 0, device=plain(input).device)
+        for count, step in zip(size, stride, strict=True):
+            index = index.unsqueeze(-1) + step * torch.arange(count, device=index.device)
+        last = (storage_offset or 0) + sum(step * (count - 1) for count, step in zip(size, stride, strict=True))
+        inside = (
+            value.is_contiguous() and (storage_offset is None or value.storage_offset() == 0) and last < value.numel()
+        )
+        return input.reshape(-1)[index] if inside else unaltered(func, args, kwargs)
+
+    return as_strided(*args, **kwargs)

@@ -20,12 +20,13 @@ from funcdiff._torch.trees import Tree, flatten
 
 Recipe = Callable[..., Function]
 _OPERATORS = """
-    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit cudnn_batch_norm miopen_batch_norm
-    linalg_inv_ex _linalg_solve_ex _linalg_det _linalg_slogdet cholesky_inverse cumprod logcumsumexp logaddexp
-    logaddexp2 _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
-    _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention _safe_softmax _cdist_forward
-    _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise mse_loss soft_margin_loss
-    _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask"""
+    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit cudnn_batch_norm
+    miopen_batch_norm linalg_inv_ex _linalg_solve_ex _linalg_det _linalg_slogdet cholesky_inverse cumprod
+    logcumsumexp logaddexp logaddexp2 _scaled_dot_product_flash_attention_for_cpu
+    _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+    _safe_softmax _cdist_forward _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise
+    mse_loss soft_margin_loss multi_margin_loss as_strided prod linalg_lu_solve _native_multi_head_attention
+    _transformer_encoder_layer_fwd _nested_tensor_from_mask"""
 REWRITTEN = frozenset(_OPERATORS.split())  # in whose place a corrected function has others
 
 

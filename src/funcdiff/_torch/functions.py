@@ -15,6 +15,7 @@ weight_norm = torch._weight_norm  # beneath torch.nn.utils.weight_norm
 packs_rows = torch._nested_tensor_from_mask_left_aligned  # asked by a transformer about its padding mask
 mse_loss_by_number = torch._C._nn.mse_loss  # beneath those of torch.nn.functional, with the reduction as a number
 soft_margin_loss_by_number = torch._C._nn.soft_margin_loss
+multi_margin_loss_by_number = torch._C._nn.multi_margin_loss
 set_grad_enabled = torch._C._set_grad_enabled  # what no_grad() and enable_grad() call
 OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator
 NAMESPACES: tuple[Any, ...] = (

@@ -160,7 +160,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         moving = [x for x in operands if self._key(x) in self.live]
         if isinstance(func, HigherOrderOperator):
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
-        name = func.overloadpacket.__name__
+        name = known_as(func, args, kwargs)
         self._refuse(func, name, args, kwargs, given, moving)
         result = materialised(func(*args, **kwargs))
         if func.namespace not in _NAMESPACES:
@@ -230,6 +230,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             return _storage(x)
         self._sparse.append(x)
         return id(x)
+
+
+def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
+    """The name by which an operator is blamed: an embedding that treats all its rows alike is a selection of rows."""
+    name = str(func.overloadpacket.__name__)
+    if name == "embedding":
+        padding, scaled = _arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
+        return name if padding >= 0 or scaled else "index_select"
+    return name
 
 
 def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
