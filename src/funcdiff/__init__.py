@@ -5,6 +5,7 @@ from funcdiff._automatic.cache import clear_plans
 from funcdiff._automatic.choice import explain, hessian, hvp, jacobian
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
+from funcdiff._prepared.preparing import Prepared, prepare
 from funcdiff.checks.derivatives import check_derivatives
 from funcdiff.recipes.hessians import (
     hessian_double_backward,
@@ -26,6 +27,7 @@ from funcdiff.recipes.products import (
 from funcdiff.recipes.summed import batch_hessian_summed, batch_jacobian_summed
 
 __all__ = [
+    "Prepared",
     "batch_hessian",
     "batch_hessian_summed",
     "batch_jacobian",
@@ -56,6 +58,7 @@ __all__ = [
     "jacobian_taylor",
     "laplacian",
     "module_function",
+    "prepare",
     "ravel",
     "vhp",
 ]
