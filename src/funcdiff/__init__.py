@@ -9,6 +9,7 @@ from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian
 from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
+from funcdiff._prepared.preparing import Prepared, prepare
 from funcdiff.checks.derivatives import check_derivatives
 from funcdiff.recipes.hessians import (
     hessian_double_backward,
@@ -28,6 +29,7 @@ from funcdiff.recipes.products import (
 )
 
 __all__ = [
+    "Prepared",
     "batch_hessian",
     "batch_hessian_summed",
     "batch_jacobian",
@@ -62,6 +64,7 @@ __all__ = [
     "jacobian_taylor",
     "laplacian",
     "module_function",
+    "prepare",
     "ravel",
     "vhp",
 ]
