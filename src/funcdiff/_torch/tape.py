@@ -236,7 +236,7 @@ def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
     """The name by which an operator is blamed: an embedding that treats all its rows alike is a selection of rows."""
     name = str(func.overloadpacket.__name__)
     if name == "embedding":
-        padding, scaled = _arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
+        padding, scaled = arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
         return name if padding >= 0 or scaled else "index_select"
     return name
 
