@@ -305,7 +305,8 @@ def _expanded(line: _Line, args: Any, kwargs: Any) -> Any:
 @_rule(aten.slice.Tensor)
 def _sliced(line: _Line, args: Any, kwargs: Any) -> Any:
     x = args[0]
-    dim, start, end, step = [*args[1:], *(0, None, None, 1)[len(args) - 1 :]]
+    given: tuple[Any, ...] = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
+    dim, start, end, step = given
     length = x.example.shape[dim]
     whole = start in (None, 0) and (end is None or end >= length) and step in (None, 1)
     return x if whole else None
@@ -360,9 +361,14 @@ def _neutral(args: Sequence[Any], number: int) -> Value | None:
     if not isinstance(x, Value) or not isinstance(x.example, Tensor):
         return None
     if isinstance(other, Value):
-        constant = other.constant and bool((other.example == number).all())
-        shape, dtype = torch.broadcast_tensors(x.example, other.example)[0].shape, other.example
+        neutral = other.constant and bool((other.example == number).all()) and fits(other.example, x.example)
     else:
-        constant, shape, dtype = other == number, x.example.shape, other
-    same = shape == x.example.shape and torch.result_type(x.example, dtype) == x.example.dtype
-    return x if constant and same else None
+        neutral = other == number
+    second = other.example if isinstance(other, Value) else other
+    return x if neutral and torch.result_type(x.example, second) == x.example.dtype else None
+
+
+def fits(small: Tensor, large: Tensor) -> bool:
+    """Whether the one is broadcast to the shape of the other."""
+    lengths = zip(reversed(small.shape), reversed(large.shape), strict=False)
+    return small.ndim <= large.ndim and all(a in (1, b) for a, b in lengths)
