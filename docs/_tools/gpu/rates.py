@@ -23,6 +23,9 @@ from funcdiff.measure.timing import quiet, timed
 
 CALLS = 7  # of each recipe on each network, the median of which counts
 SLOW = 0.1  # seconds of a call that is measured once
+# Small networks leave the rates of a FLOP and of a number undecided, down to zero, at which any amount would be free:
+# no card today computes faster than this in float32, or writes faster.
+FASTEST_FLOP, FASTEST_ELEMENT = 2e-14, 3e-12  # seconds
 Sample = dict[str, Any]
 
 
@@ -93,7 +96,10 @@ def fitted(some: list[Sample]) -> dict[str, dict[str, list[float]]]:
                 matrix = np.array([s["amounts"] for s in chosen]) / np.array([[s["seconds"]] for s in chosen])
                 scale = np.maximum(matrix.max(0), 1e-300)
                 solution, _ = nnls(matrix / scale, np.ones(len(chosen)))
-                rates[name][key] = [float(f"{rate:.2g}") for rate in solution / scale]
+                solution /= scale
+                solution[3] = max(solution[3], FASTEST_FLOP)
+                solution[4] = max(solution[4], FASTEST_ELEMENT)
+                rates[name][key] = [float(f"{rate:.2g}") for rate in solution]
     return rates
 
 

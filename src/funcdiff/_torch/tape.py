@@ -44,6 +44,7 @@ class Sketch:
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         draws: Whether it draws random numbers.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
+        on_gpu: Whether the input is on a GPU.
     """
 
     inputs: int
@@ -63,6 +64,7 @@ class Sketch:
     epsilon: float = field(default=0.0, compare=False)
     draws: bool = False
     reads_values: bool = False
+    on_gpu: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -91,6 +93,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         draws=tape.draws,
         reads_values=reads,
+        on_gpu=any(x.is_cuda for x in primals),
     )
 
 
