@@ -63,7 +63,7 @@ def test_a_product_with_ones_is_left_out():
 def test_the_code_runs():
     weight = torch.randn(2, 5, dtype=torch.float64)
     prepared = prepare(fd.jacobian(lambda x: (weight @ x).tanh()), X)
-    held = prepared._line.written.held
+    held = dict(prepared.held)
     space = {"torch": torch, "aten": torch.ops.aten, "device": torch.device}
     exec(prepared.code, space)
     (run,) = [value for key, value in space.items() if callable(value) and key not in ("torch", "aten", "device")]

@@ -49,6 +49,7 @@ ORDER = {
     "measuring": {
         "how_we_measure": "How we measure",
         "compiled": "torch.compile",
+        "prepared": "Prepared derivatives",
     },
 }
 

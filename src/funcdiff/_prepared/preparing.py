@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from funcdiff._prepared.line import Line, kind_of, made, told
 from funcdiff._torch.messages import RefusedError
@@ -73,6 +74,11 @@ class Prepared:
     def code(self) -> str:
         """The line that was made last, as Python: its arguments, then after the asterisk what it holds."""
         return self._line.written.code
+
+    @property
+    def held(self) -> Mapping[str, Tensor]:
+        """The tensors that the line keeps, by their names in its code."""
+        return MappingProxyType(self._line.written.held)
 
     @property
     def operations(self) -> tuple[int, int]:

@@ -199,6 +199,14 @@ def _copy(line: _Line, args: Any, kwargs: Any) -> Any:
     return args[0] if same and plain and not x.is_conj() and not x.is_neg() else None
 
 
+@_rule(aten.copy.default)
+def _written(line: _Line, args: Any, kwargs: Any) -> Any:
+    """Numbers written over all of another tensor of their kind are these numbers."""
+    over, numbers = args[:2]
+    same = over.example.shape == numbers.example.shape and over.example.dtype == numbers.example.dtype
+    return numbers if same and over.example.stride() == numbers.example.stride() else None
+
+
 @_rule(*VIEWS_OF_SHAPE)
 def _view(line: _Line, args: Any, kwargs: Any) -> Any:
     x, shape = args
