@@ -18,7 +18,7 @@ from funcdiff.checks.registry import REGISTRY, Entry
 ROOT = Path(__file__).parents[1]
 NOT_RECIPES = {
     *("check_batch_independence", "check_derivatives", "clear_plans", "explain", "module_function", "ravel"),
-    *("hessian_pattern", "jacobian_pattern"),
+    *("hessian_pattern", "jacobian_pattern", "prepare", "Prepared"),
 }
 
 
