@@ -116,9 +116,9 @@ costs = count(recipes, weight, bias, x)
 costs
 
 # %%
-# The FLOPs of the matrix products are the same for all: one evaluation of the function and one :term:`pass` back for
-# each row. The number of operations differs. An :term:`operation` is one call into torch's library, such as a product
-# or a sum, and each one costs time to start.
+# The FLOPs (floating-point operations) of the matrix products are the same for all: one evaluation of the function and
+# one :term:`pass` back for each row. The number of operations, in the second column, differs. An :term:`operation` is
+# one call into torch's library, such as a product or a sum, and each one costs time to start.
 
 costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 

@@ -153,9 +153,9 @@ costs = count(methods, *tall)
 costs
 
 # %%
-# The mode determines the FLOPs, and a loop multiplies the number of operations. An :term:`operation` is one call into
-# torch's library, and each takes time to start. ``dual_loop`` needs more FLOPs than ``jacfwd``: in each turn it
-# evaluates the function again and multiplies by the tangent of the weight, which is zero.
+# The mode determines the arithmetic, counted in FLOPs (floating-point operations). A loop multiplies the number of
+# calls into torch's library. Each is an :term:`operation` and takes time to start. ``dual_loop`` needs more FLOPs than
+# ``jacfwd``: in each turn it evaluates the function again and multiplies by the tangent of the weight, which is zero.
 
 costs.claim("jacfwd", fewer_flops_than="jacrev", by=30)
 

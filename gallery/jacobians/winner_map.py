@@ -96,7 +96,7 @@ costs = count(modes(predict), x)
 costs
 
 # %%
-# The columns of FLOPs and of memory both favour forward mode here.
+# The columns of FLOPs (floating-point operations) and of memory both favour forward mode here.
 
 costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 

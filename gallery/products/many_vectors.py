@@ -136,7 +136,8 @@ for method in methods.values():
 # -----
 # Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. A gradient needs 2, and a product
 # after it 2 more. So :math:`k` calls of ``hvp`` need :math:`4k`, the operator needs :math:`2 + 2k`, and the matrix
-# :math:`2 + 2n`. Counted in FLOPs, the matrix is cheaper from about :math:`k = n` on. We count 16 vectors.
+# :math:`2 + 2n`. Counted in FLOPs (floating-point operations), the matrix is cheaper from about :math:`k = n` on. We
+# count 16 vectors.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot

@@ -122,7 +122,7 @@ costs = count(methods, x, v)
 costs
 
 # %%
-# Compare the FLOPs: forward over reverse needs more than the other three.
+# Compare the FLOPs (floating-point operations): forward over reverse needs more than the other three.
 
 costs.claim("vhp", fewer_flops_than="hvp_forward_over_reverse")
 
