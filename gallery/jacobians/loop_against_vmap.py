@@ -170,8 +170,8 @@ plot(
 )
 
 # %%
-# The curve of the loop rises with each output. The curves of the batched recipes stay flat until the arithmetic takes
-# longer than the calls. With many more outputs than inputs, ``jacobian`` changes to forward mode, which computes
+# The curve of the loop should rise with each output. Those of the batched recipes should stay flat until the arithmetic
+# takes longer than the calls. With many more outputs than inputs, ``jacobian`` changes to forward mode, which computes
 # columns: see :doc:`/tutorials/jacobians/jacrev_against_jacfwd`.
 #
 # With a single output there is only one row, and batching cannot help:

@@ -7,9 +7,10 @@ for :math:`n < m` and :term:`reverse mode` for :math:`n > m`. The rule counts pa
 also takes time of its own. For small functions, for networks with a bottleneck and for some operations the rule
 therefore picks the slower mode.
 
-**Answer:** The rule is right if one mode needs several times fewer passes and the arithmetic takes most of the time.
-:func:`funcdiff.jacobian` also predicts the time of the calls and chooses for you. For a network with a bottleneck,
-multiply the Jacobians of its two halves.
+**Answer:** If the function has fewer inputs than outputs and the arithmetic takes most of the time. Call
+:func:`funcdiff.jacobian`: it also predicts the time of the calls, and chooses :func:`funcdiff.jacobian_taylor` (forward
+mode) or :func:`funcdiff.jacobian_batched_grad` (reverse mode). For a network with a bottleneck, multiply the Jacobians
+of its two halves.
 
 .. code-block:: python
 
@@ -103,9 +104,17 @@ costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 # %%
 # Time
 # ----
-# First we time this one shape, with the automatic recipe beside the two modes.
+# First we time this one shape: the automatic recipe, the two recipes that it chooses between, and the two modes of
+# ``torch.func``.
 
-compare({"jacobian": jacobian(predict), **modes(predict)}, x, rounds=15)
+from funcdiff import jacobian_batched_grad, jacobian_taylor
+
+automatic = {
+    "jacobian": jacobian(predict),
+    "jacobian_taylor": jacobian_taylor(predict),
+    "jacobian_batched_grad": jacobian_batched_grad(predict),
+}
+compare({**automatic, **modes(predict)}, x, rounds=9)
 
 # %%
 # The ratio says how many times as long as the fastest recipe each one takes. Now we time both modes for every pair of

@@ -220,8 +220,8 @@ crossover = study.crossover("hvp_operator", "hessian")
 plot(study, title=str(crossover))
 
 # %%
-# The curve of ``hessian`` is nearly flat: one more vector adds only one row to one product. The other curves rise with
-# the number of vectors. The operator, one vector at a time, and the matrix cross here:
+# The curve of ``hessian`` should be nearly flat, because one more vector adds only one row to one product. The other
+# curves should rise. The operator, one vector at a time, and the matrix cross here:
 
 crossover
 
