@@ -102,8 +102,8 @@ costs = count(wide, *(tensor.to("meta") for tensor in wide_args))
 costs
 
 # %%
-# Compare the columns of FLOPs and of memory: the recipe with the fewest FLOPs does not have the lowest peak. The result
-# alone is large, so the time also depends on how much each recipe writes.
+# Compare the columns of FLOPs (floating-point operations) and of memory: the recipe with the fewest FLOPs does not have
+# the lowest peak. The result alone is large, so the time also depends on how much each recipe writes.
 
 costs.claim(
     "hessian_forward_over_reverse", smaller_peak_than="hessian_forward_over_forward"

@@ -148,7 +148,8 @@ costs = count(methods, start)
 costs
 
 # %%
-# Look at the FLOPs and the peak of memory in the last two lines. With forward mode inside, both are much larger:
+# Look at the FLOPs (floating-point operations) and the peak of memory in the last two lines. With forward mode inside,
+# both are much larger:
 
 costs.claim(
     "hessian_double_backward", fewer_flops_than="hessian_forward_over_forward", by=10

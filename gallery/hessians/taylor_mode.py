@@ -166,7 +166,8 @@ title = f"5 inputs, 25 outputs: forward over reverse takes {ratio:.1f}× as long
 plot(times, title=title)
 
 # %%
-# The time also includes memory traffic, which FLOPs do not count: each layer reads and writes all 21 values.
+# The time also includes memory traffic, which FLOPs (floating-point operations) do not count: each layer reads and
+# writes all 21 values.
 #
 # Next we time the Laplacian against the trace of each Hessian.
 

@@ -119,7 +119,8 @@ costs = count(recipes, *tall)
 costs
 
 # %%
-# This was the tall layer, with 32 inputs and 2048 outputs. Here forward mode needs fewer FLOPs:
+# This was the tall layer, with 32 inputs and 2048 outputs. Here forward mode needs fewer FLOPs (floating-point
+# operations):
 
 costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse")
 

@@ -116,9 +116,9 @@ costs = count(recipes, weight, bias, x)
 costs
 
 # %%
-# The FLOPs of the matrix products are the same for all: one evaluation of the function and one :term:`pass` back for
-# each row. The number of operations differs. An :term:`operation` is one call into torch's library, such as a product
-# or a sum, and each one costs time to start.
+# The FLOPs (floating-point operations) of the matrix products are the same for all: one evaluation of the function and
+# one :term:`pass` back for each row. The number of operations, in the second column, differs. An :term:`operation` is
+# one call into torch's library, such as a product or a sum, and each one costs time to start.
 
 costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 
@@ -170,8 +170,8 @@ plot(
 )
 
 # %%
-# The curve of the loop rises with each output. The curves of the batched recipes stay flat until the arithmetic takes
-# longer than the calls. With many more outputs than inputs, ``jacobian`` changes to forward mode, which computes
+# The curve of the loop should rise with each output. Those of the batched recipes should stay flat until the arithmetic
+# takes longer than the calls. With many more outputs than inputs, ``jacobian`` changes to forward mode, which computes
 # columns: see :doc:`/tutorials/jacobians/jacrev_against_jacfwd`.
 #
 # With a single output there is only one row, and batching cannot help:

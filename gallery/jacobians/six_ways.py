@@ -153,9 +153,9 @@ costs = count(methods, *tall)
 costs
 
 # %%
-# The mode determines the FLOPs, and a loop multiplies the number of operations. An :term:`operation` is one call into
-# torch's library, and each takes time to start. ``dual_loop`` needs more FLOPs than ``jacfwd``: in each turn it
-# evaluates the function again and multiplies by the tangent of the weight, which is zero.
+# The mode determines the arithmetic, counted in FLOPs (floating-point operations). A loop multiplies the number of
+# calls into torch's library. Each is an :term:`operation` and takes time to start. ``dual_loop`` needs more FLOPs than
+# ``jacfwd``: in each turn it evaluates the function again and multiplies by the tangent of the weight, which is zero.
 
 costs.claim("jacfwd", fewer_flops_than="jacrev", by=30)
 
@@ -204,14 +204,15 @@ plot(wide_times, title=title)
 # Ten times the size
 # ------------------
 # With 10240 in place of 1024, a loop in the wrong mode would make 10240 calls, so we leave it out. We time
-# ``jacobian``, both modes by name, and the loops of the right mode. First 16 inputs and 10240 outputs:
+# ``jacobian``, the two recipes that it chooses between, and the loops of the right mode. First 16 inputs and 10240
+# outputs:
 
-from funcdiff import jacobian_forward
+from funcdiff import jacobian_batched_grad, jacobian_taylor
 
 recipes = {
     "jacobian": automatic,
-    "jacobian_reverse": jacobian_reverse(predict, argnums=2),
-    "jacobian_forward": jacobian_forward(predict, argnums=2),
+    "jacobian_batched_grad": jacobian_batched_grad(predict, argnums=2),
+    "jacobian_taylor": jacobian_taylor(predict, argnums=2),
 }
 methods = {**recipes, "dual_loop": dual_loop, "jvp_loop": jvp_loop}
 times = compare(methods, *layer(16, 10240), rounds=9, budget=0.5)
@@ -220,7 +221,7 @@ times
 # %%
 # A loop makes 16 calls here, and reverse mode makes 10240 passes. A loop in the right mode should therefore win:
 
-times.claim("dual_loop", faster_than="jacobian_reverse")
+times.claim("dual_loop", faster_than="jacobian_batched_grad")
 
 # %%
 # Then 10240 inputs and 16 outputs:
@@ -232,7 +233,7 @@ times
 # %%
 # Here the loop is in reverse mode, and forward mode makes the 10240 passes:
 
-times.claim("grad_loop", faster_than="jacobian_forward")
+times.claim("grad_loop", faster_than="jacobian_taylor")
 
 # %%
 # A batch of 4
@@ -244,7 +245,7 @@ from funcdiff import batch_jacobian
 
 in_dims = (None, None, 0)  # only x has a batch axis, its first
 per_row = {"batch_jacobian": batch_jacobian(predict, argnums=2, in_dims=in_dims)}
-for name in ("jacobian_reverse", "jacobian_forward"):
+for name in ("jacobian_batched_grad", "jacobian_taylor"):
     per_row[name] = vmap(recipes[name], in_dims)
 
 weight, bias, _ = layer(16, 10240)
@@ -257,7 +258,7 @@ times
 # %%
 # Forward mode is right for this shape, for a batch as well as for one row:
 
-times.claim("jacobian_forward", faster_than="jacobian_reverse")
+times.claim("jacobian_taylor", faster_than="jacobian_batched_grad")
 
 # %%
 # With 10240 inputs and 16 outputs, it is reverse mode:
@@ -265,7 +266,7 @@ times.claim("jacobian_forward", faster_than="jacobian_reverse")
 weight, bias, _ = layer(10240, 16)
 batch = torch.randn(4, 10240, device=device)
 times = compare(per_row, weight, bias, batch, rounds=9, budget=0.5)
-times.claim("jacobian_reverse", faster_than="jacobian_forward")
+times.claim("jacobian_batched_grad", faster_than="jacobian_taylor")
 
 # %%
 # What goes wrong

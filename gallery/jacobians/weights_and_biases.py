@@ -108,10 +108,10 @@ torch.testing.assert_close(blocks, expected)
 # Count
 # -----
 # A layer with :math:`M` outputs and :math:`N` inputs has :math:`MN + M` parameters. Reverse mode needs :math:`M`
-# :term:`passes <pass>`, :term:`forward mode` one for each parameter. We count two affine layers with 16384 weights on
-# the :term:`meta device`, where nothing is computed. The first has 1024 outputs.
+# :term:`passes <pass>`, and :term:`forward mode` needs one for each parameter. We count two affine layers with 16384
+# weights on the :term:`meta device`, where nothing is computed. The first has 1024 outputs.
 
-from funcdiff import jacobian_forward, jacobian_reverse
+from funcdiff import jacobian_batched_grad, jacobian_forward
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
@@ -121,7 +121,7 @@ def affine(weight, bias, x):
 
 
 recipes = {
-    "jacobian_reverse": jacobian_reverse(affine, argnums=(0, 1)),
+    "jacobian_batched_grad": jacobian_batched_grad(affine, argnums=(0, 1)),
     "jacobian_forward": jacobian_forward(affine, argnums=(0, 1)),
 }
 many, few = layer(16, 1024), layer(1024, 16)
@@ -132,7 +132,7 @@ many_costs
 # Even in reverse mode, the peak of memory is at least the Jacobian itself, :math:`M \times MN` numbers. Forward mode
 # needs much more:
 
-many_costs.claim("jacobian_reverse", smaller_peak_than="jacobian_forward", by=10)
+many_costs.claim("jacobian_batched_grad", smaller_peak_than="jacobian_forward", by=10)
 
 # %%
 # The second layer has 16 outputs and as many weights:
@@ -143,7 +143,7 @@ few_costs
 # %%
 # With fewer outputs, reverse mode makes fewer passes. Forward mode still makes one for each parameter:
 
-few_costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward", by=500)
+few_costs.claim("jacobian_batched_grad", fewer_flops_than="jacobian_forward", by=500)
 
 # %%
 # Time
@@ -153,7 +153,7 @@ few_costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward", by=500)
 
 recipes = {
     "jacobian": jacobian(affine, argnums=(0, 1)),
-    "jacobian_reverse": recipes["jacobian_reverse"],
+    "jacobian_batched_grad": recipes["jacobian_batched_grad"],
     "jacobian_forward": jacobian_forward(affine, argnums=(0, 1), chunk_size=1024),
 }
 few_times = compare(recipes, *few, rounds=9, budget=0.05)
@@ -162,7 +162,7 @@ few_times
 # %%
 # Compare the last line with the first two. Forward mode made 16400 passes, reverse mode 16.
 
-few_times.claim("jacobian_reverse", faster_than="jacobian_forward", by=10)
+few_times.claim("jacobian_batched_grad", faster_than="jacobian_forward", by=10)
 
 # %%
 # The figure shows the same times on a logarithmic axis.
@@ -172,25 +172,25 @@ title = f"Weight and bias of 16 outputs: forward mode takes {slow:.0f}× as long
 plot(few_times, title=title)
 
 # %%
-# ``jacobian`` should stand beside ``jacobian_reverse``, since it chose reverse mode. The layer with 1024 outputs:
+# ``jacobian`` should stand beside ``jacobian_batched_grad``, since it chose reverse mode. The layer with 1024 outputs:
 
 many_times = compare(recipes, *many, rounds=9, budget=0.5)
 many_times
 
 # %%
-# Here the Jacobian itself is large, and both modes must write it. The gain is smaller:
+# Here the Jacobian itself is large, and both modes must write it. We expect a smaller gain:
 
-many_times.claim("jacobian_reverse", faster_than="jacobian_forward")
+many_times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 
 # %%
 # For the bias alone there are as many parameters as outputs, and both modes make equally many passes.
 
 bias_alone = {
-    "jacobian_reverse": jacobian_reverse(affine, argnums=1),
+    "jacobian_batched_grad": jacobian_batched_grad(affine, argnums=1),
     "jacobian_forward": jacobian_forward(affine, argnums=1),
 }
 times = compare(bias_alone, *few, rounds=9)
-times.claim("jacobian_reverse", faster_than="jacobian_forward")
+times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 
 # %%
 # Do you need the matrix?
@@ -198,7 +198,7 @@ times.claim("jacobian_reverse", faster_than="jacobian_forward")
 # By the formula, the Jacobian of an affine layer with respect to its weight contains the input and zeros, nothing else.
 # We compare the sizes of the two.
 
-of_weight, _ = recipes["jacobian_reverse"](*many)
+of_weight, _ = recipes["jacobian_batched_grad"](*many)
 weight, bias, x = many
 torch.testing.assert_close(of_weight, torch.eye(1024, device=device)[:, :, None] * x)
 times_larger = of_weight.nbytes // x.nbytes
@@ -214,7 +214,7 @@ change = torch.randn_like(weight)
 methods = {
     "jvp": lambda change: jvp(lambda w: affine(w, bias, x), (weight,), (change,))[1],
     "jacobian, then product": lambda change: torch.tensordot(
-        recipes["jacobian_reverse"](*many)[0], change, 2
+        recipes["jacobian_batched_grad"](*many)[0], change, 2
     ),
 }
 torch.testing.assert_close(methods["jvp"](change), change @ x)

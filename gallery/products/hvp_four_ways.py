@@ -117,7 +117,8 @@ costs = count(candidates, rows, directions)
 costs
 
 # %%
-# The peaks of memory in the last column differ little. We divide the FLOPs by those of one pass.
+# The peaks of memory in the last column differ little. We divide the FLOPs (floating-point operations) by those of one
+# pass.
 
 peaks = [cost.peak_bytes for name, cost in costs.items() if name != "gradient"]
 assert max(peaks) < 1.01 * min(peaks)

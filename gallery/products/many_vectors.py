@@ -136,7 +136,8 @@ for method in methods.values():
 # -----
 # Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. A gradient needs 2, and a product
 # after it 2 more. So :math:`k` calls of ``hvp`` need :math:`4k`, the operator needs :math:`2 + 2k`, and the matrix
-# :math:`2 + 2n`. Counted in FLOPs, the matrix is cheaper from about :math:`k = n` on. We count 16 vectors.
+# :math:`2 + 2n`. Counted in FLOPs (floating-point operations), the matrix is cheaper from about :math:`k = n` on. We
+# count 16 vectors.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
@@ -219,8 +220,8 @@ crossover = study.crossover("hvp_operator", "hessian")
 plot(study, title=str(crossover))
 
 # %%
-# The curve of ``hessian`` is nearly flat: one more vector adds only one row to one product. The other curves rise with
-# the number of vectors. The operator, one vector at a time, and the matrix cross here:
+# The curve of ``hessian`` should be nearly flat, because one more vector adds only one row to one product. The other
+# curves should rise. The operator, one vector at a time, and the matrix cross here:
 
 crossover
 

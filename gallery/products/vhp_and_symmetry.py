@@ -104,11 +104,16 @@ torch.testing.assert_close(vhp(half_square, (a, b), (va, vb)), expected)
 # ``hvp_forward_over_reverse`` computes :math:`Hv` by :term:`forward mode`. It also multiplies by the tangent of the
 # constant :math:`A`, which is zero. The products by :term:`reverse mode` do not.
 
-from funcdiff import hvp_forward_over_reverse
+from funcdiff import hvp_double_backward, hvp_forward_over_reverse
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
-recipes = {"hvp": hvp, "vhp": vhp, "hvp_forward_over_reverse": hvp_forward_over_reverse}
+recipes = {
+    "hvp": hvp,
+    "hvp_double_backward": hvp_double_backward,
+    "vhp": vhp,
+    "hvp_forward_over_reverse": hvp_forward_over_reverse,
+}
 methods = {
     name: lambda x, v, recipe=recipe: recipe(function, (x,), (v,))
     for name, recipe in recipes.items()
@@ -117,7 +122,7 @@ costs = count(methods, x, v)
 costs
 
 # %%
-# Compare the FLOPs: ``hvp`` and ``vhp`` need the same number, forward over reverse more.
+# Compare the FLOPs (floating-point operations): forward over reverse needs more than the other three.
 
 costs.claim("vhp", fewer_flops_than="hvp_forward_over_reverse")
 
