@@ -2,13 +2,13 @@ r"""
 Why do large results take longer than their arithmetic?
 =======================================================
 
-Your Hessian takes longer than its FLOPs explain, and a profiler shows simple additions that are slow. A large tensor is
-fresh memory, which the system provides page by page at the first touch, and a call with large intermediate results
-pays for that every time.
+Your Hessian takes longer than its FLOPs explain, and a profiler shows simple additions that are slow. A large tensor
+needs fresh memory, which the system provides page by page, each at its first touch. Such a page fault takes time, and a
+call with large intermediate results causes thousands of them.
 
 **Answer:** because of page faults. Call ``batch_hessian(f)(X)``: here it chooses Taylor mode, whose intermediate
-results are small. To call another recipe by name, pass ``chunk_size``, or let glibc keep freed memory, with the
-environment variables below.
+results are small. If you call another recipe, pass ``chunk_size``, or set the environment variables below, so that the
+C library keeps freed memory.
 
 .. code-block:: python
 
@@ -20,9 +20,9 @@ environment variables below.
 # %%
 # Use it
 # ------
-# Linux counts the pages that a process touches for the first time: its minor page faults. We compute the Hessians of a
-# network for 1400 rows by forward over reverse, which is ``torch.func.hessian``: all rows at once, and in chunks. The
-# third method is the automatic one. All of this page is about the memory of the CPU on Linux.
+# Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows by three methods: by
+# forward over reverse, which is ``torch.func.hessian``, for all rows at once; by the same in chunks; and by the
+# automatic recipe. This page is about the memory of the CPU on Linux.
 
 import resource
 from functools import partial
