@@ -179,8 +179,8 @@ class RanOn(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Name it."""
         text = (
-            f"The code on this page ran when the site was built, with torch {torch.__version__}. What it printed is "
-            "below it. You can copy each block and run it. The build fails if torch behaves differently."
+            f"The code on this page ran when the site was built, with torch {torch.__version__}. The output of "
+            "each block is below it. You can copy each block and run it. The build fails if torch behaves differently."
         )
         return [nodes.paragraph("", text, classes=["ran-on"])]
 
