@@ -60,7 +60,9 @@ def goals(data: Data) -> list[nodes.Node]:
             title = f"{case['name']}, {goal['what']}: {goal['ours']}"
             body.append([title, f"{sign} {wanted:g}", interval(goal["ratio"]), verdict + limit, who])
             text = f"{VERDICTS[verdict]} {goal['ratio']['median']:.3g}×"
-            (least if goal["at_least"] else most).append(_mark(title, goal["ratio"], text, goal=wanted))
+            (least if goal["at_least"] else most).append(
+                _mark(title, goal["ratio"], text, goal=wanted, who=goal["ours"])
+            )
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS)
     text = (
         f"Of {len(verdicts)} goals: {counts}. A goal is undecided if it lies within the interval. The double line "
@@ -69,8 +71,8 @@ def goals(data: Data) -> list[nodes.Node]:
     header = ["goal", "ratio", "measured", "verdict", "ours / against"]
     return [
         nodes.paragraph("", text),
-        _html(chart(least, "how many times less than the other way: the goal is to be right of the double line")),
-        _html(chart(most, "how many times as much as the bound: the goal is to be left of the double line")),
+        _html(chart(least, "the other method over ours: at or right of the double line, the goal is reached")),
+        _html(chart(most, "ours over the bound: at or left of the double line, the goal is reached")),
         *behind("All goals as a table", table(header, body, [4, 1, 2, 3, 4], "benchmark")),
     ]
 

@@ -33,6 +33,7 @@ class Mark(NamedTuple):
     text: str
     ours: bool = False
     goal: float | None = None
+    who: str = ""  # whose method it is, where the name does not say so
 
 
 def kind_of(name: str) -> tuple[str, str, str]:
@@ -72,7 +73,7 @@ def legend(names: Sequence[str]) -> str:
 
 
 def _row(mark: Mark, lines: str, place: Callable[[float], float]) -> str:
-    _, hue, symbol = kind_of(mark.name)
+    _, hue, symbol = kind_of(mark.who or mark.name)
     left, right = place(mark.low), 100.0 if mark.high is None else place(mark.high)
     bar = f"<i class='bar' style='left:{left}%;width:{round(right - left, 2)}%;background:{hue}'></i>"
     goal = f"<i class='goal' style='left:{place(mark.goal)}%'></i>" if mark.goal else ""
