@@ -10,7 +10,7 @@ from funcdiff._tables import seconds
 from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.plots.behind import keep
 from funcdiff.plots.labels import label_points
-from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis
+from funcdiff.plots.style import GRID, LABEL, STYLE, WIDTH, broken, colours, label_lines, mark, set_title, time_axis
 
 
 @singledispatch
@@ -53,7 +53,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
     names = sorted(comparison, key=lambda name: comparison[name].median, reverse=True)
     hues = colours(names)
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 1.5 + 0.42 * len(names)))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 1.5 + 0.46 * len(names)))[1]
         for row, name in enumerate(names):
             timing = comparison[name]
             ax.plot(timing.quartiles, [row, row], color=hues[name], linewidth=7, alpha=0.35, solid_capstyle="butt")
@@ -64,9 +64,9 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
                 xytext=(8, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=10,
+                fontsize=LABEL,
             )
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), map(broken, names))
         ax.set_ylim(-0.6, len(names) - 0.4)
         ax.margins(x=0.15)
         time_axis(ax, "x")
@@ -125,7 +125,7 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
     """
     hues = colours(list(prediction.times))
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 4.6))[1]
         points = {name: (predicted, prediction.comparison[name].median) for name, predicted in prediction.times.items()}
         for name, point in points.items():
             ax.plot(*point, marker=mark(hues[name]), color=hues[name], linestyle="none")

@@ -12,7 +12,7 @@ from funcdiff._tables import Table
 from funcdiff.measure import Comparison, Ratio
 from funcdiff.measure.ratios import CONFIDENCE, MEANING
 from funcdiff.plots.behind import keep
-from funcdiff.plots.style import STYLE, colour, set_title
+from funcdiff.plots.style import STYLE, WIDTH, colour, set_title
 
 INK = "#14142c"  # not grey: a dark page mirrors greys, and the cells stay light there
 
@@ -46,7 +46,7 @@ def plot_winners(
     most = max(2.0, (1 / shades).max(), shades.max())
     hues = LinearSegmentedColormap.from_list("winner", [colour(other), "#f4f4f4", colour(name)])
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 4.6))[1]
         image = ax.imshow(shades, cmap=hues, norm=LogNorm(1 / most, most), origin="lower")
         for (x, y), ratio in ratios.items():
             factor = max(ratio.median, 1 / ratio.median)
