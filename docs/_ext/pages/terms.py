@@ -57,10 +57,10 @@ WORDS = {
     "round": _after("a each per every over", "rounds?"),
     "written": r"numbers written|bytes written",
     "peak": _after("the a its lower higher", "peak"),
-    # Not in the glossary:
     "pullback": r"pullbacks?|pull-backs?",
     "pushforward": r"pushforwards?|push-forwards?",
     "dual number": r"dual (?:numbers?|tensors?)",
+    # Not in the glossary:
     "dispatch mode": r"dispatch modes?",
     "Krylov": r"Krylov",
     "Fréchet": r"Fréchet",

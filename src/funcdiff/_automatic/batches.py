@@ -164,11 +164,14 @@ def over_rows(
             row = choice.chosen(kind, func, options, verify=verify) if one_by_one else RECIPES[kind][name]
             return batch.in_parts(looped(row, in_dims, options) if one_by_one else mapped(row), chunk, options)
 
-        def check(plan: Plan, name: str, _: Tree) -> Check:
+        def check(plan: Plan, name: str, result: Tree) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
             flat, point = lookup.value_of(func, copied(batch.row()), options)
-            return check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
+            verdict = Check("agrees", reason=plan[name].check)
+            if not verdict.reason:
+                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
+            return choice.and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
         return choice.first_working(found(args, chunk), by, check if verify else None, inside=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
@@ -18,8 +19,9 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
-from funcdiff._safety.guard import Recipe
-from funcdiff._safety.verification import Check, Kind, check, check_on_plane
+from funcdiff._safety.guard import Recipe, has_graph
+from funcdiff._safety.training import check_training
+from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, unobserved
@@ -159,8 +161,10 @@ def chosen(
             return Check("undecided", reason="func draws random numbers")
         flat, point = lookup.value_of(func, [copied(arg) for arg in args], options)
         if kind in ("jacobian", "hessian"):
-            return check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
-        return check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
+            verdict = check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
+        else:
+            verdict = check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
+        return and_trained(verdict, result, recipes[name], flat, point, plan, under_vmap=False)
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
@@ -169,6 +173,16 @@ def chosen(
 def for_rows(kind: Kind, rows: int) -> Recipe:
     """The automatic recipe of a kind, planned for so many rows at once."""
     return lambda func, *args, **options: chosen(kind, func, Options(*args, **options), batch=rows)
+
+
+def and_trained(
+    verdict: Check, result: Tree, recipe: Recipe, flat: Func, point: Sequence[Tensor], plan: Plan, *, under_vmap: bool
+) -> Check:
+    """`verdict`, or why the recipe must not be trained through, where the result can be."""
+    if verdict.outcome == "wrong" or not has_graph(result):
+        return verdict
+    trained = check_training(recipe, flat, point, plan.sketch, under_vmap=under_vmap)
+    return trained if trained.outcome == "wrong" else verdict
 
 
 def first_working(
@@ -201,7 +215,7 @@ def _first_working(
         try:
             result = run(name, plan[name].chunk)
             verdict = None
-            if check and not plan[name].check and plain_allowed():
+            if check and not plan[name].settled and plain_allowed():
                 with unobserved():
                     verdict = check(plan, name, result)
         except Exception as error:  # raised again unless torch cannot do it in this way
@@ -211,7 +225,7 @@ def _first_working(
             plan = plan.without(name, reason(error))
             continue
         if verdict is not None:
-            plan = plan.checked(name, verdict, inside=inside)
+            plan = plan.checked(name, verdict, inside=inside, settled=True)
             if plan[name].obstacle:
                 doubted = True
                 continue

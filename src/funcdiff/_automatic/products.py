@@ -8,7 +8,7 @@ import torch
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.candidates import PRODUCTS
-from funcdiff._automatic.choice import VERIFY, first_working
+from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
@@ -55,7 +55,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
         return products.hvp_double_backward(func, at, along) if bare else PRODUCTS[name](func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:
-        return _checked(func, primals, plan, lambda *along: product(name, primals, along))
+        return _checked(func, primals, plan, name, lambda *along: product(name, primals, along))
 
     return first_working(found, lambda name, _: product(name, primals, tangents), first_product if verify else None)
 
@@ -90,7 +90,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Callabl
         return _OPERATORS["hvp_double_backward"](func, *primals)
 
     def first_product(plan: Plan, name: str, operator: Callable[..., Tree]) -> Check:
-        return _checked(func, primals, plan, operator)
+        return _checked(func, primals, plan, name, operator)
 
     found = lookup.for_product(tuple(_OPERATORS), func, verify, primals)
     first = first_product if verify else None
@@ -117,9 +117,11 @@ _OPERATORS: Mapping[str, Callable[..., Operator]] = {
 }
 
 
-def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, operator: Operator) -> Check:
+def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, operator: Operator) -> Check:
     """Hold a product along a random direction against differences of the gradient."""
     flat, point = lookup.value_of(func, copied(primals), Options(tuple(range(len(primals)))))
     along = direction(point)
     product = flatten(operator(*unflatten(along, flatten(primals)[1])))[0]
-    return check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
+    verdict = check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
+    recipe = lookup.hessian_by_products(name)
+    return and_trained(verdict, tuple(product), recipe, flat, point, plan, under_vmap=False)
