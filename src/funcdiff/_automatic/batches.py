@@ -264,8 +264,8 @@ def looped(transform: Function, in_dims: Any, options: Options) -> Function:
             shapes.append([tuple(result.shape) for result in results])
             if shapes[0] != shapes[-1]:
                 raise ValueError(
-                    f"expected derivatives of the same shape for every row, got {shapes[0]} for row 0 and {shapes[-1]} for "
-                    f"row {i}. Use torch.where or masked_fill in place of a mask, or differentiate each row alone."
+                    f"expected derivatives of the same shape for every row, got {shapes[0]} for row 0 and {shapes[-1]} "
+                    f"for row {i}. Use torch.where or masked_fill in place of a mask, or differentiate each row alone."
                 )
             return [result[None] for result in results]
 
