@@ -130,6 +130,13 @@ def fuzz(session):
 
 
 @nox.session
+def clients(session):
+    """Differentiate code of other packages, which are no dependencies of this one."""
+    install(session, "-e", ".", groups=["clients"])
+    session.run("pytest", "-c", "tests/clients/pytest.ini", "tests/clients", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def picture(session):
     """Draw the README's picture anew."""
     install(session, "-e", ".[gallery]")

@@ -256,12 +256,12 @@ def looped(transform: Function, in_dims: Any, options: Options) -> Function:
     def every_row(*args: Tree) -> Tree:
         batch = Batch(args, in_dims)
         structure: list[TreeSpec] = []
-        shapes: list[Sequence[torch.Size]] = []
+        shapes: list[Sequence[tuple[int, ...]]] = []
 
         def one(i: int, _: int) -> Sequence[Tensor]:
             results, out_spec = flatten(transform(*batch.row(i)))
             structure.append(out_spec)
-            shapes.append([result.shape for result in results])
+            shapes.append([tuple(result.shape) for result in results])
             if shapes[0] != shapes[-1]:
                 raise ValueError(
                     f"expected derivatives of the same shape for every row, got {shapes[0]} for row 0 and {shapes[-1]} "

@@ -51,7 +51,7 @@ class Formula:
         """The cost of a call, of `batch` such functions at once."""
         flops, elements = batch * self.flops(s), batch * self.elements(s)
         results = batch * s.outputs * s.inputs**self.degree
-        return self._cost(1, s, flops, elements, results, self._rates(s, of_rows=batch > 1))
+        return self._cost(1, s, flops, elements, results, self._rates(s, of_rows=batch != 1))
 
     def in_parts(self, s: Sketch, parts: int, flops: int) -> Cost:
         """The cost of a call in so many chunks, its FLOPs counted: some recipes start anew with each chunk."""

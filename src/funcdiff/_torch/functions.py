@@ -46,7 +46,7 @@ def reduction_of_old(size_average: bool | None, reduce: bool | None) -> str:
 def holds_constants(run: Callable[[], Any]) -> bool:
     """Whether `run` takes part of what it computes out of the graph: by detach(), .data, no_grad() or as a number."""
     seen = _Constants()
-    with seen:
+    with torch.enable_grad(), seen:  # as the caller's grad mode says nothing of run
         run()
     return seen.found
 
@@ -57,7 +57,8 @@ class _Constants(TorchFunctionMode):
         self.found: bool = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found = self.found or func in _CONSTANTS
+        # The forward of a custom autograd function runs without gradients: what it detaches is not cut by it.
+        self.found = self.found or (func in _CONSTANTS and torch.is_grad_enabled())
         return func(*args, **(kwargs or {}))
 
 
