@@ -117,7 +117,7 @@ show_profiles(1, first(profile), surface_jacobian(profile))
 show_profiles(2, second(profile), surface_hessian(profile))
 
 # %%
-# The blue lines leave the dashed ones most at both ends, where the network has samples on one side only.
+# The blue lines leave the dashed ones mainly at both ends, where the network has samples on one side only.
 #
 # Maps
 # ----
