@@ -102,14 +102,8 @@ def colour(name: str) -> str:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return the colours of the methods in one figure, all different as long as there are enough.
-
-    A name without a colour of its own, or whose colour an earlier name has, takes one that is still free.
-    """
-    taken: dict[str, str] = {}
-    for name in names:
-        if name in COLOURS and COLOURS[name] not in taken.values():
-            taken[name] = COLOURS[name]
+    """Return the colours of the methods in one figure; a name without one of its own takes a colour still free."""
+    taken = {name: COLOURS[name] for name in names if name in COLOURS}
     for name in names:
         if name not in taken:
             free = [candidate for candidate in PALETTE if candidate not in taken.values()]
