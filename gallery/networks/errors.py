@@ -200,7 +200,7 @@ def show_absolute(order):
 show_absolute(1)
 
 # %%
-# The colours are strongest at the edges and in the corners. The same holds for the second derivatives:
+# The colours are strongest at the edges and in the corners. The same is true of the second derivatives:
 
 show_absolute(2)
 
