@@ -205,8 +205,8 @@ hessian_times.claim("hessian_taylor", faster_than="hessian_reverse_over_reverse"
 
 # %%
 # The count leaves out everything that is not a matrix product. Taylor mode differentiates ELU with products and sums
-# of large tensors, so it runs more operations than reverse mode and writes more. The profiler shows what share of the time
-# matrix products take.
+# of large tensors, so it runs more operations than reverse mode and writes more. The profiler shows what share
+# of the time matrix products take.
 
 from torch.profiler import profile
 
