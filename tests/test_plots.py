@@ -101,8 +101,6 @@ def test_a_method_keeps_its_colour_and_others_take_what_is_free():
     assert len(set(colours(names).values())) == 7
     assert colours(["mine"]) == {"mine": colour("mine")}
     assert set(colours([f"mine {i}" for i in range(20)]).values()) == set(PALETTE)
-    shared = colours(["jacobian_forward", "hessian_forward_over_forward", "batch_jacobian", "batch_hessian"])
-    assert len(set(shared.values())) == 4
 
 
 def test_two_methods_of_one_colour_differ_where_they_meet():

@@ -116,7 +116,7 @@ times
 times.claim(names[B], faster_than=names[4])
 
 # %%
-# The overhead shrinks as the chunks grow. This figure shows what each size costs in time and in memory.
+# The figure shows what each chunk size costs in time and in memory.
 
 from funcdiff.plots import plot_trade
 

@@ -250,7 +250,7 @@ second_times.claim("batch_hessian", faster_than=reverse)
 # What goes wrong
 # ---------------
 # *A wrong* ``in_dims`` *raises an error only if the sizes differ.* If we forget the ``None``, torch complains that 33
-# is not 64. With a batch of 33 rows nothing is raised: row :math:`b` of ``x`` is paired with row :math:`b` of the
+# is not 64. With a batch of 33 rows no error is raised: row :math:`b` of ``x`` is paired with row :math:`b` of the
 # weight, and only the shape of the result shows it.
 
 wrong = batch_jacobian(predict, argnums=2, in_dims=0)

@@ -60,7 +60,7 @@ from funcdiff.plots import plot
 
 name, other = comparison.fastest, max(comparison, key=lambda n: comparison[n].median)
 ratio = comparison.ratio(other, name)
-title = f"16 inputs and outputs: {name} is {ratio.median:.3g}× faster than {other}"
+title = f"For 16 inputs, {name} is {ratio.median:.3g}× faster than {other}"
 plot(comparison, title=title)
 
 # %%
@@ -113,7 +113,8 @@ costs.claim("forward over reverse", fewer_flops_than="reverse over reverse", by=
 # that. If you include it, the candidate that runs first pays for all. These are the first calls of the table above:
 
 for name, timing in comparison.items():
-    print(f"{name}: the first call took {timing.first / timing.median:,.1f} medians")
+    factor = timing.first / timing.median
+    print(f"{name}: the first call took {factor:,.1f} times the median of the others")
 
 # %%
 # *Taking one sample.* ``timeit(500)`` of torch's benchmark timer averages 500 calls into one sample. Its interquartile

@@ -59,8 +59,8 @@ expected = jacobian_by_hand(network, batch)
 torch.testing.assert_close(batch_jacobian(network)(batch), expected)
 
 # %%
-# The other candidates on this page are recipes by name, "outer over inner", each mapped over the rows.
-# ``torch.func.hessian`` is forward over reverse.
+# The other methods on this page are recipes by name, each mapped over the rows. A Hessian is named "outer over inner":
+# forward over reverse applies forward mode to the result of reverse mode, and is what ``torch.func.hessian`` does.
 
 from funcdiff import (
     hessian_forward_over_forward,
@@ -117,9 +117,9 @@ costs = count(candidates, torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# Look at the FLOPs of the Hessians. Reverse mode outside pulls back each of the 125 entries of the inner Jacobian, so
-# it is the most expensive. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes
-# each mixed derivative only once, and it is what ``batch_hessian`` chose:
+# Look at the FLOPs of the Hessians. With reverse mode on the outside, each of the 125 entries of the inner Jacobian
+# needs its own backward pass, so these two are the most expensive. Forward over forward needs a pass for each pair of
+# inputs. :term:`Taylor mode` computes each mixed derivative only once, and ``batch_hessian`` chose it:
 
 assert costs["batch_hessian"].flops == costs["hessian_taylor"].flops
 costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_forward", by=2)
@@ -204,9 +204,9 @@ hessian_prediction.rank_order()
 hessian_times.claim("hessian_taylor", faster_than="hessian_reverse_over_reverse", by=50)
 
 # %%
-# The count leaves out everything that is not a matrix product. Taylor mode passes ELU by products and sums of large
-# tensors, so it runs more operations than reverse mode and writes more. The profiler shows what share of the time
-# matrix products take.
+# The count leaves out everything that is not a matrix product. Taylor mode differentiates ELU with products and sums
+# of large tensors, so it runs more operations than reverse mode and writes more. The profiler shows what share
+# of the time matrix products take.
 
 from torch.profiler import profile
 

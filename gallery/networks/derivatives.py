@@ -117,7 +117,7 @@ show_profiles(1, first(profile), surface_jacobian(profile))
 show_profiles(2, second(profile), surface_hessian(profile))
 
 # %%
-# The blue lines leave the dashed ones most at both ends, where the network has samples on one side only.
+# The blue lines leave the dashed ones mainly at both ends, where the network has samples on one side only.
 #
 # Maps
 # ----
@@ -163,8 +163,8 @@ title = f"{ORDER[1]} of the network: off by {near}"
 show_maps(1, map_first, title, exact_first[:, :, output])
 
 # %%
-# The colours change along the level lines in the middle, and depart from them near the edges. For the second
-# derivatives the departures are larger:
+# In the middle the colours follow the level lines, and near the edges they depart from them. The second derivatives
+# depart more:
 
 far = off(map_second[:, :, output], exact_second[:, :, output])
 title = f"{ORDER[2]} of the network: off by {far}"
@@ -204,8 +204,8 @@ costs = count(candidates, rows)
 costs
 
 # %%
-# With :math:`n = 2` inputs, Taylor mode carries :math:`n` first and :math:`n(n+1)/2 = 3` second derivatives along with
-# each value. Forward over forward computes more than it needs:
+# With :math:`n = 2` inputs, Taylor mode computes :math:`n` first and :math:`n(n+1)/2 = 3` second derivatives together
+# with each value. Forward over forward computes more than it needs:
 
 costs.claim("batch_hessian", fewer_flops_than="forward over forward", by=2)
 

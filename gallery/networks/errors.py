@@ -88,8 +88,9 @@ for found, exact in pairs.values():
     assert rms((found - exact)[edge]) > rms((found - exact)[~edge])
 
 # %%
-# Why it grows: the errors of a fit oscillate about zero. A wave of amplitude :math:`a` and wave number :math:`k` has
-# slopes of size :math:`a k` and curvatures of size :math:`a k^2`. Near the edge, samples fix the wave on one side only.
+# The error grows because the errors of a fit oscillate about zero. A wave of amplitude :math:`a` and wave number
+# :math:`k` has slopes of size :math:`a k` and curvatures of size :math:`a k^2`. Near the edge, samples fix the
+# wave on one side only.
 #
 # Check it by hand
 # ----------------
@@ -200,7 +201,7 @@ def show_absolute(order):
 show_absolute(1)
 
 # %%
-# The colours are strongest at the edges and in the corners. The same holds for the second derivatives:
+# The colours are strongest at the edges and in the corners. The same is true of the second derivatives:
 
 show_absolute(2)
 

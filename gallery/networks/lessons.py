@@ -225,7 +225,7 @@ costs = count(steps)
 costs
 
 # %%
-# The factor in FLOPs is:
+# Plain training needs fewer FLOPs by this factor:
 
 costs.claim("plain", fewer_flops_than="Sobolev")
 
@@ -238,7 +238,7 @@ times = compare(steps, equal=False, rounds=9)
 times
 
 # %%
-# The factor in time also includes the overhead of more operations:
+# The factor in time also includes the overhead of the additional operations:
 
 times.claim("plain", faster_than="Sobolev")
 

@@ -95,7 +95,7 @@ print(found.x, "after", found.nfev, "evaluations")
 # %%
 # Count
 # -----
-# We compare a whole batch, a loop over its rows, and the same Jacobians with tensors all the way.
+# We compare a whole batch, a loop over its rows, and the same Jacobians of tensors, without NumPy.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -116,7 +116,7 @@ costs = count(
 costs
 
 # %%
-# Between "batch" and "tensors" lies only the conversion of the inputs. The loop repeats all operations for every row:
+# "batch" differs from "tensors" only by the conversion of the inputs. The loop repeats all operations for every row:
 
 costs.claim("batch", fewer_operations_than="row by row", by=40)
 
@@ -149,7 +149,7 @@ times
 times.claim("batch", faster_than="row by row", by=5)
 
 # %%
-# Does the conversion cost time, compared with tensors all the way?
+# This is the cost of the conversion, if the run can measure it:
 
 times.claim("tensors", faster_than="batch")
 

@@ -287,5 +287,6 @@ print("minimum at", found.x.round(6))
 # --------
 # Pass ``hessp`` to ``trust-ncg``, with one operator for each point, and do not form the Hessian.
 #
+# * If the function is convex, as here, also try ``Newton-CG``.
 # * If you have only a handful of parameters, the Hessian is a handful of products: use ``trust-exact``.
 # * If your gradients are noisy, as with minibatches, none of these methods applies.

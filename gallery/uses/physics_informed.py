@@ -127,7 +127,7 @@ def by_autograd(u):
 
 
 # %%
-# We compare four methods. The others are the trace of the Hessian and the sum of
+# We compare ``laplacian`` with three other methods: plain autograd, the trace of the Hessian, and the sum of
 # :func:`funcdiff.hessian_diagonal`. For one hidden layer :math:`v \cdot t` with :math:`t = \tanh(Wx + b)`, the
 # Laplacian is :math:`\sum_h -2 v_h t_h (1 - t_h^2) |W_h|^2`; for our exact solution it is :math:`-5 \pi^2 u`.
 
@@ -257,5 +257,5 @@ for name, method in methods(lambda x: straight(x).squeeze(-1)).items():
 # Write the function for one point, call ``vmap(laplacian(u))(X)``, and train through it with a smooth activation.
 #
 # * If there are few inputs and the network is small, plain autograd may be faster: compare both, as above.
-# * If the points influence each other, as with batch norm in training mode, the sum over the points is wrong: use the
-#   function of one point.
+# * If the points influence each other, as with batch norm in training mode, do not sum over the points as plain
+#   autograd does above: its result is then wrong.
