@@ -21,7 +21,7 @@
 
   function code(q, need, recipe) {
     const rows = Number(q.rows > 0), batchNorm = q.norm === "batch norm";
-    const byName = !(need in model.oneRecipe) && !model.wrong[q.need][q.norm].input.includes(recipe);
+    const byName = !(need in model.oneRecipe) && !model.wrong[q.need][q.norm].together.includes(recipe);
     const template = model.templates[need][rows] + (byName ? model.named[need][rows] : "");
     const f = batchNorm ? "f" : "net";
     return filled(template, {

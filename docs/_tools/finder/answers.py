@@ -102,7 +102,7 @@ def need_of(q: Question) -> str:
 
 def code(q: Question, need: str, recipe: str) -> str:
     """The lines to copy."""
-    by_name = need not in ONE_RECIPE and recipe not in wrong(q.norm, q.need)["input"]
+    by_name = need not in ONE_RECIPE and recipe not in wrong(q.norm, q.need)["together"]
     template = TEMPLATES[need][q.rows > 0] + (NAMED[need][q.rows > 0] if by_name else "")
     batch_norm = q.norm == "batch norm"
     one_row = batch_norm and not (q.rows and need == "Hessian-vector product")
