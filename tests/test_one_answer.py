@@ -169,3 +169,10 @@ def test_a_recipe_by_name_is_right_with_respect_to_the_input():
     for name in warned["together"]:
         error = (getattr(fd, name)(net)(x) - expected).abs().max()
         assert (error > 1e-6) == (name in warned["input"]), name
+
+
+def test_no_recipe_that_is_wrong_on_a_norm_is_offered_by_name():
+    for q in GRID:
+        found = answers.answer(q)
+        warned = answers.wrong(q.norm, q.need)["together"]
+        assert ("# By name" in found.code) == (found.need not in answers.ONE_RECIPE and found.recipe not in warned)

@@ -21,11 +21,11 @@
 
   function code(q, need, recipe) {
     const rows = Number(q.rows > 0), batchNorm = q.norm === "batch norm";
-    const byName = !(need in model.oneRecipe) && !model.wrong[q.need][q.norm].input.includes(recipe);
-    const template = model.templates[need][rows] + (byName ? model.named[need][rows] : "");
+    const wrong = model.wrong[q.need][q.norm].together.includes(recipe);
+    const template = model.templates[need][rows] + (wrong ? model.notByName : model.named[need][rows]);
     const f = batchNorm ? "f" : "net";
     return filled(template, {
-      f, recipe, n: q.inputs, m: q.outputs, B: q.rows, grad: `lambda x: ${f}(x).squeeze()`,
+      f, recipe, norm: q.norm, n: q.inputs, m: q.outputs, B: q.rows, grad: `lambda x: ${f}(x).squeeze()`,
       "one row": batchNorm && !(rows && need === PRODUCT) ? model.oneRow : "",
     });
   }

@@ -71,7 +71,7 @@ ANSWERS = [
     Answer(
         "a Jacobian",
         "jacobian(f)(x)",
-        "1000 outputs, and at least 3 for each input",
+        "1000 outputs or more, 3 or more per input",
         ("jacobian_taylor",),
         ":math:`(1 + n) F`",
         "jacobians/jacrev_against_jacfwd",
@@ -143,7 +143,7 @@ ANSWERS = [
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "fewer outputs than inputs, of 50 or more",
+        "fewer outputs than inputs, 50 inputs or more",
         ("jacobian_reverse",),
         ":math:`(1 + m) F` a row",
         "batches/per_row",
@@ -152,7 +152,7 @@ ANSWERS = [
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "50 outputs, and at least 5 for each input",
+        "50 outputs or more, 5 or more per input",
         ("jacobian_taylor",),
         ":math:`(1 + n) F` a row",
         "batches/per_row",

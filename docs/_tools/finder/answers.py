@@ -73,6 +73,7 @@ _CALLS = {
     "Laplacian": ("laplacian({f})(x)", "vmap(laplacian({f}))(X)", "", "", "{m}"),
 }
 BY_NAME = "\n\n# By name, the recipe that it chooses here:\nfrom funcdiff import {recipe}\nresult = "
+NOT_BY_NAME = "\n\n# Called by name, {recipe} is wrong\n# with respect to the weight of a {norm}."
 # Batch norm takes a batch only.
 ONE_ROW = "f = lambda x: net(x[None])[0]  # one row at a time\n"
 
@@ -102,11 +103,11 @@ def need_of(q: Question) -> str:
 
 def code(q: Question, need: str, recipe: str) -> str:
     """The lines to copy."""
-    by_name = need not in ONE_RECIPE and recipe not in wrong(q.norm, q.need)["input"]
-    template = TEMPLATES[need][q.rows > 0] + (NAMED[need][q.rows > 0] if by_name else "")
+    named = NOT_BY_NAME if recipe in wrong(q.norm, q.need)["together"] else NAMED[need][q.rows > 0]
+    template = TEMPLATES[need][q.rows > 0] + named
     batch_norm = q.norm == "batch norm"
     one_row = batch_norm and not (q.rows and need == "Hessian-vector product")
-    texts = {"f": "f" if batch_norm else "net", "recipe": recipe, "one row": ONE_ROW if one_row else ""}
+    texts = {"f": "f" if batch_norm else "net", "recipe": recipe, "norm": q.norm, "one row": ONE_ROW if one_row else ""}
     texts["grad"] = f"lambda x: {texts['f']}(x).squeeze()"
     return filled(template, texts | {"n": q.inputs, "m": q.outputs, "B": q.rows})
 
@@ -175,6 +176,7 @@ def facts() -> dict[str, Any]:
         "why": WHY,
         "templates": TEMPLATES,
         "named": NAMED,
+        "notByName": NOT_BY_NAME,
         "oneRow": ONE_ROW,
         "wrong": {need: {norm: wrong(norm, need) for norm in NORMS} for need in NEEDS},
     }
