@@ -35,9 +35,9 @@ SPARSE = functools.partial(
     chunk_size="The number of passes to compute at once, by default all.",
     pattern="The places of the entries that may differ from zero, if you know them: what `jacobian_pattern` or "
     "`hessian_pattern` returned, a SciPy matrix or a tensor. By default, the first call finds them.",
-    layout="The layout of the matrix: `torch.sparse_csr`, `torch.sparse_coo` or `torch.strided`. With None, the result "
-    "is the vector of the entries alone, in the order of the pattern. Inside vmap, grad and jvp, where torch has no "
-    "sparse tensors, only `torch.strided` and None are possible.",
+    layout="The layout of the matrix: ``torch.sparse_csr``, ``torch.sparse_coo`` or ``torch.strided``. With None, the "
+    "result is the vector of the entries alone, in the order of the pattern. Inside vmap, grad and jvp, where torch "
+    "has no sparse tensors, only ``torch.strided`` and None are possible.",
     check="Whether to compare the matrix with one more product, along a random direction. By default, the first result "
     "of a plan is compared; every result is if you gave the pattern, or if the pattern depends on values that may "
     "change. True compares every result, False none.",

@@ -120,7 +120,10 @@ def star(pattern: Pattern) -> Groups:
     colours, twice = natural
     colours[np.diff(pattern.starts) == 0] = -1
     rows, columns = pattern.rows, pattern.columns
-    met = np.array([twice[i] >> c & 1 for i, c in zip(rows.tolist(), colours[columns].tolist(), strict=True)], bool)
+    if colours.max(initial=0) < 63:
+        met = (np.array(twice, np.int64)[rows] >> colours[columns] & 1).astype(bool)
+    else:
+        met = np.array([twice[i] >> c & 1 for i, c in zip(rows.tolist(), colours[columns].tolist(), strict=True)], bool)
     read = np.where(met & (rows != columns), columns, rows), np.where(met & (rows != columns), rows, columns)
     return Groups(colours, np.full(n, -1), colours[read[1]] * n + read[0])
 

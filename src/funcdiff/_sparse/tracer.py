@@ -198,8 +198,10 @@ def _see(known: Trace, operation: Operation, mode: Intercept) -> Any:
                 f"{error} members: the matrix is not sparse there. Use jacobian or hessian, products (hvp, jvp), or "
                 "take this term out of func"
             ) from None
-    for x in targets:
-        known.watch(x, max(source, known.source_of(x)) if x in written else source)
+    for x in written:
+        known.watch(x, max(source, known.source_of(x)))
+    for x in targets[len(written) :]:
+        known.watch(x, source)
     for x, new in zip(floating, found, strict=True):
         known.put(x, new)
     return result
