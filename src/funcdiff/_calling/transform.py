@@ -70,7 +70,8 @@ class FlatFunction:
         returned = self.call(unflatten(leaves, self.spec))
         output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
-        check_leaves([getattr(leaf, "value", leaf) for leaf in outputs], "output of func")  # of a jet its value
+        seen = [leaf.value if hasattr(leaf, "pairs") else leaf for leaf in outputs]  # of a jet its value
+        check_leaves(seen, "output of func")
         return returned
 
 

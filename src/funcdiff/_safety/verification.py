@@ -62,6 +62,9 @@ class Check:
 
 _SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func see through what it holds constant")
 _DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
+_OTHERWISE = Check(
+    "wrong", float("nan"), "contradicts plain autograd, by which a custom function defines its derivative"
+)
 _NO_VALUES = Check("undecided", reason="meta tensors have no values")
 
 
@@ -74,9 +77,10 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
+        if seen.foreign and (defined := _as_defined(flat, point, along, answer, seen)):
+            return defined
         found = compared(joined(answer), values(flat, point, along), seen)
-        sure = found.outcome == "agrees" or (found.outcome == "undecided" and not seen.foreign)
-        return found if sure else _unless_meant(found, flat, point, along, answer, seen)
+        return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
     weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
@@ -270,14 +274,10 @@ def _kink(curve: Curve, step: float) -> bool:
 def _unless_meant(
     found: Check, flat: Func, point: Point, along: Point, answer: Point, seen: Sketch, weights: Point | None = None
 ) -> Check:
-    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant.
-
-    A custom autograd function defines its first derivative, as a straight-through estimator does; of its second no
-    more is known than what differences of the first say.
-    """
-    defined, here = weights is None and bool(seen.foreign), _moved(point, along, 0.0)
+    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant."""
+    here = _moved(point, along, 0.0)
     try:
-        if not (defined or holds_constants(lambda: flat(*here))):
+        if not holds_constants(lambda: flat(*here)):
             return found
         if weights is None:
             same = _pulled_back(flat, point, along, answer, seen)
@@ -285,9 +285,19 @@ def _unless_meant(
             same = _near(joined(answer), joined(_plainly(flat, point, along, weights)), seen)
     except _OUTSIDE:
         return found
-    if not same:
-        return found
-    return _DEFINED if defined else _SAID
+    return _SAID if same else found
+
+
+def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
+    """What plain autograd says of a Jacobian, where it has one: by it, a custom function defines its first derivative.
+
+    So does a straight-through estimator, whose differences are zero. Of a second derivative no more is known than what
+    differences of the first say.
+    """
+    try:
+        return _DEFINED if _pulled_back(flat, point, along, answer, seen) else _OTHERWISE
+    except _OUTSIDE:
+        return None
 
 
 def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
