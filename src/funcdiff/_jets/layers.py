@@ -251,3 +251,29 @@ def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
         return input.reshape(-1)[index] if inside else unaltered(func, args, kwargs)
 
     return as_strided(*args, **kwargs)
+
+
+@form(*named("select_scatter"), twice=True)
+def _select_scatter(func: Any, args: Any, kwargs: Any) -> Any:
+    """As a choice between both: the reverse derivative of torch 2.13's forward one is wrong."""
+
+    def select_scatter(input: Any, src: Any, dim: int, index: int) -> Any:
+        dim %= input.dim()
+        count = input.shape[dim]
+        chosen = torch.arange(count, device=plain(input).device) == index % count
+        chosen = chosen.reshape(-1, *(1,) * (input.dim() - 1 - dim))
+        return on(torch.where, chosen, src.unsqueeze(dim), input)
+
+    return select_scatter(*args, **kwargs)
+
+
+@form(*named("prelu"), twice=True)
+def _prelu(func: Any, args: Any, kwargs: Any) -> Any:
+    """Torch 2.13's own is wrong under vmap where a batch has as many rows as there are outputs."""
+
+    def prelu(input: Any, weight: Any) -> Any:
+        if weight.numel() > 1 and input.dim() > 2:
+            weight = weight.reshape(-1, *(1,) * (input.dim() - 2))
+        return on(torch.where, on(torch.gt, input, 0), input, on(torch.mul, weight, input))
+
+    return prelu(*args, **kwargs)

@@ -25,7 +25,8 @@ from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
 _FAR = 0.1  # of the largest entry: nearer than this nothing is accused of torch's own operators
-_CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; of other operators the rest is accused
+_CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; other operators are accused from here
+_CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
@@ -241,7 +242,8 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if bool(vague.any()):
         return Check("undecided", reason="differences of func do not settle here"), value
     apart = float(gap.amax() / scale)
-    if bool((gap > torch.clamp(_SURE * error, min=_CLOSE * scale)).any()):  # a term may be missing
+    close = _CLOSEST if seen.foreign else _CLOSE
+    if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
         return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
     return Check("agrees", apart), value
 
