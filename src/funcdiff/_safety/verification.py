@@ -234,6 +234,8 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     gap = (answer - value).abs()
     scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
     vague = error > _VAGUE * scale
+    if seen.foreign and bool(scale <= error.amax()):
+        return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
     if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
     far = (gap > (_CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
@@ -297,9 +299,12 @@ def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Ske
     differences of the first say.
     """
     try:
-        return _DEFINED if _pulled_back(flat, point, along, answer, seen) else _OTHERWISE
+        same = _pulled_back(flat, point, along, answer, seen)
     except _OUTSIDE:
         return None
+    if same and not joined(answer).any():  # a zero shows nothing
+        return None
+    return _DEFINED if same else _OTHERWISE
 
 
 def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
