@@ -149,3 +149,11 @@ def bench(session):
     """Measure every goal and the peers side by side on one core, for the page of benchmarks."""
     install(session, "-e", ".", groups=["bench"])
     session.run("python", "-m", "_tools.bench.run", "docs/reference/bench.json", *session.posargs, env=TOOLS)
+
+
+@nox.session
+def gpu(session):
+    """Measure on a GPU and on its machine's processor, for the page of GPU figures; without a GPU it says so."""
+    install(session, "-e", ".[gallery]")
+    kept = "docs/reference/gpu.json" if session.posargs == ["keep"] else str(Path(session.create_tmp(), "gpu.json"))
+    session.run("python", "-m", "_tools.gpu.run", kept, env=TOOLS)

@@ -26,4 +26,6 @@ PRODUCTS = [*of("product"), *map(at_a_point, of("operator"))]
 # Recipes that torch.compile cannot take as one graph where func captures a tensor, each with the reason.
 NOT_COMPILED = {
     "batch_hessian": "torch 2.13 fails an assertion of its own, as it does for vmap(torch.func.jacfwd(func))",
+    "jacobian_sparse": "it runs func to find the pattern, which a compiled function cannot",
+    "hessian_sparse": "it runs func to find the pattern, which a compiled function cannot",
 }

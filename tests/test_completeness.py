@@ -16,7 +16,10 @@ from funcdiff._safety import known_wrong
 from funcdiff.checks.registry import REGISTRY, Entry
 
 ROOT = Path(__file__).parents[1]
-NOT_RECIPES = {"check_batch_independence", "check_derivatives", "clear_plans", "explain", "module_function", "ravel"}
+NOT_RECIPES = {
+    *("check_batch_independence", "check_derivatives", "clear_plans", "explain", "module_function", "ravel"),
+    *("hessian_pattern", "jacobian_pattern", "prepare", "Prepared"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ PLACES = [
         "src/funcdiff/_safety/known_wrong.json",
         "run `nox -s atlas -- {name}`",
         '"{name}": ',
-        lambda entry: not entry.random and not entry.kind.startswith("batch"),
+        # Those of batches and sparse ones only call recipes that are judged.
+        lambda entry: not entry.random and not entry.kind.startswith(("batch", "sparse")),
     ),
     Place(
         "tests/test_*.py",

@@ -320,3 +320,10 @@ def test_what_is_compiled_is_run_eagerly_by_all_threads_and_compiled_again_after
         thread.join()
     assert eval_frame._stance == before
     assert len(results) == 8
+
+
+def test_a_product_on_the_meta_device_has_a_shape_and_no_check():
+    x = torch.empty(3, device="meta")
+    product = fd.hvp(lambda x: x.pow(3).sum(), (x,), (x,))
+    assert product.is_meta
+    assert product.shape == (3,)

@@ -27,7 +27,8 @@ def numpy_function(
         device: Arguments are sent there; by default that of a network's parameters, or else the CPU.
 
     Returns:
-        The function. Its results are detached, on the CPU, and of the dtype that `func` gives them.
+        The function. Its results are detached, on the CPU, and of the dtype that `func` gives them; sparse matrices in
+        compressed rows are SciPy's, and share memory with the tensor.
 
     Raises:
         TypeError: From the function, for an argument that is neither an array, a tensor nor numbers.
@@ -61,5 +62,11 @@ def as_tensor(value: Any, dtype: torch.dtype | None, device: torch.device | str 
 
 
 def as_array(value: Any) -> Any:
-    """The array of a tensor's entries, or what is no tensor as it came."""
+    """The array of a tensor's entries, a SciPy matrix of a sparse one, or what is no tensor as it came."""
+    if isinstance(value, Tensor) and value.layout is torch.sparse_csr:
+        # Here, as recipes work without SciPy, which has no types.
+        from scipy.sparse import csr_array  # type: ignore[import-untyped]
+
+        parts = value.values(), value.col_indices(), value.crow_indices()
+        return csr_array(tuple(map(as_array, parts)), shape=tuple(value.shape))
     return value.detach().cpu().resolve_conj().resolve_neg().numpy() if isinstance(value, Tensor) else value

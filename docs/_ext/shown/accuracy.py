@@ -66,6 +66,7 @@ def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
     rows = torch.stack([x, 0.5 * x, -x])
     answers = {
         "jacobian": first,
+        "sparse_jacobian": first,
         "hessian": second,
         "diagonal": diagonal.reshape(first.shape),
         "laplacian": diagonal.sum(-1),
@@ -74,6 +75,7 @@ def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
     }
     v = torch.linspace(-1, 2, n, dtype=x.dtype).reshape(x.shape)
     if not output:
+        answers["sparse_hessian"] = second
         answers["product"] = answers["operator"] = (second.reshape(n, n) @ v.reshape(n)).reshape(x.shape)
     for entry in EXACT:
         if entry.kind in answers:

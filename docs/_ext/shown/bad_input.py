@@ -254,11 +254,30 @@ CASES = [
         RuntimeError,
         "torch.stack",
     ),
-    BadInput("vmap refuses: a branch on values", lambda: fd.batch_jacobian(branch)(ROWS), RuntimeError, "torch.where"),
     BadInput(
-        "vmap refuses: a boolean mask", lambda: fd.batch_jacobian(lambda x: x[x > 0])(ROWS), RuntimeError, "masked_fill"
+        "vmap refuses: a branch on values",
+        lambda: fd.batch_jacobian(branch, jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "torch.where",
     ),
-    BadInput("vmap refuses: writing in place", lambda: fd.batch_jacobian(fill)(ROWS), RuntimeError, "out of place"),
+    BadInput(
+        "vmap refuses: a boolean mask",
+        lambda: fd.batch_jacobian(lambda x: x[x > 0], jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "masked_fill",
+    ),
+    BadInput(
+        "vmap refuses: writing in place",
+        lambda: fd.batch_jacobian(fill, jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "out of place",
+    ),
+    BadInput(
+        "rows of different lengths",
+        lambda: fd.batch_jacobian(lambda x: x[x > x.mean()])(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])),
+        ValueError,
+        "the same shape",
+    ),
     BadInput(
         "vmap refuses: random numbers",
         lambda: fd.jacobian_forward(lambda x: x * torch.rand_like(x))(X),

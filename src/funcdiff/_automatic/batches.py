@@ -164,11 +164,14 @@ def over_rows(
             row = choice.chosen(kind, func, options, verify=verify) if one_by_one else RECIPES[kind][name]
             return batch.in_parts(looped(row, in_dims, options) if one_by_one else mapped(row), chunk, options)
 
-        def check(plan: Plan, name: str, _: Tree) -> Check:
+        def check(plan: Plan, name: str, result: Tree) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
             flat, point = lookup.value_of(func, copied(batch.row()), options)
-            return check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
+            verdict = Check("agrees", reason=plan[name].check)
+            if not verdict.reason:
+                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
+            return choice.and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
         return choice.first_working(found(args, chunk), by, check if verify else None, inside=True)
 
@@ -253,10 +256,17 @@ def looped(transform: Function, in_dims: Any, options: Options) -> Function:
     def every_row(*args: Tree) -> Tree:
         batch = Batch(args, in_dims)
         structure: list[TreeSpec] = []
+        shapes: list[Sequence[torch.Size]] = []
 
         def one(i: int, _: int) -> Sequence[Tensor]:
             results, out_spec = flatten(transform(*batch.row(i)))
             structure.append(out_spec)
+            shapes.append([result.shape for result in results])
+            if shapes[0] != shapes[-1]:
+                raise ValueError(
+                    f"expected derivatives of the same shape for every row, got {shapes[0]} for row 0 and {shapes[-1]} "
+                    f"for row {i}. Use torch.where or masked_fill in place of a mask, or differentiate each row alone."
+                )
             return [result[None] for result in results]
 
         return unflatten(gathered(one, batch.size or 0, replace(options, chunk_size=1)), structure[0])

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from funcdiff._automatic import lookup
+from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.planning import Candidate, Plan
+from funcdiff._automatic.products import hvp, hvp_operator
+from funcdiff._calling.types import Function
+from funcdiff._torch.trees import Tree
 
 if TYPE_CHECKING:
+    from funcdiff._automatic.sparse_explaining import SparseExplanation
     from funcdiff._tables import Table
 
 
@@ -47,3 +53,37 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
+
+
+def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation:
+    """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
+
+    Args:
+        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
+            or `hvp_operator` itself, followed by its own arguments.
+        *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
+
+    Returns:
+        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
+
+    Example:
+        Of two numbers a thousand: by columns.
+
+        >>> import torch
+        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
+        'jacobian_taylor'
+    """
+    if (explained := getattr(transform, "explained", None)) is not None:
+        return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function
+    if transform in (hvp, hvp_operator):
+        func, *point = primals
+        at = point[0] if transform is hvp else tuple(point)
+        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
+    elif (found := getattr(transform, "found", None)) is not None:
+        plan = found(primals).plan
+    else:
+        raise TypeError(
+            f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
+            f"{transform!r}. A recipe with a mode in its name has no plan to explain."
+        )
+    return Explanation(plan)

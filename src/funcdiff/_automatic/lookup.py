@@ -58,10 +58,12 @@ def for_transform(
     call: Callable[[str, int], Tree] | None = None,
     *,
     inside: bool | None = None,
+    proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
 ) -> Found:
     """The plan of a transform; with a budget `call` is counted.
 
-    `inside` a transform, where results cannot be read, the plan is checked when it is made.
+    `inside` a transform, where results cannot be read, the plan is checked when it is made, by
+    `proven` if it is given.
     """
     options = choice.options
     check_range(options.argnums, len(args))
@@ -84,6 +86,8 @@ def for_transform(
             return plan_within(budget, plan, primals[0].element_size(), call)
         if not (choice.verify and inside) or plan.sketch.draws:
             return plan
+        if proven is not None:
+            return proven(plan, flat, primals)
         return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
     settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
@@ -99,7 +103,7 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify)
-        return _proven(plan, flat, copies, "hessian", _hessian_by_products) if verify and inside else plan
+        return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
 
     return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
 
@@ -139,17 +143,23 @@ def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recip
     raise plan.refusal()
 
 
-def _hessian_by_products(name: str) -> Recipe:
+def hessian_by_products(name: str) -> Recipe:
+    """A product as a recipe for whole Hessians of a few inputs, to be checked."""
     product = PRODUCTS[name]
 
     def hessian(g: Function) -> Function:
-        """The Hessian of both outputs, column by column."""
+        """The Hessian of each output, column by column."""
 
         def columns(t: Tensor) -> Tensor:
             axes = t.new_ones(len(t)).diag()
-            return torch.stack(
-                [torch.stack([product(lambda t, k=k: g(t)[k], (t,), (v,)) for v in axes], -1) for k in (0, 1)]
-            )
+
+            def hessian(output: Function) -> Tensor:
+                return torch.stack([product(output, (t,), (v,)) for v in axes], -1)
+
+            outputs = g(t).shape
+            if not outputs:
+                return hessian(g)
+            return torch.stack([hessian(lambda t, k=k: g(t)[k]) for k in range(*outputs)])
 
         return columns
 

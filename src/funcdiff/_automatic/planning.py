@@ -11,6 +11,7 @@ from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
+from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED
 from funcdiff._safety.obstacles import PLAIN, Obstacles
 from funcdiff._safety.verification import Check
@@ -25,7 +26,8 @@ class Candidate:
     """A recipe, what it would cost where there are formulas for it, and why it must not be taken, or nothing.
 
     Where there is a budget also the chunk that keeps it, and the peak in bytes. `check` is what was found when a
-    result of it was held against differences of the function; nothing before.
+    result of it was held against differences of the function; nothing before. `settled` says that this was the first
+    result of the plan, and not only what it gives in the neighbourhood.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Candidate:
     chunk: int | None = None
     peak: int | None = None
     check: str = ""
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Plan:
         """The recipes that may be taken, the best first."""
         return [candidate.name for candidate in self.candidates if not candidate.obstacle]
 
+    @functools.cached_property
+    def rewritten(self) -> bool:
+        """Whether func has operations that a corrected function has others for."""
+        return not self.sketch.operators.isdisjoint(REWRITTEN)
+
     def __getitem__(self, name: str) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.name == name)
 
@@ -56,7 +64,7 @@ class Plan:
         rest = [c for c in self.candidates if c.name != name]
         return Plan(self.sketch, (*rest, Candidate(name, None, obstacle)))
 
-    def checked(self, name: str, check: Check, *, inside: bool) -> Plan:
+    def checked(self, name: str, check: Check, *, inside: bool, settled: bool = False) -> Plan:
         """The plan when a result of a recipe was checked: without it if it was wrong, or if nothing speaks for it.
 
         Of an operator that is not torch's own no mode is trusted unchecked but plain reverse mode, outside transforms.
@@ -66,7 +74,7 @@ class Plan:
         plain = name.partition(",")[0] in PLAIN and not inside and not check.raised
         if check.outcome == "undecided" and self.sketch.foreign and not plain:
             return self.without(name, f"unproven for {', '.join(sorted(self.sketch.foreign))}; {check}")
-        found = dataclasses.replace(self[name], check=str(check))
+        found = dataclasses.replace(self[name], check=str(check), settled=settled)
         return Plan(self.sketch, tuple(found if c.name == name else c for c in self.candidates))
 
     def refusal(self) -> RefusedError:

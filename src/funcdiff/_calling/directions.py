@@ -21,19 +21,9 @@ T = TypeVar("T")
 
 def rows(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequence[Tensor], options: Options) -> Blocks:
     """Every row of the Jacobian: the basis of the output, pulled back; one vector at a time without vmap."""
-    leaves, spec = flatten(output)
-
-    def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
-        return pull(unflatten(vectors, spec))
-
-    def pull_one(*vectors: Tensor) -> Sequence[Tensor]:
-        return [gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors))]
-
+    leaves = flatten(output)[0]
     sizes = [leaf.numel() for leaf in leaves]
-    single = sum(sizes) == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
-    pulled = pull_one if options.chunk_size == 1 or single else batched(pull_leaves, options.randomness)
-
-    stacked = gathered(lambda *span: pulled(*basis(leaves, *span)), sum(sizes), options)
+    stacked = pulled(pull, output, functools.partial(basis, leaves), sum(sizes), options)
     split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
     return [
         [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
@@ -44,6 +34,39 @@ def rows(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequen
 def columns(push: Callable[..., tuple[Tree, ...]], primals: Sequence[Tensor], options: Options) -> Derivative:
     """Every column of the Jacobian: the basis of the primals, pushed forward; and the aux that came along."""
     sizes = [primal.numel() for primal in primals]
+    stacked, *aux = pushed(push, functools.partial(basis, primals), sum(sizes), options)
+    blocks = [
+        [
+            part.view(leaf.shape[1:] + primal.shape)
+            for part, primal in zip(torch.split(leaf.movedim(0, -1), sizes, -1), primals, strict=True)
+        ]
+        for leaf in stacked
+    ]
+    return blocks, *aux
+
+
+Seeds = Callable[[int, int], Sequence[Tensor]]  # vectors `start` to `stop`, stacked along axis 0, for each leaf
+
+
+def pulled(
+    pull: Callable[[Tree], Sequence[Tensor]], output: Tree, seeds: Seeds, total: int, options: Options
+) -> list[Tensor]:
+    """What `pull` makes of each of the cotangents, stacked along axis 0, for each primal."""
+    spec = flatten(output)[1]
+
+    def pull_leaves(*vectors: Tensor) -> Sequence[Tensor]:
+        return pull(unflatten(vectors, spec))
+
+    def pull_one(*vectors: Tensor) -> Sequence[Tensor]:
+        return [gradient[None] for gradient in pull_leaves(*(u[0] for u in vectors))]
+
+    single = total == 1 and plain_allowed()  # inside a transform vmap keeps the dtypes that torch expects
+    run = pull_one if options.chunk_size == 1 or single else batched(pull_leaves, options.randomness)
+    return gathered(lambda *span: run(*seeds(*span)), total, options)
+
+
+def pushed(push: Callable[..., tuple[Tree, ...]], seeds: Seeds, total: int, options: Options) -> Derivative:
+    """What `push` makes of each of the tangents, stacked along axis 0, for each output; and the aux that came along."""
     counts: list[int] = []
     specs: list[TreeSpec] = []
     first_aux: list[Tensor] = []
@@ -55,22 +78,15 @@ def columns(push: Callable[..., tuple[Tree, ...]], primals: Sequence[Tensor], op
         specs.append(spec)
         return [*leaves, *extra]
 
-    pushed = batched(push_leaves, options.randomness)
+    several = batched(push_leaves, options.randomness)
 
     def run(start: int, stop: int) -> Sequence[Tensor]:
-        results = pushed(*basis(primals, start, stop))
+        results = several(*seeds(start, stop))
         if not start:
             first_aux.extend(leaf[0] for leaf in results[counts[0] :])
         return results[: counts[0]]
 
-    blocks = [
-        [
-            part.view(leaf.shape[1:] + primal.shape)
-            for part, primal in zip(torch.split(leaf.movedim(0, -1), sizes, -1), primals, strict=True)
-        ]
-        for leaf in gathered(run, sum(sizes), options)
-    ]
-    return blocks, *unflatten(first_aux, specs[0])
+    return gathered(run, total, options), *unflatten(first_aux, specs[0])
 
 
 def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:

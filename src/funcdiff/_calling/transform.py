@@ -70,8 +70,10 @@ class FlatFunction:
         returned = self.call(unflatten(leaves, self.spec))
         output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
-        seen = [leaf.value if hasattr(leaf, "pairs") else leaf for leaf in outputs]  # of a jet its value
-        check_leaves(seen, "output of func")
+        if not all(type(leaf) is Tensor for leaf in outputs):  # of a jet, which compiled is no tensor, its value
+            jets = Tensor if not torch.compiler.is_compiling() else object
+            outputs = [getattr(leaf, "value", leaf) if isinstance(leaf, jets) else leaf for leaf in outputs]
+        check_leaves(outputs, "output of func")
         return returned
 
 

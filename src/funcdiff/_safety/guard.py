@@ -39,17 +39,18 @@ def with_safe_forms_where_needed(recipe: Recipe) -> Recipe:
     """The same for a product on plain autograd, which has norms right, and faster, if nothing is to go through it."""
 
     def safe(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-        if plain_allowed() and not _has_graph((primals, tangents)):
+        if plain_allowed() and not has_graph((primals, tangents)):
             spared: list[Any] = []
             result = recipe(corrected(func, spared), primals, tangents)
-            if not spared or not _has_graph(result):  # else func captured what is being trained
+            if not spared or not has_graph(result):  # else func captured what is being trained
                 return result
         return recipe(corrected(func, once_more=True), primals, tangents)
 
     return safe
 
 
-def _has_graph(tree: Tree) -> bool:
+def has_graph(tree: Tree) -> bool:
+    """Whether what is computed with these tensors can be trained through."""
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in flatten(tree)[0])
 
 

@@ -95,6 +95,8 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
 
 def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
+    if point[0].is_meta:
+        return _NO_VALUES
     curve = gradients(flat, point, along, weights)
     found = compared(joined(answer), curve, seen, lambda: _largest(flat, point, weights))
     return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
@@ -349,4 +351,4 @@ def _largest(flat: Func, point: Point, weights: Point) -> float:
 
 
 def _size(x: Tensor) -> float:
-    return float(x.detach().double().square().mean().sqrt()) if x.numel() else 0.0
+    return float(x.detach().double().square().mean().sqrt()) if x.numel() and not x.is_meta else 0.0

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.flops import FORMULAS, UNCOUNTED
+from funcdiff._torch.tensors import with_number
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        result = func(*args, **kwargs)
+        result = with_number(func, args, kwargs)
         name = func.overloadpacket.__name__
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
@@ -131,8 +132,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
-    # A zero tensor of forward mode has no memory.
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor) and not leaf._is_zerotensor()]
+    # A zero tensor of forward mode has no memory, and a sparse tensor that of its parts, which are seen alone.
+    tensors = (leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
+    return [x for x in tensors if x.layout is torch.strided and not x._is_zerotensor()]
 
 
 def _key(tensor: torch.Tensor) -> int:

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
-from funcdiff._torch.messages import RefusedError, refuse
+from funcdiff._torch.messages import NUMBER, RefusedError, refuse
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tensors import materialised
 from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
 
@@ -43,6 +44,7 @@ class Sketch:
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         draws: Whether it draws random numbers.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
+        on_gpu: Whether the input is on a GPU.
     """
 
     inputs: int
@@ -62,6 +64,7 @@ class Sketch:
     epsilon: float = field(default=0.0, compare=False)
     draws: bool = False
     reads_values: bool = False
+    on_gpu: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -90,6 +93,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         draws=tape.draws,
         reads_values=reads,
+        on_gpu=any(x.is_cuda for x in primals),
     )
 
 
@@ -161,7 +165,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = known_as(func, args, kwargs)
         self._refuse(func, name, args, kwargs, given, moving)
-        result = _materialised(func(*args, **kwargs))
+        result = materialised(func(*args, **kwargs))
         if func.namespace not in _NAMESPACES:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
         if name == "detach":  # mostly autograd's own, of what it saves
@@ -212,13 +216,13 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
         # A number of what was detached is a constant by intent.
         if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
-            refuse("calling .item() on a Tensor")
+            raise RefusedError(NUMBER)
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.draws = True
             if self.randomness == "error":
                 refuse("random operation while in randomness error mode")
         if func._schema.is_mutable and not given <= self.made:
-            written = _arguments(func, args, kwargs, lambda a: a.is_write)
+            written = arguments(func, args, kwargs, lambda a: a.is_write)
             if any(self._key(x) not in self.made for x in _tensors(written)):
                 refuse("would mutate a captured Tensor")
         if name == "native_batch_norm" and args[5] and args[3] is not None:  # its schema does not say that it writes
@@ -231,18 +235,11 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         return id(x)
 
 
-def _materialised(result: Any) -> Any:
-    """Zeros with memory in place of forward mode's without: torch 2.13 ends the process on some of them in a mode."""
-    if isinstance(result, Tensor) and result._is_zerotensor():
-        return torch.zeros(result.shape, dtype=result.dtype, device=result.device)
-    return result
-
-
 def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
     """The name by which an operator is blamed: an embedding that treats all its rows alike is a selection of rows."""
     name = str(func.overloadpacket.__name__)
     if name == "embedding":
-        padding, scaled = _arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
+        padding, scaled = arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
         return name if padding >= 0 or scaled else "index_select"
     return name
 
@@ -250,10 +247,10 @@ def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
 def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
     """Whether an operation that may draw random numbers does: not in evaluation, nor with a probability of zero."""
     switches = {"training", "train", "p", "dropout_p", "dropout"}
-    return all(_arguments(func, args, kwargs, lambda a: a.name in switches))
+    return all(arguments(func, args, kwargs, lambda a: a.name in switches))
 
 
-def _arguments(func: Any, args: Sequence[Any], kwargs: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+def arguments(func: Any, args: Sequence[Any], kwargs: Any, wanted: Callable[[Any], bool]) -> list[Any]:
     """The arguments, defaults included, that are `wanted` by what the operator's schema says of them."""
     named = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     return [named.get(a.name, a.default_value) for a in func._schema.arguments if wanted(a)]

@@ -6,14 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._automatic import batches, choice, taylor
+from funcdiff._automatic import batches, choice, sparse, summed, taylor
+from funcdiff._automatic import products as automatic_products
 from funcdiff._safety.modes import Function, Modes
-from funcdiff.recipes import hessians, jacobians, products, summed
+from funcdiff.recipes import hessians, jacobians, products
 
-Kind = Literal["jacobian", "hessian", "diagonal", "laplacian", "product", "operator", "batch_jacobian", "batch_hessian"]
+Kind = Literal[
+    "jacobian",
+    "hessian",
+    "diagonal",
+    "laplacian",
+    "product",
+    "operator",
+    "batch_jacobian",
+    "batch_hessian",
+    "sparse_jacobian",
+    "sparse_hessian",
+]
 
 
 def _transform(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
@@ -30,6 +43,13 @@ def _operator(recipe: Callable[..., Any], func: Function, x: Tensor, v: Tensor) 
 
 def _of_batch(recipe: Callable[..., Any], func: Function, rows: Tensor) -> Any:
     return recipe(vmap(func))(rows)
+
+
+def _of_sparse(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
+    """The matrix as a dense tensor, in the shape of the dense derivative."""
+    matrix = recipe(func, layout=torch.strided)(x)
+    outputs = x.shape if recipe is sparse.hessian_sparse else func(x).shape
+    return matrix.reshape((*outputs, *x.shape))
 
 
 @dataclass(frozen=True)
@@ -50,12 +70,17 @@ class Entry:
     @property
     def order(self) -> int:
         """Of the derivative: 1 or 2."""
-        return 1 if self.kind in ("jacobian", "batch_jacobian") else 2
+        return 1 if self.kind.endswith("jacobian") else 2
 
     @property
     def takes_vector(self) -> bool:
         """Whether it multiplies the Hessian by a vector, of a function that returns a number."""
         return self.kind in ("product", "operator")
+
+    @property
+    def of_scalars(self) -> bool:
+        """Whether it needs a function that returns a number."""
+        return self.takes_vector or self.kind == "sparse_hessian"
 
     def __call__(self, func: Function, x: Tensor, *v: Tensor) -> Tensor:
         """The derivative of `func` at `x`, times `v` if it takes a vector; for each row of `x` if it is of a batch."""
@@ -70,6 +95,7 @@ REGISTRY = (
     Entry(jacobians.jacobian_forward, "jacobian"),
     Entry(taylor.jacobian_taylor, "jacobian", automatic=True),
     Entry(choice.jacobian, "jacobian", automatic=True),
+    Entry(sparse.jacobian_sparse, "sparse_jacobian", _of_sparse, automatic=True),
     Entry(hessians.hessian_forward_over_reverse, "hessian"),
     Entry(hessians.hessian_reverse_over_reverse, "hessian"),
     Entry(hessians.hessian_reverse_over_forward, "hessian"),
@@ -77,13 +103,14 @@ REGISTRY = (
     Entry(hessians.hessian_double_backward, "hessian"),
     Entry(taylor.hessian_taylor, "hessian", automatic=True),
     Entry(choice.hessian, "hessian", automatic=True),
+    Entry(sparse.hessian_sparse, "sparse_hessian", _of_sparse, automatic=True),
     Entry(products.hvp_forward_over_reverse, "product", _product),
     Entry(products.hvp_reverse_over_reverse, "product", _product),
     Entry(products.hvp_reverse_over_forward, "product", _product),
     Entry(products.hvp_double_backward, "product", _product),
     Entry(products.vhp, "product", _product),
-    Entry(choice.hvp, "product", _product, automatic=True),
-    Entry(products.hvp_operator, "operator", _operator),
+    Entry(automatic_products.hvp, "product", _product, automatic=True),
+    Entry(automatic_products.hvp_operator, "operator", _operator, automatic=True),
     Entry(taylor.hessian_diagonal, "diagonal", automatic=True),
     Entry(taylor.laplacian, "laplacian", automatic=True),
     Entry(batches.batch_jacobian, "batch_jacobian"),

@@ -4,6 +4,7 @@ from funcdiff.plots.behind import numbers
 from funcdiff.plots.curves import plot_curves, plot_spectrum
 from funcdiff.plots.dots import plot_dots
 from funcdiff.plots.fields import derivative_names, plot_learning, plot_maps, plot_profiles
+from funcdiff.plots.patterns import plot_pattern
 from funcdiff.plots.style import COLOURS, MARKS, PALETTE, STYLE, colour, colours, label_lines
 from funcdiff.plots.timings import plot, plot_comparison, plot_prediction, plot_sweep
 from funcdiff.plots.trades import plot_trade
@@ -25,6 +26,7 @@ __all__ = [
     "plot_dots",
     "plot_learning",
     "plot_maps",
+    "plot_pattern",
     "plot_prediction",
     "plot_profiles",
     "plot_spectrum",

@@ -1,0 +1,268 @@
+"""Sparse Jacobians and Hessians: the pattern found by running the function once, and as few passes as it allows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._automatic import cache, lookup, sparse_plan
+from funcdiff._automatic.candidates import RECIPES
+from funcdiff._automatic.lookup import Choice
+from funcdiff._automatic.sparse_explaining import SparseExplanation
+from funcdiff._automatic.sparse_plan import ContradictedError, Kind, SparsePlan
+from funcdiff._calling.arguments import check_range, refuse_keywords
+from funcdiff._calling.documented import documented
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import guarded, taken_apart
+from funcdiff._calling.types import Function
+from funcdiff._safety.obstacles import stand_ins
+from funcdiff._sparse.pattern import Pattern
+from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.transforms import plain_allowed, transforms_active, unobserved, unwrapped
+from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
+
+_KEPT = 8  # plans of a transform, as patterns are large
+LAYOUTS = (torch.sparse_csr, torch.sparse_coo, torch.strided, None)
+SPARSE = functools.partial(
+    documented,
+    argnums="The position of the argument to differentiate with respect to, or a tuple of positions. The columns of "
+    "the matrix are the entries of these arguments, one leaf after the other.",
+    chunk_size="The number of passes to compute at once, by default all.",
+    pattern="The places of the entries that may differ from zero, if you know them: what `jacobian_pattern` or "
+    "`hessian_pattern` returned, a SciPy matrix or a tensor. By default, the first call finds them.",
+    layout="The layout of the matrix: `torch.sparse_csr`, `torch.sparse_coo` or `torch.strided`. With None, the result "
+    "is the vector of the entries alone, in the order of the pattern. Inside vmap, grad and jvp, where torch has no "
+    "sparse tensors, only `torch.strided` and None are possible.",
+    check="Whether to compare the matrix with one more product, along a random direction. By default, the first result "
+    "of a plan is compared; every result is if you gave the pattern, or if the pattern depends on values that may "
+    "change. True compares every result, False none.",
+    raises={
+        "ValueError": "`argnums` or `chunk_size` is out of range, or `pattern` has another shape than the matrix or "
+        "lacks an entry.",
+        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers, "
+        "or writes into its argument or a captured tensor; the matrix is not sparse; or no pattern agrees with `func`.",
+    },
+)
+
+
+@SPARSE("matrix")
+def jacobian_sparse(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    pattern: Any = None,
+    layout: torch.layout | None = torch.sparse_csr,
+    check: bool | None = None,
+) -> Function:
+    """Compute a sparse Jacobian from a few passes: inputs that no output shares are differentiated in one pass.
+
+    At the first call, `func` runs once and the sets of inputs that each number depends on are carried along. Columns
+    without a common row then get the same colour, and each colour is one forward pass; or rows, and reverse passes,
+    whichever are fewer. The plan is kept with the transform, so make the transform once and call it often. `explain`
+    shows the plan.
+
+    Shapes: A matrix of shape (m, n) for m output numbers and n input numbers in all.
+
+    Cost: As many passes as the largest number of entries in a row, or a few more: (1 + passes) F. The first call costs
+    about 100 F more.
+
+    Example:
+        The differences of neighbours have two entries in each row, and take two passes.
+
+        >>> import torch
+        >>> jacobian_sparse(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_dense()
+        tensor([[-1.,  1.,  0.,  0.],
+                [ 0., -1.,  1.,  0.],
+                [ 0.,  0., -1.,  1.]])
+    """
+    return _transform("jacobian", func, Options(argnums, has_aux, chunk_size), pattern, layout, check)
+
+
+@SPARSE("matrix")
+def hessian_sparse(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    pattern: Any = None,
+    layout: torch.layout | None = torch.sparse_csr,
+    check: bool | None = None,
+) -> Function:
+    """Compute the sparse Hessian of a scalar function from a few Hessian-vector products.
+
+    The pattern is that of the Jacobian of the gradient. The matrix is symmetric, so an entry can be read in its row or
+    in its column, and fewer colours suffice than for a Jacobian: three for a tridiagonal matrix, two for an arrow.
+
+    Source: Gebremedhin, Manne and Pothen, "What color is your Jacobian?" (2005), on star colouring.
+
+    Shapes: A matrix of shape (n, n) for n input numbers in all.
+
+    Cost: (2 + 2 passes) F, and the graph of two passes in memory. The first call costs about 100 F more.
+
+    Example:
+        The sum of the products of neighbours has ones beside the diagonal.
+
+        >>> import torch
+        >>> hessian_sparse(lambda x: (x[1:] * x[:-1]).sum())(torch.zeros(3)).to_dense()
+        tensor([[0., 1., 0.],
+                [1., 0., 1.],
+                [0., 1., 0.]])
+    """
+    return _transform("hessian", func, Options(argnums, has_aux, chunk_size), pattern, layout, check)
+
+
+def jacobian_pattern(
+    func: Function, *primals: Tree, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Pattern:
+    """Find which entries of the Jacobian may differ from zero, by running the function once.
+
+    The pattern shows itself as a picture of the matrix. It has `shape`, `nnz` and `passes`, and `jacobian_sparse`
+    accepts it. For SciPy, `pattern.scipy()` is a matrix of ones.
+
+    Args:
+        func: The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors.
+        *primals: Its arguments.
+        argnums: The position of the argument to differentiate with respect to, or a tuple of positions.
+        has_aux: Whether `func` returns `(output, aux)`.
+
+    Returns:
+        The pattern. It contains every entry that can differ from zero at arguments of these shapes, and may contain
+        more. If `func` branches on values, or captures tensors whose values decide the pattern, its `note` says so:
+        it then holds for this branch and these values.
+
+    Raises:
+        TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
+        RuntimeError: As in `jacobian_sparse`.
+
+    Example:
+        >>> import torch
+        >>> pattern = jacobian_pattern(lambda x: x[1:] - x[:-1], torch.zeros(100))
+        >>> pattern.shape, pattern.nnz, pattern.passes
+        ((99, 100), 198, 2)
+    """
+    return _pattern("jacobian", func, primals, Options(argnums, has_aux))
+
+
+def hessian_pattern(
+    func: Function, *primals: Tree, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Pattern:
+    """Find which entries of the Hessian of a scalar function may differ from zero, by running its gradient once.
+
+    Args:
+        func: The function. It takes tensors or pytrees of tensors, and returns a scalar.
+        *primals: Its arguments.
+        argnums: The position of the argument to differentiate with respect to, or a tuple of positions.
+        has_aux: Whether `func` returns `(output, aux)`.
+
+    Returns:
+        The pattern, as `jacobian_pattern` returns it.
+
+    Raises:
+        TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
+        ValueError: `func` does not return a scalar.
+        RuntimeError: As in `hessian_sparse`.
+
+    Example:
+        >>> import torch
+        >>> pattern = hessian_pattern(lambda x: (x[1:] * x[:-1]).sum(), torch.zeros(100))
+        >>> pattern.shape, pattern.nnz, pattern.passes
+        ((100, 100), 198, 3)
+    """
+    return _pattern("hessian", func, primals, Options(argnums, has_aux))
+
+
+def _pattern(kind: Kind, func: Function, primals: Sequence[Tree], options: Options) -> Pattern:
+    return _planned(kind, func, primals, options, None).pattern
+
+
+def _planned(kind: Kind, func: Function, args: Sequence[Tree], options: Options, pattern: Pattern | None) -> SparsePlan:
+    check_range(options.argnums, len(args))
+    leaves, spec = flatten(tuple(args))
+    with unobserved(), eagerly():
+        pairs = zip(leaves, stand_ins(leaves), strict=True)
+        point = [leaf if _decides(leaf) and _readable(leaf) else number for leaf, number in pairs]
+        flat, primals = taken_apart(func, unflatten(point, spec), options)
+        plan = sparse_plan.make(kind, flat, primals, options, pattern)
+    if plan.pattern.note and transforms_active() and any(_decides(leaf) and not _readable(leaf) for leaf in leaves):
+        raise RefusedError(
+            f"{plan.pattern.note}, and inside vmap, grad and jvp these cannot be read: find the pattern outside with "
+            f"{kind}_pattern, and pass it as pattern"
+        )
+    return plan
+
+
+def _decides(leaf: Any) -> bool:
+    """Whether an argument may be an index, on whose values a pattern depends."""
+    return isinstance(leaf, Tensor) and not leaf.is_floating_point()
+
+
+def _readable(leaf: Tensor) -> bool:
+    """Whether the values of an argument are at hand, also inside a transform."""
+    return not unwrapped(leaf)[1]
+
+
+def _transform(
+    kind: Kind, func: Function, options: Options, pattern: Any, layout: torch.layout | None, check: bool | None
+) -> Function:
+    if layout not in LAYOUTS:
+        raise ValueError(f"expected layout to be one of {LAYOUTS}, got {layout!r}")
+    given = None if pattern is None else Pattern.of_matrix(pattern)
+    plans: dict[Any, SparsePlan] = {}
+
+    def found(args: Sequence[Tree]) -> tuple[SparsePlan, bool]:
+        """The plan, and whether it was there before."""
+        leaves, spec = flatten(tuple(args))
+        settings = plain_allowed(), hashed(spec)
+        key = cache.key_of((func, *leaves), *settings)
+        if (plan := plans.get(key)) is not None:
+            return plan, True
+        plan = _planned(kind, func, args, options, given)
+        if not plan.reads and cache.key_of((func, *leaves), *settings) == key:
+            while len(plans) >= _KEPT:
+                plans.pop(next(iter(plans)), None)
+            plans[key] = plan
+        return plan, False
+
+    def result(plan: SparsePlan, args: Sequence[Tree]) -> Tree:
+        def run(*copies: Tree) -> Tree:
+            flat, primals = taken_apart(func, copies, options)
+            values, *aux = plan.values(flat, primals, options, check)
+            matrix = plan.matrix(values, layout)
+            return (matrix, *aux) if aux else matrix
+
+        with eagerly():
+            return guarded(run, args)
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        refuse_keywords(kwargs)
+        if torch.compiler.is_compiling():
+            raise RefusedError(f"{kind}_sparse runs func to find its pattern, which torch.compile cannot follow")
+        if layout not in (torch.strided, None) and transforms_active():
+            raise RefusedError(
+                f"torch has no sparse tensors inside vmap, grad and jvp: pass layout=None to {kind}_sparse for the "
+                f"entries alone, in the order of {kind}_pattern, or layout=torch.strided for a dense matrix"
+            )
+        plan, kept = found(args)
+        try:
+            return result(plan, args)
+        except ContradictedError:
+            if not kept or given is not None:
+                raise
+        plans.clear()  # values that the pattern depends on have changed
+        return result(found(args)[0], args)
+
+    def explained(args: Sequence[Tree]) -> SparseExplanation:
+        dense = lookup.for_transform(func, Choice(kind, tuple(RECIPES[kind]), options), args).plan
+        return SparseExplanation(found(args)[0], dense)
+
+    wrapper.explained = explained  # type: ignore[attr-defined]  # for `explain`
+    return wrapper
