@@ -106,6 +106,15 @@ def test_of_a_function_of_the_users_nearly_right_is_not_right(name):
     assert_close(vmap(fd.jacobian(func))(torch.stack([X, X + 0.1]))[0], right)
 
 
+def test_where_its_derivative_is_zero_a_function_of_the_users_shows_nothing():
+    def func(x):  # zero at the row by which the plan is made
+        return WrongJvp.apply(x).clamp(min=0) + 0 * x.square()
+
+    rows = torch.stack([X.abs(), -X.abs()])
+    assert found(func, torch.zeros(3, 3).double(), "jacobian", rows[1]) == "undecided"
+    assert_close(fd.batch_jacobian(func)(rows), torch.stack([plainly(func, row) for row in rows]))
+
+
 def test_in_bfloat16_a_zero_is_not_borne_out():
     x = X.bfloat16()
     assert found(lambda x: WrongJvp.apply(x) + 3, torch.zeros(3, 3).bfloat16(), "jacobian", x) != "agrees"

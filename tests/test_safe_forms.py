@@ -82,6 +82,10 @@ FORMS = {
     "soft_margin_loss": signs,
     "multi_margin_loss": lambda x: F.multi_margin_loss(x.sin(), LABELS, p=2, margin=0.7, weight=SECOND[0].abs()),
     "multi_margin_loss, one row": lambda x: F.multi_margin_loss(x[0].square(), LABELS[1], reduction="sum"),
+    "select_scatter": lambda x: torch.select_scatter(x.sin(), x[:, 0].cos() * 2, 1, -2),
+    "select_scatter, the first axis": lambda x: torch.select_scatter(SECOND, x[1].square(), 0, 1) * x,
+    "prelu": lambda x: F.prelu(x, x[0, 0].cos()[None]),
+    "prelu, a weight a channel": lambda x: F.prelu(x[None].mT, x[0].sin()),
     "as_strided": lambda x: (x @ x.mT).as_strided((2, 3), (3, 1), 1),
     "layer_norm": lambda x: F.layer_norm(x, (4,), x[0], x[1]),
 }

@@ -86,6 +86,8 @@ class Reference:
             plain = None
         if not (self.constants or (self.defined and order == 1)):
             value = self._differences(order)
+            if self.defined and value is None:  # of its second derivative nothing else is known
+                return None
             if value is not None and (plain is None or gap(plain, value) > 1e-3):
                 return None if self.defined else Exact(of_kind(kind, value), 1e-3, self._size(value))
         return None if plain is None else Exact(of_kind(kind, plain), 1e-6, self._size(plain))

@@ -15,6 +15,7 @@ from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close
 from funcdiff._jets.operations import form, named, rule, unaltered
 from funcdiff._torch.functions import ungated, weight_norm
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.transforms import transforms_active
 
 
 def _add(x: Any, bias: Any) -> Any:
@@ -231,7 +232,7 @@ COMPOSITES.update(
 )
 
 
-@form(*named("as_strided"), twice=True)
+@form(*named("as_strided as_strided_copy"), twice=True)
 def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
     """Of a whole tensor as a selection of its entries: under vmap, torch 2.13 strides over the storage of the batch."""
 
@@ -243,6 +244,36 @@ def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
         inside = (
             value.is_contiguous() and (storage_offset is None or value.storage_offset() == 0) and last < value.numel()
         )
+        if not inside and transforms_active():
+            raise RefusedError(
+                "as_strided reads the storage of the whole batch under vmap: select entries by their index"
+            )
         return input.reshape(-1)[index] if inside else unaltered(func, args, kwargs)
 
     return as_strided(*args, **kwargs)
+
+
+@form(*named("select_scatter"), twice=True)
+def _select_scatter(func: Any, args: Any, kwargs: Any) -> Any:
+    """As a choice between both: the reverse derivative of torch 2.13's forward one is wrong."""
+
+    def select_scatter(input: Any, src: Any, dim: int, index: int) -> Any:
+        dim %= input.dim()
+        count = input.shape[dim]
+        chosen = torch.arange(count, device=plain(input).device) == index % count
+        chosen = chosen.reshape(-1, *(1,) * (input.dim() - 1 - dim))
+        return on(torch.where, chosen, src.unsqueeze(dim), input)
+
+    return select_scatter(*args, **kwargs)
+
+
+@form(*named("prelu"), twice=True)
+def _prelu(func: Any, args: Any, kwargs: Any) -> Any:
+    """Torch 2.13's own is wrong under vmap where a batch has as many rows as there are outputs."""
+
+    def prelu(input: Any, weight: Any) -> Any:
+        if weight.numel() > 1 and input.dim() > 2:
+            weight = weight.reshape(-1, *(1,) * (input.dim() - 2))
+        return on(torch.where, on(torch.gt, input, 0), input, on(torch.mul, weight, input))
+
+    return prelu(*args, **kwargs)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -21,5 +20,3 @@ class Modes(NamedTuple):
     products: dict[str, Product]
     diagonals: dict[str, Derivative]
     laplacians: dict[str, Derivative]
-    trained: Mapping[str, Derivative] = MappingProxyType({})
-    """The gradient of the Laplacian of a function with one output: second derivatives, differentiated once more."""

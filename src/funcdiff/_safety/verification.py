@@ -25,7 +25,8 @@ from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
 _FAR = 0.1  # of the largest entry: nearer than this nothing is accused of torch's own operators
-_CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; of other operators the rest is accused
+_CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; other operators are accused from here
+_CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
@@ -62,6 +63,9 @@ class Check:
 
 _SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func see through what it holds constant")
 _DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
+_OTHERWISE = Check(
+    "wrong", float("nan"), "contradicts plain autograd, by which a custom function defines its derivative"
+)
 _NO_VALUES = Check("undecided", reason="meta tensors have no values")
 
 
@@ -74,9 +78,10 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
+        if seen.foreign and (defined := _as_defined(flat, point, along, answer, seen)):
+            return defined
         found = compared(joined(answer), values(flat, point, along), seen)
-        sure = found.outcome == "agrees" or (found.outcome == "undecided" and not seen.foreign)
-        return found if sure else _unless_meant(found, flat, point, along, answer, seen)
+        return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
     weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
@@ -231,6 +236,8 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     gap = (answer - value).abs()
     scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
     vague = error > _VAGUE * scale
+    if seen.foreign and bool(scale <= error.amax()):
+        return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
     if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
     far = (gap > (_CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
@@ -239,7 +246,8 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if bool(vague.any()):
         return Check("undecided", reason="differences of func do not settle here"), value
     apart = float(gap.amax() / scale)
-    if bool((gap > torch.clamp(_SURE * error, min=_CLOSE * scale)).any()):  # a term may be missing
+    close = _CLOSEST if seen.foreign else _CLOSE
+    if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
         return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
     return Check("agrees", apart), value
 
@@ -272,14 +280,10 @@ def _kink(curve: Curve, step: float) -> bool:
 def _unless_meant(
     found: Check, flat: Func, point: Point, along: Point, answer: Point, seen: Sketch, weights: Point | None = None
 ) -> Check:
-    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant.
-
-    A custom autograd function defines its first derivative, as a straight-through estimator does; of its second no
-    more is known than what differences of the first say.
-    """
-    defined, here = weights is None and bool(seen.foreign), _moved(point, along, 0.0)
+    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant."""
+    here = _moved(point, along, 0.0)
     try:
-        if not (defined or holds_constants(lambda: flat(*here))):
+        if not holds_constants(lambda: flat(*here)):
             return found
         if weights is None:
             same = _pulled_back(flat, point, along, answer, seen)
@@ -287,9 +291,22 @@ def _unless_meant(
             same = _near(joined(answer), joined(_plainly(flat, point, along, weights)), seen)
     except _OUTSIDE:
         return found
-    if not same:
-        return found
-    return _DEFINED if defined else _SAID
+    return _SAID if same else found
+
+
+def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
+    """What plain autograd says of a Jacobian, where it has one: by it, a custom function defines its first derivative.
+
+    So does a straight-through estimator, whose differences are zero. Of a second derivative no more is known than what
+    differences of the first say.
+    """
+    try:
+        same = _pulled_back(flat, point, along, answer, seen)
+    except _OUTSIDE:
+        return None
+    if same and not joined(answer).any():  # a zero shows nothing
+        return None
+    return _DEFINED if same else _OTHERWISE
 
 
 def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
