@@ -58,9 +58,8 @@ def chosen(q):
     f = (lambda x: net(x[None])[0]) if q.norm == "batch norm" else net
     if q.need == "Hessian-vector product":
         return fd.explain(fd.hvp, lambda x: f(x).sum(), (x,), (x,)).recipe
-    kinds = {"Jacobian": fd.jacobian, "Hessian": fd.hessian, "Laplacian": fd.laplacian}
-    kind = kinds.get(q.need, fd.hessian_diagonal)
-    recipe = fd.explain(for_rows(kind, q.rows or 1)(f), x).recipe
+    kinds = {"Hessian diagonal": "diagonal"}
+    recipe = fd.explain(for_rows(kinds.get(q.need, q.need.lower()), q.rows or 1)(f), x).recipe
     return INSIDE_TRANSFORM.get(recipe, recipe) if q.rows else recipe
 
 

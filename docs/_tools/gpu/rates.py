@@ -44,7 +44,7 @@ def of_network(device: str, case: Case) -> list[Sample]:
     torch.manual_seed(0)
     network = case.network().to(device)
     x = torch.randn(case.rows, case.inputs, device=device) if case.rows > 1 else torch.randn(case.inputs, device=device)
-    recipe = for_rows(fd.jacobian if case.what == "Jacobian" else fd.hessian, case.rows)
+    recipe = for_rows("jacobian" if case.what == "Jacobian" else "hessian", case.rows)
     transform = recipe(network, 0, has_aux=False, randomness="error")
     plan = fd.explain(transform, x[0] if case.rows > 1 else x).plan
     ways = {name: way_of(case, name, network) for name in plan.usable if name in FORMULAS}
