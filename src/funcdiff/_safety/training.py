@@ -55,7 +55,7 @@ def check_training(
             return _NOT_ASKED
         (slope,) = torch.autograd.grad(result, start, allow_unused=True)
         answer = result.new_zeros(1) if slope is None else (slope * along).sum()[None]
-        found = compared(answer, lambda h: derivative(h * along).detach()[None], seen.epsilon)
+        found = compared(answer, lambda h: derivative(h * along).detach()[None], seen)
         if found.outcome == "wrong" and not holds_constants(lambda: restricted(origin)):
             return replace(found, reason=f"differentiated once more, it contradicts differences, {found.gap:.1g} apart")
     except Exception as error:  # raised again unless torch cannot do it in this way
