@@ -192,10 +192,10 @@ def _accusations(names: list[str]) -> Any:
     """Adds the recipes that a check accuses to `names`."""
     checked = Plan.checked
 
-    def noted(plan: Plan, name: str, check: Any, *, inside: bool) -> Plan:
+    def noted(plan: Plan, name: str, check: Any, **options: Any) -> Plan:
         if check.outcome == "wrong":
             names.append(name)
-        return checked(plan, name, check, inside=inside)
+        return checked(plan, name, check, **options)
 
     return mock.patch.object(Plan, "checked", noted)
 

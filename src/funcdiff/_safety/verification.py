@@ -319,7 +319,8 @@ def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sk
         pulled = backward(outputs, moved, cotangents, create_graph=False)
         pairings.append([(joined(u) * joined(v)).sum() for u, v in ((cotangents, answer), (pulled, along))])
     answers, own = torch.tensor(pairings, dtype=torch.float64).T
-    return _near(answers, own, seen)
+    floor = _ROUNDED * seen.epsilon * max((float(y.detach().abs().amax()) for y in outputs if y.numel()), default=0.0)
+    return _near(answers, own, seen, floor)
 
 
 def _plainly(flat: Func, point: Point, along: Point, weights: Point) -> Point:
@@ -329,9 +330,9 @@ def _plainly(flat: Func, point: Point, along: Point, weights: Point) -> Point:
     return backward(slope, moved, list(along), create_graph=False)
 
 
-def _near(answer: Tensor, own: Tensor, seen: Sketch) -> bool:
+def _near(answer: Tensor, own: Tensor, seen: Sketch, floor: float = 0.0) -> bool:
     """The same but for rounding; never where one of them is not a number."""
-    return bool((answer - own).abs().amax() <= max(1e-3, 16 * seen.epsilon) * own.abs().amax())
+    return bool((answer - own).abs().amax() <= max(1e-3, 16 * seen.epsilon) * own.abs().amax() + floor)
 
 
 def _contracted(row: Point, along: Point) -> Tensor:
