@@ -6,9 +6,9 @@ The Jacobian of a function with :math:`m` outputs and :math:`n` inputs has :math
 :term:`Reverse mode <reverse mode>` computes it row by row, :term:`forward mode` column by column. If you choose the
 wrong mode for a layer with 2048 outputs and 32 inputs, you compute 2048 rows instead of 32 columns.
 
-**Answer:** Call :func:`funcdiff.jacobian`. It chooses forward mode (:func:`funcdiff.jacobian_taylor`) if the outputs
-outnumber the inputs, and reverse mode (:func:`funcdiff.jacobian_batched_grad`) if the inputs outnumber the outputs. For
-similar numbers it compares predicted times.
+**Answer:** Call :func:`funcdiff.jacobian`. It chooses forward mode (:func:`funcdiff.jacobian_taylor`) if there are many
+more outputs than inputs, and reverse mode (:func:`funcdiff.jacobian_batched_grad`) if there are more inputs than
+outputs. In between it compares predicted times.
 
 .. code-block:: python
 
