@@ -143,8 +143,8 @@ def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recip
     raise plan.refusal()
 
 
-def hessian_by_products(name: str) -> Recipe:
-    """A product as a recipe for whole Hessians of a few inputs, to be checked."""
+def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
+    """A product as a recipe for whole Hessians of a few inputs, to be checked; without `outputs` of a number."""
     product = PRODUCTS[name]
 
     def hessian(g: Function) -> Function:
@@ -156,10 +156,9 @@ def hessian_by_products(name: str) -> Recipe:
             def hessian(output: Function) -> Tensor:
                 return torch.stack([product(output, (t,), (v,)) for v in axes], -1)
 
-            outputs = g(t).shape
-            if not outputs:
+            if outputs is None:
                 return hessian(g)
-            return torch.stack([hessian(lambda t, k=k: g(t)[k]) for k in range(*outputs)])
+            return torch.stack([hessian(lambda t, k=k: g(t)[k]) for k in range(outputs)])
 
         return columns
 
