@@ -55,8 +55,6 @@ def run(source: str) -> Outcome:
         warnings.simplefilter("error")
         # torch 2.13's forward mode compiles a decomposition with torch.jit.script on first use.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-        # torch calls compressed rows a beta, once in a process, at the import of funcdiff; here each time.
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
         always = torch.is_warn_always_enabled()
         torch.set_warn_always(True)  # else a warning that another snippet provoked stays silent here
         torch.manual_seed(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,16 @@ from funcdiff._sparse.sets import Ints, Sets
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-with warnings.catch_warnings():  # torch says once in a process that compressed rows are in beta: the user chose neither
-    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out torch's warning that compressed rows are in beta: the user did not choose them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        yield
+
+
+with _quietly():  # torch says it once in a process
     torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
 _WIDTH, _HEIGHT = 40, 20  # characters of the picture in a terminal, 2 x 4 dots each
 
@@ -123,7 +132,8 @@ class Pattern:
     def to_csr(self, values: Tensor) -> Tensor:
         """The sparse matrix that has these values at the places of the pattern."""
         starts, columns = self._indices(values.device)
-        return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
+        with _quietly() if torch.is_warn_always_enabled() else nullcontext():
+            return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
 
     def to_dense(self, values: Tensor) -> Tensor:
         """The dense matrix with these values, as a tensor that every transform of torch.func can carry."""

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from funcdiff._sparse import sets
+from funcdiff._sparse.elements import constant, everything, pointwise
 from funcdiff._sparse.pattern import Pattern
-from funcdiff._sparse.rules import RULES, STILL, constant, everything, pointwise
+from funcdiff._sparse.rules import RULES, STILL
 from funcdiff._sparse.sets import Sets, Table, TooManyError
 from funcdiff._torch.intercept import Intercept, Operation, storage_of, when_freed
 from funcdiff._torch.messages import RefusedError
