@@ -79,7 +79,10 @@ class Plan:
 
     def refusal(self) -> RefusedError:
         """Why no recipe is left, in words."""
-        told = "; ".join(f"{c.name}: {c.obstacle}" for c in self.candidates)
+        names: dict[str, list[str]] = {}
+        for c in self.candidates:
+            names.setdefault(c.obstacle, []).append(c.name)
+        told = "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
         return RefusedError(
             f"no recipe is known to be right on func ({told}). The function calls {suspects}: write what is at fault "

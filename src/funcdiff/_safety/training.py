@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._safety.verification import Check, Func, Point, compared, direction
-from funcdiff._torch.functions import holds_constants
+from funcdiff._torch.functions import constants
 from funcdiff._torch.messages import cannot
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import flatten
@@ -56,7 +56,7 @@ def check_training(
         (slope,) = torch.autograd.grad(result, start, allow_unused=True)
         answer = result.new_zeros(1) if slope is None else (slope * along).sum()[None]
         found = compared(answer, lambda h: derivative(h * along).detach()[None], seen)
-        if found.outcome == "wrong" and not holds_constants(lambda: restricted(origin)):
+        if found.outcome == "wrong" and not constants(lambda: restricted(origin)).meant:
             return replace(found, reason=f"differentiated once more, it contradicts differences, {found.gap:.1g} apart")
     except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):

@@ -2,7 +2,9 @@
 
 NOTE [accusing]. A derivative is called wrong only if differences of the function in two pairs of steps agree with each
 other and not with it. The slopes on either side of the point must agree too: otherwise the function has a kink there.
-A function that detaches part of itself means a constant: there the derivative may be what plain autograd computes.
+A function that detaches part of itself means a constant: there the derivative may be what plain autograd computes. It
+is not believed where NumPy read the numbers, where nothing depends on the input any more, or of second derivatives of
+custom functions (see NOTE [constants]). There the gradient is held against differences as well.
 One direction shows gross faults (zeros, missing terms, wrong rows). A few wrong entries of a large matrix may hide.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._torch.functions import holds_constants
+from funcdiff._torch.functions import constants
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
@@ -99,7 +101,9 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
         return _NO_VALUES
     curve = gradients(flat, point, along, weights)
     found = compared(joined(answer), curve, seen, lambda: _largest(flat, point, weights))
-    return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
+    if found.outcome == "wrong":
+        return _unless_meant(found, flat, point, along, answer, seen, weights)
+    return _unless_cut(found, flat, point, along, weights, seen)
 
 
 def check_on_plane(
@@ -158,7 +162,12 @@ def check_on_plane(
     answer = (weights @ found.detach()).reshape(-1)
     size = functools.partial(_largest, restricted, [origin[1]], [weights])
     result = compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
-    if result.outcome == "wrong" and holds_constants(lambda: restricted(origin[1])):
+    if result.outcome != "wrong":
+        return _unless_cut(result, restricted, [origin[1]], [axes[0] + axes[1]], [weights], seen)
+    held = constants(lambda: restricted(origin[1]))
+    if held.lost:
+        return _lost(result)
+    if held.meant and not seen.foreign:
         own = asked(lambda k: _plainly(restricted, [origin[1]], [axes[k]], [weights])[0])
         return _SAID if _near(answer, own.to(answer), seen) else result
     return result
@@ -283,7 +292,11 @@ def _unless_meant(
     """`found`, unless plain autograd gives the answer of a function that holds part of itself constant."""
     here = _moved(point, along, 0.0)
     try:
-        if not holds_constants(lambda: flat(*here)):
+        held = constants(lambda: flat(*here))
+        whole = weights is None and not joined(answer).any()
+        if held.lost or (held.found and whole):
+            return _lost(found)
+        if not held.meant or seen.foreign:
             return found
         if weights is None:
             same = _pulled_back(flat, point, along, answer, seen)
@@ -307,6 +320,32 @@ def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Ske
     if same and not joined(answer).any():  # a zero shows nothing
         return None
     return _DEFINED if same else _OTHERWISE
+
+
+def _unless_cut(found: Check, flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> Check:
+    """`found` of a second derivative, unless the gradient that it was held against is itself cut off from the input."""
+    here = _moved(point, along, 0.0)
+    outputs: list[Tensor] = []
+    curve = values(flat, point, along)
+    try:
+        held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
+        if not held.lost and any(y.requires_grad for y in outputs):
+            return found
+        slope = backward(outputs, here, list(weights), create_graph=False)
+    except _OUTSIDE:  # as the differences of the gradient, which are then undecided
+        return found
+    answer = (joined(slope) * joined(along)).sum()[None]
+    first = compared(answer, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
+    return _lost(first) if first.outcome == "wrong" else found
+
+
+def _lost(found: Check) -> Check:
+    """That a derivative is wrong since func leaves torch, or a graph, on its way."""
+    return replace(
+        found,
+        reason=f"contradicts differences of func, {found.gap:.1g} apart: NumPy on a detached "
+        "tensor, a gradient without create_graph=True, or detaching the whole result cuts it off",
+    )
 
 
 def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
