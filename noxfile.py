@@ -129,6 +129,22 @@ def patterns(session):
 
 
 @nox.session
+def fuzz(session):
+    """Differentiate random functions by the automatic recipes; after `--`, the first seed and the number of them."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run(
+        "python", "-m", "fuzz.run", *(session.posargs or ("0", "5000")), env=ONE_THREAD | {"PYTHONPATH": "tests"}
+    )
+
+
+@nox.session
+def clients(session):
+    """Differentiate code of other packages, which are no dependencies of this one."""
+    install(session, "-e", ".", groups=["clients"])
+    session.run("pytest", "-c", "tests/clients/pytest.ini", "tests/clients", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def picture(session):
     """Draw the README's picture anew."""
     install(session, "-e", ".[gallery]")
@@ -148,3 +164,11 @@ def bench(session):
     """Measure every goal and the peers side by side on one core, for the page of benchmarks."""
     install(session, "-e", ".", groups=["bench"])
     session.run("python", "-m", "_tools.bench.run", "docs/reference/bench.json", *session.posargs, env=TOOLS)
+
+
+@nox.session
+def gpu(session):
+    """Measure on a GPU and on its machine's processor, for the page of GPU figures; without a GPU it says so."""
+    install(session, "-e", ".[gallery]")
+    kept = "docs/reference/gpu.json" if session.posargs == ["keep"] else str(Path(session.create_tmp(), "gpu.json"))
+    session.run("python", "-m", "_tools.gpu.run", kept, env=TOOLS)

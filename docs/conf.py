@@ -16,41 +16,58 @@ author = "The funcdiff developers"
 copyright = "2026, the funcdiff developers"
 version = release = installed_version("funcdiff")
 
-# Where the site will be served from: what must be an absolute address (sitemap, OpenGraph, llms.txt, 404) starts with
-# it. A variable that is set and empty is what GitHub gives a pull request.
-html_baseurl = (os.environ.get("SITE_URL") or "https://funcdiff.example").rstrip("/") + "/"
+# Where the site will be served from. Without an address there is no canonical link and no sitemap, and other links are
+# relative. A variable that is set and empty is what GitHub gives a pull request.
+address = os.environ.get("SITE_URL")
+html_baseurl = address.rstrip("/") + "/" if address else ""
+
+# A GitHub repository, "owner/name", from which everyone can install the package. Given one, notebooks install it from
+# there, each page links to its source for editing, and each tutorial offers "Open in Colab", which opens the notebooks
+# that CI lays into the branch `notebooks`.
+public_repository = ""
 
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.extlinks",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
-    "sphinx_sitemap",
+    "sphinx_design",
+    *(["sphinx_sitemap"] if html_baseurl else []),
     "sphinxext.opengraph",
     "notfound.extension",
+    "myst_parser",  # for the changelog
     "_ext.gallery.cards",
     "_ext.gallery.descriptions",
     "_ext.gallery.downloads",
     "_ext.gallery.notebooks",
+    "_ext.gallery.sidebar",
     "_ext.gallery.times",
     "_ext.gallery.tutorials",
     "_ext.pages.api",
     "_ext.pages.codelink",
     "_ext.pages.computed",
     "_ext.pages.diagrams",
+    "_ext.pages.edit",
     "_ext.pages.executed",
     "_ext.pages.images",
     "_ext.pages.links",
     "_ext.pages.llms",
+    "_ext.pages.markdown",
     "_ext.pages.mathml",
     "_ext.pages.provenance",
+    "_ext.pages.requirements",
+    "_ext.pages.styles",
+    "_ext.pages.terms",
     "_ext.shown.accuracy",
     "_ext.shown.atlas",
     "_ext.shown.bad_input",
     "_ext.shown.bench",
     "_ext.shown.finder",
+    "_ext.shown.gpu",
+    "_ext.shown.headline",
     "_ext.shown.house",
     "_ext.shown.studies",
     "_ext.shown.what_works",
@@ -67,16 +84,15 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 intersphinx_mapping = inventories.write(Path(__file__).parent / "_inventories")
 intersphinx_timeout = 30  # for linkcheck; the inventories themselves are local
-
-# A GitHub repository, "owner/name", from which everyone can install the package. Given one, notebooks install it from
-# there, and each tutorial offers "Open in Colab", which opens the notebooks that CI lays into the branch `notebooks`.
-public_repository = ""
+extlinks = {"repository": (f"https://github.com/{public_repository}/%s", "%s")}
+if public_repository:
+    tags.add("public")  # noqa: F821 -- Sphinx defines it
 
 sphinx_gallery_conf = {
     "examples_dirs": "../gallery",
     "gallery_dirs": "tutorials",
     "filename_pattern": r"\.py$",
-    "nested_sections": False,
+    "nested_sections": True,
     "subsection_order": "_ext.gallery.order.folders",
     "within_subsection_order": "_ext.gallery.order.tutorials",
     "image_scrapers": ("_ext.gallery.figures.scrape",),
@@ -105,9 +121,22 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = "funcdiff"
+html_theme_options = {
+    # Plum is the colour of the automatic recipes on every figure; here it is dark, or light, enough for text.
+    "light_css_variables": {
+        "color-brand-primary": "#8a3a7c",
+        "color-brand-content": "#8a3a7c",
+        "color-brand-visited": "#63406f",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#d894cb",
+        "color-brand-content": "#e0a3d4",
+        "color-brand-visited": "#c3a2d0",
+    },
+}
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
-html_css_files = ["funcdiff.css"]
+html_css_files = ["look.css", "funcdiff.css"]
 html_js_files = [("funcdiff.js", {"defer": "defer"})]
 html_search_scorer = str(Path(__file__).parent / "_static" / "scorer.js")  # Sphinx takes it from the working folder
 html_math_renderer = "mathml"
@@ -121,7 +150,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 sitemap_url_scheme = "{link}"
 sitemap_show_lastmod = False  # it would ask git, which a downloaded archive does not have
-notfound_urls_prefix = urlsplit(html_baseurl).path
+notfound_urls_prefix = urlsplit(html_baseurl).path or "/"
 
 ogp_site_url = html_baseurl
 ogp_site_name = "funcdiff"

@@ -197,8 +197,8 @@ def test_the_page_builds_with_table_links_and_scripts(tmp_path):
     assert build_main(["-qnW", "-b", "html", str(source), str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "atlas.html").read_text()
     assert page.count("<tr>") > len(DATA["entries"])
-    assert 'id="atlas-note-1"' in page.replace("'", '"')
-    assert "right by the first tensor alone" in page
+    assert 'href="#atlas-row-' in page.replace("'", '"')
+    assert "right with respect to the first tensor alone" in page
     assert "atlas.js" in page
     assert "atlas.js" not in (tmp_path / "out" / "index.html").read_text()
     assert page.count("highlight-python") == len(DATA["reproductions"]) > 0

@@ -12,7 +12,8 @@ MAY_IMPORT = {
     "_ext/shown": {"_ext.gallery", "_ext.pages", "_ext.shown", "_tools.atlas", "_tools.bench", "_tools.finder"},
     "_tools/atlas": {"_tools.atlas"},
     "_tools/bench": {"_tools.bench"},
-    "_tools/finder": {"_tools.finder"},
+    "_tools/gpu": {"_tools.bench", "_tools.gpu"},
+    "_tools/finder": {"_tools.atlas", "_tools.finder"},
 }
 
 

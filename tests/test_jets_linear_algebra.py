@@ -25,6 +25,7 @@ def normal(*shape):
 EYE = torch.eye(N, dtype=torch.float64)
 ROWS = normal(2, 3)
 MIDDLE, WAYS = normal(N, N) + 3 * EYE, normal(3, N, N) / 3
+PIVOTS = torch.tensor([2, 3, 3], dtype=torch.int32)
 B, C, STACK, VECTOR = normal(N, 2), normal(N, N), normal(2, N, N), normal(N)
 
 
@@ -85,6 +86,10 @@ FUNCTIONS = {
     "cholesky_inverse, upper": lambda x: weighted(torch.cholesky_inverse(linalg.cholesky(positive(x)).mT, upper=True)),
     "cholesky_solve": lambda x: torch.cholesky_solve(B, linalg.cholesky(positive(x))).sin().sum(),
     "cholesky_solve, upper": lambda x: torch.cholesky_solve(x.sin(), x.mT.triu(), upper=True).sin().sum(),
+    "lu_solve": lambda x: linalg.lu_solve(x.triu() + B[0, 0] * x.tril(-1), PIVOTS, x.sin()[:, :2]).sin().sum(),
+    "lu_solve from the right": lambda x: (
+        (linalg.lu_solve(x, PIVOTS, B.mT, left=False) + linalg.lu_solve(x, PIVOTS, B, adjoint=True).mT).sin().sum()
+    ),
     "a Gaussian likelihood": lambda x: MultivariateNormal(x[0], positive(x), validate_args=False).log_prob(VECTOR),
     "cumprod": lambda x: weighted(x.cumprod(0)),
     "logcumsumexp": lambda x: weighted(torch.logcumsumexp(x, -1)),
@@ -138,6 +143,26 @@ def test_a_singular_matrix():
     expected = torch.diag(torch.tensor([6.0, 3, 2, 11]).double())  # of the product of four, along all of them at once
     assert_close(fd.hvp(linalg.det, (singular,), (diagonal,)), expected)
     assert not fd.hessian_taylor(linalg.det)(singular).isfinite().all()  # beyond three rows only plain autograd has it
+
+
+ZEROS = torch.tensor([[0.0, 0.0, 2.0, -1.0], [0.0, 1.0, 1.0, 0.5]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        torch.prod,
+        lambda x: x.cumprod(0),
+        lambda x: torch.stack([x, x + 1, x * x]).prod(0),
+        lambda x: torch.stack([x, x, x + 1], -1).prod(-1, keepdim=True),
+        lambda x: torch.cat([x, x.sin(), x[:1]]).prod(),
+        lambda x: x[:1].prod(0) * x[2:].prod(-1) + x[0].prod(),
+        lambda x: x.prod(0, dtype=torch.float64),
+    ],
+)
+def test_products_where_numbers_are_zero(product, composed):
+    check(lambda x: (product(x / 2 + x.square() / 4) * 0.7).sin().sum(), ZEROS, precision=1e-6)
+    assert not composed()
 
 
 @pytest.mark.parametrize("name", {**FUNCTIONS, **EIGEN})

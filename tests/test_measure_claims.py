@@ -12,43 +12,48 @@ from funcdiff.measure.claims import claim_on_time
 from funcdiff.measure.ratios import median_interval, paired_ratio
 
 FASTER = Ratio(2.0, 1.8, 2.2, 25)
+INTERVAL = "(99% interval 1.8 to 2.2, n = 25)"
 
 
 @pytest.mark.parametrize(
-    ("ratio", "by", "verdict", "sentence"),
+    ("ratio", "by", "verdict", "sentence", "finding"),
     [
-        (FASTER, None, "holds", "a is faster than b: 2 times (99% interval 1.8 to 2.2, n = 25)."),
-        (FASTER, 1.5, "holds", "a is faster than b: 2 times (99% interval 1.8 to 2.2, n = 25)."),
+        (FASTER, None, "holds", f"a is 2× faster than b {INTERVAL}.", "a is 2× faster than b"),
+        (FASTER, 1.5, "holds", f"a is 2× faster than b {INTERVAL}.", "a is 2× faster than b"),
         (
             Ratio(1.01, 0.97, 1.05, 25),
             None,
             "no difference",
-            "No difference between a and b: 1.01 times (99% interval 0.97 to 1.05, n = 25).",
+            "This run shows no difference between a and b: "
+            "time of b over time of a is 1.01 (99% interval 0.97 to 1.05, n = 25).",
+            "This run shows no difference between a and b",
         ),
         (
             FASTER.inverse,
             None,
             "contradicted",
-            "Contradicted by this run: a is faster than b. In fact b is faster, "
-            "2 times (99% interval 1.8 to 2.2, n = 25).",
+            f"Expected a to be faster; in this run b was 2× faster {INTERVAL}.",
+            "b is 2× faster than a",
         ),
         (
             FASTER,
             3,
             "contradicted",
-            "Contradicted by this run: a is faster than b at least 3 times. "
-            "It is faster, but only 2 times (99% interval 1.8 to 2.2, n = 25).",
+            f"Expected a to be at least 3× faster than b; in this run it was 2× faster {INTERVAL}.",
+            "a is 2× faster than b",
         ),
         (
             FASTER,
             2,
             "undecided",
-            "a is faster than b: 2 times (99% interval 1.8 to 2.2, n = 25); whether 2 times, this run cannot tell.",
+            f"a is 2× faster than b {INTERVAL}. This run cannot tell whether it is at least 2× faster.",
+            "a is 2× faster than b",
         ),
     ],
 )
-def test_a_claim_on_time_is_judged_by_the_interval(ratio, by, verdict, sentence):
+def test_a_claim_on_time_is_judged_by_the_interval(ratio, by, verdict, sentence, finding):
     claim = claim_on_time("a", "b", ratio, by)
+    assert claim.finding == finding
     assert (claim.verdict, claim.holds, repr(claim)) == (verdict, verdict == "holds", sentence)
     assert claim._repr_html_().startswith(f'<p class="funcdiff-claim funcdiff-claim-{verdict.replace(" ", "-")}">')
 
@@ -93,7 +98,14 @@ def test_two_that_were_cut_off_cannot_be_told_apart():
     assert ratio == Ratio(3.0, 0.0, inf, 1)
     assert ratio.to_dict() == {"median": 3.0, "low": 0.0, "high": None, "n": 1}
     assert ratio.inverse == Ratio(1 / 3, 0.0, inf, 1)
-    assert claim_on_time("a", "b", ratio, None).verdict == "undecided"
+    claim = claim_on_time("a", "b", ratio, None, ["a", "b"])
+    assert claim.verdict == "undecided"
+    assert repr(claim) == "This run cannot tell which of a and b is faster: each was timed once."
+
+
+def test_a_sentence_says_which_of_the_two_was_timed_once():
+    claim = claim_on_time("a", "b", Ratio(3.0, 2.0, 6.0, 1), None, ["b"])
+    assert repr(claim) == "a is 3× faster than b (b was timed once)."
 
 
 COSTS = Costs({"a": Cost(100, 2, 64, 1000), "b": Cost(250, 2, 64, 2048), "none": Cost(0, 1, 64, 10)})
@@ -101,19 +113,17 @@ COSTS = Costs({"a": Cost(100, 2, 64, 1000), "b": Cost(250, 2, 64, 2048), "none":
 
 def test_a_claim_on_counts_states_both():
     claim = COSTS.claim("a", fewer_flops_than="b")
-    assert repr(claim) == "a computes 2.5 times less than b: 100 FLOP against 250 FLOP."
-    assert claim.holds
+    assert repr(claim) == "a needs 2.5× fewer FLOPs than b: 100 FLOP against 250 FLOP."
+    assert (claim.holds, claim.finding) == (True, "a needs 2.5× fewer FLOPs than b")
     claim = COSTS.claim("a", smaller_peak_than="b", by=2)
-    assert repr(claim) == "a holds 2.05 times less at its peak than b: 1000 B against 2.00 KiB."
-    assert (
-        repr(COSTS.claim("none", fewer_flops_than="b")) == "none computes nothing, unlike b: 0 FLOP against 250 FLOP."
-    )
+    assert repr(claim) == "a has a 2.05× lower peak than b: 1000 B against 2.00 KiB."
+    assert repr(COSTS.claim("none", fewer_flops_than="b")) == "none needs fewer FLOPs than b: 0 FLOP against 250 FLOP."
 
 
 def test_a_false_claim_on_counts_is_an_error_with_both_numbers():
-    with pytest.raises(AssertionError, match=r"expected: b computes less than a; counted: .*250 and 100"):
+    with pytest.raises(AssertionError, match=r"expected: b needs fewer FLOPs than a; counted: .*250 and 100"):
         COSTS.claim("b", fewer_flops_than="a")
-    with pytest.raises(AssertionError, match=r"at least 3 times less than b; counted: .*100 and 250"):
+    with pytest.raises(AssertionError, match=r"at least 3× fewer FLOPs than b; counted: .*100 and 250"):
         COSTS.claim("a", fewer_flops_than="b", by=3)
     with pytest.raises(AssertionError):
         COSTS.claim("a", fewer_flops_than="a")

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from funcdiff.measure import Comparison, compare, timing
+from funcdiff.measure import Comparison, Timing, compare, environment, timing
 
 
 class Clock:
@@ -108,13 +108,13 @@ def test_a_candidate_over_the_budget_is_cut_off_after_one_sample(clock):
     comparison = compare({"fast": clock.candidate(0.5), "slow": lambda: calls.append(slow())}, budget=1, equal=False)
     assert len(calls) == 2
     assert comparison["slow"].cut_off
-    assert (comparison["slow"].n, comparison["slow"].median, comparison["slow"].iqr) == (1, 3.0, 0.0)
+    assert (comparison["slow"].n, comparison["slow"].median, comparison["slow"].iqr) == (1, 3.0, None)
     assert not comparison["fast"].cut_off
     ratio = comparison.ratio("slow", "fast")
     assert (ratio.median, ratio.n) == (pytest.approx(6.0), 1)
-    assert "slow *" in repr(comparison)
-    assert "cut off after one sample" in repr(comparison)
-    assert "one call of the one cut off" in repr(comparison.claim("fast", faster_than="slow"))
+    (row,) = (line for line in repr(comparison).splitlines() if line.startswith("slow"))
+    assert row.split()[1:7] == ["3.00", "s", "(1", "sample)", "–", "6"]
+    assert repr(comparison.claim("fast", faster_than="slow")) == "fast is 6× faster than slow (slow was timed once)."
 
 
 @pytest.mark.parametrize("durations", [(60.0, 0.1), (0.1, 60.0, 0.1)])
@@ -221,14 +221,30 @@ def test_the_table_reads_as_text_and_as_html(clock):
     head, rule, first, second, caption = repr(comparison).splitlines()
     assert head.split("  ")[0] == "candidate"
     assert set(rule) == {"-", " "}
-    assert first.split() == ["fast", "10.0", "ms", "0", "ns", "1", "8", "10.0", "ms"]
+    assert first.split() == ["fast", "10.0", "ms", "0", "ns", "1", "–", "8", "10.0", "ms"]
     assert second.split()[:6] == ["slow<b>", "20.0", "ms", "0", "ns", "2"]
     assert second.split()[6:9] == ["2", "to", "2"]
-    assert caption.startswith(f"1 thread, torch {torch.__version__}, ")
+    assert caption.startswith("A ratio is the median over rounds of the ratio within a round, so it is not the")
+    assert f"Measured with 1 thread, torch {torch.__version__}, " in caption
     html = comparison._repr_html_()
     assert '<th scope="row">slow&lt;b&gt;</th>' in html
     assert f"<caption>{caption}</caption>" in html
     assert html.count("<tr>") == 3
+    assert "20.0<span" in html  # the unit, apart
+
+
+def test_the_finding_names_the_fastest_and_what_cannot_be_told_from_it():
+    def finding(**times):
+        timings = {name: Timing(tuple(values), 1, 1.0) for name, values in times.items()}
+        return Comparison(timings, 1, (), environment()).finding
+
+    one, two, five = [1.0] * 8, [2.0] * 8, [5.0] * 8
+    even = [0.9, 1.1] * 4
+    assert finding(a=one) == "a takes 1.00 s"
+    assert finding(a=two, b=one) == "b is 2× faster than a"
+    assert finding(a=five, b=one, c=two) == "b is 2× faster than c, the second fastest"
+    assert finding(a=even, b=one) == "No difference between a and b"
+    assert finding(a=even, b=one, c=five) == "No difference between a and b, the fastest"
 
 
 def test_costs_add_their_columns():

@@ -1,6 +1,8 @@
 """Exact counts against counts by hand: products of the weights, with the waste torch adds, and bytes."""
 
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -292,3 +294,31 @@ def test_counting_leaves_garbage_collection_as_it_was():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        "F.mse_loss(x, t)",
+        "torch.addcmul(x, x, t)",
+        "torch.addcdiv(x, x, t)",
+        "torch.ldexp(x, t)",
+        "x.index_add(0, torch.arange(3), x * t)",
+    ],
+)
+def test_forward_over_forward_is_counted(func):
+    """In a process of its own, which torch 2.13 would end."""
+    script = f"""
+import torch
+import torch.nn.functional as F
+from torch.func import jvp
+import funcdiff as fd
+from funcdiff.measure import count
+x = t = torch.ones(3)
+first = lambda x: jvp(lambda x: {func}, (x,), (t,))[1]
+assert count(lambda x: jvp(first, (x,), (t,))[1], x).operations
+options = dict(chunk_size="auto", budget=1e6, hessian=fd.hessian_forward_over_forward)
+fd.batch_hessian(lambda x: {func}.sum(), **options)(x.expand(2, 3))
+fd.laplacian(fd.laplacian(lambda x: {func}.sum()))(x)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

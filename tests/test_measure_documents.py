@@ -112,8 +112,8 @@ def test_the_readers_own_stand_beside_the_published(tmp_path):
     table = own.beside(path)
     assert table.columns == ("candidate", "published", "here", "ratio, published", "ratio, here")
     assert table.rows == (("b", "6.00 ms", "1.00 ms", "3", "1"), ("a", "2.00 ms", "4.00 ms", "1", "4"))
-    assert "published: " in table.caption
-    assert "torch 9.9, 1 thread(s); here: 1 thread, torch" in table.caption
+    assert "Published: 1 thread(s), " in table.caption
+    assert "torch 9.9. Here: Measured with 1 thread, torch" in table.caption
     assert own.beside(str(path)) == own.beside(published) == table
     assert "<table" in table._repr_html_()
 
@@ -126,7 +126,7 @@ def test_the_published_comparison_of_the_same_candidates_and_shapes_is_taken():
     assert small.beside(content).rows[1][3] == "2"
     elsewhere = timed(("float32[7]",), a=1.0, b=1.0).beside(content)
     assert elsewhere.rows[1][3] == "2"
-    assert elsewhere.caption.endswith("the arguments' shapes differ")
+    assert "The arguments' shapes differ." in elsewhere.caption
 
 
 def test_a_point_of_a_sweep_can_be_set_beside(log):

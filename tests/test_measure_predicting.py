@@ -25,15 +25,21 @@ def test_one_rate_for_all():
 
 def test_largest_names_the_farthest_either_way():
     times = {"a": 1.0, "b": 1.0, "c": 0.1}
-    assert "is c: measured over predicted time is 0.215" in predict(made_up(dict.fromkeys("abc", 10), times)).largest
+    prediction = predict(made_up(dict.fromkeys("abc", 10), times))
+    assert prediction.largest == "c is farthest from its prediction: it is 4.64× faster than predicted."
+    assert prediction.finding == "The count of FLOPs predicts each time within a factor of 4.64"
 
 
 @pytest.mark.parametrize(
     ("times", "verdict", "sentence"),
     [
         ({"a": 1.0, "b": 2.0, "c": 3.0}, "holds", "in all 3 pairs"),
-        ({"a": 1.0, "b": 1.0, "c": 3.0}, "undecided", "2 of 3 pairs; this run cannot tell apart: a and b."),
-        ({"a": 2.0, "b": 1.0, "c": 3.0}, "contradicted", "The other way round: a and b."),
+        ({"a": 1.0, "b": 1.0, "c": 3.0}, "undecided", "2 of 3 pairs. This run cannot tell these apart: a and b."),
+        (
+            {"a": 2.0, "b": 1.0, "c": 3.0},
+            "contradicted",
+            "2 of 3 pairs. The one with more FLOPs is faster: a and b.",
+        ),
     ],
 )
 def test_rank_order_answers_to_the_times(times, verdict, sentence):
@@ -48,7 +54,7 @@ def test_table_stands_in_the_order_of_the_counts():
         ("a", "1 B", "100 FLOP", "500 ms", "1.00 s", "2.00"),
         ("b", "1 B", "800 FLOP", "4.00 s", "2.00 s", "0.500"),
     )
-    assert prediction.table().caption == "one rate for all: 200 FLOP/s"
+    assert prediction.table().caption == "Predicted at one rate for all candidates, 200 FLOP/s. Measured is a median."
 
 
 def test_counts_may_come_apart():

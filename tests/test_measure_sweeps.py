@@ -27,7 +27,7 @@ def test_the_crossover_is_interpolated_on_logarithmic_axes():
     crossover = study.crossover("a", "b")
     assert (crossover.below, crossover.above) == ("a", "b")
     assert (crossover.size, crossover.low, crossover.high) == pytest.approx((16, 16, 16))
-    assert repr(crossover) == "b overtakes a at 16 (16 to 16)."
+    assert repr(crossover) == "b overtakes a at 16 (interval 16 to 16)."
     exchanged = study.crossover("b", "a")
     assert (exchanged.below, exchanged.above, exchanged.size) == ("a", "b", pytest.approx(16))
 
@@ -45,9 +45,9 @@ def test_the_interval_of_a_crossover_reaches_over_all_that_is_undecided():
 @pytest.mark.parametrize(
     ("ratios", "words"),
     [
-        ([0.5, 0.5], "a is the faster wherever there is a difference."),
-        ([1.0, 2.0], "b is the faster wherever there is a difference."),
-        ([1.0, 1.0], "No difference at any size measured."),
+        ([0.5, 0.5], "a is faster at every size where this run shows a difference."),
+        ([1.0, 2.0], "b is faster at every size where this run shows a difference."),
+        ([1.0, 1.0], "This run shows no difference at any size."),
         ([0.5, 2.0, 0.5], "a and b overtake each other more than once."),
         ([0.5, 2.0, 0.5, 2.0], "a and b overtake each other more than once."),
     ],
@@ -57,6 +57,20 @@ def test_without_one_crossing_there_is_no_size(ratios, words):
     assert repr(crossover) == words
     assert crossover.size is crossover.low is crossover.high is None
     assert crossover.to_dict()["size"] is None
+
+
+@pytest.mark.parametrize(
+    ("ratios", "words"),
+    [
+        ([0.5, 0.5], "a is the fastest at every size"),
+        ([1.0, 2.0], "b is the fastest at 1 of 2 sizes"),
+        ([1.0, 1.0], "This run shows no difference between the fastest methods"),
+        ([0.5, 1.0, 2.0], "a is the fastest up to n = 1, b from 4"),
+        ([0.5, 2.0, 0.5], "The fastest method changes with n: a, b, a"),
+    ],
+)
+def test_the_finding_follows_the_run(ratios, words):
+    assert study_of({2**i: {"a": ratio, "b": 1.0} for i, ratio in enumerate(ratios)}).finding == words
 
 
 @pytest.fixture
@@ -87,11 +101,11 @@ def test_a_candidate_over_the_budget_is_left_out_at_larger_sizes(passing):
     head, _, *rows, caption = repr(study).splitlines()
     assert head.split() == ["inputs", "n", "linear", "square"]
     assert [row.split() for row in rows] == [
-        ["2", "20.0", "ms", "<", "40.0", "ms"],
-        ["8", "80.0", "ms", "<", "640", "ms"],
-        ["16", "160", "ms", "<", "over", "budget"],
+        ["2", "<", "20.0", "ms", "40.0", "ms"],
+        ["8", "<", "80.0", "ms", "640", "ms", "(1", "sample)"],
+        ["16", "<", "160", "ms", "over", "budget"],
     ]
-    assert caption.startswith("median time of a call, < the fastest; 1 thread")
+    assert caption.startswith("Median time of a call; < marks the fastest. Measured with 1 thread, ")
     assert study.crossover("linear", "square").above == "linear"
 
 

@@ -28,9 +28,11 @@ def test_the_environment_comes_second_and_roles_become_code():
     notebook = jupyter_notebook_skeleton()
     add_code_cell(notebook, "install")
     add_markdown_cell(notebook, "Take :func:`funcdiff.vhp`, see :class:`~torch.no_grad`; :math:`x` stays.")
+    add_markdown_cell(notebook, "A :term:`pass`, two :term:`passes <pass>`, and :doc:`/guides/needs`.")
     add_code_cell(notebook, "text = ':func:`x`'")
-    install, environment, prose, code = notebooks.finish(notebook)["cells"]
+    install, environment, prose, links, code = notebooks.finish(notebook)["cells"]
     assert install["source"] == ["install"]
     assert "environment()" in environment["source"][0]
     assert prose["source"] == ["Take `funcdiff.vhp`, see `torch.no_grad`; :math:`x` stays."]
+    assert links["source"] == ["A pass, two passes, and /guides/needs."]
     assert code["source"] == ["text = ':func:`x`'"]

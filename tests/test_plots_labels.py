@@ -29,7 +29,7 @@ def labelled(points, line=()):
         set_title(ax, "Points")
         label_points(ax, points, dict.fromkeys(points, "#404040"))
     ax.figure.canvas.draw()
-    return ax, {text.get_text(): text.get_window_extent() for text in ax.texts}
+    return ax, {text.get_text().replace("\n", " "): text.get_window_extent() for text in ax.texts}
 
 
 CROWDED = {f"method number {i}": (2.0 ** (i % 2), 1.1**i) for i in range(5)} | {"far away": (4096.0, 50.0)}

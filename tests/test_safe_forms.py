@@ -23,6 +23,7 @@ TARGET, SECOND = torch.randn(2, 3, 4, dtype=torch.float64).unbind()
 MASK = torch.tensor([[True, False, True], [True, True, False], [False, False, False]])
 ADDED = torch.randn(3, 3, dtype=torch.float64).masked_fill(~MASK, -math.inf)
 PADDING = torch.tensor([[False, False, True]])
+LABELS = torch.tensor([0, 3, 3])
 INDICES = torch.tensor([[0, 2], [2, 1]])
 
 
@@ -64,7 +65,6 @@ FORMS = {
     "MultiheadAttention with padding": lambda x: ATTENTION(x[None], x[None], x[None], key_padding_mask=PADDING)[0],
     "TransformerEncoderLayer": lambda x: LAYER(x[None]),
     "TransformerEncoder with padding": lambda x: STACK(x[None], src_key_padding_mask=PADDING)[:, :2],
-    "embedding": lambda x: F.embedding(INDICES, x),
     "embedding with padding": lambda x: F.embedding(INDICES, x, padding_idx=1),
     "cdist": lambda x: torch.cdist(x, x.sin() + 0.1),
     "cdist of points with themselves": lambda x: torch.cdist(x[None], x[None] * 1),
@@ -80,6 +80,13 @@ FORMS = {
     "mse_loss, weighted": lambda x: F.mse_loss(x.sin(), TARGET, weight=SECOND.abs()),
     "mse_loss, summed": lambda x: nn.MSELoss(reduction="sum")(x.sin(), x.cos()),
     "soft_margin_loss": signs,
+    "multi_margin_loss": lambda x: F.multi_margin_loss(x.sin(), LABELS, p=2, margin=0.7, weight=SECOND[0].abs()),
+    "multi_margin_loss, one row": lambda x: F.multi_margin_loss(x[0].square(), LABELS[1], reduction="sum"),
+    "select_scatter": lambda x: torch.select_scatter(x.sin(), x[:, 0].cos() * 2, 1, -2),
+    "select_scatter, the first axis": lambda x: torch.select_scatter(SECOND, x[1].square(), 0, 1) * x,
+    "prelu": lambda x: F.prelu(x, x[0, 0].cos()[None]),
+    "prelu, a weight a channel": lambda x: F.prelu(x[None].mT, x[0].sin()),
+    "as_strided": lambda x: (x @ x.mT).as_strided((2, 3), (3, 1), 1),
     "layer_norm": lambda x: F.layer_norm(x, (4,), x[0], x[1]),
 }
 
@@ -98,7 +105,13 @@ def test_values(name):
     assert_close(corrected(scalar(name))(ROWS[0]), scalar(name)(ROWS[0]))
 
 
-SIMPLE = {"MultiheadAttention with padding", "pairwise_distance", "mse_loss, weighted"}  # as torch has them
+FORMS["embedding"] = lambda x: F.embedding(INDICES, x)
+SIMPLE = {
+    "embedding",
+    "MultiheadAttention with padding",
+    "pairwise_distance",
+    "mse_loss, weighted",
+}  # as torch has them
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMS) - SIMPLE))

@@ -320,3 +320,34 @@ def test_what_is_compiled_is_run_eagerly_by_all_threads_and_compiled_again_after
         thread.join()
     assert eval_frame._stance == before
     assert len(results) == 8
+
+
+def test_a_product_on_the_meta_device_has_a_shape_and_no_check():
+    x = torch.empty(3, device="meta")
+    product = fd.hvp(lambda x: x.pow(3).sum(), (x,), (x,))
+    assert product.is_meta
+    assert product.shape == (3,)
+
+
+class DetachesInForward(torch.autograd.Function):
+    """An adjoint that forgets its input; what its forward detaches is no constant that the caller means."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return x.detach() ** 3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            return torch.autograd.grad(x**3, x, gradient)[0]
+
+
+def test_what_a_custom_function_detaches_is_no_constant_by_intent():
+    with pytest.raises(RuntimeError, match="DetachesInForward"):
+        fd.hessian(lambda x: DetachesInForward.apply(x).sum())(X)
+    with torch.no_grad():  # where a constant by intent is one still
+        got = fd.hessian(lambda x: (x.detach() * x.sin()).sum())(X)
+    assert_close(got, torch.diag(-X * X.sin()))

@@ -1,5 +1,6 @@
-// The recipe finder's form: answers as one types.
+// The recipe finder's form: it answers while you type.
 (() => {
+  const PRODUCT = "Hessian-vector product";
   const { pace, tutorials } = JSON.parse(document.getElementById("finder-model").textContent);
   const finder = document.getElementById("finder");
   const form = finder.querySelector("form");
@@ -41,15 +42,14 @@
   function show() {
     form.elements.rows.disabled = !form.elements.byRow.checked;
     if (!form.checkValidity()) {
-      part("answer").textContent = "Sizes are whole numbers: at least 1, at most a million, and of layers a hundred.";
+      part("answer").textContent = "Enter whole numbers from 1 to 1,000,000, and at most 100 layers.";
       return;
     }
-    const q = question(), { candidates, take, code, wrong } = window.funcdiffFinder(q);
+    const q = question(), { need, take, recipe, candidates, code, why, wrong } = window.funcdiffFinder(q);
     const best = candidates[0];
-    const how = [", for ", named(best.recipe), " with the norm written as simpler operations"];
     part("answer").replaceChildren(
-      "Take ", named(take), ...(take === best.recipe ? [] : how),
-      `: ${flops(best.flops)}, about ${bytes(best.peak)}, of which the result is ${bytes(best.result)}.`,
+      "Call ", named(take), ...(take === recipe ? [`. ${why}.`] : [". It chooses ", named(recipe), ` here: ${why}.`]),
+      ` The estimate is ${flops(best.flops)} and ${bytes(best.peak)} of memory, of which ${bytes(best.result)} is the result.`,
     );
     part("code").textContent = code;
     part("rows").replaceChildren(...candidates.map((found) => {
@@ -60,16 +60,20 @@
       row.firstChild.scope = "row";
       return row;
     }));
-    const notes = wrong.length ? [
-      `As torch has them, the derivative atlas found these wrong on ${q.norm}, with no error: `, ...listed(wrong),
-      ". Those above are counted with the norm written as simpler operations, as ",
-      named(wrong[0].split("_")[0]), " runs them.",
-    ] : ["None of these recipes is known to be wrong here."];
+    const notes = need === PRODUCT ? ["The code takes the Hessian of the sum of the network's outputs. "] : [];
+    if (wrong.together.length) {
+      notes.push(
+        `Called by name, some recipes differentiate a ${q.norm} wrongly, without an error. With respect to its weight `,
+        "and its input together: ", ...listed(wrong.together), ". With respect to its input alone",
+        ...(q.norm === "batch norm" ? [", in training mode: "] : [": "]), ...listed(wrong.input),
+        ". The automatic functions avoid this: they write the norm as simpler operations.",
+      );
+    } else notes.push("None of these recipes is known to be wrong on such a network.");
     if (q.norm === "batch norm") {
-      notes.push(" In training mode batch norm mixes rows: no row has a derivative of its own.");
+      notes.push(" In training mode, batch norm mixes the rows of a batch. Call ", named("net.eval()"), " first.");
     }
     part("wrong").replaceChildren(...notes);
-    const [page, title] = tutorials[q.need][wrong.length ? "norm" : q.rows ? "rows" : "point"];
+    const [page, title] = tutorials[q.need][wrong.together.length ? "norm" : q.rows ? "rows" : "point"];
     part("tutorial").href = page;
     part("tutorial").textContent = title;
   }

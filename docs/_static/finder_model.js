@@ -1,7 +1,7 @@
-// The recipe finder's answers, by the package's cost formulas: docs/_tools/finder/script.py writes them into the page.
+// The recipe finder's answers. The cost formulas and all templates come from docs/_tools/finder, in the page itself.
 (() => {
   const model = JSON.parse(document.getElementById("finder-model").textContent);
-  const PRODUCT = "Hessian-vector product";
+  const PRODUCT = "Hessian-vector product", GRADIENT = "torch.func.grad";
 
   function candidate(q, name) {
     const recipe = model.recipes[name], formulas = funcdiffFormulas.recipes[name], rows = q.rows || 1;
@@ -15,53 +15,32 @@
     };
   }
 
-  // The recipe to import: where a norm would have to be replaced by a safe one, the automatic one, which does so.
-  function imported(q, recipe) {
-    return q.norm !== "none" && model.automatic.includes(recipe) ? recipe.split("_")[0] : recipe;
+  function filled(template, values) {
+    return template.replace(/{([\w ]+)}/g, (_, name) => values[name]);
   }
 
-  function code(q, recipe) {
-    const name = imported(q, recipe), kind = name.split("_")[0], names = [name];
-    const x = q.rows ? "X" : "x", lines = [];
-    let call;
-    if (q.need === PRODUCT) {
-      const point = q.norm === "batch norm" && !q.rows ? "x[None]" : x;
-      lines.push(`${x.replace("x", "v").replace("X", "V")} = torch.randn_like(${x})`);
-      call = `${name}(lambda ${x}: net(${point}).sum(), (${x},), (${q.rows ? "V" : "v"},))`;
-    } else {
-      const func = q.norm === "batch norm" ? "lambda x: net(x[None])[0]" : "net";
-      if (!q.rows) call = `${name}(${func})(x)`;
-      else if (name === "laplacian" || name === "hessian_diagonal") call = `torch.func.vmap(${name}(${func}))(X)`;
-      else {
-        names.unshift(`batch_${kind}`);
-        call = `batch_${kind}(${func}, ${kind}=${name})(X)`;
-      }
-      const whole = kind === "hessian" && name !== "hessian_diagonal";
-      if (whole && q.need !== "Hessian") call += ".diagonal(dim1=-2, dim2=-1)";
-      if (kind === "hessian" && q.need === "Laplacian") call += ".sum(-1)";
-    }
-    const { inputs: n, outputs: m } = q;
-    const shape = {
-      "Jacobian": [m, n], "Hessian": [m, n, n], [PRODUCT]: [n], "Hessian diagonal": [m, n], "Laplacian": [m],
-    }[q.need];
-    const sizes = (list) => `(${list.join(", ")}${list.length === 1 ? "," : ""})`;
-    const rows = q.rows ? [q.rows] : [];
-    return [
-      "import torch",
-      `from funcdiff import ${names.join(", ")}`,
-      "",
-      "net.eval()  # your network",
-      `${x} = torch.randn${sizes([...rows, n])}  # your input`,
-      ...lines,
-      `result = ${call}  # of shape ${sizes([...rows, ...shape])}`,
-    ].join("\n");
+  function code(q, need, recipe) {
+    const rows = Number(q.rows > 0), batchNorm = q.norm === "batch norm";
+    const wrong = model.wrong[q.need][q.norm].together.includes(recipe);
+    const template = model.templates[need][rows] + (wrong ? model.notByName : model.named[need][rows]);
+    const f = batchNorm ? "f" : "net";
+    return filled(template, {
+      f, recipe, norm: q.norm, n: q.inputs, m: q.outputs, B: q.rows, grad: `lambda x: ${f}(x).squeeze()`,
+      "one row": batchNorm && !(rows && need === PRODUCT) ? model.oneRow : "",
+    });
   }
 
-  // The candidates by predicted time, what to take and its code, and what is wrong on such a network.
-  function answer(q) {
-    const candidates = model.needs[q.need].map((name) => candidate(q, name)).sort((a, b) => a.seconds - b.seconds);
-    const best = candidates[0].recipe;
-    return { candidates, take: imported(q, best), code: code(q, best), wrong: model.wrong[q.need][q.norm] };
-  }
-  window.funcdiffFinder = answer;
+  // As `answer` in docs/_tools/finder/answers.py, with the reason and what is wrong on such a network.
+  window.funcdiffFinder = (q) => {
+    const gradient = q.need === "Jacobian" && q.outputs === 1, need = gradient ? "Gradient" : q.need;
+    const names = [...(gradient ? [GRADIENT] : []), ...model.needs[q.need]];
+    const candidates = names.map((name) => candidate(q, name)).sort((a, b) => a.seconds - b.seconds);
+    const recipe = model.oneRecipe[need] ?? candidates[0].recipe;
+    candidates.sort((a, b) => (a.recipe !== recipe) - (b.recipe !== recipe));
+    const pairs = (q.inputs * (q.inputs + 1)) / 2;
+    return {
+      need, take: model.automatic[need][Number(q.rows > 0)], recipe, candidates, code: code(q, need, recipe),
+      why: filled(model.why[recipe], { pairs }), wrong: model.wrong[q.need][q.norm],
+    };
+  };
 })();

@@ -2,24 +2,31 @@ r"""
 Which chunk size fits my memory?
 ================================
 
-The derivatives of a batch, taken all at once, hold the intermediate results of all rows at once, and those may be a
-hundred times larger than the answer. Taken a few rows at a time they fit, for the price of starting each operation
-more often.
+If you compute the derivatives of a whole batch at once, the intermediate results of all rows are in memory together,
+and they can be a hundred times larger than the answer. In chunks of a few rows they fit, but every chunk starts all
+operations again.
 
-**Answer:** say what you have, ``chunk_size="auto", budget=2**30``, and the largest chunk that fits is counted for you:
-the peak is a straight line in the chunk. If parameters require grad, detach them first: otherwise no chunk size helps.
+**Answer:** pass your budget in bytes: ``batch_hessian(f, chunk_size="auto", budget=2**30)(X)``. The recipe is chosen as
+usual (here it is Taylor mode), and the largest chunk that fits is counted before the call. If the parameters of your
+network require gradients, freeze them first; otherwise chunks save almost nothing.
+
+.. code-block:: python
+
+    network.requires_grad_(False)
+    hessians = batch_hessian(network, chunk_size="auto", budget=2**30)(X)  # B rows
+    slope = jacobian(f, chunk_size="auto", budget=2**30)(x)  # one large Jacobian
 """
 
 # %%
-# The function
-# ------------
-# A network with 5 inputs and 25 outputs on 64 rows, and the Hessian of each row, by forward mode over forward mode
-# since a row has few inputs. We differentiate by the input, and freeze the parameters; the last section tells why.
+# Use it
+# ------
+# We compute the Hessian of a network with 5 inputs and 25 outputs for each of 64 rows, within ``2 * 2**20`` bytes.
+# The parameters are frozen, because we differentiate with respect to the input only.
 
 import torch
-from torch.func import vmap
 
-from funcdiff import batch_hessian, hessian_forward_over_forward
+from funcdiff import batch_hessian
+from funcdiff.measure import compare, count
 from funcdiff.problems import study_network
 
 torch.manual_seed(0)
@@ -28,190 +35,212 @@ network = study_network((5, 256, 256, 25)).requires_grad_(False).to(device)
 B = 64
 x = torch.randn(B, 5, device=device)
 
+budget = 2 * 2**20
+within = batch_hessian(network, chunk_size="auto", budget=budget)
+whole = within(x)
+print("Hessians:", tuple(whole.shape), f"{whole.nbytes:,} bytes")
+print(f"peak: {count(within, x).peak_bytes:,} of {budget:,} bytes")
+
 # %%
-# By hand
-# -------
-# A chunk of rows is a slice of the batch. The rows do not know of each other, so nothing else changes.
+# The peak is the most memory that the call uses at any moment. On a GPU, ``torch.cuda.mem_get_info()[0]`` says how
+# many bytes are free; subtract what you need for other things.
+#
+# Check it by hand
+# ----------------
+# A chunk is a slice of the batch, and the rows are independent. We compute the Hessians chunk by chunk with torch's own
+# Hessian, and then pass a chunk size to the recipe ourselves. All results are equal.
 
-of_row = hessian_forward_over_forward(network)
+from torch.func import hessian, vmap
 
 
-def by_hand(x, chunk):
-    return torch.cat([vmap(of_row)(rows) for rows in x.split(chunk)])
+def by_hand(x, rows):
+    return torch.cat([vmap(hessian(network))(chunk) for chunk in x.split(rows)])
 
 
-whole = vmap(of_row)(x)
 torch.testing.assert_close(by_hand(x, 16), whole)
+torch.testing.assert_close(batch_hessian(network, chunk_size=16)(x), whole)
 
 # %%
-# The recipe
-# ----------
-# ``chunk_size`` is an option of every Jacobian and Hessian; in those of a batch it is the number of rows at once.
-
-
-def in_chunks(chunk, network=network):
-    return batch_hessian(network, chunk_size=chunk, hessian=hessian_forward_over_forward)
-
-
-torch.testing.assert_close(in_chunks(16)(x), whole)
-print(tuple(whole.shape), f"{whole.nbytes:,} bytes")
-
-# %%
-# Prediction
-# ----------
-# The peak is the answer, which stays, and what each row of the chunk needs: a straight line,
-# :math:`p(c) = p_0 + c\, p_1`, which two counts give. They are taken on the *meta* device, which knows shapes and no
-# numbers: nothing is computed. No chunk goes below the answer, into which each chunk is written as it is done.
-
-from funcdiff.measure import compare, count
+# Count
+# -----
+# The peak of one call consists of the answer and of what each row of the chunk needs. We count the peak for several
+# chunk sizes. On the :term:`meta device`, tensors have shapes but no numbers, so counting computes nothing.
 
 meta = study_network((5, 256, 256, 25)).requires_grad_(False).to("meta")
-rows = torch.empty(B, 5, device="meta")
+batch = torch.empty(B, 5, device="meta")
 
 
-def peak(chunk):
-    return count(in_chunks(chunk, meta), rows).peak_bytes
+def peak(rows):
+    return count(batch_hessian(meta, chunk_size=rows), batch).peak_bytes
 
 
-slope = (peak(B // 2) - peak(B // 4)) // (B // 4)
-fixed = peak(B // 2) - B // 2 * slope
-print(f"{slope:,} bytes for each row of the chunk, {fixed:,} fixed; the answer is {whole.nbytes:,}")
+per_row = (peak(32) - peak(16)) // 16
+fixed = peak(32) - 32 * per_row
+print(f"{per_row:,} bytes for each row of the chunk, and {fixed:,} fixed")
+for rows in (4, 8, 16, 32):
+    print(f"{rows:3} rows at once: {peak(rows):9,} bytes")
 
 # %%
-# The line is no estimate: it holds at every other chunk size.
+# The peak is a straight line in the number of rows at once, and the fixed part is little more than the answer. Very
+# small chunks lie above the line: then the products of the weights with the tangents that all rows share need more
+# memory than the rows.
 
-for chunk in (1, 2, 8):
-    assert peak(chunk) == fixed + chunk * slope
+assert peak(8) == fixed + 8 * per_row
+assert peak(4) > fixed + 4 * per_row
 assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
-# The largest chunk for a budget is then one division, rounded down to one that makes all chunks alike. The recipe does
-# this by itself: it counts calls in which only a few chunks are run. On a GPU the budget is
-# ``torch.cuda.mem_get_info()[0]``, less what you need besides.
+# The largest chunk for a budget therefore follows from one division. We round it down so that all chunks have the
+# same size. ``chunk_size="auto"`` does the same: it counts a call in which only a few chunks run.
 
-budget = 3 * 2**20
-chosen = B // -(-B // ((budget - fixed) // slope))
-automatic = batch_hessian(network, chunk_size="auto", budget=budget, hessian=hessian_forward_over_forward)
-torch.testing.assert_close(automatic(x), whole)
-assert count(automatic, x).peak_bytes == peak(chosen) <= budget < peak(2 * chosen)
-print(f"{chosen} rows at once for {budget:,} bytes")
+most = (budget - fixed) // per_row
+chosen = B // -(-B // most)
+assert count(within, x).peak_bytes == peak(chosen) <= budget
+print(f"at most {most} rows fit into {budget:,} bytes; in equal chunks: {chosen}")
 
 # %%
-# Measurement
-# -----------
-# A small chunk starts every operation for few rows. A large one works on arrays that leave the processor's caches,
-# and asks the system for fresh memory. Which weighs more is for the clock to say.
+# Time
+# ----
+# We time five chunk sizes. The last one is the whole batch at once.
 
 chunks = [4, 8, 16, 32, B]
-names = {chunk: f"{chunk} rows" for chunk in chunks}
-times = compare({names[chunk]: in_chunks(chunk) for chunk in chunks}, x, rounds=8, costs=True)
+names = {rows: f"{rows} rows" for rows in chunks}
+candidates = {names[rows]: batch_hessian(network, chunk_size=rows) for rows in chunks}
+times = compare(candidates, x, rounds=8, costs=True)
 times
 
 # %%
+# All sizes need nearly the same FLOPs. But a small chunk starts every :term:`operation` for few rows, and we expect
+# this overhead to cost time:
+
 times.claim(names[B], faster_than=names[4])
 
 # %%
-# All of the batch at once, against a quarter of it:
-
-times.claim(names[B], faster_than=names[16])
-
-# %%
-# The trade: each step to the left halves the chunk.
+# The figure shows what each chunk size costs in time and in memory.
 
 from funcdiff.plots import plot_trade
 
-plot_trade(times, path=list(names.values()), title="The chunk trades memory for time")
+slower = times.ratio(names[4], names[B]).median
+smaller = times.costs[names[B]].peak_bytes / times.costs[names[4]].peak_bytes
+title = f"4 rows at once: {smaller:.3g}× less memory, {slower:.3g}× more time than 64"
+plot_trade(times, path=list(names.values()), title=title)
 
 # %%
-# The best chunk for a budget is the fastest of those that fit:
+# Each step to the left halves the chunk. The best chunk for a budget is the fastest of those that fit:
 
-fitting = {chunk: times[names[chunk]].median for chunk in chunks if chunk <= chosen}
-best = min(fitting, key=fitting.get)
-print(f"fastest of the chunks that fit {budget:,} bytes: {best} rows")
+fitting = [rows for rows in chunks if rows <= chosen]
+best = min(fitting, key=lambda rows: times[names[rows]].median)
+print(f"fastest of the chunks that fit into {budget:,} bytes: {best} rows")
 
 # %%
 # One large Jacobian
 # ------------------
-# Without a batch, ``chunk_size`` is the number of rows of the matrix (reverse mode) or of its columns (forward mode)
-# at once. A detector sums what each of 256 sources sends over a fine grid of times; between its small input and its
-# small output stands a grid of half a million numbers, for every column.
+# Without a batch, ``chunk_size`` is the number of rows of the Jacobian (reverse mode) or of its columns (forward mode)
+# that are computed at once. Our function has 128 inputs and 128 outputs. In between it evaluates a grid of 32 768
+# numbers, and the Jacobian repeats that grid for every row.
 
 from funcdiff import explain, jacobian
 
-sources = 256
+n = 128
 
 
 def detector(device):
-    mix = torch.ones(sources, sources, device=device).tril() / sources
-    times = torch.linspace(0, 1, 2000, device=device)
+    """128 detectors; each averages the signal of a sum of sources over time."""
+    mix = torch.ones(n, n, device=device).tril() / n
+    moments = torch.linspace(0, 1, 256, device=device)
 
     def signal(x):
-        phase = (mix @ x)[:, None] * times
+        phase = (mix @ x)[:, None] * moments
         return (phase.sin() * phase.cos()).mean(1)
 
-    return signal, mix, times
+    return signal, mix, moments
 
 
-signal, mix, times = detector("cpu")
-v = torch.randn(sources)
-slope = jacobian(signal, chunk_size="auto", budget=2**27)
-explain(slope, v)
-
-# %%
-# The slope by hand, the chain rule of one line, agrees; the count says what the same recipe takes all at once.
-
-by_hand = torch.cos(2 * (mix @ v)[:, None] * times).mul(times).mean(1)[:, None] * mix
-torch.testing.assert_close(slope(v), by_hand)
-
-import funcdiff
-
-recipe = getattr(funcdiff, explain(slope, v).recipe)
-at_once = count(recipe(detector("meta")[0]), torch.empty(sources, device="meta"))
-kept = count(slope, v)
-print(f"{at_once.peak_bytes / 2**30:.2f} GiB at once, {kept.peak_bytes / 2**30:.3f} GiB in chunks")
-assert kept.peak_bytes <= 2**27 < at_once.peak_bytes / 5
+signal, mix, moments = detector("cpu")
+v = torch.randn(n)
+in_chunks = jacobian(signal, chunk_size="auto", budget=2**22)
+explain(in_chunks, v)
 
 # %%
-# What cannot fit is refused before anything is computed: the answer alone has a quarter of a million bytes.
+# The first line of the table is the chosen recipe, with the number of rows at once and the counted peak. The result
+# agrees with the chain rule by hand.
+
+phase = (mix @ v)[:, None] * moments
+slope = (moments * torch.cos(2 * phase)).mean(1)
+torch.testing.assert_close(in_chunks(v), slope[:, None] * mix)
+
+# %%
+# Now we compare it with the same Jacobian all at once, and one row at a time.
+
+sizes = {
+    "all at once": jacobian(signal),
+    "auto": in_chunks,
+    "one at a time": jacobian(signal, chunk_size=1),
+}
+large = compare(sizes, v, rounds=8, costs=True)
+large
+
+# %%
+# The whole Jacobian at once exceeds the budget by far. Chunks can even save time, because small intermediate results
+# reuse the same memory, while large ones need fresh memory each time (:doc:`/tutorials/networks/allocator`). This is
+# what happens here:
+
+assert large.costs["auto"].peak_bytes <= 2**22
+assert large.costs["all at once"].peak_bytes > 5 * 2**22
+large.claim("auto", faster_than="all at once")
+
+# %%
+# One row at a time uses the least memory. This run shows whether its overhead matters:
+
+large.claim("auto", faster_than="one at a time")
+
+# %%
+# What goes wrong
+# ---------------
+# *The answer alone does not fit.* This is an error before anything is computed, and the message names alternatives.
 
 try:
-    jacobian(signal, chunk_size="auto", budget=10**5)(v)
+    jacobian(signal, chunk_size="auto", budget=10**4)(v)
 except MemoryError as error:
-    print(error)
+    print("MemoryError:", error)
 
 # %%
-# What breaks
-# -----------
-# If the parameters require grad, as those of a fresh module do, the Hessian remembers how it came about, and so do
-# the chunks that are done. Their graphs stay until the last chunk, and chunking saves next to nothing.
+# *The parameters require gradients*, as those of a new module do. The Hessians then keep the graph of how they were
+# computed, and the graphs of all chunks stay in memory until the last chunk is done.
 
 trainable = study_network((5, 256, 256, 25)).to("meta")
 candidates = {
-    "frozen, 8 rows": in_chunks(8, meta),
-    "trainable, 8 rows": in_chunks(8, trainable),
-    "trainable, all rows": in_chunks(None, trainable),
+    "frozen, 8 rows": batch_hessian(meta, chunk_size=8),
+    "trainable, 8 rows": batch_hessian(trainable, chunk_size=8),
+    "trainable, all rows": batch_hessian(trainable),
 }
-kept = count(candidates, rows)
+kept = count(candidates, batch)
 kept
 
 # %%
+# Compare the peaks: with frozen parameters chunks of 8 rows save memory, with trainable parameters they hardly do.
+
 kept.claim("frozen, 8 rows", smaller_peak_than="trainable, 8 rows", by=4)
 
 # %%
+# For trainable parameters, the whole batch at once has a peak less than twice that of the chunks:
+
 shrunk = kept["trainable, all rows"].peak_bytes / kept["trainable, 8 rows"].peak_bytes
 assert shrunk < 2, "chunks no longer keep their graphs: update this section"
 
 # %%
-# Three ways to the same end: ``requires_grad_(False)`` on the module, :func:`funcdiff.module_function`, which hands
-# the parameters out detached, and :class:`torch.no_grad` around the call.
+# There are three remedies: call ``requires_grad_(False)`` on the module, use :func:`funcdiff.module_function`, which
+# returns detached parameters, or put the call under :class:`torch.no_grad`, as here.
 
 with torch.no_grad():
-    without = count(in_chunks(8, trainable), rows)
+    without = count(batch_hessian(trainable, chunk_size=8), batch)
 assert without.peak_bytes == kept["frozen, 8 rows"].peak_bytes
 
 # %%
 # Takeaway
 # --------
-# Peak memory is a straight line in the chunk, so a few counts choose it; for the fastest, measure among those that fit.
-# The exceptions: no chunk brings the peak below the answer; and who trains through a Hessian needs the graph of all its
-# chunks, and has to make the batch itself smaller.
+# Freeze the parameters and pass ``chunk_size="auto"`` with your budget. If speed matters, also time a few chunk sizes
+# that fit, because the largest one is not always the fastest.
+#
+# * If the answer alone exceeds the budget, no chunk size helps: compute products, a diagonal or a Laplacian instead.
+# * If you train through a Hessian, you need the graphs of all chunks: make the batch smaller.

@@ -2,82 +2,101 @@ r"""
 How do I get one Jacobian for each row of a batch?
 ==================================================
 
-A function of one row, applied to a batch of :math:`B` rows, has a Jacobian for each row. Differentiating the batch as
-a whole computes :math:`B^2` blocks to keep :math:`B`; a loop over the rows keeps those, and pays for each call.
+You have a function of one sample, such as a network, and a batch of :math:`B` samples, the rows. You need one Jacobian
+for each row. If you differentiate the whole batch at once, torch computes :math:`B^2` blocks, and all but :math:`B` of
+them are zero. If you loop over the rows, every row pays for its own call.
 
-**Answer:** write the function of one row and map its Jacobian: :func:`funcdiff.batch_jacobian`, and
-:func:`funcdiff.batch_hessian` for second derivatives; ``in_dims`` says which axis of each argument is the batch.
+**Answer:** write the function for one row and call ``batch_jacobian(f)(X)``, or ``batch_hessian(f)(X)`` for second
+derivatives. Both choose the recipe for the number of rows. For the layer below they choose Taylor mode, which needs
+the fewest FLOPs; pass ``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor`` to choose it by name.
+
+.. code-block:: python
+
+    from funcdiff import batch_hessian, batch_jacobian
+
+    jacobians = batch_jacobian(f)(X)  # (B, outputs, inputs)
+    hessians = batch_hessian(f)(X)  # (B, outputs, inputs, inputs)
 """
 
 # %%
-# The function
-# ------------
-# A layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs, and 64 rows. All rows share :math:`W` and
-# :math:`b`. Neither size is round, so that no two axes can be taken for each other.
+# Use it
+# ------
+# Our function is a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs. It maps one row, of shape (31,), to
+# (33,). We call both recipes with a batch of 64 rows.
 
 import torch
-from torch.func import jacrev, vmap
-from torch.nn.functional import linear
 
-
-def predict(weight, bias, x):
-    return torch.tanh(linear(x, weight, bias))
-
+from funcdiff import batch_hessian, batch_jacobian
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-B, n, m = 64, 31, 33
+B, n, m = 64, 31, 33  # all different, so that no axis can be mistaken for another
 weight, bias = torch.randn(m, n, device=device), torch.randn(m, device=device)
 x = torch.randn(B, n, device=device)
 
-# %%
-# By hand
-# -------
-# Row :math:`b` of the batch has the Jacobian :math:`J_{bij} = (1 - y_{bi}^2)\, W_{ij}`. The transform of one row,
-# ``jacrev``, becomes that of the batch by ``vmap``; ``in_dims`` has an entry for each argument: the weight and the
-# bias are not batched, ``x`` is batched along axis 0.
 
-y = predict(weight, bias, x)
+def f(x):
+    return torch.tanh(weight @ x + bias)
+
+
+first = batch_jacobian(f)
+second = batch_hessian(f)
+print("Jacobians:", tuple(first(x).shape))
+print("Hessians:", tuple(second(x).shape))
+
+# %%
+# The batch comes first in the result, then the output, then the input (twice for a Hessian).
+#
+# Check it by hand
+# ----------------
+# With :math:`y = f(x)`, row :math:`b` has the Jacobian :math:`J_{bij} = (1 - y_{bi}^2)\, W_{ij}` and the Hessian
+# :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`. We compare both with :func:`funcdiff.batch_jacobian` and
+# :func:`funcdiff.batch_hessian`.
+
+y = torch.tanh(x @ weight.T + bias)
 expected = (1 - y**2)[:, :, None] * weight
+torch.testing.assert_close(first(x), expected)
+
+curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
+torch.testing.assert_close(second(x), curvature)
+
+# %%
+# In torch alone you compose two functions: ``jacrev`` differentiates the function of one row, and :term:`vmap` turns
+# the result into a function of the batch. The Jacobians are equal.
+
+from torch.func import jacrev, vmap
+
+torch.testing.assert_close(vmap(jacrev(f))(x), expected)
+
+# %%
+# Several arguments: ``in_dims``
+# ------------------------------
+# If the function has several arguments, ``argnums`` says which one to differentiate with respect to, and ``in_dims``
+# says which ones are batches. It has one entry for each argument: ``None`` if all rows share it, or else the axis that
+# counts the rows. The names are those of ``jacrev`` and ``vmap``.
+
+
+def predict(weight, bias, x):
+    return torch.tanh(torch.nn.functional.linear(x, weight, bias))
+
+
+shared = {"argnums": 2, "in_dims": (None, None, 0)}
+torch.testing.assert_close(batch_jacobian(predict, **shared)(weight, bias, x), expected)
 
 by_hand = vmap(jacrev(predict, argnums=2), in_dims=(None, None, 0))
 torch.testing.assert_close(by_hand(weight, bias, x), expected)
-print(tuple(expected.shape))
 
 # %%
-# The recipes
-# -----------
-# The same in one name. The Hessian of a row is :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2) W_{ij} W_{ik}`.
+# A negative axis counts from the end. If your batch is stored in columns, name axis 1 or -1; the batch is still the
+# first axis of the result.
 
-from funcdiff import (
-    batch_hessian,
-    batch_jacobian,
-    hessian_forward_over_forward,
-    hessian_forward_over_reverse,
-    jacobian_reverse,
-)
-
-batched = batch_jacobian(predict, argnums=2, in_dims=(None, None, 0))
-torch.testing.assert_close(batched(weight, bias, x), expected)
-
-curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
-second = batch_hessian(predict, argnums=2, in_dims=(None, None, 0))
-torch.testing.assert_close(second(weight, bias, x), curvature)
-print(tuple(curvature.shape))
-
-# %%
-# Every form of ``in_dims``
-# -------------------------
-# An integer is the batch axis of that argument, and a negative one counts from the end. The axis is where *your*
-# tensor has it; in the result the batch always comes first.
-
-columns = x.T  # (31, 64): a row of the batch is a column
+columns = x.T  # (31, 64)
 for axis in (1, -1):
     of_columns = batch_jacobian(predict, argnums=2, in_dims=(None, None, axis))
     torch.testing.assert_close(of_columns(weight, bias, columns), expected)
 
 # %%
-# ``None`` means shared, an integer batched, for any argument: with a bias of its own for every row we batch that too.
-# One integer in place of the tuple stands for all arguments.
+# Any argument can be a batch. Below, every row first has its own bias, then its own weight as well. A single number
+# instead of a tuple applies to all arguments.
 
 biases, weights = bias.expand(B, m), weight.expand(B, m, n)
 own_bias = batch_jacobian(predict, argnums=2, in_dims=(None, 0, 0))
@@ -87,147 +106,186 @@ own_all = batch_jacobian(predict, argnums=2, in_dims=0)
 torch.testing.assert_close(own_all(weights, biases, x), expected)
 
 # %%
-# Where an argument is a dictionary, a list or a tuple, its entry is either one for all of it, or nests like it.
+# An argument may be a :term:`pytree`: a dictionary, list or tuple of tensors. Its entry in ``in_dims`` is then one
+# value for all its tensors, or a structure of the same form.
 
 
 def layer(parameters, x):
     return predict(parameters["weight"], parameters["bias"], x)
 
 
-shared = batch_jacobian(layer, argnums=1, in_dims=(None, 0))
-torch.testing.assert_close(shared({"weight": weight, "bias": bias}, x), expected)
+one_value = batch_jacobian(layer, argnums=1, in_dims=(None, 0))
+result = one_value({"weight": weight, "bias": bias}, x)
+torch.testing.assert_close(result, expected)
 
 nested = batch_jacobian(layer, argnums=1, in_dims=({"weight": None, "bias": 0}, 0))
-torch.testing.assert_close(nested({"weight": weight, "bias": biases}, x), expected)
+result = nested({"weight": weight, "bias": biases}, x)
+torch.testing.assert_close(result, expected)
 
 # %%
-# Prediction
-# ----------
-# The Jacobian of the whole batch has the shape (64, 33, 64, 31). We count it against a loop over the rows and against
-# the mapped Jacobian.
+# Count
+# -----
+# We count four methods: the recipe, the composition of ``vmap`` and ``jacrev``, a loop over the rows, and the Jacobian
+# of the whole batch, from which we keep the diagonal blocks.
 
+from funcdiff import jacobian_reverse, jacobian_taylor
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
 
-row_jacobian = jacobian_reverse(predict, argnums=2)
+of_row = jacobian_reverse(f)
+of_batch = jacobian_reverse(lambda x: predict(weight, bias, x))
 
-
-def row_loop(weight, bias, x):
-    return torch.stack([row_jacobian(weight, bias, row) for row in x])
-
-
-def whole_batch(weight, bias, x):
-    """Differentiate everything by everything, and cut the blocks on the diagonal out."""
-    return row_jacobian(weight, bias, x).diagonal(dim1=0, dim2=2).movedim(-1, 0)
-
-
-candidates = {"batch_jacobian": batched, "loop over rows": row_loop, "whole batch": whole_batch}
-costs = count(candidates, weight, bias, x)
+candidates = {
+    "batch_jacobian": first,
+    "vmap of jacrev": vmap(jacrev(f)),
+    "loop over rows": lambda x: torch.stack([of_row(row) for row in x]),
+    "whole batch": lambda x: of_batch(x).diagonal(dim1=0, dim2=2).movedim(-1, 0),
+}
+costs = count(candidates, x)
 costs
 
 # %%
-# The blocks between different rows are zeros, each of them computed and stored. Their share of the large array:
+# The recipe needs the fewest FLOPs. It chose :term:`Taylor mode`, which carries a unit :term:`tangent` for each input
+# along with the values. The unit tangents are the same for all rows, so they are multiplied by :math:`W` only once.
 
-everything = row_jacobian(weight, bias, x)
-between = everything.clone()
-between.diagonal(dim1=0, dim2=2).zero_()
-assert between.count_nonzero() == 0
-print(f"{between.nbytes * (B - 1) // B:,} of {everything.nbytes:,} bytes hold zeros between rows")
-
-# %%
-costs.claim("batch_jacobian", fewer_flops_than="whole batch", by=B / 2)
+taylor = batch_jacobian(f, jacobian=jacobian_taylor)
+assert count(taylor, x) == costs["batch_jacobian"]
+assert costs["batch_jacobian"].flops == 2 * m * n * (B + n)
+costs.claim("batch_jacobian", fewer_flops_than="vmap of jacrev", by=10)
 
 # %%
-costs.claim("batch_jacobian", smaller_peak_than="whole batch", by=B / 2)
+# The loop does the same arithmetic as ``vmap`` of ``jacrev``, but it starts each :term:`operation` once for every row.
 
-# %%
-# The loop has the arithmetic of the mapped Jacobian; it starts each operation once for every row.
-
+assert costs["loop over rows"].flops == costs["vmap of jacrev"].flops
 costs.claim("batch_jacobian", fewer_operations_than="loop over rows", by=B / 2)
 
 # %%
-# Measurement
-# -----------
+# The Jacobian of the whole batch has the shape (64, 33, 64, 31). Its blocks between different rows are zero, and torch
+# computes and stores every one of them.
 
-times = compare(candidates, weight, bias, x, rounds=12)
+everything = of_batch(x)
+between = everything.clone()
+between.diagonal(dim1=0, dim2=2).zero_()
+assert between.count_nonzero() == 0
+print(f"{1 - 1 / B:.1%} of {everything.nbytes:,} bytes are zeros between rows")
+costs.claim("batch_jacobian", smaller_peak_than="whole batch", by=B / 2)
+
+# %%
+# Time
+# ----
+# We time the four methods side by side.
+
+times = compare(candidates, x, rounds=12)
 times
 
 # %%
+# This is how the recipe compares with the loop:
+
 times.claim("batch_jacobian", faster_than="loop over rows")
 
 # %%
+# This is how it compares with the whole batch:
+
 times.claim("batch_jacobian", faster_than="whole batch")
 
 # %%
-# How the gap grows with the batch
-# --------------------------------
-# The loop should grow as :math:`B`, the whole batch as :math:`B^2`. On a GPU, where a small kernel costs as much as a
-# large one, the loop loses by more; each measurement here runs on the GPU if there is one.
+# Against ``vmap`` of ``jacrev`` the recipe saves FLOPs, but so small a layer spends little of its time on them. This
+# run shows whether the saving matters:
+
+times.claim("batch_jacobian", faster_than="vmap of jacrev")
+
+# %%
+# Next we vary the number of rows. We expect the time of the loop to grow with :math:`B`, and that of the whole batch
+# with :math:`B^2`. On a GPU, where even a small operation costs a fixed time to start, the loop loses by more.
 
 
 def with_rows(rows):
-    return candidates, (weight, bias, torch.randn(rows, n, device=device))
+    return candidates, (torch.randn(rows, n, device=device),)
 
 
 study = sweep(with_rows, [1, 4, 16, 64], label="rows B of the batch", rounds=12)
-plot(study, title="The whole batch pays for pairs of rows, the loop for each row")
+growth = {n: f"{study[64][n].median / study[4][n].median:.3g}" for n in study.names}
+title = (
+    f"From 4 to 64 rows the loop takes {growth['loop over rows']} times as long, "
+    f"the whole batch {growth['whole batch']} times, "
+    f"batch_jacobian {growth['batch_jacobian']} times"
+)
+plot(study, title=title)
+
+# %%
+# Compare the slopes. The loop and the whole batch do more work with every row. The two other methods start the same
+# operations for any number of rows, so their lines are flatter. With a single row there is nothing to batch, and this
+# is the ranking:
+
+ranking = sorted(study[1], key=lambda name: study[1][name].median)
+print("with one row, fastest first:", ", ".join(ranking))
 
 # %%
 # Second derivatives
 # ------------------
-# ``batch_hessian`` chooses the recipe for the function and the number of rows. To use another recipe, pass it by name.
-# Of the two compositions, forward over forward is the cheaper one here: a row has many outputs, and the unit tangents
-# are the same for all rows, so that torch pushes them through :math:`W` once for the whole batch.
+# :func:`funcdiff.batch_hessian` chose Taylor mode as well. We compare it with two compositions, passed by name.
 
-by_name = {"forward over reverse": hessian_forward_over_reverse, "forward over forward": hessian_forward_over_forward}
-hessians = {"chosen": second} | {
-    name: batch_hessian(predict, argnums=2, in_dims=(None, None, 0), hessian=recipe) for name, recipe in by_name.items()
-}
-second_costs = count(hessians, weight, bias, x)
-second_costs
+from funcdiff import hessian_forward_over_forward, hessian_forward_over_reverse
 
-# %%
-second_costs.claim("forward over forward", fewer_flops_than="forward over reverse")
+hessians = {"batch_hessian": second}
+for recipe in (hessian_forward_over_forward, hessian_forward_over_reverse):
+    hessians[recipe.__name__] = batch_hessian(f, hessian=recipe)
+second_times = compare(hessians, x, rounds=8, costs=True)
+second_times
 
 # %%
-second_costs.claim("chosen", fewer_flops_than="forward over forward")
+# Forward over reverse is ``torch.func.hessian``. It needs a backward pass for each of the 33 outputs of each row, and
+# so far more FLOPs than the two methods whose tangents all rows share.
+
+second_costs = count(hessians, x)
+reverse = "hessian_forward_over_reverse"
+second_costs.claim("batch_hessian", fewer_flops_than=reverse, by=100)
 
 # %%
-# What breaks
-# -----------
-# A wrong ``in_dims`` is refused only where sizes differ. Leave the ``None`` out and torch complains that 33 is not 64.
-# With a batch of 33 rows nothing is raised: row :math:`b` of ``x`` meets row :math:`b` of the weight.
+# All methods write the same large result, so the difference in time can be much smaller:
+
+second_times.claim("batch_hessian", faster_than=reverse)
+
+# %%
+# What goes wrong
+# ---------------
+# *A wrong* ``in_dims`` *raises an error only if the sizes differ.* If we forget the ``None``, torch complains that 33
+# is not 64. With a batch of 33 rows no error is raised: row :math:`b` of ``x`` is paired with row :math:`b` of the
+# weight, and only the shape of the result shows it.
 
 wrong = batch_jacobian(predict, argnums=2, in_dims=0)
 try:
     wrong(weight, bias, x)
 except ValueError as error:
-    print("ValueError --", error)
+    print("ValueError:", error)
 
 few = x[:m]
 paired = wrong(weight, bias, few)
-print("right:", tuple(batched(weight, bias, few).shape), "wrong:", tuple(paired.shape))
-assert paired.shape == (m, n), "vmap has learnt to refuse this: update this section"
+print("right shape:", tuple(batch_jacobian(predict, **shared)(weight, bias, few).shape))
+print("wrong shape:", tuple(paired.shape))
+assert paired.shape == (m, n), "vmap now refuses this: update this section"
 
 # %%
-# And ``vmap`` takes the batch axis away, which some layers insist on, in evaluation mode too. Give it back as an axis
-# of length one:
+# *Some layers insist on a batch axis*, which ``vmap`` removes. Give each row an axis of length one, and remove it from
+# the output. The Jacobian of batch norm in evaluation mode is a diagonal matrix, the same for each row.
 
-norm = torch.nn.BatchNorm1d(n, device=device).eval()
-norm.requires_grad_(False)
+norm = torch.nn.BatchNorm1d(n, device=device).eval().requires_grad_(False)
 try:
     batch_jacobian(norm)(x)
 except ValueError as error:
-    print("ValueError --", error)
+    print("ValueError:", error)
 
-scale = (norm.running_var + norm.eps).rsqrt()
 one_row = batch_jacobian(lambda row: norm(row[None])[0])
+scale = (norm.running_var + norm.eps).rsqrt()
 torch.testing.assert_close(one_row(x), torch.diag(scale).expand(B, n, n))
 
 # %%
 # Takeaway
 # --------
-# Write the function of one row, map its derivative, and name the batch axis of each argument; check the shape of the
-# result once, with sizes that all differ. The exceptions: a function that can only be called with the whole batch
-# has the sum trick, if its rows are independent; and rows that do depend on each other have no Jacobian of their own,
-# only that of the whole batch.
+# Write the function for one row, and call ``batch_jacobian(f)(X)`` or ``batch_hessian(f)(X)``. If some arguments are
+# shared by all rows, say so with ``in_dims``, and check the shape of the result once, with sizes that all differ.
+#
+# * If the function accepts only a whole batch and its rows are independent, use
+#   :func:`funcdiff.batch_jacobian_summed` (:doc:`/tutorials/batches/sum_trick`).
+# * If the rows depend on each other, no row has a Jacobian of its own: differentiate the whole batch.
+# * If the results of all rows do not fit in memory, add ``chunk_size`` (:doc:`/tutorials/batches/chunk_size`).

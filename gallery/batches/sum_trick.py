@@ -2,41 +2,79 @@ r"""
 May I differentiate the sum over a batch instead of each row?
 =============================================================
 
-A function that only takes a whole batch has no rows to map over. Summed over the batch it has few outputs, and one
-reverse pass for each of them gives the derivatives of all rows at once. On the wrong function the same lines return
-wrong numbers, and nothing is raised.
+Some functions accept only a whole batch, such as an LSTM, so ``vmap`` over a function of one row fails. If you sum
+their outputs over the batch instead, one backward pass for each output gives the derivatives of all rows at once. But
+if the rows influence each other, the same lines return wrong numbers without an error.
 
-**Answer:** yes, if the output of each row depends on that row of the input alone.
-:func:`funcdiff.batch_jacobian_summed` and :func:`funcdiff.batch_hessian_summed` check that, and refuse otherwise.
+**Answer:** yes, if each row of the output depends only on the same row of the input. Call
+``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``: both check this condition and raise an error if it is
+not met. If your function also works on a single row, prefer ``batch_jacobian(f)(X)``.
+
+.. code-block:: python
+
+    from funcdiff import batch_hessian_summed, batch_jacobian_summed
+
+    jacobians = batch_jacobian_summed(F)(X)  # F maps the whole batch: (B, n) to (B, m)
+    hessians = batch_hessian_summed(F)(X)  # (B, m, n, n)
 """
 
 # %%
-# The function
-# ------------
-# A layer :math:`f(x) = \tanh(Wx + b)` on a batch of 64 rows, with 31 inputs and 33 outputs.
+# Use it
+# ------
+# Our LSTM reads 5 sequences of 6 steps with 3 numbers each, and we differentiate its last output with respect to the
+# sequences. :func:`funcdiff.module_function` turns the module into a function of its parameters and its input.
 
 import torch
-from torch.func import jacrev, vmap
-from torch.nn.functional import linear
+
+from funcdiff import (
+    batch_hessian_summed,
+    batch_jacobian,
+    batch_jacobian_summed,
+    jacobian_reverse,
+    module_function,
+)
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
+lstm = torch.nn.LSTM(3, 4, batch_first=True).to(device, torch.float64)
+run, parameters = module_function(lstm)
+sequences = torch.randn(5, 6, 3, dtype=torch.float64, device=device)
+
+
+def last_output(x):
+    return run(parameters, x)[0][:, -1]
+
+
+jacobians = batch_jacobian_summed(last_output)(sequences)
+print(tuple(jacobians.shape))
+
+# %%
+# The result has a Jacobian for each of the 5 sequences: 4 outputs, then 6 steps of 3 inputs. It equals the diagonal
+# blocks of the Jacobian of the whole batch, which is much larger.
+
+everything = jacobian_reverse(last_output)(sequences)
+blocks = everything.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+torch.testing.assert_close(jacobians, blocks)
+
+# %%
+# Check it by hand
+# ----------------
+# For a closed form we use a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs, on 64 rows. Row
+# :math:`b'` of the output does not depend on row :math:`b` of the input unless :math:`b' = b`, so the sum over the
+# batch only adds zeros:
+# :math:`\partial \bigl(\sum_{b'} f_i(x_{b'})\bigr) / \partial x_{bj} = \partial f_i(x_b) / \partial x_{bj}`.
+# The Jacobian of the sum has the shape (33, 64, 31), and we move the batch to the front.
+
+from torch.func import jacrev, vmap
+
 B, n, m = 64, 31, 33
 weight, bias = torch.randn(m, n, device=device), torch.randn(m, device=device)
 x = torch.randn(B, n, device=device)
 
 
 def predict(x):
-    """Of one row, (31,) -> (33,), and of a batch of them, (64, 31) -> (64, 33)."""
-    return torch.tanh(linear(x, weight, bias))
-
-
-# %%
-# By hand
-# -------
-# Row :math:`b'` of the output has no derivative by row :math:`b` of the input, unless they are the same row. Hence
-# :math:`\partial \bigl(\sum_{b'} f_i(x_{b'})\bigr) / \partial x_{bj} = \partial f_i(x_b) / \partial x_{bj}`: the sum
-# adds zeros. ``jacrev`` of the sum has the shape (33, 64, 31), and the batch is moved to the front.
+    """Accept one row, (31,), or a batch, (64, 31)."""
+    return torch.tanh(torch.nn.functional.linear(x, weight, bias))
 
 
 def jacobian_of_sum(func, x):
@@ -46,10 +84,11 @@ def jacobian_of_sum(func, x):
 y = predict(x)
 expected = (1 - y**2)[:, :, None] * weight
 torch.testing.assert_close(jacobian_of_sum(predict, x), expected)
+torch.testing.assert_close(batch_jacobian_summed(predict)(x), expected)
 
 # %%
-# The Jacobians so computed are a function of the batch too, whose rows are as independent. So it works once more, and
-# gives the Hessians, :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2) W_{ij} W_{ik}`.
+# The Jacobians are themselves a function of the batch with independent rows, so we can apply the same idea twice. This
+# gives the Hessians, :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`.
 
 
 def hessian_of_sum(func, x):
@@ -58,152 +97,141 @@ def hessian_of_sum(func, x):
 
 curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
 torch.testing.assert_close(hessian_of_sum(predict, x), curvature)
-
-# %%
-# The recipes
-# -----------
-# They add the check. Two more reverse passes pull back one cotangent for all rows, and the same one with a weight of
-# its own for every row; of independent rows the results differ by these weights, of others they do not.
-
-from funcdiff import (
-    batch_hessian,
-    batch_hessian_summed,
-    batch_jacobian,
-    batch_jacobian_summed,
-    check_batch_independence,
-)
-
-summed = batch_jacobian_summed(predict)
-torch.testing.assert_close(summed(x), expected)
 torch.testing.assert_close(batch_hessian_summed(predict)(x), curvature)
 
+# %%
+# The condition
+# -------------
+# :func:`funcdiff.batch_jacobian_summed` adds two backward passes that test the condition. The first starts from the
+# same :term:`cotangent` (one weight for each output) in all rows; the second multiplies it by another factor in each
+# row. If the rows are independent, the two results differ exactly by those factors. You can run the test alone:
+
+from funcdiff import check_batch_independence
+
 leak = check_batch_independence(predict, x)
-print(f"largest derivative between rows: {leak:.1e} of the largest derivative")
+print(f"largest derivative between rows, relative to the largest of all: {leak:.1e}")
 
 # %%
-# Prediction
-# ----------
-# One forward pass and :math:`m` reverse passes of the batch, for the sum as for the mapped Jacobian: the arithmetic
-# must be equal, and the check adds two passes to the :math:`m`.
+# Count
+# -----
+# The sum and ``vmap`` both need one forward pass and :math:`m` backward passes over the batch, so they need the same
+# number of FLOPs. The test costs two more passes. ``batch_jacobian`` needs fewer, because it chooses
+# :term:`Taylor mode` for this layer.
 
+from funcdiff import batch_hessian
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
 first = {
-    "vmap by hand": vmap(jacrev(predict)),
     "batch_jacobian": batch_jacobian(predict),
+    "batch_jacobian_summed": batch_jacobian_summed(predict),
     "sum by hand": lambda x: jacobian_of_sum(predict, x),
-    "batch_jacobian_summed": summed,
+    "vmap of jacrev": vmap(jacrev(predict)),
 }
 costs = count(first, x)
 one_pass = 2 * B * m * n
-assert costs["sum by hand"].flops == costs["vmap by hand"].flops == (m + 1) * one_pass
+assert costs["sum by hand"].flops == costs["vmap of jacrev"].flops == (m + 1) * one_pass
 assert costs["batch_jacobian_summed"].flops == (m + 3) * one_pass
 costs
 
 # %%
-# For the Hessian we took reverse mode on the outside as well: a pass back for each of the :math:`mn` entries of a row.
-# The recipe takes forward mode there, and pushes the same direction through all rows at once, :math:`n` passes. For
-# the sake of the slow one we take 16 of the rows.
+# For Hessians by hand we used reverse mode twice, which needs a backward pass for each of the :math:`mn` entries of a
+# row's Jacobian. :func:`funcdiff.batch_hessian_summed` uses forward mode on the outside instead, with a pass for each
+# of the :math:`n` inputs. To save time, we count and time 16 of the rows.
 
 second = {
     "batch_hessian": batch_hessian(predict),
-    "sum by hand": lambda x: hessian_of_sum(predict, x),
     "batch_hessian_summed": batch_hessian_summed(predict),
+    "sum by hand": lambda x: hessian_of_sum(predict, x),
 }
 few = x[:16]
 second_costs = count(second, few)
 second_costs
 
 # %%
+# The recipe avoids most of the FLOPs of the version by hand.
+
 second_costs.claim("batch_hessian_summed", fewer_flops_than="sum by hand", by=5)
 
 # %%
-# Measurement
-# -----------
-# With equal arithmetic what differs is the machinery around it: the sum runs the function itself outside ``vmap``,
-# the recipes copy and check what they are given.
+# ``batch_hessian``, which sees one row at a time, avoids still more. For this layer it chooses Taylor mode.
+
+second_costs.claim("batch_hessian", fewer_flops_than="batch_hessian_summed", by=5)
+
+# %%
+# Time
+# ----
+# We time the Jacobians first. With so little arithmetic, what differs is the overhead of the transforms and of the
+# checks.
 
 times = compare(first, x, rounds=15)
 times
 
 # %%
-times.claim("sum by hand", faster_than="vmap by hand")
+# We expect the test for independent rows to be visible on so small a function:
+
+times.claim("sum by hand", faster_than="batch_jacobian_summed")
 
 # %%
-# What the check for independence costs, on a function as small as this one:
+# ``batch_jacobian`` needs no such test, so we expect it to be faster:
 
 times.claim("batch_jacobian", faster_than="batch_jacobian_summed")
 
 # %%
+# We time the Hessians in the same way.
+
 second_times = compare(second, few, rounds=12, budget=1.0)
-second_times
+slow = second_times.ratio("sum by hand", "batch_hessian_summed").median
+lead = f"Reverse mode twice takes {slow:.3g} times as long as batch_hessian_summed"
+plot(second_times, title=lead)
 
 # %%
+# Compare the version by hand with the other two. If there is a function of one row, we expect ``batch_hessian`` to be
+# the fastest:
+
 second_times.claim("batch_hessian", faster_than="batch_hessian_summed")
 
 # %%
-plot(second_times, title="Reverse mode outside is the costly way")
-
-# %%
-# Where the sum is needed
-# -----------------------
-# An LSTM works in place, which ``vmap`` over its rows does not allow. As a function of the batch it can be summed.
-
-from funcdiff import jacobian_reverse, module_function
-
-lstm, state = module_function(torch.nn.LSTM(3, 4, batch_first=True).double().to(device))
-sequences = torch.randn(5, 6, 3, dtype=torch.float64, device=device)
-
-
-def last(x):
-    return lstm(state, x)[0][:, -1]
-
+# What goes wrong
+# ---------------
+# ``vmap`` *of the LSTM* raises an error, even if each row gets a batch axis of length one. The LSTM works in place on
+# tensors of its own, which ``vmap`` does not support.
 
 try:
-    batch_jacobian(lambda row: last(row[None])[0])(sequences)
+    batch_jacobian(lambda row: last_output(row[None])[0])(sequences)
 except RuntimeError as error:
-    print("RuntimeError --", error)
+    print("RuntimeError:", error)
 else:
-    raise AssertionError("vmap has learnt to map an LSTM: update this section")
-
-by_whole_batch = jacobian_reverse(last)(sequences).diagonal(dim1=0, dim2=2).movedim(-1, 0)
-torch.testing.assert_close(batch_jacobian_summed(last)(sequences), by_whole_batch)
+    raise AssertionError("vmap now supports an LSTM: update this section")
 
 # %%
-# What breaks
-# -----------
-# Batch norm in training mode divides each row by a spread that all rows share. The sum then holds the other rows'
-# derivatives as well. We compare with the block of the whole batch's Jacobian that belongs to the row itself.
+# *Batch norm in training mode* divides each row by a spread that all rows share, so the sum contains derivatives of
+# the other rows as well. We compare the sum with the diagonal blocks of the whole batch's Jacobian, and then call the
+# recipe, which raises an error.
 
-mixing = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-mixing = mixing.double().to(device)
-train, parameters = module_function(mixing, training=True)
+layers = torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh()
+mixing = torch.nn.Sequential(*layers, torch.nn.Linear(8, 2)).to(device, torch.float64)
+train, state = module_function(mixing, training=True)
 rows = torch.randn(16, 3, dtype=torch.float64, device=device)
 
 
-def normalised(x):
-    return train(parameters, x)
-
-
 def show(func, x):
-    """Print the error of the sum by hand, and what the recipe says to the same function."""
     own = jacobian_reverse(func)(x).diagonal(dim1=0, dim2=2).movedim(-1, 0)
     error, largest = (jacobian_of_sum(func, x) - own).abs().max(), own.abs().max()
-    print(f"by hand: wrong by up to {error:.2f}, entries up to {largest:.2f}, nothing raised")
-    assert error > 0.01 * largest, "the sum has become right on rows that mix: update this section"
+    print(f"by hand: wrong by {error:.2f} (largest entry {largest:.2f}), no error")
+    assert error > 0.01 * largest, "the sum is right on these rows: update this section"
     try:
         batch_jacobian_summed(func)(x)
     except ValueError as refusal:
-        print("ValueError --", refusal)
+        print("batch_jacobian_summed: ValueError:", refusal)
     else:
-        raise AssertionError("expected the recipe to refuse rows that mix")
+        raise AssertionError("expected an error for rows that mix")
 
 
-show(normalised, rows)
+show(lambda x: train(state, x), rows)
 
 # %%
-# Attention from row to row of the batch is the same fault: what is meant as a batch is one sequence.
+# *Attention between the rows of the batch* mixes them too: what looks like a batch is one sequence.
 
 
 def attention(x):
@@ -213,8 +241,9 @@ def attention(x):
 show(attention, rows)
 
 # %%
-# ``vmap`` is no way out: it takes the batch axis away, and ``x.mean(0)`` becomes the mean of one row. Three answers
-# for :math:`x - \bar x`, of which only the first is the derivative of a row of the batch by itself:
+# ``vmap`` does not help here. It removes the batch axis, so that ``x.mean(0)`` becomes the mean of a single row. For
+# :math:`x - \bar x` we get three different answers, and only the first one is the derivative of a row of the batch with
+# respect to that row.
 
 
 def centred(x):
@@ -224,25 +253,27 @@ def centred(x):
 own = jacobian_reverse(centred)(rows)[0, :, 0]
 mapped = vmap(jacrev(centred))(rows)[0]
 by_sum = jacobian_of_sum(centred, rows)[0]
-torch.testing.assert_close(own, (1 - 1 / 16) * torch.eye(3).to(own))
-torch.testing.assert_close(mapped, torch.eye(3).to(own) - 1 / 3)
-torch.testing.assert_close(by_sum, torch.zeros(3, 3).to(own))
+eye = torch.eye(3).to(own)
+torch.testing.assert_close(own, (1 - 1 / 16) * eye)
+torch.testing.assert_close(mapped, eye - 1 / 3)
+torch.testing.assert_close(by_sum, 0 * eye)
 print("whole batch:", own[0], "\nvmap:", mapped[0], "\nsum:", by_sum[0])
 
 # %%
-# In evaluation mode batch norm takes its stored statistics, the rows are independent, and the recipe agrees with the
-# mapped Jacobian:
+# Batch norm in evaluation mode uses its stored statistics. The rows are then independent, and both recipes agree.
 
-mixing.eval()
-evaluated, parameters = module_function(mixing)
+evaluate, state = module_function(mixing.eval())
 torch.testing.assert_close(
-    batch_jacobian_summed(lambda x: evaluated(parameters, x))(rows),
-    batch_jacobian(lambda row: evaluated(parameters, row[None])[0])(rows),
+    batch_jacobian_summed(lambda x: evaluate(state, x))(rows),
+    batch_jacobian(lambda row: evaluate(state, row[None])[0])(rows),
 )
 
 # %%
 # Takeaway
 # --------
-# Map the function of one row where there is one; it cannot mix rows, for it sees only one. Take the sum where
-# ``vmap`` refuses the function, as it does the LSTM. The exception is a function whose rows mix: no trick gives a
-# Jacobian by rows of it, and the question to ask is for which of the :math:`B^2` blocks.
+# If the function works on one row, use ``batch_jacobian`` and ``batch_hessian``: a function that sees one row cannot
+# mix rows. If it accepts only a whole batch, use ``batch_jacobian_summed`` and ``batch_hessian_summed``.
+#
+# * If batch norm makes the rows mix, call ``eval()`` first.
+# * If the rows mix by design, as in attention, no row has a Jacobian of its own. Decide which of the :math:`B^2` blocks
+#   you need, and differentiate the whole batch.

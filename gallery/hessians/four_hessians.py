@@ -1,23 +1,43 @@
 r"""
-Which of the four ways to write a Hessian?
-==========================================
+Which of the four ways to compute a Hessian should I use?
+=========================================================
 
-A Hessian is a Jacobian of a Jacobian. Each of the two may be taken in forward or reverse mode, so there are four
-ways to write one; on a small network the best and the worst differ by more than an order of magnitude.
+A Hessian is the Jacobian of a Jacobian. Each of the two can be computed in :term:`forward mode` or
+:term:`reverse mode`, so there are four compositions. On a small network the slowest takes many times as long as the
+fastest, and ``torch.func.hessian`` always uses the same one.
 
-**Answer:** of the four, forward over forward for few inputs and several outputs, and otherwise
-:func:`funcdiff.hessian_forward_over_reverse`. With several outputs, never reverse on the outside. For few inputs a
-fifth way, :func:`funcdiff.hessian_taylor`, does better than any composition.
+**Answer:** Call :func:`funcdiff.hessian`, which chooses for the shape of your function. For few inputs and several
+outputs it chooses :func:`funcdiff.hessian_taylor`, which is none of the four: it computes each second derivative once.
+For many inputs and fewer outputs it chooses :func:`funcdiff.hessian_forward_over_reverse`.
+
+.. code-block:: python
+
+    from funcdiff import hessian
+
+    H = hessian(func)(x)  # shape: that of the output, then twice that of x
 """
 
 # %%
-# The function
-# ------------
-# A layer :math:`f(x) = \tanh(Wx + b)`. We name a composition outer over inner: forward over reverse is the forward
-# mode Jacobian of the reverse mode Jacobian.
+# Use it
+# ------
+# We start with a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. Such a network is typical of a
+# :term:`surrogate`, which replaces a simulation. The Hessian at one point has the shape (25, 5, 5).
 
 import torch
-from torch.func import jacfwd, jacrev
+
+from funcdiff import explain, hessian
+from funcdiff.problems import study_network
+
+network = study_network().requires_grad_(False)  # we differentiate the inputs only
+x = torch.randn(5)
+
+H = hessian(network)(x)
+print(tuple(H.shape), explain(hessian(network), x).recipe)
+
+# %%
+# The second example is one layer, :math:`f(x) = \tanh(Wx + b)`, with 512 inputs and 32 outputs. We print the
+# :term:`recipe` that is chosen for it.
+
 from torch.nn.functional import linear
 
 
@@ -25,31 +45,46 @@ def predict(weight, bias, x):
     return torch.tanh(linear(x, weight, bias))
 
 
-weight, bias, x = torch.randn(32, 512) / 512**0.5, torch.randn(32), torch.randn(512)
+weight, bias = torch.randn(32, 512) / 512**0.5, torch.randn(32)
+wide_args = weight, bias, torch.randn(512)
+wide = hessian(predict, argnums=2)
+print(tuple(wide(*wide_args).shape), explain(wide, *wide_args).recipe)
 
 # %%
-# By hand
-# -------
-# With :math:`y = f(x)`, :math:`\tanh'' = -2 \tanh (1 - \tanh^2)`, so
-# :math:`H_{ijk} = -2 y_i (1 - y_i^2) W_{ij} W_{ik}`: 32 matrices of 512 by 512. And any two of torch's Jacobians
-# compose.
+# Check it by hand
+# ----------------
+# The second derivative of tanh is :math:`-2 \tanh (1 - \tanh^2)`. For the layer, with :math:`y = f(x)`, this gives
+# :math:`H_{ijk} = -2 y_i (1 - y_i^2) W_{ij} W_{ik}`: 32 matrices of 512 by 512 numbers.
 
-y = predict(weight, bias, x)
+y = predict(*wide_args)
 expected = torch.einsum("i,ij,ik->ijk", -2 * y * (1 - y**2), weight, weight)
-
-torch.testing.assert_close(jacfwd(jacrev(predict, argnums=2), argnums=2)(weight, bias, x), expected)
+torch.testing.assert_close(wide(*wide_args), expected)
 
 # %%
-# The recipes
-# -----------
-# One name for each composition. All four are compared with the formula; ``compare`` below will compare them again.
+# You can also compose two Jacobians of torch yourself. We name a composition :term:`outer over inner`: forward over
+# reverse is the forward mode Jacobian of the reverse mode Jacobian.
+
+from torch.func import jacfwd, jacrev
+
+composed = jacfwd(jacrev(predict, argnums=2), argnums=2)
+torch.testing.assert_close(composed(*wide_args), expected)
+
+# %%
+# Count: many inputs, few outputs
+# -------------------------------
+# We compare the automatic recipe with the four compositions and Taylor mode, first on the layer. The inner Jacobian
+# needs 32 reverse or 512 forward :term:`passes <pass>`. The outer one repeats this 512 times in forward mode. In
+# reverse mode it repeats it for each of the 32 x 512 entries of the inner one.
 
 from funcdiff import (
     hessian_forward_over_forward,
     hessian_forward_over_reverse,
     hessian_reverse_over_forward,
     hessian_reverse_over_reverse,
+    hessian_taylor,
 )
+from funcdiff.measure import compare, count
+from funcdiff.plots import plot
 
 compositions = {
     "hessian_forward_over_reverse": hessian_forward_over_reverse,
@@ -57,83 +92,123 @@ compositions = {
     "hessian_reverse_over_reverse": hessian_reverse_over_reverse,
     "hessian_reverse_over_forward": hessian_reverse_over_forward,
 }
-wide = {name: hessian(predict, argnums=2) for name, hessian in compositions.items()}
+recipes = {"hessian": hessian, "hessian_taylor": hessian_taylor, **compositions}
 
 # %%
-# Many inputs, few outputs: prediction and measurement
-# ----------------------------------------------------
-# The inner Jacobian costs 32 reverse passes or 512 forward ones; the outer one repeats that 512 times in forward
-# mode, and in reverse mode once for each of the 32 x 512 entries of the inner. Counts are exact, and taken on torch's
-# *meta* device, which knows shapes and no numbers: no arithmetic is done for them.
+# The counts are exact. We take them on the :term:`meta device`, where nothing is computed.
 
-from funcdiff.measure import compare, count
-from funcdiff.plots import plot
-
-costs = count(wide, *(tensor.to("meta") for tensor in (weight, bias, x)))
+wide = {name: recipe(predict, argnums=2) for name, recipe in recipes.items()}
+costs = count(wide, *(tensor.to("meta") for tensor in wide_args))
 costs
 
 # %%
-# A candidate that takes longer than the budget of a second is called once and marked, so that the page stays quick.
+# Compare the columns of FLOPs (floating-point operations) and of memory: the recipe with the fewest FLOPs does not have
+# the lowest peak. The result alone is large, so the time also depends on how much each recipe writes.
 
-times = compare(wide, weight, bias, x, rounds=9, budget=1.0)
+costs.claim(
+    "hessian_forward_over_reverse", smaller_peak_than="hessian_forward_over_forward"
+)
+
+# %%
+# Time: many inputs, few outputs
+# ------------------------------
+# We time the same six recipes. A candidate that takes longer than the budget of one second is called once.
+
+times = compare(wide, *wide_args, rounds=9, budget=1.0)
 times
 
 # %%
+# The ratio says how many times as long as the fastest recipe each one takes. Forward over reverse, which ``hessian``
+# chose, should be ahead of the other compositions:
+
 times.claim("hessian_forward_over_reverse", faster_than="hessian_forward_over_forward")
 
 # %%
-# The FLOPs alone would have said otherwise: of a single layer, forward over forward computes less. Here it is writing
-# the many entries that takes the time; see the column *written*, and the peak:
+# With reverse mode outside, the number of passes is the largest:
 
-costs.claim("hessian_forward_over_reverse", smaller_peak_than="hessian_forward_over_forward")
-
-# %%
 times.claim("hessian_forward_over_reverse", faster_than="hessian_reverse_over_reverse")
 
 # %%
-# Few inputs, several outputs
-# ---------------------------
-# A network 5 -> 1000 -> 1000 -> 25 with ELU, over a batch: what surrogate models of simulations look like. The
-# Hessian is taken per row, with ``vmap``. First the counts at the full batch of 100, again on the meta device.
+# Count: few inputs, several outputs
+# ----------------------------------
+# For the network we compute the Hessian of each row of a batch. :func:`funcdiff.batch_hessian` does this with the
+# automatic choice; the other recipes need :term:`vmap`. We count a batch of 100 rows, again on the meta device.
 
-from funcdiff.problems import study_network
+from torch.func import vmap
 
-network = study_network().requires_grad_(False)  # we differentiate by the inputs alone
-per_row = {name: torch.func.vmap(hessian(network)) for name, hessian in compositions.items()}
+from funcdiff import batch_hessian
+
+
+def for_rows(network):
+    """Return a function of a batch for each recipe."""
+    by_name = {
+        name: vmap(recipes[name](network)) for name in recipes if name != "hessian"
+    }
+    return {"batch_hessian": batch_hessian(network), **by_name}
+
+
 on_meta = study_network().requires_grad_(False).to("meta")
-meta = {name: torch.func.vmap(hessian(on_meta)) for name, hessian in compositions.items()}
-
-full = count(meta, torch.empty(100, 5, device="meta"))
-full
+costs = count(for_rows(on_meta), torch.empty(100, 5, device="meta"))
+costs
 
 # %%
-# The order is another one: forward over forward needs the least arithmetic and the least memory, and the two with
-# reverse mode outside need gigabytes.
+# The ranking is different here. Of the compositions, forward over forward needs the fewest FLOPs and the least memory,
+# and both compositions with reverse mode outside need gigabytes.
 
-full.claim("hessian_forward_over_forward", fewer_flops_than="hessian_forward_over_reverse", by=3)
+costs.claim(
+    "hessian_forward_over_forward",
+    fewer_flops_than="hessian_reverse_over_reverse",
+    by=50,
+)
 
 # %%
-full.claim("hessian_forward_over_forward", fewer_flops_than="hessian_reverse_over_reverse", by=50)
+# Taylor mode computes each second derivative once, although it occurs twice in the symmetric Hessian. It needs the
+# fewest FLOPs of all:
+
+costs.claim("hessian_taylor", fewer_flops_than="hessian_forward_over_forward", by=1.5)
 
 # %%
-# For the clock we take 4 rows, so that the worst of the four takes part as well.
+# ``torch.func.hessian`` is forward over reverse. Compared with it:
+
+costs.claim("hessian_taylor", fewer_flops_than="hessian_forward_over_reverse", by=5)
+
+# %%
+# Time: few inputs, several outputs
+# ---------------------------------
+# We time a batch of 4 rows, so that even the slowest composition can be timed.
 
 batch = torch.randn(4, 5)
-times = compare(per_row, batch, rounds=9, budget=0.5)
+times = compare(for_rows(network), batch, rounds=9, budget=0.5)
 times
 
 # %%
-times.claim("hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=10)
+# The first lines should be Taylor mode, by name and as chosen by ``batch_hessian``:
+
+times.claim("batch_hessian", faster_than="hessian_forward_over_reverse")
 
 # %%
-plot(times, title="One Hessian, four ways to write it: 5 inputs, 25 outputs, 4 rows")
+# The best and the worst composition differ by this factor:
+
+times.claim(
+    "hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=10
+)
 
 # %%
-# What breaks
-# -----------
-# Not all four are always right. With layer norm inside, both ways with forward mode on the *inside* return wrong
-# numbers, and nothing is raised. A Hessian must be symmetric; here that alone gives them away or not, so we compare
-# with the mode that is right.
+# The figure shows all six on a logarithmic axis.
+
+slowest = max(times, key=lambda name: times[name].median)
+factor = times[slowest].median / times[times.fastest].median
+title = f"One Hessian: the slowest recipe takes {factor:.0f}× as long as the fastest"
+plot(times, title=title)
+
+# %%
+# The two compositions with reverse mode outside should be the last. They make the most passes.
+#
+# What goes wrong
+# ---------------
+# Some compositions return wrong numbers for some operations, and torch raises no error. One such operation is layer
+# normalization. We compare each composition with reverse over reverse, which is right here, and then the automatic
+# recipe.
 
 normed = torch.nn.LayerNorm(4, dtype=torch.float64)
 
@@ -143,19 +218,29 @@ def cubic(x):
 
 
 point = torch.randn(4, dtype=torch.float64)
-trusted = hessian_reverse_over_reverse(cubic)(point)
-for name, hessian in compositions.items():
-    error = (hessian(cubic)(point) - trusted).abs().max() / trusted.abs().max()
+right = hessian_reverse_over_reverse(cubic)(point)
+for name, recipe in recipes.items():
+    error = (recipe(cubic)(point) - right).abs().max() / right.abs().max()
     print(f"{name:30} relative error {error:.1e}")
 
+# %%
+# The two compositions with forward mode inside are wrong. ``hessian`` knows this fault and is right.
+
+torch.testing.assert_close(hessian(cubic)(point), right)
 wrong = hessian_reverse_over_forward(cubic)(point)
-assert not torch.allclose(wrong, trusted), "torch has mended layer norm: update this section"
+assert not torch.allclose(wrong, right), (
+    "torch has fixed layer norm: update this section"
+)
 
 # %%
+# :doc:`/tutorials/hessians/when_they_disagree` explains why.
+#
 # Takeaway
 # --------
-# Put forward mode outside. Inside, take the mode that suits the shape, as for a Jacobian; with a normalisation layer,
-# a determinant or a linear solve inside the function take reverse mode, whatever the shape. The exceptions: an
-# operation without a forward formula, where reverse over reverse is all there is; and few inputs, where no composition
-# is needed, for :func:`funcdiff.hessian_taylor` computes each second derivative once; and a function with one output,
-# where reverse over reverse makes as few passes as forward over reverse: measure.
+# Call ``hessian``. To choose by hand, use Taylor mode for few inputs and several outputs, and forward over reverse
+# otherwise. The exceptions are:
+#
+# * If the function has one output, ``hessian`` chooses :func:`funcdiff.hessian_double_backward`: reverse over reverse
+#   by plain autograd, with as many passes as forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
+# * If an operation has no forward formula, use reverse over reverse. ``hessian`` does this by itself.
+# * If the function has several outputs, do not put reverse mode outside: it makes the most passes.

@@ -1,26 +1,40 @@
 r"""
-How do I get the Hessian of a loss with respect to a network's parameters?
-==========================================================================
+How do I compute the Hessian of a loss with respect to a network's parameters?
+==============================================================================
 
-Laplace approximations, Newton steps and curvature studies want it as one symmetric matrix. It has as many entries as
-the parameters squared, and torch hands it over in blocks, a dictionary of dictionaries, if it finds the parameters.
+Laplace approximations, Newton steps and studies of curvature need this Hessian as one symmetric matrix. But the
+parameters are inside a module, and ``torch.func`` differentiates only with respect to arguments. It also returns the
+Hessian in blocks, as a dictionary of dictionaries.
 
-**Answer:** :func:`funcdiff.module_function` for the parameters, :func:`funcdiff.ravel` for one vector of them, and
-:func:`funcdiff.hessian_forward_over_reverse` for the matrix: one pass over the gradient for each parameter.
+**Answer:** :func:`funcdiff.module_function` makes the parameters an argument, and :func:`funcdiff.ravel` makes them one
+vector. :func:`funcdiff.hessian` then returns one matrix. For a loss it chooses
+:func:`funcdiff.hessian_double_backward`, with one pass over the gradient for each parameter.
+
+.. code-block:: python
+
+    from funcdiff import hessian, module_function, ravel
+
+    func, parameters = module_function(network)
+    vector, unravel = ravel(parameters)
+    H = hessian(lambda v: loss(func(unravel(v), x), y))(vector)
 """
 
 # %%
-# The function
-# ------------
-# A small classifier of irises, and its loss over all 150 of them: a function of the parameters alone.
+# Use it
+# ------
+# We classify irises by four measurements, with a small network and the cross-entropy over all 150 flowers. The function
+# ``objective`` returns the loss as a function of one vector, and that vector.
 
 import torch
 from sklearn.datasets import load_iris
 from torch.nn.functional import cross_entropy
 
+from funcdiff import explain, hessian, module_function, ravel
+
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
-measures, species = (torch.tensor(array, device=device) for array in load_iris(return_X_y=True))
+arrays = load_iris(return_X_y=True)
+measures, species = (torch.tensor(array, device=device) for array in arrays)
 X = (measures - measures.mean(0)) / measures.std(0)
 
 
@@ -29,173 +43,225 @@ def classifier(hidden):
     return torch.nn.Sequential(*layers).to(device, torch.float64)
 
 
-# %%
-# By hand
-# -------
-# Two models have a Hessian to write down. Least squares, :math:`\frac{1}{B} |Xw - y|^2`, has
-# :math:`\frac{2}{B} X^T X`, whatever :math:`w` and :math:`y`.
-
-from funcdiff import hessian_forward_over_reverse, module_function, ravel
-
-B, N = X.shape
-w, y = torch.randn(N, dtype=X.dtype, device=device), torch.randn(B, dtype=X.dtype, device=device)
-least_squares = hessian_forward_over_reverse(lambda w: (X @ w - y).square().mean())(w)
-torch.testing.assert_close(least_squares, 2 / B * X.T @ X)
-
-# %%
-# A linear classifier with logits :math:`Wx` and probabilities :math:`p` has, as the mean over the rows,
-#
-# .. math::
-#
-#     \frac{\partial^2 L}{\partial W_{ij}\, \partial W_{kl}}
-#     = \left(p_i\, \delta_{ik} - p_i\, p_k\right) x_j\, x_l.
-
-linear, parameters = module_function(torch.nn.Linear(N, 3, bias=False, dtype=X.dtype, device=device))
-p = linear(parameters, X).softmax(1)
-by_formula = torch.einsum("bik,bj,bl->ijkl", torch.diag_embed(p) - p[:, :, None] * p[:, None], X, X) / B
-
-blocks = hessian_forward_over_reverse(lambda parameters: cross_entropy(linear(parameters, X), species))(parameters)
-torch.testing.assert_close(blocks["weight"]["weight"], by_formula)
-
-# %%
-# The recipes
-# -----------
-# A network with several parameters gives a block for each pair of them: first the parameter that is differentiated
-# first, then the other, and the shapes of both in this order.
-
-network = classifier(hidden=8)
-predict, parameters = module_function(network)
-blocks = hessian_forward_over_reverse(lambda parameters: cross_entropy(predict(parameters, X), species))(parameters)
-for name, block in blocks["2.weight"].items():
-    print(f"2.weight, {name:9} {tuple(block.shape)}")
-
-# %%
-# With ``ravel`` the same comes as one matrix, in the order of the names. It is symmetric.
-
-
 def objective(network):
-    """The loss as a function of the vector of all parameters, and that vector."""
     predict, parameters = module_function(network)
     vector, unravel = ravel(parameters)
     return lambda vector: cross_entropy(predict(unravel(vector), X), species), vector
 
 
-loss, start = objective(network)
-matrix = hessian_forward_over_reverse(loss)(start)
-torch.testing.assert_close(matrix, matrix.T)
+# %%
+# With 8 hidden units there are 67 parameters. We compute the Hessian, check that it is symmetric, and print the chosen
+# :term:`recipe`.
 
-rows = [
-    [block.flatten(parameters[name].dim()).flatten(0, -2) for block in row.values()] for name, row in blocks.items()
-]
-torch.testing.assert_close(matrix, torch.cat([torch.cat(row, dim=1) for row in rows]))
-print(tuple(matrix.shape))
+network = classifier(hidden=8)
+loss, start = objective(network)
+matrix = hessian(loss)(start)
+torch.testing.assert_close(matrix, matrix.T)
+print(tuple(matrix.shape), explain(hessian(loss), start).recipe)
 
 # %%
-# Prediction
-# ----------
-# A loss is one number, so reverse mode inside takes one pass for all :math:`n` parameters where forward mode takes
-# :math:`n`. Outside, either mode repeats it :math:`n` times.
+# ``hessian_double_backward`` is reverse over reverse by plain autograd: two derivatives in :term:`reverse mode`. You
+# can also call it by name.
+#
+# Blocks instead of a matrix
+# --------------------------
+# Without ``ravel`` the parameters are a dictionary, a :term:`pytree`. The Hessian then has a block for each pair of
+# parameters. The shape of a block is that of the first parameter, then that of the second.
 
-from funcdiff import hessian_forward_over_forward, hessian_reverse_over_forward, hessian_reverse_over_reverse
+predict, parameters = module_function(network)
+
+
+def loss_of_dictionary(parameters):
+    return cross_entropy(predict(parameters, X), species)
+
+
+blocks = hessian(loss_of_dictionary)(parameters)
+for name, block in blocks["2.weight"].items():
+    print(f"2.weight, {name:9} {tuple(block.shape)}")
+
+# %%
+# The blocks, flattened and put side by side, are the matrix.
+
+rows = [
+    [block.flatten(parameters[name].dim()).flatten(0, -2) for block in row.values()]
+    for name, row in blocks.items()
+]
+torch.testing.assert_close(matrix, torch.cat([torch.cat(row, dim=1) for row in rows]))
+
+# %%
+# Check it by hand
+# ----------------
+# Two models have a Hessian with a simple formula. The first is least squares, :math:`\frac{1}{B} |Xw - y|^2`, whose
+# Hessian is :math:`\frac{2}{B} X^T X`.
+
+B, N = X.shape
+w = torch.randn(N, dtype=X.dtype, device=device)
+y = torch.randn(B, dtype=X.dtype, device=device)
+least_squares = hessian(lambda w: (X @ w - y).square().mean())(w)
+torch.testing.assert_close(least_squares, 2 / B * X.T @ X)
+
+# %%
+# The second is a linear classifier. Let :math:`p` be its probabilities. Then the Hessian is the mean over the rows of
+#
+# .. math::
+#
+#     \left(p_i\, \delta_{ik} - p_i\, p_k\right) x_j\, x_l
+#
+# for the weights :math:`W_{ij}` and :math:`W_{kl}`.
+
+module = torch.nn.Linear(N, 3, bias=False, dtype=X.dtype, device=device)
+linear, weights = module_function(module)
+p = linear(weights, X).softmax(1)
+curvature = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+by_formula = torch.einsum("bik,bj,bl->ijkl", curvature, X, X) / B
+
+of_linear = hessian(lambda weights: cross_entropy(linear(weights, X), species))(weights)
+torch.testing.assert_close(of_linear["weight"]["weight"], by_formula)
+
+# %%
+# Count
+# -----
+# A loss has one output. Reverse mode inside therefore needs one :term:`pass` for the whole gradient, and
+# :term:`forward mode` one for each parameter. The outer derivative repeats this for each parameter in either mode. We
+# count ``hessian``, its choice, and the four compositions, named :term:`outer over inner`.
+
+from funcdiff import (
+    hessian_double_backward,
+    hessian_forward_over_forward,
+    hessian_forward_over_reverse,
+    hessian_reverse_over_forward,
+    hessian_reverse_over_reverse,
+)
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
 
-compositions = {
+recipes = {
+    "hessian": hessian,
+    "hessian_double_backward": hessian_double_backward,
     "hessian_forward_over_reverse": hessian_forward_over_reverse,
     "hessian_reverse_over_reverse": hessian_reverse_over_reverse,
     "hessian_reverse_over_forward": hessian_reverse_over_forward,
     "hessian_forward_over_forward": hessian_forward_over_forward,
 }
-ways = {name: hessian(loss) for name, hessian in compositions.items()}
-costs = count(ways, start)
+methods = {name: recipe(loss) for name, recipe in recipes.items()}
+costs = count(methods, start)
 costs
 
 # %%
-costs.claim("hessian_forward_over_reverse", fewer_flops_than="hessian_forward_over_forward", by=10)
+# Look at the FLOPs (floating-point operations) and the peak of memory in the last two lines. With forward mode inside,
+# both are much larger:
+
+costs.claim(
+    "hessian_double_backward", fewer_flops_than="hessian_forward_over_forward", by=10
+)
 
 # %%
-costs.claim("hessian_forward_over_reverse", smaller_peak_than="hessian_forward_over_forward", by=10)
+# The memory differs by this factor:
+
+costs.claim(
+    "hessian_double_backward", smaller_peak_than="hessian_forward_over_forward", by=10
+)
 
 # %%
-# Measurement
-# -----------
+# Time
+# ----
+# We time all six. A candidate that takes longer than the budget is called once.
 
-times = compare(ways, start, rounds=9, budget=0.3)
+times = compare(methods, start, rounds=9, budget=0.3)
 times
 
 # %%
-times.claim("hessian_forward_over_reverse", faster_than="hessian_forward_over_forward")
+# The ratio says how many times as long as the fastest recipe each one takes. The recipes with reverse mode inside
+# should be ahead:
+
+times.claim("hessian", faster_than="hessian_forward_over_forward")
 
 # %%
-# The two with reverse mode inside do the same arithmetic. Which one is quicker is a matter of what a pass costs beside
-# it, and we ask over more rounds. Where the interval holds 1, "no difference" says that these rounds cannot tell the
-# two apart, not that they are equal.
+# Three recipes with reverse mode inside need nearly the same FLOPs. They differ in the time that torch needs for
+# everything else. We compare the choice of ``hessian`` with ``torch.func.hessian``, which is forward over reverse, over
+# more rounds. "No difference" would mean that the interval includes 1, so that these rounds cannot tell.
 
-inside_reverse = {name: way for name, way in ways.items() if name.endswith("over_reverse")}
-closer = compare(inside_reverse, start, rounds=40)
-closer.claim("hessian_forward_over_reverse", faster_than="hessian_reverse_over_reverse")
+pair = ["hessian_double_backward", "hessian_forward_over_reverse"]
+closer = compare({name: methods[name] for name in pair}, start, rounds=40)
+closer.claim("hessian_double_backward", faster_than="hessian_forward_over_reverse")
 
 # %%
-# With the number of parameters the arithmetic grows as its square. We widen the hidden layer, 8 parameters a unit.
+# The FLOPs grow with the square of the number of parameters. We increase the number of hidden units from 2 to 32.
 
 
 def widened(hidden):
     loss, vector = objective(classifier(hidden))
-    return {name: hessian(loss) for name, hessian in list(compositions.items())[:2]}, (vector,)
+    return {name: recipes[name](loss) for name in ["hessian", *pair]}, (vector,)
 
 
 study = sweep(widened, [2, 4, 8, 16, 32], label="hidden units", rounds=9)
-plot(study, title="Calls first, then arithmetic, the square of the parameters")
+gain = study[32].ratio("hessian_forward_over_reverse", "hessian").median
+title = (
+    f"With 32 hidden units, forward over reverse takes {gain:.1f}× as long as hessian"
+)
+plot(study, title=title)
 
 # %%
-# What it says
-# ------------
-# We train, and look at the eigenvalues. Adding one vector to all three rows of the last weight, or one number to all
-# three biases, shifts the logits alike and changes no probability: 8 + 1 directions in which the loss is flat.
+# With few hidden units, the calls take most of the time. With many, the curves rise with the arithmetic.
+#
+# What the Hessian tells us
+# -------------------------
+# We train the network, with a small decay of its weights, and compute the eigenvalues of the Hessian.
 
 decay = 1e-3
-optimiser = torch.optim.LBFGS(network.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+options = {"max_iter": 100, "line_search_fn": "strong_wolfe"}
+optimiser = torch.optim.LBFGS(network.parameters(), **options)
 
 
 def closure():
     optimiser.zero_grad()
-    value = cross_entropy(network(X), species) + decay * sum(w.square().sum() for w in network.parameters())
+    squares = sum(w.square().sum() for w in network.parameters())
+    value = cross_entropy(network(X), species) + decay * squares
     value.backward()
     return value
 
 
 optimiser.step(closure)
 loss, trained = objective(network)
-eigenvalues = torch.linalg.eigvalsh(hessian_forward_over_reverse(loss)(trained)).cpu()
-flat = eigenvalues[eigenvalues.abs().argsort()[: 8 + 1]]
-torch.testing.assert_close(flat, torch.zeros_like(flat), rtol=0, atol=1e-12)
+eigenvalues = torch.linalg.eigvalsh(hessian(loss)(trained)).cpu()
 
 # %%
+# Nine eigenvalues must be zero. If you add the same vector to all three rows of the last weight, or the same number to
+# all three biases, every probability stays the same. These are 8 + 1 directions in which the loss is flat.
+
 from funcdiff.plots import plot_spectrum
 
+flat = eigenvalues[eigenvalues.abs().argsort()[: 8 + 1]]
+torch.testing.assert_close(flat, torch.zeros_like(flat), rtol=0, atol=1e-12)
 names = [f"all {len(eigenvalues)}", f"the {len(flat)} flat ones"]
-plot_spectrum(eigenvalues, flat, names=names, title="A few directions carry the curvature, and nine have none")
+large = int((eigenvalues > eigenvalues.max() / 100).sum())
+title = f"{large} of {len(eigenvalues)} eigenvalues exceed 1 % of the largest"
+plot_spectrum(eigenvalues, flat, names=names, title=title)
 
 # %%
-# A Newton step divides by these eigenvalues, so it needs the flat ones damped, and a Laplace approximation needs a
-# prior. How many are negative, before training and after?
+# The ringed eigenvalues are the nine zeros. A Newton step divides by the eigenvalues, so it needs damping there, and a
+# Laplace approximation needs a prior. We print how many eigenvalues are negative, before and after training.
 
-for when, values in {"before": torch.linalg.eigvalsh(matrix), "after": eigenvalues}.items():
+for when, values in {
+    "before": torch.linalg.eigvalsh(matrix),
+    "after": eigenvalues,
+}.items():
     negative = int((values < -1e-12).sum())
-    print(f"{when:6} training: {negative} negative; from {values.min():.2g} to {values.max():.2g}")
+    smallest, largest = f"{values.min():.2g}", f"{values.max():.2g}"
+    print(f"{when:6} training: {negative} negative; from {smallest} to {largest}")
 
 # %%
-# Negative after training, at a minimum? It is one of the loss plus the decay of the weights, which adds twice the decay
-# to every eigenvalue. With it all are positive; the loss alone curves down, by less than that, in some directions.
+# Training minimized the loss plus the decay. In some directions the loss alone still curves down, so some eigenvalues
+# are negative. The decay adds twice its factor to each eigenvalue. With it, all are positive.
 
 assert (eigenvalues + 2 * decay > 0).all()
-print(f"with the decay: from {(eigenvalues + 2 * decay).min():.2g} to {(eigenvalues + 2 * decay).max():.2g}")
+print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")
 
 # %%
-# What breaks
-# -----------
-# torch has its own way to write a vector into a module, and it looks right. But it writes numbers, not the graph that
-# made them, so the loss no longer depends on the vector: :func:`torch.autograd.functional.hessian` returns zeros.
+# What goes wrong
+# ---------------
+# ``torch.nn.utils.vector_to_parameters`` also writes a vector into a module. But it writes only the numbers: the loss
+# does not depend on the vector any more. torch's own Hessian is then zero, and torch raises no error.
 
 from torch.nn.utils import vector_to_parameters
 
@@ -207,21 +273,27 @@ def loss_by_writing(vector):
 
 zeros = torch.autograd.functional.hessian(loss_by_writing, trained)
 torch.testing.assert_close(loss_by_writing(trained), loss(trained))
-assert not zeros.any(), "vector_to_parameters has come to keep the graph: update What breaks of loss_parameters"
+assert not zeros.any(), "vector_to_parameters keeps the graph: update this section"
+print("largest entry:", zeros.abs().max().item())
 
 # %%
-# Its argument ``strict=True`` refuses what does not depend on the input. ``ravel`` and ``module_function`` write into
-# nothing.
+# With ``strict=True``, torch raises an error if the output does not depend on the input.
+
+from textwrap import fill
 
 try:
     torch.autograd.functional.hessian(loss_by_writing, trained, strict=True)
 except RuntimeError as error:
-    print(error)
+    print(fill(str(error), 84))
 
 # %%
 # Takeaway
 # --------
-# Parameters into a vector, reverse mode inside, one matrix out: right for some thousands of parameters, since both the
-# passes and the entries grow with them. The exceptions: where only products or a few eigenvalues are needed, no matrix
-# is, see :func:`funcdiff.hvp_operator`; one layer's block costs only that layer's parameters; and by the weight of a
-# normalisation all four compositions are wrong under this torch, so take :func:`funcdiff.hessian_taylor`.
+# Make the parameters one vector and call ``hessian``. This works for some thousands of parameters, because both the
+# passes and the entries grow with their number. The exceptions are:
+#
+# * If you need only products with vectors, or a few eigenvalues, do not compute the matrix: use
+#   :func:`funcdiff.hvp_operator`.
+# * If you need the block of one layer, pass only its parameters to ``ravel``: the others then cost nothing.
+# * If the network contains a normalization layer, do not use the four compositions by name: with respect to its weight,
+#   torch gets their Hessians wrong. ``hessian`` avoids this fault.

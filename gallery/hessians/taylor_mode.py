@@ -1,49 +1,69 @@
 r"""
-Taylor mode: a Hessian for the price of a few forward passes?
-=============================================================
+Can Taylor mode compute a Hessian in a few forward passes?
+==========================================================
 
-A Hessian is usually a Jacobian of a Jacobian: it takes every pair of inputs twice, although both give the same number,
-and it pays for all passes of one derivative in each pass of the other.
+A Hessian is usually the Jacobian of a Jacobian. This computes each mixed second derivative twice, although both are
+equal, and multiplies the passes of one Jacobian by those of the other. For a network with 5 inputs and 25 outputs, most
+of this work is not needed.
 
-**Answer:** yes, for few inputs: :func:`funcdiff.hessian_taylor` evaluates the function once and carries each distinct
-second derivative along, :math:`1 + n + n(n+1)/2` passes for any number of outputs. A Laplacian takes :math:`2 + n`.
+**Answer:** Yes, for few inputs and several outputs. :func:`funcdiff.hessian` then chooses
+:func:`funcdiff.hessian_taylor`, which needs :math:`1 + n + n(n+1)/2` passes for :math:`n` inputs, whatever the number
+of outputs. If you need only the Laplacian, :func:`funcdiff.laplacian` needs :math:`2 + n` passes.
+
+.. code-block:: python
+
+    from funcdiff import hessian, laplacian
+
+    H = hessian(func)(x)
+    trace = laplacian(func)(x)
 """
 
 # %%
-# The function
-# ------------
-# A network 5 -> 1000 -> 1000 -> 25 with tanh, on a few rows; the Hessian of each row has shape (25, 5, 5).
+# Use it
+# ------
+# The function is a network with 5 inputs, two hidden layers of 1000 units with tanh, and 25 outputs. We compute the
+# Hessian and the Laplacian at one point, and print the chosen :term:`recipe`.
 
 import torch
-from torch.func import vmap
 
+from funcdiff import explain, hessian, laplacian
 from funcdiff.problems import study_network
 
 torch.manual_seed(0)
 network = study_network(activation=torch.nn.Tanh).requires_grad_(False)
-batch = torch.randn(20, 5)
+x = torch.randn(5)
+
+H = hessian(network)(x)
+print(tuple(H.shape), explain(hessian(network), x).recipe)
+print(tuple(laplacian(network)(x).shape))
 
 # %%
-# By hand
-# -------
-# Let every value :math:`z` bring its derivatives along: the first ones :math:`z_i`, in the direction of each input, and
-# the second ones :math:`z_{ij}`. A linear layer is its own derivative, so its weight acts on all of them alike. Where a
-# scalar function :math:`g` acts on each entry,
+# Check it by hand
+# ----------------
+# :term:`Taylor mode` evaluates the function once. Each intermediate value :math:`z` carries its derivatives with it:
+# the first ones, :math:`z_i`, with respect to each input, and the second ones, :math:`z_{ij}`. A linear layer
+# multiplies all of them by its weight. A scalar function :math:`g` of each entry transforms them by the chain rule:
 #
 # .. math::
 #
 #     g(z)_i = g'(z)\, z_i, \qquad g(z)_{ij} = g'(z)\, z_{ij} + g''(z)\, z_i z_j.
 #
-# For tanh, :math:`g' = 1 - g^2` and :math:`g'' = -2 g g'`. Since :math:`z_{ij} = z_{ji}`, only :math:`i \le j` travel.
+# For tanh, :math:`g' = 1 - g^2` and :math:`g'' = -2 g g'`.
 
 
 def through_layer(layer, value, first, second, left, right):
+    """Transform a value, its first and its second derivatives."""
     if isinstance(layer, torch.nn.Linear):
         return layer(value), first @ layer.weight.T, second @ layer.weight.T
     value = torch.tanh(value)
     slope = 1 - value**2
     bend = -2 * value * slope
     return value, slope * first, slope * second + bend * first[left] * first[right]
+
+
+# %%
+# Since :math:`z_{ij} = z_{ji}`, we carry only the pairs with :math:`i \le j`, and write each into two places of the
+# Hessian at the end. We apply this to 20 rows at once.
 
 
 def by_hand(x):
@@ -58,21 +78,24 @@ def by_hand(x):
     return hessian.movedim((0, 1), (-2, -1))
 
 
-torch.testing.assert_close(by_hand(batch), vmap(torch.func.hessian(network))(batch))
+batch = torch.randn(20, 5)
+per_row = torch.func.vmap(torch.func.hessian(network))
+torch.testing.assert_close(by_hand(batch), per_row(batch))
 
 # %%
-# The recipes
-# -----------
-# :func:`funcdiff.hessian_taylor` does this for any function of torch operations. A Laplacian needs the sum of the
-# :math:`z_{ii}` alone, and a sum obeys the same rule: one second-order coefficient instead of :math:`n(n+1)/2`. This is
-# :func:`funcdiff.laplacian`.
+# The recipe ``hessian_taylor`` does the same for any function made of operations that it knows. A Laplacian needs only
+# the sum of the :math:`z_{ii}`. The sum obeys the same rule, so ``laplacian`` carries one second-order value instead of
+# :math:`n(n+1)/2`. We compute the Hessian of each row with :func:`funcdiff.batch_hessian`, which chooses as ``hessian``
+# does, and with other recipes under :term:`vmap`. All must agree.
+
+from torch.func import vmap
 
 from funcdiff import (
+    batch_hessian,
     hessian_forward_over_forward,
     hessian_forward_over_reverse,
     hessian_reverse_over_reverse,
     hessian_taylor,
-    laplacian,
 )
 
 recipes = {
@@ -80,20 +103,20 @@ recipes = {
     "hessian_forward_over_forward": hessian_forward_over_forward,
     "hessian_forward_over_reverse": hessian_forward_over_reverse,
 }
-hessians = {"by hand": by_hand} | {name: vmap(recipe(network)) for name, recipe in recipes.items()}
-trace = {
-    f"trace of {name}": lambda x, h=h: h(x).diagonal(0, -2, -1).sum(-1)
-    for name, h in hessians.items()
-    if name != "by hand"
-}
-torch.testing.assert_close(hessians["hessian_taylor"](batch), by_hand(batch))
-torch.testing.assert_close(vmap(laplacian(network))(batch), trace["trace of hessian_taylor"](batch))
+hessians = {"batch_hessian": batch_hessian(network), "by hand": by_hand}
+hessians |= {name: vmap(recipe(network)) for name, recipe in recipes.items()}
+for batched in hessians.values():
+    torch.testing.assert_close(batched(batch), by_hand(batch))
+
+sum_of_diagonal = by_hand(batch).diagonal(0, -2, -1).sum(-1)
+torch.testing.assert_close(vmap(laplacian(network))(batch), sum_of_diagonal)
 
 # %%
-# Prediction
-# ----------
-# In forward passes :math:`F`: one for the value, one for each of the 5 first derivatives, one for each of the 15 second
-# ones; 25 outputs cost no more than one. Forward over reverse takes about :math:`(1 + n)(1 + m)`.
+# Count
+# -----
+# Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. Taylor mode needs 1 for the value, 5
+# for the first derivatives and 15 for the second ones. The composition forward over reverse (named
+# :term:`outer over inner`) needs about :math:`(1 + n)(1 + m)`, for :math:`m` outputs. We count in units of :math:`F`.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -104,75 +127,106 @@ for name, cost in costs.items():
     print(f"{name:30} {cost.flops / one_pass:6.1f} F")
 
 n = batch.shape[1]
-q = n * (n + 1) // 2
-assert costs["by hand"].flops == (1 + n + q) * one_pass
+pairs = n * (n + 1) // 2
+assert costs["by hand"].flops == (1 + n + pairs) * one_pass
 
 # %%
-# The recipe computes a little less than the count by hand: at the first layer all second derivatives are still zero,
-# and it knows. It needs no graph either, so its memory is that of the coefficients.
+# ``hessian_taylor`` needs a little less than our code: at the first layer all second derivatives are still zero, and it
+# does not multiply them. The other counts, and the memory:
 
-assert costs["hessian_taylor"].flops < (1 + n + q) * one_pass
+assert costs["hessian_taylor"].flops < (1 + n + pairs) * one_pass
 assert costs["laplacian"].flops < (2 + n) * one_pass
 costs
 
 # %%
+# Look at the last column, the peak of memory. Taylor mode needs no graph for reverse mode, only the values that it
+# carries.
+
 costs.claim("hessian_taylor", smaller_peak_than="hessian_forward_over_reverse", by=4)
 
 # %%
-# Measurement
-# -----------
+# Time
+# ----
+# We time the Hessians of the 20 rows.
 
 times = compare(hessians, batch, rounds=9)
 times
 
 # %%
+# The ratio says how many times as long as the fastest recipe each one takes. We expect Taylor mode to be faster than
+# the best composition for this shape:
+
 times.claim("hessian_taylor", faster_than="hessian_forward_over_forward", by=1.5)
 
 # %%
-plot(times, title="One Hessian per row: 5 inputs, 25 outputs")
+# The figure shows the same times. ``torch.func.hessian`` is the composition forward over reverse.
+
+ratio = times.ratio("hessian_forward_over_reverse", "batch_hessian").median
+title = f"5 inputs, 25 outputs: forward over reverse takes {ratio:.1f}× as long"
+plot(times, title=title)
 
 # %%
-# And the Laplacian, against the trace of each Hessian:
+# The time also includes memory traffic, which FLOPs (floating-point operations) do not count: each layer reads and
+# writes all 21 values.
+#
+# Next we time the Laplacian against the trace of each Hessian.
 
-sums = compare({"laplacian": vmap(laplacian(network)), **trace}, batch, rounds=9)
+
+def trace(name):
+    return lambda x: hessians[name](x).diagonal(0, -2, -1).sum(-1)
+
+
+traces = {f"trace of {name.removeprefix('hessian_')}": trace(name) for name in recipes}
+sums = compare({"laplacian": vmap(laplacian(network)), **traces}, batch, rounds=9)
 sums
 
 # %%
-sums.claim("laplacian", faster_than="trace of hessian_taylor")
+# ``laplacian`` needs a third of the passes of Taylor mode's Hessian:
+
+sums.claim("laplacian", faster_than="trace of taylor")
 
 # %%
-sums.claim("laplacian", faster_than="trace of hessian_forward_over_reverse", by=10)
+# Compared with the trace of forward over reverse:
+
+sums.claim("laplacian", faster_than="trace of forward_over_reverse", by=10)
 
 # %%
-# Reading
-# -------
-# What the clock adds to the FLOPs is memory traffic: between two layers each of the 21 coefficients is read and
-# written, by the elementwise rule more than once. See the column *written* above.
-#
-# What breaks
-# -----------
-# The number of second derivatives grows with :math:`n^2`. With many inputs and one output the inner gradient of forward
-# over reverse is one pass, and symmetry is no match for that. We count, on the *meta* device.
+# What goes wrong
+# ---------------
+# The number of second derivatives grows with :math:`n^2`. With one output, reverse mode computes the whole gradient in
+# one pass, and Taylor mode has no advantage. For 50 inputs and one output we count both, on the :term:`meta device`,
+# where nothing is computed.
 
-many = study_network((50, 200, 200, 1), activation=torch.nn.Tanh).requires_grad_(False).to("meta")
-point = torch.empty(100, 50, device="meta")
-scalar = count({name: vmap(recipe(many)) for name, recipe in recipes.items()}, point)
+many = study_network((50, 200, 200, 1), activation=torch.nn.Tanh)
+many = many.requires_grad_(False).to("meta")
+on_many = {name: vmap(recipe(many)) for name, recipe in recipes.items()}
+scalar = count(on_many, torch.empty(100, 50, device="meta"))
 scalar.claim("hessian_forward_over_reverse", fewer_flops_than="hessian_taylor", by=10)
 
 # %%
-# With one output even three inputs are too many: reverse over reverse makes a pass there and back for each row of the
-# Hessian, which is :math:`2 (1 + n)`.
+# With one output, even three inputs are too many. Reverse over reverse needs :math:`2 (1 + n)` passes:
 
-few = study_network((3, 200, 200, 1), activation=torch.nn.Tanh).requires_grad_(False).to("meta")
-rows = {"hessian_reverse_over_reverse": hessian_reverse_over_reverse, "hessian_taylor": hessian_taylor}
-scalar = count({name: vmap(recipe(few)) for name, recipe in rows.items()}, torch.empty(100, 3, device="meta"))
+few = study_network((3, 200, 200, 1), activation=torch.nn.Tanh)
+few = few.requires_grad_(False).to("meta")
+on_few = {
+    "hessian_reverse_over_reverse": vmap(hessian_reverse_over_reverse(few)),
+    "hessian_taylor": vmap(hessian_taylor(few)),
+}
+scalar = count(on_few, torch.empty(100, 3, device="meta"))
 scalar.claim("hessian_reverse_over_reverse", fewer_flops_than="hessian_taylor")
+
+# %%
+# ``hessian`` makes this comparison for you. For the network with 50 inputs and one output it chooses:
+
+one_output = study_network((50, 200, 200, 1), activation=torch.nn.Tanh)
+explain(hessian(one_output.requires_grad_(False)), torch.randn(50)).recipe
 
 # %%
 # An operation without a rule
 # ---------------------------
-# Each operation needs a rule of its own. Without one (an RNN, a custom autograd function, a determinant) the recipe
-# takes the whole Hessian by torch's own modes: the right numbers, at their price. It says so to its logger.
+# Each operation needs its own rule. If ``hessian_taylor`` has none, as for an RNN, a custom autograd function or a
+# determinant, it computes the whole Hessian by torch's own modes. The result is right, but slower to compute, and a
+# message goes to the logger. We print the message.
 
 import logging
 import sys
@@ -187,21 +241,24 @@ def volume(x):
 
 
 x = torch.randn(9, dtype=torch.float64)
-slow = hessian_taylor(volume)(x)
+H = hessian_taylor(volume)(x)
 logger.removeHandler(handler)
 
 # %%
-# Of a determinant the Hessian is known: moving two entries of one row, or of one column, changes it linearly.
+# We check this Hessian. A determinant is linear in each row and in each column, so its second derivatives within a row
+# or a column are zero.
 
-expected = hessian_forward_over_reverse(volume)(x)
-torch.testing.assert_close(slow, expected)
-blocks = slow.view(3, 3, 3, 3)
+torch.testing.assert_close(H, hessian_forward_over_reverse(volume)(x))
+blocks = H.view(3, 3, 3, 3)
 assert blocks.diagonal(0, 0, 2).abs().max() < 1e-12, "one row"
 assert blocks.diagonal(0, 1, 3).abs().max() < 1e-12, "one column"
 
 # %%
 # Takeaway
 # --------
-# Count the passes: :math:`1 + n + n(n+1)/2` for Taylor mode, :math:`(1 + n)(1 + m)` for forward over reverse. With few
-# inputs and several outputs take :func:`funcdiff.hessian_taylor`, and for a Laplacian :func:`funcdiff.laplacian`. The
-# exception: with one output and three inputs or more, reverse mode inside takes fewer passes.
+# Call ``hessian``; for few inputs and several outputs it uses Taylor mode. The exceptions are:
+#
+# * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
+# * If the inputs are many, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with
+#   :math:`1 + n + n(n+1)/2`.
+# * If you need only the sum of the diagonal, use ``laplacian``.

@@ -1,22 +1,32 @@
 r"""
-Reverse or forward mode for my Jacobian?
-========================================
+Should I use forward or reverse mode for my Jacobian?
+=====================================================
 
-A Jacobian of :math:`m` outputs and :math:`n` inputs has :math:`m` rows and :math:`n` columns. Reverse mode computes
-rows, forward mode columns; the wrong choice costs up to their ratio in arithmetic, and less in time.
+The Jacobian of a function with :math:`m` outputs and :math:`n` inputs has :math:`m` rows and :math:`n` columns.
+:term:`Reverse mode <reverse mode>` computes it row by row, :term:`forward mode` column by column. If you choose the
+wrong mode for a layer with 2048 outputs and 32 inputs, you compute 2048 rows instead of 32 columns.
 
-**Answer:** more outputs than inputs: :func:`funcdiff.jacobian_forward`. More inputs than outputs:
-:func:`funcdiff.jacobian_reverse`. Near the square, measure: the two modes do not cost the same per pass.
+**Answer:** Call :func:`funcdiff.jacobian`. It chooses forward mode (:func:`funcdiff.jacobian_taylor`) if there are many
+more outputs than inputs, and reverse mode (:func:`funcdiff.jacobian_batched_grad`) if there are more inputs than
+outputs. In between it compares predicted times.
+
+.. code-block:: python
+
+    from funcdiff import jacobian
+
+    J = jacobian(func)(x)
 """
 
 # %%
-# The function
-# ------------
-# :math:`f(x) = \tanh(Wx + b)`, with :math:`W` of shape (outputs, inputs).
+# Use it
+# ------
+# We take one layer, :math:`f(x) = \tanh(Wx + b)`, in three shapes. The tall Jacobian has more rows than columns, the
+# wide one more columns than rows. For each we compute the Jacobian with respect to ``x`` and print what was chosen.
 
 import torch
-from torch.func import jvp, vjp, vmap
 from torch.nn.functional import linear
+
+from funcdiff import explain, jacobian
 
 
 def predict(weight, bias, x):
@@ -27,19 +37,37 @@ def layer(inputs, outputs):
     return torch.randn(outputs, inputs), torch.randn(outputs), torch.randn(inputs)
 
 
+tall, wide, square = layer(32, 2048), layer(2048, 32), layer(256, 256)
+automatic = jacobian(predict, argnums=2)
+
+for args in (tall, wide, square):
+    print(tuple(automatic(*args).shape), explain(automatic, *args).recipe)
+
+# %%
+# ``jacobian_taylor`` is forward mode and ``jacobian_batched_grad`` is reverse mode, both without the transforms of
+# ``torch.func``. You can call either by name: ``jacobian_taylor(predict, argnums=2)(weight, bias, x)``.
+#
+# Check it by hand
+# ----------------
+# The Jacobian of the layer is known: :math:`J_{ij} = (1 - f_i^2)\, W_{ij}`. The automatic recipe must equal it.
+
+
 def by_formula(weight, bias, x):
     return (1 - predict(weight, bias, x) ** 2)[:, None] * weight
 
 
+for args in (tall, wide, square):
+    torch.testing.assert_close(automatic(*args), by_formula(*args))
+
 # %%
-# By hand
-# -------
-# Forward mode pushes unit tangents through the function and gets columns; reverse mode pulls unit cotangents back
-# and gets rows. Each is one ``vmap``.
+# Forward mode multiplies the Jacobian by a :term:`tangent`, a direction in the space of the inputs. This product is a
+# :term:`JVP`. The unit vectors as tangents give the columns. :term:`vmap` computes all of them in one call.
+
+from torch.func import jvp, vjp, vmap
 
 
 def columns(weight, bias, x):
-    """Push each unit tangent forward; the columns come out along the last axis."""
+    """Multiply the Jacobian by all unit tangents; a product is a column."""
 
     def push(tangent):
         return jvp(lambda x: predict(weight, bias, x), (x,), (tangent,))[1]
@@ -47,112 +75,166 @@ def columns(weight, bias, x):
     return vmap(push, out_dims=-1)(torch.eye(len(x)))
 
 
+for args in (tall, wide, square):
+    torch.testing.assert_close(columns(*args), by_formula(*args))
+
+# %%
+# Reverse mode multiplies a :term:`cotangent`, which has a weight for each output, by the Jacobian. This product is a
+# :term:`VJP`. The unit vectors as cotangents give the rows.
+
+
 def rows(weight, bias, x):
-    """Pull each unit cotangent back."""
+    """Multiply all unit cotangents by the Jacobian; a product is a row."""
     y, pull_back = vjp(lambda x: predict(weight, bias, x), x)
     return vmap(pull_back)(torch.eye(len(y)))[0]
 
 
-tall, wide, square = layer(32, 2048), layer(2048, 32), layer(256, 256)
 for args in (tall, wide, square):
-    torch.testing.assert_close(columns(*args), by_formula(*args))
     torch.testing.assert_close(rows(*args), by_formula(*args))
 
 # %%
-# The recipes
-# -----------
-# The same with options and checks. They are equal to the formula, whatever the shape.
+# Count
+# -----
+# Each column, and each row, costs one :term:`pass` through the layer: :math:`mn` multiply-adds. Forward mode makes
+# :math:`n` passes and reverse mode makes :math:`m`. We compare the automatic recipe with two :term:`recipes <recipe>`
+# for each mode. ``jacobian_forward`` and ``jacobian_reverse`` are what we just wrote by hand.
 
-from funcdiff import jacobian_forward, jacobian_reverse
-
-recipes = {
-    "jacobian_forward": jacobian_forward(predict, argnums=2),
-    "jacobian_reverse": jacobian_reverse(predict, argnums=2),
-}
-for args in (tall, wide, square):
-    for recipe in recipes.values():
-        torch.testing.assert_close(recipe(*args), by_formula(*args))
-
-# %%
-# Prediction
-# ----------
-# One pass through the layer takes :math:`mn` multiply-adds. Forward mode makes :math:`n` passes, reverse mode
-# :math:`m`. For the tall layer, 32 inputs and 2048 outputs, counted exactly:
-
+from funcdiff import (
+    jacobian_batched_grad,
+    jacobian_forward,
+    jacobian_reverse,
+    jacobian_taylor,
+)
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
 
-count(recipes, *tall)
+recipes = {
+    "jacobian": automatic,
+    "jacobian_taylor": jacobian_taylor(predict, argnums=2),
+    "jacobian_forward": jacobian_forward(predict, argnums=2),
+    "jacobian_batched_grad": jacobian_batched_grad(predict, argnums=2),
+    "jacobian_reverse": jacobian_reverse(predict, argnums=2),
+}
+costs = count(recipes, *tall)
+costs
 
 # %%
-# and for the wide one, 2048 inputs and 32 outputs:
+# This was the tall layer, with 32 inputs and 2048 outputs. Here forward mode needs fewer FLOPs (floating-point
+# operations):
 
-count(recipes, *wide)
+costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse")
 
 # %%
-# Measurement
-# -----------
-# Tall, more outputs than inputs:
+# We count the wide layer, with 2048 inputs and 32 outputs, in the same way.
+
+costs = count(recipes, *wide)
+costs
+
+# %%
+# Now reverse mode needs fewer:
+
+costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward")
+
+# %%
+# Time
+# ----
+# Do the times follow the counts? We time the tall layer first. Each :term:`ratio` is taken within one :term:`round` of
+# the timing.
 
 tall_times = compare(recipes, *tall)
 tall_times
 
 # %%
+# The recipes of forward mode should stand at the top of this table, with ``jacobian`` among them.
+
 tall_times.claim("jacobian_forward", faster_than="jacobian_reverse")
 
 # %%
-# Wide, more inputs than outputs:
+# Next is the wide layer.
 
 wide_times = compare(recipes, *wide)
 wide_times
 
 # %%
+# Here the recipes of reverse mode should be at the top.
+
 wide_times.claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
-# Square:
+# For the square layer both modes make 256 passes.
 
-square_times = compare(recipes, *square)
-square_times
-
-# %%
-square_times.claim("jacobian_reverse", faster_than="jacobian_forward")
+times = compare(recipes, *square)
+times
 
 # %%
-# Where the crossover lies
-# ------------------------
-# We keep the size of the weight and change its shape: :math:`n` inputs and :math:`65536 / n` outputs.
+# The number of passes is equal here, so the cost of one pass decides. In this run:
+
+times.claim("jacobian_reverse", faster_than="jacobian_forward")
+
+# %%
+# The crossover
+# -------------
+# At which shape does the faster mode change? We keep the number of weights, 65536, and change the shape of the layer,
+# from 16 inputs and 4096 outputs to 4096 inputs and 16 outputs.
+
+raced = {
+    name: recipes[name] for name in ("jacobian", "jacobian_forward", "jacobian_reverse")
+}
 
 
 def reshaped(n):
-    return recipes, layer(n, 65536 // n)
+    return raced, layer(n, 65536 // n)
 
 
-study = sweep(reshaped, [16, 64, 128, 256, 512, 1024, 4096], label="inputs n, with 65536 / n outputs", rounds=9)
-plot(study, title="Forward mode wins on the left, reverse mode on the right")
-
-# %%
-# The two curves cross at
-
-study.crossover("jacobian_forward", "jacobian_reverse")
+sizes = [16, 64, 128, 256, 512, 1024, 4096]
+study = sweep(reshaped, sizes, label="inputs n, with 65536 / n outputs", rounds=9)
+crossover = study.crossover("jacobian_forward", "jacobian_reverse")
+plot(study, title=str(crossover))
 
 # %%
-# inputs; equal numbers of inputs and outputs would be 256.
-#
-# What breaks
-# -----------
-# Forward mode needs a forward formula for each operation, and not all have one. Here shape says forward mode, and the
-# operation refuses:
+# Read the figure from left to right: with more inputs there are fewer outputs. The layer is square at 256 inputs. The
+# curve of ``jacobian`` should stay with the lower of the other two. The crossover in inputs, with its interval:
+
+crossover
+
+# %%
+# What goes wrong
+# ---------------
+# Forward mode needs a forward formula for each operation in the function. Some operations have none. Then torch refuses
+# the mode that the shape asks for. An example is :func:`torch.cdist`, here with 2 inputs and 4 outputs.
+
+from textwrap import fill
 
 points = torch.randn(4, 2)
+corner = torch.zeros(1, 2)
+
+
+def distances(x):
+    return torch.cdist(x, points)
+
+
 try:
-    jacobian_forward(lambda x: torch.cdist(x, points))(torch.randn(1, 2))
+    jacobian_forward(distances)(corner)
 except (RuntimeError, NotImplementedError) as error:
-    print(type(error).__name__, "--", error)
+    print(fill(str(error).split(". torch said")[0], 84))
+else:
+    raise AssertionError("torch has a forward formula for cdist: update this section")
+
+# %%
+# ``jacobian`` does not stop there: it chooses a recipe with a rule of its own for distances. The gradient of a distance
+# is the unit vector that points away from the other point, so we can check the result.
+
+expected = (corner - points) / (corner - points).norm(dim=1, keepdim=True)
+torch.testing.assert_close(jacobian(distances)(corner).view(4, 2), expected)
+print("jacobian chose", explain(jacobian(distances), corner).recipe)
 
 # %%
 # Takeaway
 # --------
-# Count inputs and outputs, and take the mode with fewer passes. The exceptions: an operation without a forward
-# formula leaves only reverse mode; a Jacobian near the square is decided by the cost of a pass, so measure it; and a
-# gradient, one output, is always one reverse pass and no Jacobian at all.
+# Call ``jacobian``, or choose the mode with fewer passes: forward mode makes :math:`n`, reverse mode :math:`m`. The
+# exceptions are:
+#
+# * If the function has one output, you need its gradient, which is one reverse pass: :func:`torch.func.grad`.
+# * If torch has no forward formula for an operation, ``jacobian_forward`` fails. ``jacobian`` uses another recipe.
+# * If :math:`n` and :math:`m` are similar, measure both modes: the cost of a pass decides.
+# * If the function is small, the number of passes matters little: see :doc:`/tutorials/jacobians/winner_map`.

@@ -2,21 +2,30 @@ r"""
 Should I loop over the rows of a Jacobian?
 ==========================================
 
-Reverse mode gives one row of a Jacobian a call. With :math:`m` outputs, a Python loop makes :math:`m` calls of
-autograd, and for a small function it is the calls that take the time, not the arithmetic.
+Each call of ``torch.autograd.grad`` computes one row of a Jacobian, the derivatives of one output. For :math:`m`
+outputs a Python loop makes :math:`m` calls. If the function is small, these calls take most of the time, and the
+arithmetic takes little.
 
-**Answer:** no. Let one call do all rows: :func:`funcdiff.jacobian_batched_grad` where plain autograd will do,
-:func:`funcdiff.jacobian_reverse` where the result must compose with other transforms.
+**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. For a function with as many outputs as
+inputs it chooses :func:`funcdiff.jacobian_batched_grad`: one call of plain autograd for all rows.
+
+.. code-block:: python
+
+    from funcdiff import jacobian
+
+    J = jacobian(func)(x)  # shape: that of the output, then that of x
 """
 
 # %%
-# The function
-# ------------
-# One layer, :math:`f(x) = \tanh(Wx + b)`, with as many outputs as inputs.
+# Use it
+# ------
+# Our function is one layer with 16 inputs and 16 outputs, :math:`f(x) = \tanh(Wx + b)`. We differentiate it with
+# respect to ``x``, which is argument number 2.
 
 import torch
-from torch.func import vjp, vmap
 from torch.nn.functional import linear
+
+from funcdiff import explain, jacobian
 
 
 def predict(weight, bias, x):
@@ -26,42 +35,69 @@ def predict(weight, bias, x):
 D = 16
 weight, bias, x = torch.randn(D, D), torch.randn(D), torch.randn(D)
 
+J = jacobian(predict, argnums=2)(weight, bias, x)
+print(J.shape)
+
 # %%
-# By hand
-# -------
-# The derivative of tanh is :math:`1 - \tanh^2`, so row :math:`i` of the Jacobian is row :math:`i` of the weight,
-# scaled: :math:`J_{ij} = (1 - f_i^2)\, W_{ij}`. Every other way must agree with it.
+# :func:`funcdiff.explain` shows which :term:`recipe` was chosen, and the predicted cost of each candidate.
+
+explain(jacobian(predict, argnums=2), weight, bias, x)
+
+# %%
+# The first line is the recipe that was used. To call it by name, write
+# ``jacobian_batched_grad(predict, argnums=2)(weight, bias, x)``.
+#
+# Check it by hand
+# ----------------
+# The derivative of tanh is :math:`1 - \tanh^2`. Row :math:`i` of the Jacobian is therefore row :math:`i` of the weight
+# times a number: :math:`J_{ij} = (1 - f_i^2)\, W_{ij}`. We compare with this formula.
 
 expected = (1 - predict(weight, bias, x) ** 2)[:, None] * weight
+torch.testing.assert_close(J, expected)
+
+# %%
+# Next we write the loop. Each turn chooses one output by a unit vector and asks autograd for its derivatives.
 
 
 def row_loop(weight, bias, x):
-    """Pull one unit vector a call back through one graph."""
+    """Compute one row in each call."""
     x = x.detach().requires_grad_()
     y = predict(weight, bias, x)
-    rows = [torch.autograd.grad(y, x, unit, retain_graph=True)[0] for unit in torch.eye(len(y))]
+    units = torch.eye(len(y))
+    rows = [torch.autograd.grad(y, x, unit, retain_graph=True)[0] for unit in units]
     return torch.stack(rows)
 
 
-def vmap_over_vjp(weight, bias, x):
-    """Pull all unit vectors back in one batched call."""
-    y, pull_back = vjp(lambda x: predict(weight, bias, x), x)
-    (jacobian,) = vmap(pull_back)(torch.eye(len(y)))
-    return jacobian
-
-
 torch.testing.assert_close(row_loop(weight, bias, x), expected)
+
+# %%
+# ``torch.func`` does without the loop. :func:`torch.func.vjp` returns a function that multiplies a vector by the
+# Jacobian from the left, which is a :term:`VJP`. :func:`torch.func.vmap` calls it for all unit vectors at once
+# (:term:`vmap`).
+
+from torch.func import vjp, vmap
+
+
+def vmap_over_vjp(weight, bias, x):
+    """Compute all rows in one batched call."""
+    y, pull_back = vjp(lambda x: predict(weight, bias, x), x)
+    (rows,) = vmap(pull_back)(torch.eye(len(y)))
+    return rows
+
+
 torch.testing.assert_close(vmap_over_vjp(weight, bias, x), expected)
 
 # %%
-# The recipes
-# -----------
-# ``funcdiff`` has both, checked and with options, and a third: ``is_grads_batched=True`` batches the rows within one
-# call of ``torch.autograd.grad``. All take ``argnums`` as :func:`torch.func.jacrev` does.
+# Count
+# -----
+# We compare the automatic recipe with four others. Two of them are recipes of funcdiff that do what we just wrote:
+# :func:`funcdiff.jacobian_loop` loops, and :func:`funcdiff.jacobian_reverse` uses ``vmap``. ``jacobian_batched_grad``
+# gives all unit vectors to ``torch.autograd.grad`` with ``is_grads_batched=True``. We first check that all agree.
 
 from funcdiff import jacobian_batched_grad, jacobian_loop, jacobian_reverse
 
 recipes = {
+    "jacobian": jacobian(predict, argnums=2),
     "jacobian_loop": jacobian_loop(predict, argnums=2),
     "jacobian_batched_grad": jacobian_batched_grad(predict, argnums=2),
     "jacobian_reverse": jacobian_reverse(predict, argnums=2),
@@ -71,10 +107,7 @@ for recipe in recipes.values():
     torch.testing.assert_close(recipe(weight, bias, x), expected)
 
 # %%
-# Prediction
-# ----------
-# The arithmetic is the same for all: one forward pass and :math:`m` backward passes. What differs is the number of
-# operations that torch is asked to start. Both are counted exactly, without a clock.
+# Then we count what one call of each does. The counts are exact and involve no clock.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
@@ -83,52 +116,77 @@ costs = count(recipes, weight, bias, x)
 costs
 
 # %%
-# If starting an operation is what takes the time, the loop must lose.
+# The FLOPs (floating-point operations) of the matrix products are the same for all: one evaluation of the function and
+# one :term:`pass` back for each row. The number of operations, in the second column, differs. An :term:`operation` is
+# one call into torch's library, such as a product or a sum, and each one costs time to start.
 
 costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 
 # %%
-# Measurement
-# -----------
-# The candidates take turns in random order, so that a slow moment of the machine hits all alike, and each ratio is
-# taken within a round.
+# Time
+# ----
+# ``compare`` times all candidates in turns, in random order. A slow moment of the machine therefore affects all of them
+# alike. It takes each :term:`ratio` within one :term:`round` of turns.
 
 comparison = compare(recipes, weight, bias, x)
 comparison
 
 # %%
-comparison.claim("jacobian_batched_grad", faster_than="jacobian_loop")
+# Beside the median stands its spread, the :term:`IQR`. The ratio says how many times as long as the fastest recipe each
+# one takes. The automatic recipe gains this factor over the loop:
+
+comparison.claim("jacobian", faster_than="jacobian_loop")
 
 # %%
+# Each call of ``jacobian`` first looks up which recipe it chose for these arguments. For a function as small as ours,
+# this takes a visible part of the time. The chosen recipe, called by name, does without it:
+
+comparison.claim("jacobian_batched_grad", faster_than="jacobian")
+
+# %%
+# ``jacobian_reverse`` starts two transforms of ``torch.func`` at each call, but no loop:
+
 comparison.claim("jacobian_reverse", faster_than="jacobian_loop")
 
 # %%
-# How the gap grows
-# -----------------
-# The loop pays per output; the batched ways pay once, until the arithmetic itself takes over.
+# More outputs
+# ------------
+# The loop pays for each output. We keep 16 inputs and increase the number of outputs from 1 to 1024.
+
+names = ["jacobian", "jacobian_loop", "jacobian_batched_grad", "jacobian_reverse"]
 
 
 def with_outputs(m):
-    """The first three recipes on a layer with D inputs and m outputs."""
-    args = torch.randn(m, D), torch.randn(m), torch.randn(D)
-    return {name: recipes[name] for name in list(recipes)[:3]}, args
+    """The recipes, and a layer with D inputs and m outputs."""
+    layer = torch.randn(m, D), torch.randn(m), torch.randn(D)
+    return {name: recipes[name] for name in names}, layer
 
 
 study = sweep(with_outputs, [1, 4, 16, 64, 256, 1024], label="outputs m", rounds=9)
-plot(study, title="The loop pays for each output, a batched call pays once")
+gain = study[1024].ratio("jacobian_loop", "jacobian_batched_grad").median
+plot(
+    study,
+    title=f"With 1024 outputs, the loop takes {gain:.0f}× as long as one batched call",
+)
 
 # %%
-# With a single output there is nothing to batch, and the machinery of the transform is all that is left to see:
+# The curve of the loop should rise with each output. Those of the batched recipes should stay flat until the arithmetic
+# takes longer than the calls. With many more outputs than inputs, ``jacobian`` changes to forward mode, which computes
+# columns: see :doc:`/tutorials/jacobians/jacrev_against_jacfwd`.
+#
+# With a single output there is only one row, and batching cannot help. We expect the loop to be faster there, because
+# it starts no transform:
 
-study[1].claim("jacobian_reverse", faster_than="jacobian_loop")
+study[1].claim("jacobian_loop", faster_than="jacobian_reverse")
 
 # %%
-# What breaks
-# -----------
-# Batching the rows relies on each operation's derivative being written for a batch of cotangents. For
-# :func:`torch.cdist` it is not: nothing is raised, the first row is right, the others are wrong.
+# What goes wrong
+# ---------------
+# A batched call relies on torch's derivative of each operation being correct for a batch of vectors. For
+# :func:`torch.cdist` it is not. torch raises no error, the first row is right, and the others are wrong. We compare
+# with the loop.
 
-a, b = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+a, b = torch.randn(2, 3, 2, dtype=torch.float64)
 
 
 def distances(a):
@@ -138,11 +196,20 @@ def distances(a):
 by_rows = jacobian_loop(distances)(a)
 batched = torch.func.jacrev(distances)(a)
 torch.testing.assert_close(batched[0], by_rows[0])
-print("error of each row:", (batched - by_rows).abs().amax(dim=(1, 2)))
-assert not torch.allclose(batched, by_rows), "torch has mended cdist: update this section"
+errors = (batched - by_rows).abs().amax(dim=(1, 2))
+print("error of each row:", *(f"{error:.2f}" for error in errors))
+assert not torch.allclose(batched, by_rows), (
+    "torch has fixed cdist: update this section"
+)
 
 # %%
-# The distance written out has derivatives that batch, and agrees with the loop:
+# :func:`funcdiff.jacobian` knows this fault and leaves the batched recipe out. Its result is right.
+
+torch.testing.assert_close(jacobian(distances)(a), by_rows)
+print("jacobian chose", explain(jacobian(distances), a).recipe)
+
+# %%
+# If you need a batched recipe there, write the distance in simpler operations:
 
 
 def distances_by_hand(a):
@@ -154,5 +221,9 @@ torch.testing.assert_close(jacobian_reverse(distances_by_hand)(a), by_rows)
 # %%
 # Takeaway
 # --------
-# Batch the rows. Keep the loop for two cases: as the reference that checks a batched result on a new operation, and
-# where the memory for all rows at once is not there (though ``chunk_size`` is the better remedy for that).
+# Call :func:`funcdiff.jacobian` and do not loop. The exceptions are:
+#
+# * If the function has one output, you need its gradient, which is one row: :func:`torch.func.grad`.
+# * If ``vmap`` does not support an operation in the function, the loop is what remains. ``jacobian`` falls back to it.
+# * If all rows do not fit in memory, set ``chunk_size``: see :doc:`/tutorials/batches/chunk_size`.
+# * If you doubt a batched result for a new operation, compare it with :func:`funcdiff.jacobian_loop`.

@@ -1,23 +1,32 @@
 r"""
-Which of torch's six interfaces should take my Jacobian?
-========================================================
+Which of torch's six ways to compute a Jacobian should I use?
+=============================================================
 
-torch offers the same matrix through ``autograd``, ``forward_ad`` and ``torch.func``, in reverse and in forward mode,
-in a loop and batched. The wrong mode costs up to the ratio of inputs to outputs, a loop a call for each row or column.
+torch can compute the same Jacobian through ``torch.autograd``, through dual numbers and through ``torch.func``: in
+:term:`reverse mode` or :term:`forward mode`, in a loop or batched. The results are equal, but the costs are not. The
+wrong mode multiplies the work, and a loop makes one call for each row or column.
 
-**Answer:** the mode with fewer passes, batched: :func:`funcdiff.jacobian_forward` or
-:func:`funcdiff.jacobian_reverse`. The mode sets the number of passes; the interface, what it composes with.
+**Answer:** Call :func:`funcdiff.jacobian`: it chooses the mode and computes all rows or columns together. The choice is
+:func:`funcdiff.jacobian_taylor` (forward mode) for more outputs than inputs, and :func:`funcdiff.jacobian_batched_grad`
+(reverse mode) for more inputs than outputs.
+
+.. code-block:: python
+
+    from funcdiff import jacobian
+
+    J = jacobian(func)(x)
 """
 
 # %%
-# The function
-# ------------
-# An affine map, :math:`f(x) = Wx + b`. Its Jacobian *is* the weight, so each way can be checked exactly.
+# Use it
+# ------
+# The function is an affine map, :math:`f(x) = Wx + b`. We compute its Jacobian for 16 inputs and 1024 outputs, and for
+# 1024 inputs and 16 outputs, and print the chosen :term:`recipe`.
 
 import torch
-import torch.autograd.forward_ad as forward_ad
-from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 from torch.nn.functional import linear
+
+from funcdiff import explain, jacobian
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -27,21 +36,39 @@ def predict(weight, bias, x):
 
 
 def layer(inputs, outputs):
-    return tuple(torch.randn(shape, device=device) for shape in [(outputs, inputs), (outputs,), (inputs,)])
+    shapes = (outputs, inputs), (outputs,), (inputs,)
+    return tuple(torch.randn(shape, device=device) for shape in shapes)
 
+
+tall, wide = layer(16, 1024), layer(1024, 16)
+automatic = jacobian(predict, argnums=2)
+for args in (tall, wide):
+    print(tuple(automatic(*args).shape), explain(automatic, *args).recipe)
 
 # %%
-# By hand
-# -------
-# Reverse mode pulls each unit cotangent back and gets a row: by plain autograd in a loop, in one ``vmap`` over the
-# vector-Jacobian product, or by :func:`torch.func.jacrev`, which does the same.
+# Check it by hand
+# ----------------
+# The Jacobian of :math:`Wx + b` is the weight :math:`W`, so every method can be checked exactly.
+
+for weight, bias, x in (tall, wide):
+    torch.testing.assert_close(automatic(weight, bias, x), weight)
+
+# %%
+# Three interfaces in reverse mode
+# --------------------------------
+# Reverse mode computes rows. The first interface is a loop over ``torch.autograd.grad``. The second is
+# :func:`torch.func.vjp`, called for all rows at once by :term:`vmap`. The third, :func:`torch.func.jacrev`, does the
+# same in one call.
+
+from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
 
 def grad_loop(weight, bias, x):
     x = x.detach().requires_grad_()
     y = predict(weight, bias, x)
     units = torch.eye(len(y), device=x.device)
-    return torch.stack([torch.autograd.grad(y, x, unit, retain_graph=True)[0] for unit in units])
+    rows = [torch.autograd.grad(y, x, unit, retain_graph=True)[0] for unit in units]
+    return torch.stack(rows)
 
 
 def vmap_over_vjp(weight, bias, x):
@@ -49,11 +76,17 @@ def vmap_over_vjp(weight, bias, x):
     return vmap(pull_back)(torch.eye(len(y), device=x.device))[0]
 
 
-reverse = {"grad_loop": grad_loop, "vmap_over_vjp": vmap_over_vjp, "jacrev": jacrev(predict, argnums=2)}
+reverse = {"grad_loop": grad_loop, "vmap_over_vjp": vmap_over_vjp}
+reverse["jacrev"] = jacrev(predict, argnums=2)
 
 # %%
-# Forward mode pushes each unit tangent through the function and gets a column: with dual numbers, which carry their
-# tangent along, with :func:`torch.func.jvp` in a loop, or by :func:`torch.func.jacfwd`.
+# Three interfaces in forward mode
+# --------------------------------
+# Forward mode computes columns. The first interface uses dual numbers: tensors that carry their derivative in one
+# direction, a :term:`tangent`, through the function. The second is :func:`torch.func.jvp` in a loop, and the third is
+# :func:`torch.func.jacfwd`.
+
+import torch.autograd.forward_ad as forward_ad
 
 
 def dual_loop(weight, bias, x):
@@ -66,144 +99,200 @@ def dual_loop(weight, bias, x):
 
 
 def jvp_loop(weight, bias, x):
-    units = torch.eye(len(x), device=x.device)
-    return torch.stack([jvp(lambda x: predict(weight, bias, x), (x,), (unit,))[1] for unit in units], dim=1)
+    def column(unit):
+        return jvp(lambda x: predict(weight, bias, x), (x,), (unit,))[1]
+
+    return torch.stack([column(unit) for unit in torch.eye(len(x), device=device)], 1)
 
 
-forward = {"dual_loop": dual_loop, "jvp_loop": jvp_loop, "jacfwd": jacfwd(predict, argnums=2)}
+forward = {"dual_loop": dual_loop, "jvp_loop": jvp_loop}
+forward["jacfwd"] = jacfwd(predict, argnums=2)
 
 # %%
-# The recipes
-# -----------
-# ``funcdiff`` has a recipe a mode, with the calling convention of the last of each three. All are equal to the weight.
+# All six must equal the weight.
 
-from funcdiff import jacobian_forward, jacobian_reverse
-
-recipes = {
-    "jacobian_reverse": jacobian_reverse(predict, argnums=2),
-    "jacobian_forward": jacobian_forward(predict, argnums=2),
-}
-tall, wide = layer(16, 1024), layer(1024, 16)
-for args in (tall, wide):
-    for way in {**reverse, **forward, **recipes}.values():
-        torch.testing.assert_close(way(*args), args[0])
+interfaces = {**reverse, **forward}
+for method in interfaces.values():
+    torch.testing.assert_close(method(*tall), tall[0])
+    torch.testing.assert_close(method(*wide), wide[0])
 
 # %%
 # The sum of the rows
 # -------------------
-# ``backward`` with a gradient of ones pulls the sum of all unit cotangents back: one pass, and the sum of the rows. It
-# checks a Jacobian, and it is a warning: who wants the gradient of a sum, or of any scalar, needs no Jacobian.
+# ``backward`` with a gradient of ones computes the sum of all rows in one pass. It is the gradient of the sum of the
+# outputs, so it can check a Jacobian.
 
 weight, bias, x = tall
 leaf = x.clone().requires_grad_()
 y = predict(weight, bias, leaf)
 y.backward(gradient=torch.ones_like(y))
-torch.testing.assert_close(leaf.grad, jacrev(predict, argnums=2)(*tall).sum(0), rtol=1e-4, atol=1e-4)
+torch.testing.assert_close(leaf.grad, automatic(*tall).sum(0), rtol=1e-4, atol=1e-4)
 
 # %%
+# If you need only this sum, or the gradient of any function with one output, do not compute a Jacobian. We count both.
+
+from funcdiff import jacobian_reverse
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
 gradients = {
-    "gradient of the sum": torch.func.grad(lambda *args: predict(*args).sum(), argnums=2),
-    "sum of the rows": lambda *args: recipes["jacobian_reverse"](*args).sum(0),
+    "gradient of the sum": torch.func.grad(lambda *a: predict(*a).sum(), argnums=2),
+    "sum of the rows": lambda *a: jacobian_reverse(predict, argnums=2)(*a).sum(0),
 }
-count(gradients, *tall).claim("gradient of the sum", fewer_flops_than="sum of the rows", by=100)
+costs = count(gradients, *tall)
+costs.claim("gradient of the sum", fewer_flops_than="sum of the rows", by=100)
 
 # %%
-# Prediction
-# ----------
-# A pass takes :math:`mn` multiply-adds in either mode. For 16 inputs and 1024 outputs forward mode makes 16 passes,
-# reverse mode 1024. The loops start operations anew for each, and repeat what the batched ways do once: the forward
-# pass itself, and for dual numbers the products with the zero tangents of the weight.
+# Count
+# -----
+# One :term:`pass` takes :math:`mn` multiply-adds in either mode. For 16 inputs and 1024 outputs, forward mode makes 16
+# passes and reverse mode makes 1024. We count all six interfaces and the automatic recipe.
 
-costs = count({**reverse, **forward}, *tall)
+methods = {"jacobian": automatic, **interfaces}
+costs = count(methods, *tall)
 costs
 
 # %%
+# The mode determines the arithmetic, counted in FLOPs (floating-point operations). A loop multiplies the number of
+# calls into torch's library. Each is an :term:`operation` and takes time to start. ``dual_loop`` needs more FLOPs than
+# ``jacfwd``: in each turn it evaluates the function again and multiplies by the tangent of the weight, which is zero.
+
 costs.claim("jacfwd", fewer_flops_than="jacrev", by=30)
 
 # %%
+# In reverse mode, the batched interface starts far fewer operations than the loop:
+
 costs.claim("jacrev", fewer_operations_than="grad_loop", by=100)
 
 # %%
-# Measurement
-# -----------
-# Tall, 16 inputs and 1024 outputs. A way whose call exceeds a budget of a tenth of a second is called once and marked.
+# Time
+# ----
+# First the tall case, with 16 inputs and 1024 outputs. A candidate that takes longer than a budget of 0.1 seconds is
+# called once.
 
-tall_times = compare({**reverse, **forward}, *tall, rounds=9, budget=0.1)
+tall_times = compare(methods, *tall, rounds=9, budget=0.1)
 tall_times
 
 # %%
+# The ratio says how many times as long as the fastest candidate each takes. The batched interfaces of forward mode
+# should be among the first, and the loop of the wrong mode far behind:
+
 tall_times.claim("jacfwd", faster_than="grad_loop")
 
 # %%
-# Wide, 1024 inputs and 16 outputs:
+# Next the wide case, with 1024 inputs and 16 outputs.
 
-wide_times = compare({**reverse, **forward}, *wide, rounds=9, budget=0.1)
+wide_times = compare(methods, *wide, rounds=9, budget=0.1)
 wide_times
 
 # %%
+# Now reverse mode is the right one:
+
 wide_times.claim("jacrev", faster_than="jvp_loop")
 
 # %%
-plot(wide_times, title="1024 inputs, 16 outputs: the wrong mode costs, and in a loop it costs far more")
+# The same times as a figure, on a logarithmic axis:
+
+slow = wide_times["jvp_loop"].median / wide_times["jacobian"].median
+title = f"1024 inputs, 16 outputs: a loop in the wrong mode takes {slow:.0f}× as long"
+plot(wide_times, title=title)
 
 # %%
+# Compare the order with the counts. We expect reverse mode to be ahead of forward mode, and in each mode the batched
+# interfaces to be ahead of the loops.
+#
 # Ten times the size
 # ------------------
-# With 10240 in place of 1024 the loops of the wrong mode would make as many calls, and we leave them out. The batched
-# recipes, and the loops of the right mode, take part.
+# With 10240 in place of 1024, a loop in the wrong mode would make 10240 calls, so we leave it out. We time
+# ``jacobian``, the two recipes that it chooses between, and the loops of the right mode. First 16 inputs and 10240
+# outputs:
 
-right_loops = {"dual_loop": dual_loop, "jvp_loop": jvp_loop}
-compare({**recipes, **right_loops}, *layer(16, 10240), rounds=9, budget=0.5)
+from funcdiff import jacobian_batched_grad, jacobian_taylor
+
+recipes = {
+    "jacobian": automatic,
+    "jacobian_batched_grad": jacobian_batched_grad(predict, argnums=2),
+    "jacobian_taylor": jacobian_taylor(predict, argnums=2),
+}
+methods = {**recipes, "dual_loop": dual_loop, "jvp_loop": jvp_loop}
+times = compare(methods, *layer(16, 10240), rounds=9, budget=0.5)
+times
 
 # %%
-compare({**recipes, "grad_loop": grad_loop}, *layer(10240, 16), rounds=9, budget=0.5)
+# A loop makes 16 calls here, and reverse mode makes 10240 passes. A loop in the right mode should therefore win:
+
+times.claim("dual_loop", faster_than="jacobian_batched_grad")
+
+# %%
+# Then 10240 inputs and 16 outputs:
+
+methods = {**recipes, "grad_loop": grad_loop}
+times = compare(methods, *layer(10240, 16), rounds=9, budget=0.5)
+times
+
+# %%
+# Here the loop is in reverse mode, and forward mode makes the 10240 passes:
+
+times.claim("grad_loop", faster_than="jacobian_taylor")
 
 # %%
 # A batch of 4
 # ------------
-# Each row has its own Jacobian: the batched ways go under one more ``vmap``, and every block is the weight again. The
-# pull-back and push-forward are batched over units and rows at once.
+# If you need the Jacobian of each row of a batch, call :func:`funcdiff.batch_jacobian`, or wrap a recipe in ``vmap``.
+# Every row of ours has the weight as its Jacobian. We time 16 inputs and 10240 outputs.
+
+from funcdiff import batch_jacobian
+
+in_dims = (None, None, 0)  # only x has a batch axis, its first
+per_row = {"batch_jacobian": batch_jacobian(predict, argnums=2, in_dims=in_dims)}
+for name in ("jacobian_batched_grad", "jacobian_taylor"):
+    per_row[name] = vmap(recipes[name], in_dims)
 
 weight, bias, _ = layer(16, 10240)
-rows = torch.randn(4, 16, device=device)
-per_row = {name: vmap(recipe, in_dims=(None, None, 0)) for name, recipe in recipes.items()}
-for way in per_row.values():
-    torch.testing.assert_close(way(weight, bias, rows), weight.expand(4, -1, -1))
-
-batch_times = compare(per_row, weight, bias, rows, rounds=9, budget=0.5)
-batch_times.claim("jacobian_forward", faster_than="jacobian_reverse")
+batch = torch.randn(4, 16, device=device)
+for method in per_row.values():
+    torch.testing.assert_close(method(weight, bias, batch), weight.expand(4, -1, -1))
+times = compare(per_row, weight, bias, batch, rounds=9, budget=0.5)
+times
 
 # %%
+# Forward mode is right for this shape, for a batch as well as for one row:
+
+times.claim("jacobian_taylor", faster_than="jacobian_batched_grad")
+
+# %%
+# With 10240 inputs and 16 outputs, it is reverse mode:
+
 weight, bias, _ = layer(10240, 16)
-batch_times = compare(per_row, weight, bias, torch.randn(4, 10240, device=device), rounds=9, budget=0.5)
-batch_times.claim("jacobian_reverse", faster_than="jacobian_forward")
+batch = torch.randn(4, 10240, device=device)
+times = compare(per_row, weight, bias, batch, rounds=9, budget=0.5)
+times.claim("jacobian_batched_grad", faster_than="jacobian_taylor")
 
 # %%
-# What breaks
-# -----------
-# The check above, run twice. ``backward`` adds to what ``.grad`` holds, and nothing is said;
-# :func:`torch.autograd.grad` and ``torch.func`` return what they computed.
+# What goes wrong
+# ---------------
+# ``backward`` adds to ``.grad``. If you call it twice, the second result is twice the first, and torch raises no error.
+# ``torch.autograd.grad`` and ``torch.func`` return their results instead.
 
 once = leaf.grad.clone()
 predict(*tall[:2], leaf).backward(gradient=torch.ones_like(y))
 torch.testing.assert_close(leaf.grad, 2 * once)
 
 # %%
-# And the interfaces do not nest in each other: dual numbers and ``torch.func`` each want to own forward mode.
+# The interfaces of forward mode cannot be used inside each other: ``jvp`` fails inside the block of a dual number.
 
 try:
     with forward_ad.dual_level():
         jvp(torch.sin, (x,), (torch.ones_like(x),))
-    raise AssertionError("torch has come to nest forward mode: update the section What breaks of six_ways")
+    raise AssertionError("torch nests forward mode now: update this section")
 except RuntimeError as error:
     print(error)
 
 # %%
 # Takeaway
 # --------
-# Choose the mode by the shape, batch the passes, and let the interface follow from what it must compose with: that
-# speaks for ``torch.func``. The exception is a gradient, which needs one pass and no Jacobian at all; and for an affine
-# map there is nothing to differentiate, since the Jacobian is the weight.
+# Call ``jacobian``. By hand, choose the mode by the shape, and batch: ``jacfwd`` or ``jacrev``. The exceptions are:
+#
+# * If the function has one output, you need its gradient, which is one pass: :func:`torch.func.grad`.
+# * If the function is affine, there is nothing to compute: its Jacobian is the weight.
+# * If all rows or columns do not fit in memory, set ``chunk_size``: see :doc:`/tutorials/batches/chunk_size`.

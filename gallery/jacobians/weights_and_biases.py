@@ -1,23 +1,73 @@
 r"""
-How do I take a Jacobian with respect to weights and biases?
-============================================================
+How do I compute a Jacobian with respect to weights and biases?
+===============================================================
 
-A network has more parameters than anything else, so its parameter Jacobian is the widest and the largest to write. Its
-parameters sit inside a module, where no transform sees them: ask for a derivative there, and the answer is zero.
+Laplace approximations and Gauss-Newton steps need the derivatives of a network's outputs with respect to its
+parameters. But the parameters are inside a module, and a transform differentiates only with respect to arguments. If
+you forget this, you get zeros and no error.
 
-**Answer:** make them arguments: :func:`funcdiff.module_function`. Then :func:`funcdiff.jacobian_reverse`, by name or,
-with :func:`funcdiff.ravel`, as one matrix. Before you do, ask whether the Jacobian must be written at all.
+**Answer:** :func:`funcdiff.module_function` makes the parameters an argument. :func:`funcdiff.jacobian` then chooses
+reverse mode, :func:`funcdiff.jacobian_batched_grad`, because a network has more parameters than outputs.
+
+.. code-block:: python
+
+    from funcdiff import jacobian, module_function
+
+    func, parameters = module_function(network)
+    J = jacobian(func)(parameters, x)  # a dictionary: J["0.weight"], ...
 """
 
 # %%
-# The function
-# ------------
-# One layer, :math:`f(x) = \tanh(Wx + b)`, with its weight and bias as arguments.
+# Use it
+# ------
+# ``module_function`` returns a function and the parameters as a dictionary. A dictionary of tensors is a
+# :term:`pytree`. The Jacobian is a dictionary with the same names. The shape of each block is that of the output, then
+# that of the parameter.
 
 import torch
 from torch.nn.functional import linear
 
+from funcdiff import explain, jacobian, module_function, ravel
+
 device = "cuda" if torch.cuda.is_available() else "cpu"
+layers = torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)
+network = torch.nn.Sequential(*layers).to(device)
+func, parameters = module_function(network)
+x = torch.randn(3, device=device)
+
+blocks = jacobian(func)(parameters, x)
+for name, block in blocks.items():
+    print(f"{name:10} {tuple(block.shape)}")
+print(explain(jacobian(func), parameters, x).recipe)
+
+# %%
+# The last line is the chosen :term:`recipe`. It is :term:`reverse mode` by plain autograd, and you can also call it by
+# name: ``jacobian_batched_grad(func)(parameters, x)``.
+#
+# One matrix
+# ----------
+# Often you need one matrix with a row for each output and a column for each parameter. ``ravel`` puts all parameters
+# into one vector, in the order of the names above.
+
+vector, unravel = ravel(parameters)
+matrix = jacobian(lambda vector: func(unravel(vector), x))(vector)
+print(tuple(matrix.shape))
+side_by_side = torch.cat([block.flatten(1) for block in blocks.values()], dim=1)
+torch.testing.assert_close(matrix, side_by_side)
+
+# %%
+# Check it by hand
+# ----------------
+# For one layer, :math:`f(x) = \tanh(Wx + b)`, output :math:`i` depends on row :math:`i` of the weight and on entry
+# :math:`i` of the bias only. All other derivatives are zero, which :math:`\delta_{ij}` expresses:
+#
+# .. math::
+#
+#     \frac{\partial f_i}{\partial W_{jk}} = (1 - f_i^2)\, \delta_{ij}\, x_k, \qquad
+#     \frac{\partial f_i}{\partial b_j} = (1 - f_i^2)\, \delta_{ij}.
+#
+# If the weights are arguments already, you do not need ``module_function``: ``argnums=(0, 1)`` differentiates with
+# respect to the first two arguments and returns a tuple.
 
 
 def predict(weight, bias, x):
@@ -25,18 +75,8 @@ def predict(weight, bias, x):
 
 
 def layer(inputs, outputs):
-    return tuple(torch.randn(shape, device=device) for shape in [(outputs, inputs), (outputs,), (inputs,)])
-
-
-# %%
-# By hand
-# -------
-# Output :math:`i` sees row :math:`i` of the weight and entry :math:`i` of the bias, and no other:
-#
-# .. math::
-#
-#     \frac{\partial f_i}{\partial W_{jk}} = (1 - f_i^2)\, \delta_{ij}\, x_k, \qquad
-#     \frac{\partial f_i}{\partial b_j} = (1 - f_i^2)\, \delta_{ij}.
+    shapes = (outputs, inputs), (outputs,), (inputs,)
+    return tuple(torch.randn(shape, device=device) for shape in shapes)
 
 
 def by_formula(weight, bias, x):
@@ -44,36 +84,13 @@ def by_formula(weight, bias, x):
     return slopes[:, :, None] * x, slopes
 
 
-# %%
-# The recipes
-# -----------
-# ``argnums=(0, 1)`` differentiates with respect to the first two arguments and returns a tuple: of the output's shape,
-# then the argument's.
-
-from funcdiff import jacobian_forward, jacobian_reverse, module_function, ravel
-
 args = layer(16, 16)
-jacobians = jacobian_reverse(predict, argnums=(0, 1))(*args)
-torch.testing.assert_close(jacobians, by_formula(*args))
-torch.testing.assert_close(jacobian_forward(predict, argnums=(0, 1))(*args), by_formula(*args))
-print([tuple(jacobian.shape) for jacobian in jacobians])
+of_weight, of_bias = jacobian(predict, argnums=(0, 1))(*args)
+torch.testing.assert_close((of_weight, of_bias), by_formula(*args))
 
 # %%
-# A module
-# --------
-# ``module_function`` returns a function and the parameters by name. They go in as its first argument, a dictionary, and
-# the Jacobian comes out as one.
-
-network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).to(device)
-func, parameters = module_function(network)
-x = torch.randn(3, device=device)
-
-blocks = jacobian_reverse(func)(parameters, x)
-for name, block in blocks.items():
-    print(f"{name:10} {tuple(block.shape)}")
-
-# %%
-# With :math:`t = \tanh(W x + b)` and the outer weight :math:`V`, each block has its formula.
+# For the network above, let :math:`t = \tanh(W x + b)` be its hidden layer and :math:`V` its outer weight. Then each of
+# the four blocks has a formula, too.
 
 V = parameters["2.weight"]
 t = torch.tanh(linear(x, parameters["0.weight"], parameters["0.bias"]))
@@ -88,138 +105,164 @@ expected = {
 torch.testing.assert_close(blocks, expected)
 
 # %%
-# One matrix
-# ----------
-# ``ravel`` lays all parameters out as one vector, in the order of their names above, and the blocks become one matrix:
-# a row an output, a column a parameter. That is what a Gauss-Newton step or a Laplace approximation asks for.
+# Count
+# -----
+# A layer with :math:`M` outputs and :math:`N` inputs has :math:`MN + M` parameters. Reverse mode needs :math:`M`
+# :term:`passes <pass>`, and :term:`forward mode` needs one for each parameter. We count two affine layers with 16384
+# weights on the :term:`meta device`, where nothing is computed. The first has 1024 outputs.
 
-vector, unravel = ravel(parameters)
-matrix = jacobian_reverse(lambda vector: func(unravel(vector), x))(vector)
-torch.testing.assert_close(matrix, torch.cat([block.flatten(1) for block in blocks.values()], dim=1))
-print(tuple(matrix.shape))
-
-# %%
-# Prediction
-# ----------
-# A layer of :math:`M` outputs and :math:`N` inputs has :math:`MN + M` parameters: reverse mode makes :math:`M` passes,
-# forward mode :math:`MN + M`. Two affine layers of equal size, :math:`MN = 16384`, counted on torch's *meta* device,
-# where nothing is computed. First :math:`M = 1024`:
-
+from funcdiff import jacobian_batched_grad, jacobian_forward
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
+
+def affine(weight, bias, x):
+    return linear(x, weight, bias)
+
+
 recipes = {
-    "jacobian_reverse": jacobian_reverse(lambda weight, bias, x: linear(x, weight, bias), argnums=(0, 1)),
-    "jacobian_forward": jacobian_forward(lambda weight, bias, x: linear(x, weight, bias), argnums=(0, 1)),
+    "jacobian_batched_grad": jacobian_batched_grad(affine, argnums=(0, 1)),
+    "jacobian_forward": jacobian_forward(affine, argnums=(0, 1)),
 }
 many, few = layer(16, 1024), layer(1024, 16)
-
 many_costs = count(recipes, *(tensor.to("meta") for tensor in many))
 many_costs
 
 # %%
-# and :math:`M = 16`:
+# Even in reverse mode, the peak of memory is at least the Jacobian itself, :math:`M \times MN` numbers. Forward mode
+# needs much more:
+
+many_costs.claim("jacobian_batched_grad", smaller_peak_than="jacobian_forward", by=10)
+
+# %%
+# The second layer has 16 outputs and as many weights:
 
 few_costs = count(recipes, *(tensor.to("meta") for tensor in few))
 few_costs
 
 # %%
-few_costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward", by=500)
+# With fewer outputs, reverse mode makes fewer passes. Forward mode still makes one for each parameter:
+
+few_costs.claim("jacobian_batched_grad", fewer_flops_than="jacobian_forward", by=500)
 
 # %%
-# The shape of the layer decides, not its number of parameters: with 1024 outputs reverse mode, too, must write
-# :math:`M \times MN` numbers.
+# Time
+# ----
+# We time the layer with 16 outputs. ``chunk_size=1024`` lets forward mode compute 1024 columns at a time, so that it
+# fits in the memory of a small machine. A candidate that takes longer than the budget is called once.
 
-many_costs.claim("jacobian_reverse", smaller_peak_than="jacobian_forward", by=10)
-
-# %%
-# Measurement
-# -----------
-# Forward mode takes its columns 1024 at a time here, so that it fits into a small machine's memory.
-
-recipes["jacobian_forward"] = jacobian_forward(
-    lambda weight, bias, x: linear(x, weight, bias), argnums=(0, 1), chunk_size=1024
-)
+recipes = {
+    "jacobian": jacobian(affine, argnums=(0, 1)),
+    "jacobian_batched_grad": recipes["jacobian_batched_grad"],
+    "jacobian_forward": jacobian_forward(affine, argnums=(0, 1), chunk_size=1024),
+}
 few_times = compare(recipes, *few, rounds=9, budget=0.05)
 few_times
 
 # %%
-few_times.claim("jacobian_reverse", faster_than="jacobian_forward", by=10)
+# Compare the last line with the first two. Forward mode made 16400 passes, reverse mode 16.
+
+few_times.claim("jacobian_batched_grad", faster_than="jacobian_forward", by=10)
 
 # %%
-plot(few_times, title="By the weight and bias of 16 outputs: 16 passes in reverse, 16400 in forward mode")
+# The figure shows the same times on a logarithmic axis.
+
+slow = few_times["jacobian_forward"].median / few_times["jacobian"].median
+title = f"Weight and bias of 16 outputs: forward mode takes {slow:.0f}× as long"
+plot(few_times, title=title)
 
 # %%
+# ``jacobian`` should stand beside ``jacobian_batched_grad``, since it chose reverse mode. The layer with 1024 outputs:
+
 many_times = compare(recipes, *many, rounds=9, budget=0.5)
 many_times
 
 # %%
-many_times.claim("jacobian_reverse", faster_than="jacobian_forward")
+# Here the Jacobian itself is large, and both modes must write it. We expect a smaller gain:
+
+many_times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 
 # %%
-# For the bias alone there are :math:`M` inputs and :math:`M` outputs, and the modes make equally many passes:
+# For the bias alone there are as many parameters as outputs, and both modes make equally many passes.
 
 bias_alone = {
-    "jacobian_reverse": jacobian_reverse(lambda weight, bias, x: linear(x, weight, bias), argnums=1),
-    "jacobian_forward": jacobian_forward(lambda weight, bias, x: linear(x, weight, bias), argnums=1),
+    "jacobian_batched_grad": jacobian_batched_grad(affine, argnums=1),
+    "jacobian_forward": jacobian_forward(affine, argnums=1),
 }
-compare(bias_alone, *few, rounds=9).claim("jacobian_reverse", faster_than="jacobian_forward")
+times = compare(bias_alone, *few, rounds=9)
+times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 
 # %%
-# What the matrix says
-# --------------------
-# :math:`\partial f_i / \partial W_{jk} = \delta_{ij}\, x_k`: all that the large one holds is the input, and zeros.
+# Do you need the matrix?
+# -----------------------
+# By the formula, the Jacobian of an affine layer with respect to its weight contains the input and zeros, nothing else.
+# We compare the sizes of the two.
 
-jacobian, _ = recipes["jacobian_reverse"](*many)
+of_weight, _ = recipes["jacobian_batched_grad"](*many)
 weight, bias, x = many
-torch.testing.assert_close(jacobian, torch.eye(1024, device=device)[:, :, None] * x)
-print(f"{jacobian.nbytes} bytes written, {x.nbytes} bytes needed: {jacobian.nbytes // x.nbytes} times as many")
+torch.testing.assert_close(of_weight, torch.eye(1024, device=device)[:, :, None] * x)
+times_larger = of_weight.nbytes // x.nbytes
+print(f"The Jacobian is {times_larger} times as large as the input.")
 
 # %%
-# If you need only its product with a vector, one pass suffices. For a change :math:`V` of the weight it is
-# :math:`V x`:
+# If you need only the product of the Jacobian with a vector, one forward pass computes it (a :term:`JVP`). For a change
+# :math:`V` of the weight, the product is :math:`V x`. We count both methods.
 
 from torch.func import jvp
 
 change = torch.randn_like(weight)
-ways = {
-    "jvp": lambda change: jvp(lambda weight: linear(x, weight, bias), (weight,), (change,))[1],
-    "jacobian, then product": lambda change: torch.tensordot(recipes["jacobian_reverse"](*many)[0], change, 2),
+methods = {
+    "jvp": lambda change: jvp(lambda w: affine(w, bias, x), (weight,), (change,))[1],
+    "jacobian, then product": lambda change: torch.tensordot(
+        recipes["jacobian_batched_grad"](*many)[0], change, 2
+    ),
 }
-torch.testing.assert_close(ways["jvp"](change), change @ x)
-count(ways, change).claim("jvp", smaller_peak_than="jacobian, then product", by=100)
+torch.testing.assert_close(methods["jvp"](change), change @ x)
+costs = count(methods, change)
+costs.claim("jvp", smaller_peak_than="jacobian, then product", by=100)
 
 # %%
-# What breaks
-# -----------
-# A transform differentiates with respect to the arguments. Here the argument is there, but the module captured in the
-# function computes with its own weight: the derivative is zero, and nothing is raised.
+# What goes wrong
+# ---------------
+# Here the weight is an argument, but the function does not use it: the module computes with its own weight. The
+# derivative is zero, and torch raises no error.
 
 weight = network[0].weight.detach()
 x = torch.randn(3, device=device)
 captured = torch.func.jacrev(lambda weight: network(x))(weight)
-assert not captured.any(), "a captured weight is no longer constant: update What breaks of weights_and_biases"
+assert not captured.any(), "a captured weight is no constant now: update this section"
+print("largest entry:", captured.abs().max().item())
 
 # %%
-# The same with a name misspelt: :func:`torch.func.functional_call` ignores it and computes with the module's own.
+# A misspelt name has the same effect: :func:`torch.func.functional_call` ignores it and uses the module's own weight.
 
-misspelt = {"0.wieght": weight}
-zeros = torch.func.jacrev(lambda parameters: torch.func.functional_call(network, parameters, (x,)))(misspelt)
-assert not zeros["0.wieght"].any(), "functional_call has come to refuse: update What breaks of weights_and_biases"
+
+def call(parameters):
+    return torch.func.functional_call(network, parameters, (x,))
+
+
+zeros = torch.func.jacrev(call)({"0.wieght": weight})
+assert not zeros["0.wieght"].any(), "functional_call checks names: update this section"
+print("largest entry:", zeros["0.wieght"].abs().max().item())
 
 # %%
-# The function of ``module_function`` takes its parameters' names at their word, and no others.
+# The function from ``module_function`` checks the names and raises an error.
+
+from textwrap import fill
 
 try:
-    func({**parameters, **misspelt}, x)
-    raise AssertionError("a misspelt name was not refused")
+    func({**parameters, "0.wieght": weight}, x)
+    raise AssertionError("a misspelt name was accepted")
 except KeyError as error:
-    print(error.args[0])
+    print(fill(error.args[0], 84))
 
 # %%
 # Takeaway
 # --------
-# Make the parameters an argument and take reverse mode: a linear layer has more parameters than outputs. Write a
-# parameter Jacobian only where its entries are needed; products take one pass. The exceptions: a few parameters that
-# many outputs share, as those of a small convolution or one scale, ask for forward mode; and for an affine layer the
-# Jacobian is its input.
+# Make the parameters an argument with ``module_function`` and call ``jacobian``. The exceptions are:
+#
+# * If you need only products with vectors, do not compute the matrix: use :func:`torch.func.jvp` or
+#   :func:`torch.func.vjp`.
+# * If the function has one output, such as a loss, use :func:`torch.func.grad`.
+# * If a few parameters affect many outputs, as in a small convolution, forward mode needs fewer passes.
+# * If the layer is affine, its Jacobian with respect to the weight is its input.

@@ -1,28 +1,42 @@
 r"""
-Where does forward mode win, and where reverse?
-===============================================
+When is forward mode faster than reverse mode?
+==============================================
 
-Every textbook has the rule: forward mode for :math:`n < m`, reverse mode for :math:`n > m`. It counts passes, and
-time is more than passes: who trusts it blindly pays in small functions, at bottlenecks and for some operations.
+The usual rule compares the number of inputs :math:`n` with the number of outputs :math:`m`: use :term:`forward mode`
+for :math:`n < m` and :term:`reverse mode` for :math:`n > m`. The rule counts passes through the function, but a call
+also takes time of its own. For small functions, for networks with a bottleneck and for some operations the rule
+therefore picks the slower mode.
 
-**Answer:** the rule holds wherever one mode has several times fewer passes and the arithmetic outweighs the calls.
-Elsewhere consult the map below, and count your own function with :func:`funcdiff.measure.count`.
+**Answer:** If the function has fewer inputs than outputs and the arithmetic takes most of the time. Call
+:func:`funcdiff.jacobian`: it also predicts the time of the calls, and chooses :func:`funcdiff.jacobian_taylor` (forward
+mode) or :func:`funcdiff.jacobian_batched_grad` (reverse mode). For a network with a bottleneck, multiply the Jacobians
+of its two halves.
+
+.. code-block:: python
+
+    from funcdiff import jacobian
+
+    J = jacobian(func)(x)
+    J = jacobian(decoder)(encoder(x)) @ jacobian(encoder)(x)  # for a bottleneck
 """
 
 # %%
-# The function
-# ------------
-# A network with two hidden layers, :math:`f(x) = W_3 \tanh(W_2 \tanh(W_1 x))`, with :math:`n` inputs, :math:`m`
-# outputs and :math:`h = 256` units in each hidden layer.
+# Use it
+# ------
+# The function is a network with two hidden layers, :math:`f(x) = W_3 \tanh(W_2 \tanh(W_1 x))`, and 256 units in each of
+# them. We compute the Jacobian for 16 inputs and 1024 outputs, and print the chosen :term:`recipe`.
 
 import torch
+
+from funcdiff import explain, jacobian
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def network(n, m, h=256):
-    """The function, and its weights."""
-    weights = [torch.randn(b, a, device=device) / a**0.5 for a, b in [(n, h), (h, h), (h, m)]]
+    """Return the function and its weights."""
+    sizes = [(n, h), (h, h), (h, m)]
+    weights = [torch.randn(b, a, device=device) / a**0.5 for a, b in sizes]
 
     def predict(x):
         return weights[2] @ torch.tanh(weights[1] @ torch.tanh(weights[0] @ x))
@@ -30,15 +44,23 @@ def network(n, m, h=256):
     return predict, weights
 
 
+predict, weights = network(16, 1024)
+x = torch.randn(16, device=device)
+J = jacobian(predict)(x)
+print(tuple(J.shape), explain(jacobian(predict), x).recipe)
+
 # %%
-# By hand
-# -------
-# The Jacobian is a product, :math:`W_3 D_2 W_2 D_1 W_1`, where :math:`D` holds the slopes of tanh. Multiplied from
-# the right, it is what forward mode does; from the left, what reverse mode does.
+# ``jacobian_taylor`` is forward mode: there are fewer inputs than outputs. You can also call it by name.
+#
+# Check it by hand
+# ----------------
+# By the chain rule the Jacobian is a product of five matrices, :math:`W_3 D_2 W_2 D_1 W_1`. Each diagonal matrix
+# :math:`D` holds the derivatives of tanh. Forward mode multiplies them from the right, and reverse mode from the left.
+# We do both.
 
 
 def jacobian_by_hand(weights, x, from_the_right):
-    """Both orders give one matrix."""
+    """Multiply the same five matrices in one order or the other."""
     first, second, third = weights
     y = torch.tanh(first @ x)
     d1, d2 = 1 - y**2, 1 - torch.tanh(second @ y) ** 2
@@ -47,150 +69,191 @@ def jacobian_by_hand(weights, x, from_the_right):
     return (third * d2 @ second * d1) @ first
 
 
-predict, weights = network(16, 1024)
-x = torch.randn(16, device=device)
-expected = jacobian_by_hand(weights, x, from_the_right=True)
-torch.testing.assert_close(jacobian_by_hand(weights, x, from_the_right=False), expected, rtol=1e-4, atol=1e-4)
+for from_the_right in (True, False):
+    expected = jacobian_by_hand(weights, x, from_the_right)
+    torch.testing.assert_close(J, expected, rtol=1e-4, atol=1e-4)
 
 # %%
-# The recipes
-# -----------
+# Count
+# -----
+# With :math:`h` units in a layer, forward mode takes :math:`n h (h + m)` multiply-adds and reverse mode
+# :math:`m h (h + n)`. The difference is :math:`h^2 (n - m)`. In arithmetic, therefore, the rule is exact for every
+# :math:`h`. We count both modes for 16 inputs and 1024 outputs.
 
 from funcdiff import jacobian_forward, jacobian_reverse
-
-
-def recipes(predict):
-    """The two modes of one function."""
-    return {"jacobian_forward": jacobian_forward(predict), "jacobian_reverse": jacobian_reverse(predict)}
-
-
-for recipe in recipes(predict).values():
-    torch.testing.assert_close(recipe(x), expected, rtol=1e-4, atol=1e-4)
-
-# %%
-# Prediction
-# ----------
-# From the right the product takes :math:`n h (h + m)` multiply-adds, from the left :math:`m h (h + n)`. Their
-# difference is :math:`h^2 (n - m)`: in arithmetic the rule is exact, and the width has no say in it.
-
 from funcdiff.measure import compare, count
+from funcdiff.plots import plot_winners
 
-costs = count(recipes(predict), x)
+
+def modes(predict):
+    """Return both modes for one function."""
+    return {
+        "jacobian_forward": jacobian_forward(predict),
+        "jacobian_reverse": jacobian_reverse(predict),
+    }
+
+
+costs = count(modes(predict), x)
 costs
 
 # %%
+# The columns of FLOPs (floating-point operations) and of memory both favour forward mode here.
+
 costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 
 # %%
-# Measurement
-# -----------
-# Time also holds what each call costs, whatever its size. We measure every pair of sizes.
+# Time
+# ----
+# First we time this one shape: the automatic recipe, the two recipes that it chooses between, and the two modes of
+# ``torch.func``.
 
-sizes = [4, 16, 64, 256, 1024]
-grid = {
-    (n, m): compare(recipes(network(n, m)[0]), torch.randn(n, device=device), rounds=15) for n in sizes for m in sizes
+from funcdiff import jacobian_batched_grad, jacobian_taylor
+
+automatic = {
+    "jacobian": jacobian(predict),
+    "jacobian_taylor": jacobian_taylor(predict),
+    "jacobian_batched_grad": jacobian_batched_grad(predict),
 }
+compare({**automatic, **modes(predict)}, x, rounds=9)
 
 # %%
-# In how many cells off the line :math:`n = m` does this run bear the rule out?
+# The ratio says how many times as long as the fastest recipe each one takes. Now we time both modes for every pair of
+# five sizes.
+
+sizes = [4, 16, 64, 256, 1024]
+grid, chosen = {}, {}
+for n in sizes:
+    for m in sizes:
+        func, point = network(n, m)[0], torch.randn(n, device=device)
+        grid[n, m] = compare(modes(func), point, rounds=15)
+        chosen[n, m] = explain(jacobian(func), point).recipe
+
+# %%
+# For each pair with :math:`n \neq m` we ask whether the rule named the faster mode. ``no difference`` means that the
+# interval of the :term:`ratio` includes 1, so this run cannot tell.
 
 from collections import Counter
 
 
 def verdict(n, m):
-    """What this run says to the rule."""
+    """Compare the rule with the measurement."""
     forward, reverse = "jacobian_forward", "jacobian_reverse"
     fewer, more = (forward, reverse) if n < m else (reverse, forward)
     return grid[n, m].claim(fewer, faster_than=more).verdict
 
 
 verdicts = Counter(verdict(n, m) for n, m in grid if n != m)
-verdicts
+for word, cells in verdicts.items():
+    print(f"{word}: {cells} of {verdicts.total()} pairs")
 
 # %%
-# Where are they? A cell has the colour of the faster mode and says how many times faster it is; "=" where the run
-# cannot tell. The rule changes sides at the line.
+# The map shows where the rule held. The colour of a cell is that of the faster mode (see the bar), and its number says
+# how many times faster. "=" means that this run cannot tell. According to the rule, the colour changes at the diagonal
+# line.
 
-from funcdiff.plots import plot_winners
-
+right = f"{verdicts['holds']} of {verdicts.total()}"
 plot_winners(
     grid,
     "jacobian_forward",
     "jacobian_reverse",
     labels=("inputs n", "outputs m"),
-    title=f"The rule names the faster mode in {verdicts['holds']} of {verdicts.total()} cells off the line",
+    title=f"The rule names the faster mode in {right} cells off the diagonal",
 )
 
 # %%
-# In the far corners it should win clearly,
+# Look at the corners far from the line: there one mode makes 256 times as many passes as the other.
 
 grid[4, 1024].claim("jacobian_forward", faster_than="jacobian_reverse")
 
 # %%
+# The opposite corner, with 1024 inputs and 4 outputs:
+
 grid[1024, 4].claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
-# and among the smallest there is little arithmetic to save. There the calls decide, even where the rule says forward:
+# Near the lower left corner there is little arithmetic to save, so the time of the calls decides. A pass of reverse
+# mode needs fewer calls. For 4 inputs and 16 outputs the rule says forward mode, and we expect the opposite:
 
 grid[4, 16].claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
-# An exception: the bottleneck
-# ----------------------------
-# Where the network is narrow in its middle, neither mode is best. With 4 units between 256 inputs and 256 outputs, we
-# take the Jacobian of the first half by rows, that of the second by columns, 4 passes each, and multiply.
+# ``jacobian`` includes the calls in its prediction. We print the pairs for which it departs from the rule.
 
-encode, _ = network(256, 4)
-decode, _ = network(4, 256)
+forward = "jacobian_taylor", "jacobian_forward"
+departures = [
+    f"{n} inputs, {m} outputs: {name}"
+    for (n, m), name in chosen.items()
+    if n != m and (name in forward) != (n < m)
+]
+print("\n".join(departures) or "none")
+
+# %%
+# A bottleneck
+# ------------
+# If the network is narrow in the middle, neither mode is best. With 4 units between 256 inputs and 256 outputs, we
+# compute the Jacobian of each half. The first half needs 4 reverse passes, the second 4 forward passes. By the chain
+# rule, their product is the Jacobian of the whole.
+
+encoder, _ = network(256, 4)
+decoder, _ = network(4, 256)
 
 
 def whole(x):
-    return decode(encode(x))
+    return decoder(encoder(x))
 
 
-def from_the_middle(x):
-    return jacobian_forward(decode)(encode(x)) @ jacobian_reverse(encode)(x)
+def by_halves(x):
+    return jacobian(decoder)(encoder(x)) @ jacobian(encoder)(x)
 
 
 x = torch.randn(256, device=device)
-ways = {"from the middle": from_the_middle, **recipes(whole)}
-costs = count(ways, x)
+methods = {"by halves": by_halves, "jacobian": jacobian(whole), **modes(whole)}
+torch.testing.assert_close(by_halves(x), jacobian(whole)(x), rtol=1e-4, atol=1e-4)
+costs = count(methods, x)
 costs
 
 # %%
-# ``compare`` checks that the three results agree before it times them.
+# The halves together need far fewer FLOPs than the whole in either mode:
 
-costs.claim("from the middle", fewer_flops_than="jacobian_reverse", by=20)
+costs.claim("by halves", fewer_flops_than="jacobian_reverse", by=20)
 
 # %%
-times = compare(ways, x, rounds=9)
+# The times of the same four methods:
+
+times = compare(methods, x, rounds=9)
 times
 
 # %%
-times.claim("from the middle", faster_than="jacobian_reverse")
+# We expect a smaller gain in time than in FLOPs, because two Jacobians also mean twice as many calls:
+
+times.claim("by halves", faster_than="jacobian_reverse")
 
 # %%
-# An exception: passes that differ
-# --------------------------------
-# A square Jacobian, and one mode far dearer: the reverse formula of :func:`torch.cumprod`, which must take care of
-# zeros, is itself a loop over the entries. The forward formula is not.
+# An operation with an expensive pass
+# -----------------------------------
+# The rule assumes that a pass costs the same in both modes. For :func:`torch.cumprod` it does not: the reverse formula
+# handles zeros with a loop over the entries. The forward formula has no loop. We count both for 256 inputs and outputs.
 
-ways = recipes(lambda x: torch.cumprod(x, 0))
+methods = modes(lambda x: torch.cumprod(x, 0))
 x = 1 + torch.rand(256, device=device) / 100
-costs = count(ways, x)
+costs = count(methods, x)
 costs
 
 # %%
+# Compare the numbers of operations. An :term:`operation` is one call into torch's library.
+
 costs.claim("jacobian_forward", fewer_operations_than="jacobian_reverse", by=10)
 
 # %%
-compare(ways, x, rounds=9).claim("jacobian_forward", faster_than="jacobian_reverse")
+# The times should follow:
+
+compare(methods, x, rounds=9).claim("jacobian_forward", faster_than="jacobian_reverse")
 
 # %%
-# What breaks
-# -----------
-# Changing the mode should never change the answer. It does where the function stops a gradient with
-# :class:`torch.no_grad`: reverse mode holds the norm constant, forward mode does not notice, and nothing is raised.
+# What goes wrong
+# ---------------
+# A change of mode should not change the result. It does if the function uses ``torch.no_grad`` to keep a value
+# constant. Reverse mode treats the norm below as a constant; forward mode ignores ``no_grad``. torch raises no error.
 
 
 def normalised(x):
@@ -200,21 +263,27 @@ def normalised(x):
 
 
 x = torch.tensor([3.0, 4.0], dtype=torch.float64)
-print(jacobian_reverse(normalised)(x), jacobian_forward(normalised)(x), sep="\n")
-torch.testing.assert_close(jacobian_reverse(normalised)(x), torch.eye(2, dtype=torch.float64) / 5)
-assert not torch.allclose(jacobian_forward(normalised)(x), jacobian_reverse(normalised)(x)), (
-    "torch's forward mode has come to respect no_grad: update the section What breaks of winner_map"
+constant = torch.eye(2, dtype=torch.float64) / 5
+print("reverse:", jacobian_reverse(normalised)(x).tolist())
+print("forward:", jacobian_forward(normalised)(x).tolist())
+torch.testing.assert_close(jacobian_reverse(normalised)(x), constant)
+assert not torch.allclose(jacobian_forward(normalised)(x), constant), (
+    "forward mode respects no_grad now: update What goes wrong of winner_map"
 )
 
 # %%
-# Both modes respect ``detach``. It is the way to hold a value constant.
+# Use ``detach`` instead. Both modes respect it, and so does ``jacobian``.
 
-for recipe in recipes(lambda x: x / x.norm().detach()).values():
-    torch.testing.assert_close(recipe(x), torch.eye(2, dtype=torch.float64) / 5)
+detached = modes(lambda x: x / x.norm().detach())
+for recipe in (*detached.values(), jacobian(lambda x: x / x.norm().detach())):
+    torch.testing.assert_close(recipe(x), constant)
 
 # %%
 # Takeaway
 # --------
-# Several times fewer passes decide, once the arithmetic outweighs the calls: :math:`n < m` forward, :math:`n > m`
-# reverse. The exceptions: a function too small for its passes to matter, a bottleneck, which is best taken from the
-# middle, and an operation whose two formulas differ in cost; the counts show the last two before any clock does.
+# If one mode needs several times fewer passes, it is faster: forward mode for :math:`n < m`, reverse mode for
+# :math:`n > m`. The exceptions are:
+#
+# * If the function is small, the time of the calls decides: use ``jacobian``, or measure.
+# * If the network has a bottleneck, multiply the Jacobians of its halves.
+# * If an operation has formulas of different cost, the counts of :func:`funcdiff.measure.count` show it.

@@ -2,29 +2,31 @@
 How do we measure, and what goes wrong otherwise?
 =================================================
 
-A time without its spread, its threads and its machine persuades, and often misleads: the same two functions can
-come out in either order.
+You read that one method is twice as fast as another, and on your machine it is slower. A time without its spread, its
+number of threads and its machine says little: the same two functions can come out in either order.
 
-**Answer:** time the candidates side by side, take their ratio round by round, and let no sentence say more than its
-interval; where a cost can be counted, count it instead.
+**Answer:** use ``compare``, which times the candidates in turn and takes their ratio round by round. State a result
+with ``claim``, which never says more than the interval allows. If a cost can be counted, use ``count``: counts have
+no noise.
+
+.. code-block:: python
+
+    from funcdiff.measure import compare, count
+
+    times = compare({"mine": mine, "theirs": theirs}, x)  # shows itself as a table
+    times.claim("mine", faster_than="theirs")  # prints what was measured
 """
 
-import subprocess
-import sys
-import time
-from timeit import Timer
+# %%
+# Use it
+# ------
+# We compare two methods for the Jacobian of a layer with 16 inputs and 16 outputs: torch's reverse mode, which computes
+# a row in each pass, and its forward mode, which computes a column.
 
 import torch
 from torch.func import jacfwd, jacrev
-from torch.utils.benchmark import Timer as TorchTimer
 
-from funcdiff.measure import compare, count, environment
-from funcdiff.plots import plot
-
-# %%
-# The function
-# ------------
-# Two ways to one Jacobian, of a layer with as many outputs as inputs.
+from funcdiff.measure import compare
 
 torch.manual_seed(0)
 weight, bias, x = torch.randn(16, 16), torch.randn(16), torch.randn(16)
@@ -35,126 +37,160 @@ def predict(x):
 
 
 reverse, forward = jacrev(predict), jacfwd(predict)
-torch.testing.assert_close(reverse(x), forward(x))
+comparison = compare({"reverse": reverse, "forward": forward}, x, costs=True)
+comparison
 
 # %%
-# What breaks
-# -----------
-# Four habits give numbers that mean nothing: to count the first call, to take one sample, to time one candidate after
-# the other, to use more threads than there are free cores. Each is run below; then the way we do it.
+# The fastest candidate comes first. The :term:`IQR` is the spread of its times. The :term:`ratio` is the median, over
+# all rounds, of the ratio within a round, and the interval contains the true median ratio with 99 % confidence. Next we
+# state what we expect. ``claim`` prints what was measured:
+
+comparison.claim("reverse", faster_than="forward")
+
+# %%
+# If the interval contains 1, a claim says that there is no difference. If the measurement contradicts the claim, the
+# claim says so. The next one expects too much on purpose:
+
+comparison.claim("forward", faster_than="reverse", by=2)
+
+# %%
+# ``plot`` draws the medians as points and the quartiles as bars.
+
+from funcdiff.plots import plot
+
+name, other = comparison.fastest, max(comparison, key=lambda n: comparison[n].median)
+ratio = comparison.ratio(other, name)
+title = f"For 16 inputs, {name} is {ratio.median:.3g}× faster than {other}"
+plot(comparison, title=title)
+
+# %%
+# If the bars do not overlap, the difference is larger than the spread of single samples.
+
+# %%
+# What ``compare`` does
+# ---------------------
+# * It first checks that the results of all candidates agree.
+# * It keeps the first call apart, because it may load or compile something.
+# * It times all candidates once in each :term:`round`, in random order, so that a slow phase of the machine affects
+#   all of them alike.
+# * A short call is repeated until the timer can resolve it, after one untimed call that warms the caches.
+# * Garbage collection is off, and an accelerator has finished its work before the time is read.
+
+# %%
+# The interval uses only the order of the samples, so a single outlier cannot move it, however large it is.
+
+# %%
+# Count instead
+# -------------
+# Matrix FLOPs, operations and peak memory have no noise, so a false claim on a count stops the build of this site. On
+# the :term:`meta device` nothing is computed, so you can count calls that would never fit in memory.
+
+from funcdiff.measure import count
+
+layers = torch.nn.Linear(5, 1000), torch.nn.ELU(), torch.nn.Linear(1000, 25)
+net = torch.nn.Sequential(*layers).to("meta")
+point = torch.empty(5, device="meta")
+costs = count(
+    {
+        "forward over reverse": jacfwd(jacrev(net)),
+        "reverse over reverse": jacrev(jacrev(net)),
+    },
+    point,
+)
+costs
+
+# %%
+# The table lists the counts of one call. This claim is exact:
+
+costs.claim("forward over reverse", fewer_flops_than="reverse over reverse", by=2)
+
+# %%
+# What goes wrong
+# ---------------
+# Four habits produce numbers that mean nothing. We run each of them.
 #
-# The first call
-# --------------
-# Whatever runs first pays for loading, tracing and compiling, which no later call repeats. Counted in, it is charged
-# to one candidate only.
+# *Counting the first call.* The first call may have to load, trace or compile something, and no later call repeats
+# that. If you include it, the candidate that runs first pays for all. These are the first calls of the table above:
 
-
-def seconds(func, calls=1):
-    return Timer(lambda: func(x)).timeit(calls) / calls
-
-
-first, later = seconds(forward), seconds(forward, calls=100)
-print(f"first call: {first / later:.1f} times a later one")
+for name, timing in comparison.items():
+    factor = timing.first / timing.median
+    print(f"{name}: the first call took {factor:,.1f} times the median of the others")
 
 # %%
-# One sample has no spread
-# ------------------------
-# ``timeit(500)`` of torch's benchmark timer averages 500 calls into *one* sample. Its interquartile range is zero, not
-# because the machine was quiet, but because one number has none.
+# *Taking one sample.* ``timeit(500)`` of torch's benchmark timer averages 500 calls into one sample. Its interquartile
+# range is zero because one number has no spread, and not because the machine was quiet. ``blocked_autorange`` takes
+# many samples.
 
-timer = TorchTimer("f(x)", globals={"f": reverse, "x": x})
+from torch.utils.benchmark import Timer
+
+timer = Timer("f(x)", globals={"f": reverse, "x": x})
 one, many = timer.timeit(500), timer.blocked_autorange(min_run_time=0.2)
-print(f"timeit(500):       n = {len(one.times)}, IQR / median = {one.iqr / one.median:.3f}")
-print(f"blocked_autorange: n = {len(many.times)}, IQR / median = {many.iqr / many.median:.3f}")
+for name, sample in {"timeit(500)": one, "blocked_autorange": many}.items():
+    spread = sample.iqr / sample.median
+    print(f"{name:18} n = {len(sample.times)}, IQR / median = {spread:.3f}")
 assert one.iqr == 0
 
 # %%
-# One after the other, on a busy machine
-# --------------------------------------
-# Here a neighbour comes while the second candidate is timed: one process a core, that does nothing but compute. The
-# two candidates are *the same function*, so their true ratio is 1.
+# *Timing one candidate after the other.* Both candidates below are the same function, so their true ratio is 1. While
+# the second one is timed, other programs start: one process for each core, which computes without a pause.
 
 
-class Neighbours:
+import subprocess
+import sys
+import time
+from timeit import timeit
+
+from funcdiff.measure import environment
+
+
+def seconds(func, calls):
+    return timeit(lambda: func(x), number=calls) / calls
+
+
+class OtherPrograms:
     def __enter__(self):
-        burn = [sys.executable, "-c", "while True: pass"]
-        self.processes = [subprocess.Popen(burn) for _ in range(environment().cores)]
-        time.sleep(0.3)  # until they run
+        busy = [sys.executable, "-c", "while True: pass"]
+        self.running = [subprocess.Popen(busy) for _ in range(environment().cores)]
+        time.sleep(0.3)  # until they compute
 
     def __exit__(self, *error):
-        for process in self.processes:
+        for process in self.running:
             process.kill()
             process.wait()
 
 
 alone = seconds(reverse, calls=500)
-with Neighbours():
+with OtherPrograms():
     crowded = seconds(reverse, calls=500)
-print(f"the same function, one after the other: {crowded / alone:.2f} times")
+print(f"the same function, timed second: {crowded / alone:.2f} times as long")
 
 # %%
-# Interleaved in random order, both meet the neighbours alike. Samples are short and taken right after a nap, so that
-# most fit into one slice of the scheduler; the median of the ratios leaves the others out. A short call is made once
-# more before the clock starts: the nap and the other candidates leave the caches cold.
+# ``compare`` times both in turn, so the other programs slow down both of them. Its samples are short and follow a short
+# sleep, so most of them are not interrupted, and the median ignores the others.
 
 same = {"reverse": reverse, "reverse again": lambda x: reverse(x)}
-with Neighbours():
-    comparison = compare(same, x)
-comparison.claim("reverse", faster_than="reverse again")
+with OtherPrograms():
+    crowded_comparison = compare(same, x)
+crowded_comparison.claim("reverse", faster_than="reverse again")
 
 # %%
-# Threads that have no core
-# -------------------------
-# Two threads share the work of a large product, and wait for each other at its end. When a neighbour holds one's core,
-# both stand still. So we measure with one thread, unless threads are the subject, and the table says how many.
+# *Using more threads than there are free cores.* Two threads share the work of a large product and wait for each other
+# at its end. If another program occupies the core of one thread, both wait. The spread shows it:
 
 a = torch.randn(512, 512)
 for threads in (1, 2):
-    with Neighbours():
+    with OtherPrograms():
         product = compare({"product": torch.mm}, a, a, threads=threads)["product"]
-    print(f"{threads} thread(s), busy machine: IQR / median = {product.iqr / product.median:.2f}")
+    spread = product.iqr / product.median
+    print(f"{threads} thread(s), busy machine: IQR / median = {spread:.2f}")
 
 # %%
-# The measurement
-# ---------------
-# ``compare`` first checks that the results agree. Then the first call is kept apart; samples are long enough for the
-# clock; garbage collection is off; an accelerator is waited for. The interval holds the true median ratio with 99 %
-# confidence, from the order of the samples alone: no outlier, however large, moves it.
-
-comparison = compare({"reverse": reverse, "forward": forward}, x, costs=True)
-comparison
-
-# %%
-plot(comparison, title="Jacobian, 16 inputs, 16 outputs")
-
-# %%
-# A claim states what we expect, and prints what was measured. It says so where the interval holds 1, and where the run
-# contradicts us.
-
-comparison.claim("reverse", faster_than="forward")
-
-# %%
-# This one is likely to be contradicted, and shows what that looks like.
-
-comparison.claim("forward", faster_than="reverse", by=2)
-
-# %%
-# Counting instead
-# ----------------
-# Matrix FLOPs, operations and the peak of memory have no noise. A claim on them that is false stops the build of this
-# site. On tensors of ``device="meta"`` nothing is computed, so that a call can be counted that would never fit.
-
-net = torch.nn.Sequential(torch.nn.Linear(5, 1000), torch.nn.ELU(), torch.nn.Linear(1000, 25)).to("meta")
-point = torch.empty(5, device="meta")
-costs = count({"forward over reverse": jacfwd(jacrev(net)), "reverse over reverse": jacrev(jacrev(net))}, point)
-costs
-
-# %%
-costs.claim("forward over reverse", fewer_flops_than="reverse over reverse", by=2)
-
-# %%
+# We therefore measure with one thread, unless threads are the subject, and every table says how many threads it used.
+#
 # Takeaway
 # --------
-# Trust a ratio with its interval, from candidates timed side by side, on the machine that you will use: the JSON behind
-# each page can be set beside your own run with ``comparison.beside("published.json")``. The exception: a count is
-# exact, but it is not a time. Small problems spend theirs on the overhead of calls, which FLOPs do not see.
+# Trust a ratio with its interval, from candidates that were timed in turn, on the machine that you will use. Every page
+# links its measurements as JSON, and ``comparison.beside("published.json")`` puts your own run next to them.
+#
+# * If you compare large problems, a count of FLOPs is enough: it is exact, and times follow it.
+# * If you compare small problems, measure: most of their time is the overhead of calls, which FLOPs do not include.

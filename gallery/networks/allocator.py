@@ -2,29 +2,42 @@ r"""
 Why do large results take longer than their arithmetic?
 =======================================================
 
-A tensor of many megabytes is fresh memory, which the system hands out page by page, each at its first touch. A
-Hessian with large intermediate results pays for that at every call, and no count of FLOPs shows it.
+Your Hessian takes longer than its FLOPs explain, and a profiler shows simple additions that are slow. A large tensor
+needs fresh memory, which the system provides page by page, each at its first touch. Such a page fault takes time, and a
+call with large intermediate results causes thousands of them.
 
-**Answer:** page faults. Keep results small with ``chunk_size``; where they must be large, write into memory that you
-keep, or tell glibc to keep freed memory: ``MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=...`` before Python starts.
+**Answer:** because of page faults. Call ``batch_hessian(f)(X)``: here it chooses Taylor mode, whose intermediate
+results are small. If you call another recipe, pass ``chunk_size``, or set the environment variables below, so that the
+C library keeps freed memory.
+
+.. code-block:: python
+
+    hessians = batch_hessian(f)(X)
+    hessians = batch_hessian(f, hessian=hessian_forward_over_reverse, chunk_size=250)(X)
+    # in the shell: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776 python x.py
 """
 
 # %%
-# What a fresh result costs
-# -------------------------
-# Linux counts the pages that a process touched for the first time: *minor faults*. A page is usually 4096 bytes, so
-# each fresh float32 result should fault once in 1024 entries. All of this is about memory of the CPU on Linux.
+# Use it
+# ------
+# Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows by three methods: by
+# forward over reverse, which is ``torch.func.hessian``, for all rows at once; by the same in chunks; and by the
+# automatic recipe. This page is about the memory of the CPU on Linux.
 
 import resource
+from functools import partial
 
 import torch
+
+from funcdiff import batch_hessian, hessian_forward_over_reverse
+from funcdiff.problems import study_network
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
 
 
 def faults(call, *args):
-    """Minor faults of a call, the least of three: other threads can only add to them."""
+    """Page faults of a call: the fewest of three, as other threads only add some."""
     counted = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -33,10 +46,50 @@ def faults(call, *args):
     return min(counted)
 
 
+network = study_network((5, 50, 25)).requires_grad_(False)
+batch = torch.randn(1400, 5)
+by_name = partial(batch_hessian, network, hessian=hessian_forward_over_reverse)
+hessians = {
+    "at once": by_name(),
+    "in chunks": by_name(chunk_size=250),
+    "batch_hessian": batch_hessian(network),
+}
+for name, hessian in hessians.items():
+    print(f"{name:14} {faults(hessian, batch):6} page faults")
+
 # %%
-# By hand
-# -------
-# Adding 1 to a large tensor, into a fresh result and into one that we keep. The results are equal.
+# Forward over reverse has intermediate results of 125 numbers for each hidden unit and row. In chunks they are small
+# enough for the allocator to reuse: memory that one chunk has freed serves the next. This is what it means in time:
+
+from funcdiff.measure import compare
+from funcdiff.plots import plot
+
+times = compare(hessians, batch, rounds=8, costs=True)
+times
+
+# %%
+# The methods "at once" and "in chunks" need almost the same FLOPs, so arithmetic cannot explain their difference.
+
+times.claim("in chunks", faster_than="at once")
+
+# %%
+# The automatic recipe needs fewer FLOPs and far less memory, so we expect it to be the fastest:
+
+times.claim("batch_hessian", faster_than="at once")
+
+# %%
+# The figure shows the three times.
+
+ratio = times.ratio("at once", "in chunks").median
+plot(times, title=f"The same FLOPs at once take {ratio:.3g}× the time of chunks")
+
+# %%
+# The gap between "at once" and "in chunks" is the cost of fresh memory.
+#
+# Check it by hand
+# ----------------
+# The smallest example adds 1 to a large tensor, once into a fresh result, and once into memory that we keep. Both
+# results are equal. Memory that was never touched should cost one fault for each page.
 
 x = torch.randn(16, 1024, 1024)
 kept = torch.empty_like(x)
@@ -51,68 +104,34 @@ def into_kept(x):
 
 
 torch.testing.assert_close(into_kept(x), fresh(x))
-
-# %%
-# Prediction
-# ----------
-# Both compute and write the same; they differ in who touched the memory before. Memory that was never touched costs
-# a fault a page:
-
 pages = x.nbytes // resource.getpagesize()
 print(f"pages of the result: {pages}")
-for name, way in {"fresh": fresh, "into kept": into_kept}.items():
-    print(f"{name:10} {faults(way, x):6} faults")
+for name, call in {"fresh": fresh, "into kept": into_kept}.items():
+    print(f"{name:10} {faults(call, x):6} page faults")
 
 # %%
-# Measurement
-# -----------
+# The number of faults is the number of pages, up to a few. Next we time both additions.
 
-from funcdiff.measure import compare
-from funcdiff.plots import plot
-
-times = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
-times
+additions = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
+additions
 
 # %%
-times.claim("into kept", faster_than="fresh")
+# The kept result needs no new pages, so we expect it to be faster:
+
+additions.claim("into kept", faster_than="fresh")
 
 # %%
-plot(times, title="A fresh result pays for its pages, a kept one does not")
+# The two compute and write the same. The difference in time, divided by the number of pages, is the price of a fault:
+
+saved = additions["fresh"].median - additions["into kept"].median
+print(f"{saved / pages * 1e9:,.0f} nanoseconds for each page")
 
 # %%
-# The recipe: a Hessian in chunks
-# -------------------------------
-# The Hessian of a network 5 -> 50 -> 25, forward over reverse, over 1400 rows makes intermediate results of 125
-# numbers a unit and row, and no ``out=`` reaches them. ``chunk_size`` makes them smaller: memory that one chunk
-# freed, and that is not too large for glibc to keep, serves the next.
-
-from functools import partial
-
-from funcdiff import batch_hessian, hessian_forward_over_reverse
-from funcdiff.problems import study_network
-
-hessian_of_rows = partial(batch_hessian, hessian=hessian_forward_over_reverse)
-network = study_network((5, 50, 25)).requires_grad_(False)
-batch = torch.randn(1400, 5)
-at_once, in_chunks = hessian_of_rows(network), hessian_of_rows(network, chunk_size=250)
-torch.testing.assert_close(in_chunks(batch), at_once(batch), rtol=1e-3, atol=1e-5)
-
-for name, hessian in {"at once": at_once, "in chunks": in_chunks}.items():
-    print(f"{name:10} {faults(hessian, batch):6} faults")
-
-# %%
-chunks = compare({"at once": at_once, "in chunks": in_chunks}, batch, rounds=8, costs=True)
-chunks
-
-# %%
-chunks.claim("in chunks", faster_than="at once")
-
-# %%
-# Another allocator policy
-# ------------------------
-# glibc gives every result above its largest threshold, 32 mebibytes, back to the system at once. Two environment
-# variables make it keep them. They must be set before Python starts, so we start two processes: each waits for a line,
-# takes the same Hessian, and answers with its faults.
+# Let glibc keep freed memory
+# ---------------------------
+# The C library glibc returns every result above a threshold, at most 32 mebibytes, to the system at once. Two
+# environment variables make it keep them. They must be set before Python starts, so we start two processes. Each one
+# waits for a line, computes the Hessian at once, and answers with its page faults.
 
 import os
 import subprocess
@@ -123,7 +142,8 @@ import resource, sys, torch
 from funcdiff import batch_hessian, hessian_forward_over_reverse
 from funcdiff.problems import study_network
 torch.set_num_threads(1)
-network, batch = study_network((5, 50, 25)).requires_grad_(False), torch.randn(1400, 5)
+network = study_network((5, 50, 25)).requires_grad_(False)
+batch = torch.randn(1400, 5)
 hessian = batch_hessian(network, hessian=hessian_forward_over_reverse)
 for line in sys.stdin:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -131,60 +151,76 @@ for line in sys.stdin:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, flush=True)
 """
 
+# %%
+# ``start`` starts such a process, and returns a function that asks it for one Hessian.
 
-def process(**variables):
-    """A function that has a process of its own take the Hessian, and returns the faults."""
+
+def start(**variables):
     command = [sys.executable, "-W", "ignore", "-c", CHILD]
     child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
     )
 
-    def take():
+    def ask():
         print(file=child.stdin, flush=True)
         return int(child.stdout.readline())
 
-    return take, child
+    return ask, child
 
+
+default, default_child = start()
+keeping, keeping_child = start(
+    MALLOC_MMAP_MAX_="0",
+    MALLOC_TRIM_THRESHOLD_=str(2**40),
+)
+print("page faults, default:", [default() for _ in range(3)])
+print("page faults, keeping:", [keeping() for _ in range(3)])
 
 # %%
-# As before, the two take turns, and ratios are of the same round.
+# The first call touches new memory in both processes. Later calls of the second one reuse it. We time both in turn, as
+# before.
 
-default, default_child = process()
-keeping, keeping_child = process(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_=str(2**40))
-print("faults:", {"default": [default() for _ in range(3)], "keeping": [keeping() for _ in range(3)]})
 policies = compare({"default": default, "keeping": keeping}, equal=False, rounds=8)
 policies
 
 # %%
+# Both processes do the same arithmetic, so a difference is due to page faults:
+
 policies.claim("keeping", faster_than="default")
 
 # %%
+# What goes wrong
+# ---------------
+# We end the two processes first. Then: *memory that you keep is overwritten by the next call.* What look like two
+# results are one.
+
 for child in (default_child, keeping_child):
     child.communicate()
 
-# %%
-# What breaks
-# -----------
-# A result in memory that we keep is overwritten by the next call: what looks like two results is one.
-
 one = into_kept(x)
 two = torch.add(x, 2, out=kept)
-assert one.data_ptr() == two.data_ptr(), "torch now copies results of out=: update this section, What breaks"
-print("the first result, which was x + 1, is now x +", (one - x).mean().round().item())
+assert one.data_ptr() == two.data_ptr(), "out= now copies: update this section"
+print("The first result, x + 1, has become x +", (one - x).mean().round().item())
 
 # %%
-# And autograd refuses ``out=``, since it cannot tell when the memory is overwritten:
+# *Autograd does not support* ``out=``, because it cannot know when the memory is overwritten.
 
 try:
     torch.add(x[0].clone().requires_grad_(), 1, out=kept[0])
 except RuntimeError as error:
-    print(error)
+    print("RuntimeError:", error)
 else:
-    raise AssertionError("torch now differentiates functions with out=: update this section, What breaks")
+    raise AssertionError("torch now differentiates out=: update this section")
 
 # %%
 # Takeaway
 # --------
-# Where a call's time exceeds what its FLOPs predict, look at its faults. Chunks cure them without a change elsewhere,
-# and lower the peak too. The exception is a GPU, and any system with an allocator that keeps what it has: torch's own
-# on CUDA does, and there chunks serve memory alone.
+# If a call takes longer than its FLOPs predict, look at its page faults. First use ``batch_hessian(f)``, then try
+# ``chunk_size``: smaller intermediate results need less memory and reuse what was freed.
+#
+# * If you cannot change the call, set the two environment variables.
+# * If you compute on a GPU, page faults do not occur: torch keeps freed GPU memory. Chunks then save memory only.

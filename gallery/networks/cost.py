@@ -2,53 +2,65 @@ r"""
 What do the derivatives of my network cost?
 ===========================================
 
-Surrogate networks have few inputs, and many people differentiate them twice, row by row, in a batch. The same Hessian
-can be written in ways that differ by two orders of magnitude in time and in memory.
+You have a network with few inputs, such as a surrogate of a simulation, and need its first and second derivatives for
+each row of a batch. The same Hessian can be computed by methods that differ by two orders of magnitude in time and in
+memory.
 
-**Answer:** count the FLOPs of each way, without running it, and take the least: the clock follows the count. With few
-inputs, :func:`funcdiff.jacobian_forward` and :func:`funcdiff.hessian_taylor`, or forward over forward.
+**Answer:** call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``, which count the FLOPs of each recipe and choose a
+fast one. For a network with few inputs they choose Taylor mode; by name, it is ``jacobian_taylor`` and
+``hessian_taylor``. Count before you run anything: for a wide network, times follow the count.
+
+.. code-block:: python
+
+    from funcdiff import batch_hessian, batch_jacobian
+
+    jacobians = batch_jacobian(network)(X)  # (B, outputs, inputs)
+    hessians = batch_hessian(network)(X)  # (B, outputs, inputs, inputs)
 """
 
 # %%
-# The network
-# -----------
-# Fully connected, 5 -> 1000 -> 1000 -> 25 with ELU, on a batch of 100 rows: the size of many surrogates of
-# simulations. Derivatives are taken of each row by itself, so a Jacobian has shape (100, 25, 5) and a Hessian
-# (100, 25, 5, 5).
+# Use it
+# ------
+# Our network has 5 inputs, two hidden layers of 1000 units with ELU, and 25 outputs: the size of many surrogates. We
+# differentiate it for 100 rows, and freeze its parameters, because we differentiate with respect to the input only.
 
 import torch
 
+from funcdiff import batch_hessian, batch_jacobian
 from funcdiff.problems import study_network
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
-network = study_network().to(device).requires_grad_(False)  # we differentiate in the inputs alone
+network = study_network((5, 1000, 1000, 25)).to(device).requires_grad_(False)
 batch = torch.randn(100, 5, device=device)
 
+print("Jacobians:", tuple(batch_jacobian(network)(batch).shape))
+print("Hessians:", tuple(batch_hessian(network)(batch).shape))
+
 # %%
-# By hand
-# -------
-# For one row, with layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`, the chain rule multiplies, layer by layer,
-# by the weight and by the slope of ELU, which is :math:`1` where its input is positive and :math:`e^z` elsewhere.
+# Check it by hand
+# ----------------
+# For layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`, the chain rule multiplies by the weight and by the slope of
+# ELU, layer by layer. The slope is :math:`1` where the argument :math:`z` of ELU is positive, else :math:`e^z`.
 
 
 def jacobian_by_hand(network, x):
-    jacobian = None
+    jacobian = torch.eye(x.shape[1], device=device).expand(len(x), -1, -1)
     for layer in network:
         if isinstance(layer, torch.nn.Linear):
-            x = layer(x)
-            jacobian = layer.weight @ jacobian if jacobian is not None else layer.weight.expand(len(x), -1, -1)
+            jacobian = layer.weight @ jacobian
         else:
             jacobian = x.clamp(max=0).exp()[..., None] * jacobian
-            x = layer(x)
+        x = layer(x)
     return jacobian
 
 
+expected = jacobian_by_hand(network, batch)
+torch.testing.assert_close(batch_jacobian(network)(batch), expected)
+
 # %%
-# The recipes
-# -----------
-# Both Jacobians and all Hessians, outer over inner; ``torch.func.hessian`` is forward over reverse. Each is mapped over
-# the rows. The Jacobians are equal to the chain rule; the Hessians, on two rows, to each other.
+# The other methods on this page are recipes by name, each mapped over the rows. A Hessian is named "outer over inner":
+# forward over reverse applies forward mode to the result of reverse mode, and is what ``torch.func.hessian`` does.
 
 from funcdiff import (
     hessian_forward_over_forward,
@@ -60,189 +72,223 @@ from funcdiff import (
     jacobian_reverse,
 )
 
-hessians = [hessian_forward_over_forward, hessian_forward_over_reverse, hessian_taylor]
-lighter = [jacobian_forward, jacobian_reverse, *hessians]
+jacobians = [jacobian_forward, jacobian_reverse]
+light = [hessian_taylor, hessian_forward_over_forward, hessian_forward_over_reverse]
 heavy = [hessian_reverse_over_forward, hessian_reverse_over_reverse]
 
 
-def by_rows(network, ways):
-    """Each way mapped over a batch, by name."""
-    return {way.__name__: torch.func.vmap(way(network)) for way in ways}
+def by_name(network, *recipes):
+    return {recipe.__name__: torch.func.vmap(recipe(network)) for recipe in recipes}
 
 
 # %%
+# The Jacobians equal the chain rule, and the Hessians equal each other, on two rows.
 
-every = by_rows(network, lighter + heavy)
+close = torch.testing.assert_close
+every = by_name(network, *jacobians, *light, *heavy)
+reference = batch_hessian(network)(batch[:2])
 for name, derivative in every.items():
     if name.startswith("jacobian"):
-        torch.testing.assert_close(derivative(batch), jacobian_by_hand(network, batch))
+        close(derivative(batch), expected)
     else:
-        expected = every["hessian_forward_over_reverse"](batch[:2])
-        torch.testing.assert_close(derivative(batch[:2]), expected, rtol=1e-3, atol=1e-5)
+        close(derivative(batch[:2]), reference, rtol=1e-3, atol=1e-5)
 
 # %%
-# Prediction
-# ----------
-# All are counted exactly, at the full batch. On torch's *meta* device there are shapes and no numbers, so that
-# counting the worst takes neither its time nor its gigabytes.
+# Count
+# -----
+# We count every method for the full batch. On the :term:`meta device`, tensors have shapes but no numbers, so that
+# counting the most expensive method needs neither its time nor its gigabytes.
 
 from funcdiff.measure import compare, count, predict, sweep
 from funcdiff.plots import plot
 
+
+def chosen(network):
+    return {
+        "batch_jacobian": batch_jacobian(network),
+        "batch_hessian": batch_hessian(network),
+    }
+
+
 meta = study_network().to("meta").requires_grad_(False)
-costs = count({"evaluation": meta, **by_rows(meta, lighter + heavy)}, torch.empty(100, 5, device="meta"))
+names = by_name(meta, *jacobians, *light, *heavy)
+candidates = {"evaluation": meta, **chosen(meta), **names}
+costs = count(candidates, torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# A Jacobian in forward mode is a pass for each of 5 inputs, in reverse mode one for each of 25 outputs. A Hessian
-# multiplies the passes of its two modes; with reverse mode outside, it pulls back each of the 125 entries of the inner
-# Jacobian. Taylor mode carries first and second derivatives along together, and each mixed one once.
+# Look at the FLOPs of the Hessians. With reverse mode on the outside, each of the 125 entries of the inner Jacobian
+# needs its own backward pass, so these two are the most expensive. Forward over forward needs a pass for each pair of
+# inputs. :term:`Taylor mode` computes each mixed derivative only once, and ``batch_hessian`` chose it:
 
-costs.claim("hessian_forward_over_forward", fewer_flops_than="hessian_forward_over_reverse", by=3)
-
-# %%
-costs.claim("hessian_forward_over_forward", fewer_flops_than="hessian_reverse_over_reverse", by=50)
+assert costs["batch_hessian"].flops == costs["hessian_taylor"].flops
+costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_forward", by=2)
 
 # %%
-costs.claim("hessian_taylor", fewer_flops_than="hessian_forward_over_forward", by=2)
+# This is the comparison with ``torch.func.hessian``, which is forward over reverse:
+
+costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_reverse", by=8)
 
 # %%
-costs.claim("hessian_taylor", smaller_peak_than="hessian_reverse_over_reverse", by=50)
+# This is the comparison with the most expensive method:
+
+costs.claim("batch_hessian", fewer_flops_than="hessian_reverse_over_reverse", by=100)
 
 # %%
-# Measurement: evaluation, and in and out of NumPy
-# ------------------------------------------------
-# Simulations speak NumPy. The way in and out shares memory on a CPU, so it should be lost beside the evaluation.
+# The peaks of their memory differ even more:
 
-from funcdiff.arrays import numpy_function
-
-evaluate = numpy_function(network)
-array = batch.cpu().numpy()
-round_trip = numpy_function(lambda x: x, device=device)
-seam = {"round trip": round_trip, "to NumPy": lambda _: batch.cpu().numpy(), "evaluation": evaluate}
-seam_times = compare(seam, array, equal=False, rounds=15)
-seam_times
+costs.claim("batch_hessian", smaller_peak_than="hessian_reverse_over_reverse", by=50)
 
 # %%
-seam_times.claim("round trip", faster_than="evaluation", by=10)
+# Time
+# ----
+# We time the full batch, without the two heavy methods. A method that needs more than half a second is timed once.
 
-# %%
-# The full batch
-# --------------
-# Of the Hessians, those without reverse mode outside. A call over half a second is made once and marked.
-
-full = compare({"evaluation": network, **by_rows(network, lighter)}, batch, equal=False, rounds=16, budget=0.5)
+timed = {
+    "evaluation": network,
+    **chosen(network),
+    **by_name(network, *jacobians, *light[1:]),
+}
+full = compare(timed, batch, equal=False, rounds=16, budget=0.5)
 full
 
 # %%
-full.claim("jacobian_forward", faster_than="jacobian_reverse")
+# The fastest method comes first. This is the gain over ``torch.func.hessian``:
+
+full.claim("batch_hessian", faster_than="hessian_forward_over_reverse", by=3)
 
 # %%
-full.claim("hessian_taylor", faster_than="hessian_forward_over_reverse", by=3)
+# This is the gain over reverse mode for first derivatives:
+
+full.claim("batch_jacobian", faster_than="jacobian_reverse", by=2)
 
 # %%
-full.claim("hessian_taylor", faster_than="hessian_forward_over_forward")
+# Forward mode needs seven passes where Taylor mode needs six. This run shows whether the difference matters:
+
+full.claim("batch_jacobian", faster_than="jacobian_forward")
 
 # %%
 # Does the count predict the time?
 # --------------------------------
-# We give all methods one rate, in FLOPs a second, and predict each time from its count alone.
+# We assume one rate for all methods, in FLOPs per second, and predict each time from its count alone.
 
 prediction = predict(full, {name: costs[name] for name in full})
-prediction
-
-# %%
-plot(prediction, title="The count of matrix FLOPs predicts the time of each method, on one line")
+plot(prediction)
 print(prediction.largest)
 
 # %%
-# Taylor mode's Hessian and reverse mode's Jacobian are only a fifth apart. Does the clock order even these?
+# Each point is a method; on the dashed line, measured and predicted time are equal. Does the count also order them?
 
 prediction.rank_order()
 
 # %%
-# All Hessians, in a smaller batch
-# --------------------------------
-# With 10 rows the two worst take part as well.
+# With 10 rows we can time all five Hessians, including the two heavy ones.
 
-hessian_times = compare(by_rows(network, hessians + heavy), batch[:10], equal=False, rounds=12, budget=0.8)
-hessian_times.claim("hessian_forward_over_forward", faster_than="hessian_reverse_over_reverse", by=20)
-
-# %%
-hessian_prediction = predict(hessian_times, count(by_rows(meta, hessians + heavy), torch.empty(10, 5, device="meta")))
-hessian_prediction
-
-# %%
-plot(hessian_prediction, title="All Hessians of 10 rows: the count predicts the time of the worst as well")
+all_five = by_name(network, *light, *heavy)
+options = {"equal": False, "rounds": 12, "budget": 0.8}
+hessian_times = compare(all_five, batch[:10], **options)
+counted = by_name(meta, *light, *heavy)
+hessian_costs = count(counted, torch.empty(10, 5, device="meta"))
+hessian_prediction = predict(hessian_times, hessian_costs)
+plot(hessian_prediction)
 print(hessian_prediction.largest)
 
 # %%
+# The points cover the range from the fastest method to the slowest. Again we ask whether the count orders them:
+
 hessian_prediction.rank_order()
 
 # %%
-# The count leaves out all that is no product of matrices. Second derivatives go through ELU by products and sums of
-# large tensors: Taylor mode starts more operations than reverse mode, and writes more, which weighs with few rows.
+# The fastest and the slowest differ by this factor:
 
-costs.claim("jacobian_reverse", fewer_operations_than="hessian_taylor", by=2)
+hessian_times.claim("hessian_taylor", faster_than="hessian_reverse_over_reverse", by=50)
 
 # %%
+# The count leaves out everything that is not a matrix product. Taylor mode differentiates ELU with products and sums
+# of large tensors, so it runs more operations than reverse mode and writes more. The profiler shows what share
+# of the time matrix products take.
+
 from torch.profiler import profile
 
 for name in ("jacobian_reverse", "hessian_taylor"):
     with profile() as profiler:
         every[name](batch)
     spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
-    share = sum(spent.get(f"aten::{product}", 0) for product in ("mm", "addmm", "bmm")) / sum(spent.values())
-    print(f"{name}: {costs[name].bytes_written / 1e6:.0f} MB written, matrix products {share:.0%} of its time")
+    products = sum(spent.get(f"aten::{kind}", 0) for kind in ("mm", "addmm", "bmm"))
+    share = products / sum(spent.values())
+    print(f"{name}: matrix products take {share:.0%} of the time")
 assert costs["hessian_taylor"].bytes_written > costs["jacobian_reverse"].bytes_written
+costs.claim("jacobian_reverse", fewer_operations_than="hessian_taylor", by=2)
 
 # %%
-# Batch size and width
-# --------------------
-# At few rows, and in narrow networks, a call costs what its operations cost to start; from some size on, the FLOPs
-# take over and the curves run parallel.
+# NumPy in and out
+# ----------------
+# Simulations often use NumPy. On a CPU, arrays and tensors share memory, so we expect the conversion to cost little
+# compared with an evaluation.
+
+from funcdiff.arrays import numpy_function
+
+round_trip = numpy_function(lambda x: x, device=device)
+evaluate = numpy_function(network)
+conversion = {"round trip": round_trip, "evaluation": evaluate}
+seam = compare(conversion, batch.cpu().numpy(), equal=False, rounds=15)
+seam.claim("round trip", faster_than="evaluation", by=10)
+
+# %%
+# Rows and width
+# --------------
+# With few rows, or in a narrow network, a call costs what its operations cost to start. We vary the number of rows
+# first.
 
 
 def with_rows(rows):
-    return by_rows(network, lighter), (batch[:rows],)
+    return by_name(network, *jacobians, *light), (batch[:rows],)
 
 
-study = sweep(with_rows, [1, 4, 16], label="rows B", equal=False, rounds=8, budget=0.05)
-plot(study, title="Rows: the curves of the methods rise, and part, as FLOPs take over")
+options = {"equal": False, "rounds": 8, "budget": 0.05}
+plot(sweep(with_rows, [1, 4, 16], label="rows B", **options))
 
 # %%
+# Where the lines rise and separate, FLOPs matter more than the number of operations. Next we vary the width.
 
 
 def of_width(width):
     small = study_network((5, width, width, 25)).to(device).requires_grad_(False)
-    return by_rows(small, lighter), (batch[:10],)
+    return by_name(small, *jacobians, *light), (batch[:10],)
 
 
-study = sweep(of_width, [10, 100, 1000], label="width of the hidden layers", equal=False, rounds=8, budget=0.05)
-plot(study, title="Width: the wider the network, the more the matrix products decide")
+study = sweep(of_width, [10, 100, 1000], label="width of the hidden layers", **options)
+plot(study)
 
 # %%
-# What breaks
-# -----------
-# The count of FLOPs is no guide for a small network: there it is operations that are paid for, and the method with
-# fewer FLOPs may start more of them. At width 10, forward mode still computes less, and starts more.
+# Narrow networks pay for each operation, however small it is, so the lines are flat on the left and rise on the right.
+#
+# What goes wrong
+# ---------------
+# *FLOPs do not predict the time of a small network.* At width 10, forward mode needs fewer FLOPs than reverse mode:
 
 small, args = of_width(10)
 small_costs = count(small, *args)
 small_costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse")
 
 # %%
+# But it starts more operations, and starting them is most of the time of so small a network:
+
 small_costs.claim("jacobian_reverse", fewer_operations_than="jacobian_forward")
 
 # %%
-# The prediction from FLOPs for this network, to be held against the one above:
+# In the prediction for this network, "measured / predicted" shows how far the count is from the time.
 
-predict(study[10], small_costs)
+narrow = predict(study[10], small_costs)
+print(narrow.largest)
+narrow
 
 # %%
 # Takeaway
 # --------
-# For a network with a thousand units a layer the count of FLOPs decides, it can be taken without a run, and it says:
-# with few inputs, forward mode for first derivatives, Taylor mode for second ones. The exceptions: a small network pays
-# by the operation, so compare operations too; and a layer with a wrong or missing forward formula needs reverse mode,
-# at its price.
+# For a network with a thousand units in each layer the count of FLOPs decides, and you can count without running
+# anything. ``batch_jacobian`` and ``batch_hessian`` do so for you.
+#
+# * If the network is small, operations decide: compare their number, or measure.
+# * If an operation has no forward derivative, or a wrong one, reverse mode is needed, at its price. The automatic
+#   recipes know these operations (:doc:`/guides/what_works`).

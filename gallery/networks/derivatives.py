@@ -2,35 +2,37 @@ r"""
 Does a network that fits a function have its derivatives?
 =========================================================
 
-A network is trained on values and then asked for slopes and curvatures, which it never saw. One figure of the values
-would look perfect while the second derivatives are off by a large part of their size.
+You train a network on values and then use its slopes and curvatures, which it never saw. A plot of the values can look
+perfect while the second derivatives are wrong by a large part of their size.
 
-**Answer:** mostly, and less with each order: look at profiles and maps of the derivatives before you trust them. All
-of them come from :func:`funcdiff.batch_jacobian` and :func:`funcdiff.batch_hessian`, over a grid in one call.
+**Answer:** mostly, and less with each order. Compute all derivatives over a grid with ``batch_jacobian(network)(X)``
+and ``batch_hessian(network)(X)``, and look at profiles and maps before you trust them. With few inputs both choose
+Taylor mode, ``jacobian_taylor`` and ``hessian_taylor``.
+
+.. code-block:: python
+
+    from funcdiff import batch_hessian, batch_jacobian
+
+    first = batch_jacobian(network)(grid.reshape(-1, 2))  # (points, outputs, 2)
+    second = batch_hessian(network)(grid.reshape(-1, 2))  # (points, outputs, 2, 2)
 """
 
 # %%
-# What to look at
-# ---------------
-# Any output, and any pair of inputs: change these. A profile varies one input and holds the others at 0.75.
-
-output = 0
-pair = (0, 1)
-held_at = 0.75
-
-# %%
-# The function has two inputs in :math:`(-2, 2)` and :math:`(-1, 1)` and three outputs:
+# Use it
+# ------
+# The function has two inputs in :math:`(-2, 2)` and :math:`(-1, 1)`, and three outputs:
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right)
 #
-# The network in its place is 2 -> 100 -> 100 -> 3 with GELU, trained on 500 samples of it, in seconds, and then
-# converted to float64.
+# The :term:`surrogate` is a network 2 -> 100 -> 100 -> 3 with GELU. We train it on 500 samples, which takes seconds,
+# convert it to float64, and compute its derivatives at the samples.
 
-# sphinx_gallery_thumbnail_number = 8
+# sphinx_gallery_thumbnail_number = 6
 import torch
 
+from funcdiff import batch_hessian, batch_jacobian
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian
 from funcdiff.surrogates import train, uniform
 
@@ -38,171 +40,214 @@ low, high = [-2.0, -1.0], [2.0, 1.0]
 x = uniform(500, low, high, seed=1)
 network = study_network((2, 100, 100, 3), activation=torch.nn.GELU)
 train(network, x, surface(x), iterations=600)
-network = network.double().eval().requires_grad_(False)  # we differentiate in the inputs alone
+network = network.double().eval().requires_grad_(False)
+
+points = x.double()
+first, second = batch_jacobian(network), batch_hessian(network)
+print("first derivatives: ", tuple(first(points).shape))
+print("second derivatives:", tuple(second(points).shape))
 
 # %%
-# By hand
-# -------
-# A Jacobian over a batch of points is ``vmap`` over the Jacobian at one; a Hessian is that of a Jacobian. We take
-# forward mode twice, since there are fewer inputs than outputs.
+# Check it by hand
+# ----------------
+# In torch alone, the Jacobians of a batch are ``vmap`` of ``jacfwd``, and the Hessians apply ``jacfwd`` twice. The
+# recipes agree with them on the network. On the function, they agree with its derivatives written out by hand.
 
 from torch.func import jacfwd, vmap
 
-jacobian_by_hand, hessian_by_hand = vmap(jacfwd(network)), vmap(jacfwd(jacfwd(network)))
-
-# %%
-# The recipes
-# -----------
-# The same, checked. On the function they give what its derivatives written out give; on the network, what ``vmap``
-# gives.
-
-from funcdiff import batch_hessian, batch_jacobian, hessian_forward_over_forward, jacobian_forward
-
-
-def first(func):
-    return batch_jacobian(func, jacobian=jacobian_forward)
-
-
-def second(func):
-    return batch_hessian(func, hessian=hessian_forward_over_forward)
-
-
-points = x.double()
-torch.testing.assert_close(first(surface)(points), surface_jacobian(points))
-torch.testing.assert_close(second(surface)(points), surface_hessian(points))
-torch.testing.assert_close(first(network)(points), jacobian_by_hand(points))
-torch.testing.assert_close(second(network)(points), hessian_by_hand(points))
-
-# %%
-# Prediction
-# ----------
-# 100 points along a profile, 100 by 100 over a map. Forward over forward computes :math:`1 + n` columns of
-# :math:`1 + n` passes, so for :math:`n = 2` a map of Hessians is about nine evaluations of it and what torch wastes:
-
-from funcdiff.measure import compare, count
-
-along = [torch.linspace(a, b, 100, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
-grid = torch.full((100, 100, 2), held_at, dtype=torch.float64)
-grid[..., pair[0]], grid[..., pair[1]] = torch.meshgrid(along[pair[0]], along[pair[1]], indexing="ij")
-rows = grid.reshape(-1, 2)
-costs = count({"values": network, "first": first(network), "second": second(network)}, rows)
-costs
-
-# %%
-costs.claim("values", fewer_flops_than="second", by=9)
-
-# %%
-# Measurement
-# -----------
-# A thousand rows of it:
-
-compare({"values": network, "first": first(network), "second": second(network)}, rows[:1000], equal=False, rounds=8)
+close = torch.testing.assert_close
+close(first(points), vmap(jacfwd(network))(points))
+close(second(points), vmap(jacfwd(jacfwd(network)))(points))
+close(batch_jacobian(surface)(points), surface_jacobian(points))
+close(batch_hessian(surface)(points), surface_hessian(points))
 
 # %%
 # Profiles
 # --------
-# The function's first and second derivatives along the first input of the pair, by hand, and the network's.
+# A profile shows the derivatives of one output along one input, while the other input is fixed. You can change these
+# three settings.
 
-profile = torch.full((100, 2), held_at, dtype=torch.float64)
-profile[:, pair[0]] = along[pair[0]]
-exact_first, exact_second = surface_jacobian(profile), surface_hessian(profile)
-network_first, network_second = first(network)(profile), second(network)(profile)
-print("first:", tuple(network_first.shape), " second:", tuple(network_second.shape))
-assert network_first.shape == (100, 3, 2)
-assert network_second.shape == (100, 3, 2, 2)
+output = 0
+along = 0
+fixed_at = 0.75
+
+double = torch.float64
+span = [
+    torch.linspace(-2, 2, 100, dtype=double),
+    torch.linspace(-1, 1, 100, dtype=double),
+]
+profile = torch.full((100, 2), fixed_at, dtype=double)
+profile[:, along] = span[along]
+assert first(profile).shape == (100, 3, 2)
+assert second(profile).shape == (100, 3, 2, 2)
 
 # %%
+# ``off`` is the error of the network relative to the size of the exact derivatives: one root mean square over the
+# other. The titles of the figures state it.
 
+from funcdiff.errors import rms
 from funcdiff.plots import derivative_names, plot_maps, plot_profiles
 
-names = {order: derivative_names(output, order) for order in (1, 2)}
-labels = tuple(f"x{'₁₂'[i]}" for i in pair)
+labels = ("x₁", "x₂")
+ORDER = {1: "First derivatives", 2: "Second derivatives"}
 
 
-def show_profiles(values, order, title, reference=None):
-    reference = None if reference is None else reference[:, output]
-    plot_profiles(along[pair[0]], values[:, output], reference, panels=names[order], xlabel=labels[0], title=title)
+def off(values, exact):
+    return f"{rms(values - exact) / rms(exact):.1%}"
 
 
-show_profiles(exact_first, 1, "First derivatives of the function, along one input")
+def show_profiles(order, values, exact):
+    values, exact = values[:, output], exact[:, output]
+    plot_profiles(
+        span[along],
+        values,
+        exact,
+        panels=derivative_names(output, order),
+        xlabel=labels[along],
+        title=f"{ORDER[order]} along {labels[along]}: off by {off(values, exact)}",
+    )
 
-# %%
 
-show_profiles(exact_second, 2, "Second derivatives of the function, along one input")
-
-# %%
-# The network's, over those of the function, which are dashed and grey:
-
-show_profiles(network_first, 1, "First derivatives: the network over the function, dashed", exact_first)
-
-# %%
-
-show_profiles(network_second, 2, "Second derivatives: the network over the function, dashed", exact_second)
+show_profiles(1, first(profile), surface_jacobian(profile))
 
 # %%
+# The line of the network is blue; that of the function is dashed and grey beneath it. The next figure shows the second
+# derivatives in the same way.
+
+show_profiles(2, second(profile), surface_hessian(profile))
+
+# %%
+# The blue lines leave the dashed ones mainly at both ends, where the network has samples on one side only.
+#
 # Maps
 # ----
-# Over the whole domain. The first input runs to the right and the second upwards; red is above zero, blue below.
+# A map shows a derivative over the whole domain. The first input runs to the right and the second one upwards; red is
+# positive and blue is negative. We start with the function itself.
+
+grid = torch.stack(torch.meshgrid(*span, indexing="ij"), dim=-1)
+rows = grid.reshape(-1, 2)
+
+
+def show_maps(order, values, title, exact=None):
+    plot_maps(
+        tuple(span),
+        values[..., output, :] if order == 1 else values[..., output, :, :],
+        exact,
+        panels=derivative_names(output, order),
+        labels=labels,
+        title=title,
+    )
+
 
 exact_first, exact_second = surface_jacobian(grid), surface_hessian(grid)
-network_first = first(network)(rows).unflatten(0, (100, 100))
-network_second = second(network)(rows).unflatten(0, (100, 100))
-print("first:", tuple(network_first.shape), " second:", tuple(network_second.shape))
-assert network_first.shape == (100, 100, 3, 2)
-assert network_second.shape == (100, 100, 3, 2, 2)
+largest = exact_first[:, :, output].abs().max()
+show_maps(1, exact_first, f"{ORDER[1]} of the function, up to {largest:.2g}")
 
 # %%
+# These are its second derivatives. The two mixed ones are equal.
 
-
-def show_maps(values, order, title, reference=None):
-    reference = None if reference is None else reference[:, :, output]
-    axes = (along[pair[0]], along[pair[1]])
-    plot_maps(axes, values[:, :, output], reference, panels=names[order], labels=labels, title=title)
-
-
-show_maps(exact_first, 1, "First derivatives of the function")
+largest = exact_second[:, :, output].abs().max()
+show_maps(2, exact_second, f"{ORDER[2]} of the function, up to {largest:.2g}")
 
 # %%
+# The next map shows the network. The dashed grey lines are level lines of the function, so colours and lines should
+# follow each other.
 
-show_maps(exact_second, 2, "Second derivatives of the function")
+map_first = first(rows).unflatten(0, (100, 100))
+map_second = second(rows).unflatten(0, (100, 100))
+assert map_first.shape == (100, 100, 3, 2)
+assert map_second.shape == (100, 100, 3, 2, 2)
 
-# %%
-# The network's, with the level lines of the function's, dashed and grey:
-
-show_maps(network_first, 1, "First derivatives of the network, level lines of the function", exact_first)
-
-# %%
-
-show_maps(network_second, 2, "Second derivatives of the network, level lines of the function", exact_second)
-
-# %%
-# The mixed derivatives of a smooth function do not depend on the order, and the two panels of a Hessian that hold them
-# are equal. That is a check that needs no exact answer:
-
-torch.testing.assert_close(network_second, network_second.mT)
+near = off(map_first[:, :, output], exact_first[:, :, output])
+title = f"{ORDER[1]} of the network: off by {near}"
+show_maps(1, map_first, title, exact_first[:, :, output])
 
 # %%
-# What breaks
-# -----------
-# A picture of a matrix has its first axis downwards. Drawn without a thought, a map is transposed and upside down, and
-# on a function with symmetries one does not see it. A function of the second input alone shows it: in the picture of
-# the raw array its values change from left to right.
+# In the middle the colours follow the level lines, and near the edges they depart from them. The second derivatives
+# depart more:
+
+far = off(map_second[:, :, output], exact_second[:, :, output])
+title = f"{ORDER[2]} of the network: off by {far}"
+show_maps(2, map_second, title, exact_second[:, :, output])
+
+# %%
+# These are both numbers for all outputs:
+
+print("first derivatives off by", off(map_first, exact_first))
+print("second derivatives off by", off(map_second, exact_second))
+first_error = rms(map_first - exact_first) / rms(exact_first)
+assert first_error < rms(map_second - exact_second) / rms(exact_second)
+
+# %%
+# One check needs no exact answer: the mixed derivatives of a smooth function do not depend on the order, so that every
+# Hessian is symmetric.
+
+close(map_second, map_second.mT)
+
+# %%
+# Count
+# -----
+# We count the cost of a whole map, and compare the automatic Hessian with forward over forward by name, which is
+# ``jacfwd`` of ``jacfwd``.
+
+from funcdiff import hessian_forward_over_forward
+from funcdiff.measure import compare, count
+
+by_name = batch_hessian(network, hessian=hessian_forward_over_forward)
+candidates = {
+    "values": network,
+    "batch_jacobian": first,
+    "batch_hessian": second,
+    "forward over forward": by_name,
+}
+costs = count(candidates, rows)
+costs
+
+# %%
+# With :math:`n = 2` inputs, Taylor mode computes :math:`n` first and :math:`n(n+1)/2 = 3` second derivatives together
+# with each value. Forward over forward computes more than it needs:
+
+costs.claim("batch_hessian", fewer_flops_than="forward over forward", by=2)
+
+# %%
+# Time
+# ----
+# We time a thousand of the points.
+
+times = compare(candidates, rows[:1000], equal=False, rounds=8)
+times
+
+# %%
+# This is the gain over forward over forward:
+
+times.claim("batch_hessian", faster_than="forward over forward")
+
+# %%
+# What goes wrong
+# ---------------
+# *A map drawn the wrong way round.* A picture of a matrix has its first axis downwards. If you draw an array
+# ``values[i, j]`` as it is, the map is transposed and upside down, and for a function with symmetries nobody notices.
+# In the array of the second input, the values change along columns, so a picture would show them change to the right:
 
 of_second_input = grid[..., 1]
-assert (of_second_input.diff(dim=0) == 0).all(), "raw rows: the first input, running downwards"
-assert (of_second_input.diff(dim=1) > 0).all(), "raw columns: the second input, running to the right"
+assert (of_second_input.diff(dim=0) == 0).all(), "rows should not change it"
+assert (of_second_input.diff(dim=1) > 0).all(), "columns should"
 
 plot_maps(
-    (along[0], along[1]),
+    tuple(span),
     grid,
     panels=["the value is x₁", "the value is x₂"],
-    labels=("x₁", "x₂"),
-    title="The right way up: each input grows along its own axis",
+    labels=labels,
+    title="Drawn correctly, each input grows along its own axis",
 )
 
 # %%
+# ``plot_maps`` transposes the array and puts its origin at the bottom: x₁ grows to the right and x₂ upwards.
+#
 # Takeaway
 # --------
-# A network that was fitted to values has derivatives of its own, and profiles and maps show at a glance where they are
-# the function's. The exception is an activation that is not smooth: with ReLU there is no second derivative to look
-# at. How large the errors are, in one number each, is the next question.
+# Before you use the derivatives of a fitted network, look at profiles and maps of them beside values that you trust.
+#
+# * If the activation is not smooth, as ReLU, there are no second derivatives to look at.
+# * If you need one number for each order, use :func:`funcdiff.errors.error_table`
+#   (:doc:`/tutorials/networks/errors`).

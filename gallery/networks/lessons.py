@@ -2,218 +2,286 @@ r"""
 What makes the derivatives of a network better?
 ===============================================
 
-Two networks with nearly the same loss can have very different second derivatives, and one of them may have none at
-all. What ruins them is chosen before and during the training, where the loss does not show it.
+Two networks with nearly the same loss can have very different second derivatives, and one of them may have none at all.
+Choices before and during the training decide that, and the loss does not show it.
 
-**Answer:** more samples first; a smooth activation always; as little regularisation as the noise asks for; and, where
-derivatives can be sampled, Sobolev training, which fits them too: ``train(..., slopes=...)``.
+**Answer:** use a smooth activation and more samples, and regularize only as much as the noise requires. If you can
+sample derivatives, fit them too, which is called Sobolev training: ``train(network, x, y, slopes=J)``. Compare the
+results by ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)`` (here Taylor mode), not by the loss.
+
+.. code-block:: python
+
+    from funcdiff.surrogates import train
+
+    train(network, x, y, slopes=J)  # J: (samples, outputs, inputs)
+    jacobians, hessians = batch_jacobian(network)(X), batch_hessian(network)(X)
 """
 
 # %%
-# The function and its errors
-# ---------------------------
-# On :math:`(-2, 2) \times (-1, 1)`,
+# Use it
+# ------
+# On :math:`(-2, 2) \times (-1, 1)`, the function to fit is
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
-# A network 2 -> 100 -> 100 -> 3 is trained in one way after another, and for each we keep its derivatives on a grid
-# beside the exact ones.
+# We train two networks 2 -> 100 -> 100 -> 3 on 500 samples of it. The second one also fits the Jacobians there.
 
 import torch
 from torch import nn
 
-from funcdiff import batch_hessian, batch_jacobian, hessian_taylor, jacobian_forward
+from funcdiff import batch_hessian, batch_jacobian
 from funcdiff.errors import rms, variant_table
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian
 from funcdiff.surrogates import jacobians, train, uniform
 
 low, high = [-2.0, -1.0], [2.0, 1.0]
-axes = [torch.linspace(a, b, 50, dtype=torch.float64) for a, b in zip(low, high, strict=True)]
-grid = torch.cartesian_prod(*axes)
-exact = {"values": surface(grid), "first": surface_jacobian(grid), "second": surface_hessian(grid)}
-
-
-def derivatives(network, points=grid):
-    first = batch_jacobian(network, jacobian=jacobian_forward)
-    second = batch_hessian(network, hessian=hessian_taylor)
-    return {"values": network(points), "first": first(points), "second": second(points)}
-
-
-def against_exact(network):
-    found = derivatives(network.double().eval().requires_grad_(False))
-    return {quantity: (found[quantity], exact[quantity]) for quantity in exact}
-
-
-# %%
-# By hand
-# -------
-# A smooth network's second derivative is what the finite differences of its first tend to. One check, before all
-# that follows rests on them:
+x, points = uniform(500, low, high, seed=1), uniform(1000, low, high, seed=2)
 
 
 def fresh(activation=nn.GELU, dtype=torch.float32):
     return study_network((2, 100, 100, 3), activation=activation, dtype=dtype)
 
 
-smooth, h = fresh(dtype=torch.float64).requires_grad_(False), 1e-5
-right, left = (derivatives(smooth, grid + torch.tensor([step, 0.0])) for step in (h, -h))
-difference = (right["first"] - left["first"]) / (2 * h)
-torch.testing.assert_close(derivatives(smooth)["second"][..., 0], difference, rtol=1e-5, atol=1e-7)
+plain_network, sobolev_network = fresh(), fresh()
+train(plain_network, x, surface(x), iterations=300)
+train(sobolev_network, x, surface(x), slopes=surface_jacobian(x), iterations=300)
+
+for name, network in {"plain": plain_network, "Sobolev": sobolev_network}.items():
+    error = rms(batch_hessian(network)(points) - surface_hessian(points))
+    print(f"{name} training: RMS error of the second derivatives {error:.3g}")
 
 # %%
-# The recipe
-# ----------
-# One function trains all: it is told what to change.
+# The rest of this page changes one thing at a time. ``trained`` trains a network, and its arguments are what we change.
 
 
-def trained(samples=500, noise=0.0, iterations=300, activation=nn.GELU, dtype=torch.float32, **options):
+def trained(
+    samples=500,
+    noise=0.0,
+    iterations=300,
+    activation=nn.GELU,
+    dtype=torch.float32,
+    **options,
+):
     x = uniform(samples, low, high, seed=1).to(dtype)
-    noisy = surface(x) + noise * torch.randn(samples, 3, generator=torch.Generator().manual_seed(3)).to(dtype)
+    draws = torch.Generator().manual_seed(3)
+    y = surface(x) + noise * torch.randn(samples, 3, generator=draws).to(dtype)
     network = fresh(activation, dtype)
-    train(network, x, noisy, iterations=iterations, **options)
+    train(network, x, y, iterations=iterations, **options)
     return network
 
 
 # %%
-# Too little data
-# ---------------
+# ``assess`` pairs the values and derivatives of a network with the exact ones, on a grid of points. We begin with the
+# two networks from above.
 
-variants = {f"{samples} samples": against_exact(trained(samples)) for samples in (50, 150, 500)}
+double = torch.float64
+axes = torch.linspace(-2, 2, 50, dtype=double), torch.linspace(-1, 1, 50, dtype=double)
+grid = torch.cartesian_prod(*axes)
+exact = {
+    "values": surface(grid),
+    "first": surface_jacobian(grid),
+    "second": surface_hessian(grid),
+}
+
+
+def derivatives(network, points=grid):
+    first, second = batch_jacobian(network), batch_hessian(network)
+    return {
+        "values": network(points),
+        "first": first(points),
+        "second": second(points),
+    }
+
+
+def assess(network):
+    found = derivatives(network.double().eval().requires_grad_(False))
+    return {order: (found[order], exact[order]) for order in exact}
+
+
+base, sobolev = assess(plain_network), assess(sobolev_network)
+variant_table({"plain training": base, "Sobolev training": sobolev})
+
+# %%
+# Each number is an RMS error, divided by the RMS of the exact values or derivatives. Fitting the slopes improves all
+# three columns. Further down we give plain training as many FLOPs as Sobolev training needs.
+#
+# Check it by hand
+# ----------------
+# The second derivatives of a smooth network are the limit of differences of its first derivatives. We check this once,
+# because all comparisons depend on it.
+
+smooth, h = fresh(dtype=double).requires_grad_(False), 1e-5
+step = torch.tensor([h, 0.0], dtype=double)
+right, left = derivatives(smooth, grid + step), derivatives(smooth, grid - step)
+difference = (right["first"] - left["first"]) / (2 * h)
+second = derivatives(smooth)["second"][..., 0]
+torch.testing.assert_close(second, difference, rtol=1e-5, atol=1e-7)
+
+# %%
+# Number of samples
+# -----------------
+# We train on 50, 150 and 500 samples.
+
+variants = {f"{n} samples": assess(trained(n)) for n in (50, 150)}
+variants["500 samples"] = base
 variant_table(variants)
 
 # %%
+# More samples improve every column. These factors compare 50 samples with 500:
 
 
-def ratio(worse, better, quantity):
-    """How many times the RMS error of one variant is that of another."""
-    return rms(torch.sub(*worse[quantity])) / rms(torch.sub(*better[quantity]))
+def ratio(worse, better, order):
+    """RMS error of one variant over that of another."""
+    return rms(torch.sub(*worse[order])) / rms(torch.sub(*better[order]))
 
 
-base = variants["500 samples"]
-for quantity in exact:
-    print(f"{quantity}: 50 samples leave {ratio(variants['50 samples'], base, quantity):.2g} times the error of 500")
-    assert ratio(variants["50 samples"], base, quantity) > 1
-
-# %%
-# Over-fitting and over-regularisation
-# ------------------------------------
-# 100 samples with noise. Without a penalty on the weights the network fits the noise, whose slopes are steep; with too
-# much of it, it can follow neither the noise nor the function.
-
-penalties = {"no penalty": 0.0, "some": 3.0, "too much": 100.0}
-regularised = {name: against_exact(trained(100, noise=0.2, decay=decay)) for name, decay in penalties.items()}
-variant_table(regularised)
+for order in exact:
+    factor = ratio(variants["50 samples"], base, order)
+    print(f"{order}: with 50 samples the error is {factor:.3g} times as large")
+    assert factor > 1
 
 # %%
-
-for name in ("no penalty", "too much"):
-    print(
-        f"{name}: {ratio(regularised[name], regularised['some'], 'second'):.3g} times the error in second derivatives"
-    )
-    assert ratio(regularised[name], regularised["some"], "second") > 1
-
-# %%
-# The activation
+# Regularization
 # --------------
-# The same training with others. ReLU is made of straight pieces: its first derivative jumps.
+# We fit 100 samples with noise, and add a penalty on the weights to the loss. Without a penalty the network follows the
+# noise, whose slopes are steep. With too large a penalty it follows neither the noise nor the function.
 
-others = {each.__name__: against_exact(trained(activation=each)) for each in (nn.SiLU, nn.Tanh, nn.ReLU)}
-by_activation = {"GELU": base, **others}
-variant_table(by_activation)
+penalties = {"no penalty": 0.0, "penalty 3": 3.0, "penalty 100": 100.0}
+noisy = {"samples": 100, "noise": 0.2}
+regularized = {}
+for name, decay in penalties.items():
+    regularized[name] = assess(trained(**noisy, decay=decay))
+variant_table(regularized)
 
 # %%
-# Digits
-# ------
-# The same weights, evaluated in float32 and in float64, differ by rounding. It must be held against the error of the
-# fit, which no digits remove: derivatives of an explicit formula lose few digits, unlike finite differences.
+# The penalty in the middle has the smallest error in the second derivatives. The others are larger by these factors:
+
+for name in ("no penalty", "penalty 100"):
+    factor = ratio(regularized[name], regularized["penalty 3"], "second")
+    print(f"{name}: {factor:.3g}")
+    assert factor > 1
+
+# %%
+# Activation
+# ----------
+# We train in the same way with other activations. ReLU consists of straight pieces, and its first derivative jumps.
+
+others = {kind.__name__: kind for kind in (nn.SiLU, nn.Tanh, nn.ReLU)}
+others = {name: assess(trained(activation=kind)) for name, kind in others.items()}
+variant_table({"GELU": base, **others})
+
+# %%
+# Look at the last row. The values of the ReLU network are about as close as those of the others, but its second
+# derivatives miss everything: their error is as large as the derivatives themselves.
+#
+# Precision
+# ---------
+# We evaluate the same weights in float32 and in float64. They differ by rounding only, which we compare with the error
+# of the fit.
 
 network = trained(iterations=100).requires_grad_(False)
 single = derivatives(network, grid.float())
-double = derivatives(network.double())
-rounding = {name: (single[name].double(), double[name]) for name in exact}
-for quantity in exact:
-    assert ratio(rounding, base, quantity) < 0.01, "rounding in float32 now matters here: update this section, Digits"
+precise = derivatives(network.double())
+rounding = {order: (single[order].double(), precise[order]) for order in exact}
+for order in exact:
+    assert ratio(rounding, base, order) < 0.01, "rounding matters: update this section"
 variant_table({"float32 against float64": rounding})
 
 # %%
+# Rounding is far below the error of the fit, because derivatives of a formula lose few digits. Training in float64
+# changes little either:
 
-variant_table({"trained in float32": base, "trained in float64": against_exact(trained(dtype=torch.float64))})
+variant_table({"float32": base, "float64": assess(trained(dtype=double))})
 
 # %%
-# Prediction: what Sobolev training costs
-# ---------------------------------------
-# The loss holds the Jacobian as well, so each iteration pushes a tangent for each input through the network, and goes
-# back through that.
+# Count
+# -----
+# The loss of Sobolev training contains the Jacobian. Each iteration pushes one tangent for each input through the
+# network, and then goes back through all of it.
 
 from funcdiff.measure import compare, count
 
-x = uniform(500, low, high, seed=1)
 network = fresh()
 weights = list(network.parameters())
 
 
-def plain():
-    return torch.autograd.grad((network(x) - surface(x)).square().mean(), weights)
+def misfit(found, true):
+    return (found - true).square().mean()
 
 
-def sobolev():
-    misfit = (network(x) - surface(x)).square().mean() + (jacobians(network, x) - surface_jacobian(x)).square().mean()
-    return torch.autograd.grad(misfit, weights)
+def plain_step():
+    return torch.autograd.grad(misfit(network(x), surface(x)), weights)
 
 
-costs = count({"plain": plain, "sobolev": sobolev})
+def sobolev_step():
+    slopes = misfit(jacobians(network, x), surface_jacobian(x))
+    return torch.autograd.grad(misfit(network(x), surface(x)) + slopes, weights)
+
+
+steps = {"plain": plain_step, "Sobolev": sobolev_step}
+costs = count(steps)
 costs
 
 # %%
-costs.claim("plain", fewer_flops_than="sobolev")
+# Plain training needs fewer FLOPs by this factor:
+
+costs.claim("plain", fewer_flops_than="Sobolev")
 
 # %%
-# Measurement: what it buys
-# -------------------------
-# Held against plain training with the same iterations, and with as many more as make up for the FLOPs.
+# Time
+# ----
+# We time one iteration of each training.
 
-times = compare({"plain": plain, "sobolev": sobolev}, equal=False, rounds=9)
-times.claim("plain", faster_than="sobolev")
-
-# %%
-
-dearer = costs["sobolev"].flops / costs["plain"].flops
-fits = {
-    "plain": base,
-    "plain, as many FLOPs": against_exact(trained(iterations=round(300 * dearer))),
-    "Sobolev": against_exact(trained(slopes=surface_jacobian(x))),
-}
-variant_table(fits)
+times = compare(steps, equal=False, rounds=9)
+times
 
 # %%
+# The factor in time also includes the overhead of the additional operations:
+
+times.claim("plain", faster_than="Sobolev")
+
+# %%
+# Now plain training gets more iterations, so that it needs as many FLOPs as Sobolev training. The figure shows the
+# errors that remain.
 
 from funcdiff.plots import plot_dots
 
-sizes = {name: {q: rms(fit - true) / rms(true) for q, (fit, true) in pairs.items()} for name, pairs in fits.items()}
-plot_dots(sizes, label="RMS error / RMS of exact", title="What three trainings leave of errors, by derivative")
+factor = costs["Sobolev"].flops / costs["plain"].flops
+longer = assess(trained(iterations=round(300 * factor)))
+fits = {"plain": base, "plain, as many FLOPs": longer, "Sobolev": sobolev}
+sizes = {}
+for name, fit in fits.items():
+    sizes[name] = {order: rms(f - true) / rms(true) for order, (f, true) in fit.items()}
+gain = ratio(longer, sobolev, "second")
+title = f"Second derivatives: {gain:.3g}× the error of Sobolev training, equal FLOPs"
+plot_dots(sizes, label="RMS error / RMS of exact", title=title)
 
 # %%
+# The dots further left are better. Sobolev training divides the errors of the two plain trainings by:
 
 for rival in ("plain", "plain, as many FLOPs"):
-    gains = [f"{quantity} {ratio(fits[rival], fits['Sobolev'], quantity):.3g}" for quantity in exact]
-    print(f"Sobolev training divides the errors of the training '{rival}' by:", ", ".join(gains))
-assert ratio(base, fits["Sobolev"], "first") > 2
+    gains = [f"{order} {ratio(fits[rival], sobolev, order):.3g}" for order in exact]
+    print(f"{rival}: {', '.join(gains)}")
+assert ratio(base, sobolev, "first") > 2
 
 # %%
-# What breaks
-# -----------
-# The second derivative of ReLU is zero wherever it exists, and so is that of the whole network: nothing is raised, and
-# the Hessian of a well fitted function is all zeros.
+# What goes wrong
+# ---------------
+# *ReLU has no second derivatives.* They are zero wherever they exist, so the Hessians of the fitted network are zero,
+# and no error is raised.
 
-relu_second, exact_second = by_activation["ReLU"]["second"]
-assert not relu_second.any(), "a ReLU network now has second derivatives: update this section, What breaks"
-print("largest second derivative:", relu_second.abs().max().item(), "exact:", exact_second.abs().max().item())
+relu_second, exact_second = others["ReLU"]["second"]
+assert not relu_second.any(), "ReLU now has second derivatives: update this section"
+print("largest second derivative of the network:", relu_second.abs().max().item())
+print(f"largest second derivative of the function: {exact_second.abs().max():.3g}")
 
 # %%
 # Takeaway
 # --------
-# Choose a smooth activation, spend on samples, and watch the derivatives of what you train, not only its loss. Fit the
-# derivatives themselves if the simulation can give them, above all where samples are dear. The exception is a network
-# whose second derivatives nobody takes: ReLU and float32 serve it well.
+# Choose a smooth activation, spend your effort on samples, and compare the derivatives of what you train, not only its
+# loss.
+#
+# * If the simulation can return derivatives, fit them, above all if samples are expensive.
+# * If nobody needs second derivatives, ReLU and float32 are good enough.

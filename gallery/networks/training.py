@@ -2,57 +2,90 @@ r"""
 How do I train a network whose derivatives I need?
 ==================================================
 
-A surrogate that is to be differentiated must be smooth and fitted closely: what it misses in its values it misses more
-in its slopes. A training that ends elsewhere each time cannot be told from a mistake in the derivatives.
+You want to replace a simulation by a small network, a surrogate, and differentiate the network. It must then be smooth
+and fit closely, because errors in its values are larger in its slopes. And if every training ends elsewhere, you cannot
+tell a bad fit from a mistake in the derivatives.
 
-**Answer:** a smooth activation, enough samples, held-out samples to watch, and L-BFGS on all of them at once:
-:func:`funcdiff.surrogates.train`. Save the ``state_dict``, and load it with ``weights_only=True``.
+**Answer:** choose a smooth activation and call :func:`funcdiff.surrogates.train`, which uses L-BFGS on all samples at
+once and ends at the same weights every time. Watch the error on samples that are not fitted. Then differentiate with
+``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, here in Taylor mode.
+
+.. code-block:: python
+
+    from funcdiff import batch_jacobian
+    from funcdiff.surrogates import train
+
+    curve = train(network, x, y, held_out=(x_new, y_new), iterations=1000)
+    jacobians = batch_jacobian(network)(x)
 """
 
 # %%
-# The function
-# ------------
-# A vector function of two variables, on :math:`(-2, 2) \times (-1, 1)`:
+# Use it
+# ------
+# The function to replace has two inputs, on :math:`(-2, 2) \times (-1, 1)`, and three outputs:
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
-# Here the samples cost nothing; in earnest each is a run of a simulation, so we take few: 500, and 500 more to watch.
+# Each sample of a real simulation is a run, so we use few: 500 to fit and 500 to watch. The network is
+# 2 -> 100 -> 100 -> 3 with GELU, which is smooth.
 
 import torch
 
+from funcdiff import batch_hessian, batch_jacobian
 from funcdiff.problems import study_network, surface, surface_hessian, surface_jacobian
 from funcdiff.surrogates import train, uniform
 
 low, high = [-2.0, -1.0], [2.0, 1.0]
-x, held_out = uniform(500, low, high, seed=1), uniform(500, low, high, seed=2)
+x, x_new = uniform(500, low, high, seed=1), uniform(500, low, high, seed=2)
+
+
+def fresh():
+    return study_network((2, 100, 100, 3), activation=torch.nn.GELU, seed=0)
+
+
+network = fresh()
+new = (x_new, surface(x_new))
+curve = train(network, x, surface(x), held_out=new, iterations=1000)
+print(f"mean squared error, samples fitted: {curve.training[-1]:.2e}")
+print(f"mean squared error, new samples:    {curve.held_out[-1]:.2e}")
 
 # %%
-# Its first and second derivatives are written out in ``funcdiff.problems``. Every later page measures a network
-# against them, so we check them first, in float64, by two recipes each:
+# The learning curve shows both errors during the training.
 
-from funcdiff import batch_hessian, batch_jacobian, hessian_forward_over_forward, jacobian_forward
+from funcdiff.plots import plot_learning
 
-points = x.double()
-for recipe in (batch_jacobian(surface), batch_jacobian(surface, jacobian=jacobian_forward)):
-    torch.testing.assert_close(recipe(points), surface_jacobian(points), rtol=0, atol=1e-10)
-for recipe in (batch_hessian(surface), batch_hessian(surface, hessian=hessian_forward_over_forward)):
-    torch.testing.assert_close(recipe(points), surface_hessian(points), rtol=0, atol=1e-10)
+ratio = curve.held_out[-1] / curve.training[-1]
+title = f"At the end, the error on new samples is {ratio:.3g} times that on fitted ones"
+plot_learning(curve, title=title)
+assert curve.held_out[-1] < 1e-3
 
 # %%
-# By hand
-# -------
-# The network is 2 -> 100 -> 100 -> 3 with GELU, which is smooth. L-BFGS takes all samples at once and wants a function
-# that computes the loss and its gradient, because it may ask more than once a step.
+# As long as both lines fall, more iterations pay off. If the dash-dotted one rises, stop earlier or use more samples.
+#
+# The derivatives of the network are now one call away. How close they are to those of the function is the subject of
+# :doc:`/tutorials/networks/derivatives` and :doc:`/tutorials/networks/errors`.
+
+print("Jacobians:", tuple(batch_jacobian(network)(x).shape))
+print("Hessians:", tuple(batch_hessian(network)(x).shape))
+
+# %%
+# Check it by hand
+# ----------------
+# L-BFGS needs a function that computes the loss and its gradient, because it may call it several times in one step. We
+# write the training loop ourselves, with ten iterations in a step.
 
 from torch.nn.functional import mse_loss
 
 
 def fit(network, x, y, steps):
-    """Ten iterations of L-BFGS a step."""
     optimizer = torch.optim.LBFGS(
-        network.parameters(), max_iter=10, history_size=20, line_search_fn="strong_wolfe", tolerance_change=0
+        network.parameters(),
+        max_iter=10,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+        tolerance_change=0,
     )
 
     def loss():
@@ -65,66 +98,61 @@ def fit(network, x, y, steps):
         optimizer.step(loss)
 
 
-def fresh():
-    return study_network((2, 100, 100, 3), activation=torch.nn.GELU, seed=0)
-
-
-torch.set_num_threads(1)  # a network as small as this gains nothing from more, and sums keep their order
-by_hand = fresh()
-fit(by_hand, x, surface(x), steps=20)
-
 # %%
-# The recipe
-# ----------
-# :func:`funcdiff.surrogates.train` is this loop with a progress bar, which shows on a terminal and stays silent
-# elsewhere, a learning curve, and held-out samples. Nothing is drawn at random, so it takes the same path:
+# ``train`` is this loop with a progress bar, a learning curve and the error on new samples. Nothing in it is random, so
+# both end at the same weights.
 
-short = fresh()
+torch.set_num_threads(1)  # sums then keep their order
+by_hand, short = fresh(), fresh()
+fit(by_hand, x, surface(x), steps=20)
 train(short, x, surface(x), iterations=200)
 for ours, theirs in zip(short.parameters(), by_hand.parameters(), strict=True):
     torch.testing.assert_close(ours, theirs)
 
 # %%
-# Prediction
-# ----------
-# An iteration is a little more than one forward and one backward pass through all samples. What one such pass costs
-# can be counted, and so can the training, before it runs:
+# Later pages compare networks with the exact derivatives of the function, which ``funcdiff.problems`` contains. We
+# check them in float64 against two recipes each: the automatic one, and one in forward mode by name.
+
+from funcdiff import hessian_forward_over_forward, jacobian_forward
+
+points = x.double()
+exact = {"rtol": 0, "atol": 1e-10}
+for recipe in (
+    batch_jacobian(surface),
+    batch_jacobian(surface, jacobian=jacobian_forward),
+):
+    torch.testing.assert_close(recipe(points), surface_jacobian(points), **exact)
+for recipe in (
+    batch_hessian(surface),
+    batch_hessian(surface, hessian=hessian_forward_over_forward),
+):
+    torch.testing.assert_close(recipe(points), surface_hessian(points), **exact)
+
+# %%
+# Count
+# -----
+# An iteration needs a little more than one forward and one backward pass over all samples. We can count the cost of
+# such a pass before we train.
 
 from funcdiff.measure import compare, count
 
-network = fresh()
-
 
 def one_gradient(x):
-    return torch.autograd.grad(mse_loss(network(x), surface(x)), list(network.parameters()))
+    loss = mse_loss(network(x), surface(x))
+    return torch.autograd.grad(loss, list(network.parameters()))
 
 
-count(one_gradient, x)
-
-# %%
-# Measurement
-# -----------
-# The samples that were held out tell when more iterations stop to pay.
-
-curve = train(network, x, surface(x), held_out=(held_out, surface(held_out)), iterations=1000)
+cost = count(one_gradient, x)
+print(f"1000 iterations: at least {1000 * cost.flops / 1e9:.0f} GFLOP")
+cost
 
 # %%
-
-from funcdiff.plots import plot_learning
-
-plot_learning(curve, title="The error falls on the samples fitted, and on those held out")
-
-# %%
-# The fit is closer on the samples fitted; how much closer is a measure of whether the samples suffice.
-
-print(f"mean squared error: {curve.training[-1]:.2e} fitted, {curve.held_out[-1]:.2e} held out")
-assert curve.held_out[-1] < 1e-3
-
-# %%
-# Saved and loaded
-# ----------------
-# A file of weights only: a ``state_dict`` loaded with ``weights_only=True`` cannot run code of whoever wrote it. We
-# convert to float64 after loading: derivatives are worth the digits, and the network is small.
+# Multiplied by the number of iterations, the first line is a lower bound for the whole training.
+#
+# Save and load
+# -------------
+# Save the ``state_dict`` only: loaded with ``weights_only=True``, a file cannot run code of whoever wrote it. After
+# loading we convert the network to float64, since a small network can afford the digits.
 
 import tempfile
 from pathlib import Path
@@ -138,23 +166,32 @@ loaded = loaded.double().eval()
 torch.testing.assert_close(loaded(points).float(), network(x))
 
 # %%
-# The price of the digits, for a Jacobian and on this machine:
+# Time
+# ----
+# We time the Jacobians and the Hessians of all samples with these weights in float64 and in float32.
 
 times = compare(
-    {"float64": lambda: batch_jacobian(loaded)(points), "float32": lambda: batch_jacobian(network)(x)},
+    {
+        "Jacobians, float32": lambda: batch_jacobian(network)(x),
+        "Jacobians, float64": lambda: batch_jacobian(loaded)(points),
+        "Hessians, float32": lambda: batch_hessian(network)(x),
+        "Hessians, float64": lambda: batch_hessian(loaded)(points),
+    },
     equal=False,
     rounds=9,
 )
 times
 
 # %%
-times.claim("float32", faster_than="float64")
+# This is the price of the digits for the Jacobians, on this machine:
+
+times.claim("Jacobians, float32", faster_than="Jacobians, float64")
 
 # %%
-# What breaks
-# -----------
-# A whole module saved with ``torch.save(network)`` is a pickle, which can run anything when it is read. Since the
-# default became ``weights_only=True`` torch refuses it, and the refusal is right: save the ``state_dict``.
+# What goes wrong
+# ---------------
+# *Saving the whole module* with ``torch.save(network)`` writes a pickle, which can run any code when it is read. With
+# ``weights_only=True``, the default, torch refuses to load it.
 
 import io
 import pickle
@@ -167,11 +204,22 @@ try:
 except pickle.UnpicklingError as error:
     print("refused:", type(error).__name__)
 else:
-    raise AssertionError("torch now loads a whole module with weights_only=True: update this section, What breaks")
+    raise AssertionError("torch now loads a whole module: update this section")
+
+# %%
+# *Too few samples* show in the learning curve: with 50 samples, the error on new samples stays far above the error on
+# fitted ones.
+
+few = train(fresh(), x[:50], surface(x[:50]), held_out=new, iterations=300)
+print(f"with 50 samples: {few.held_out[-1] / few.training[-1]:,.0f} times as large")
+assert few.held_out[-1] > 10 * few.training[-1]
 
 # %%
 # Takeaway
 # --------
-# Small network, few samples: L-BFGS on all of them, seconds, and the same result at each run. The exception is a
-# network or a set of samples so large that a pass over all of it is dear: then take minibatches and Adam, and fix the
-# seeds, since the path depends on the draw.
+# For a small network and a few hundred samples, L-BFGS on all samples takes seconds and gives the same result every
+# time.
+#
+# * If a pass over all samples is too expensive, use minibatches and Adam, and fix the seeds, because the result then
+#   depends on the draws.
+# * If the derivatives are not close enough, :doc:`/tutorials/networks/lessons` shows what improves them.

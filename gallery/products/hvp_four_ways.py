@@ -1,88 +1,115 @@
 r"""
-Which way to a Hessian-vector product?
-======================================
+Which way to compute a Hessian-vector product should I use?
+===========================================================
 
-A Hessian of :math:`n` inputs has :math:`n^2` numbers; its product with a vector :math:`v` has :math:`n`, and costs a
-few gradients. There are several ways to write one, and the one that is usually advised is not always the cheapest.
+The Hessian of a function with :math:`n` inputs has :math:`n^2` entries. Its product with a vector :math:`v` has only
+:math:`n`, and costs about two gradients. There are several ways to compute it, and the one that is usually recommended,
+``jvp`` of ``grad``, computes more than necessary.
 
-**Answer:** :func:`funcdiff.hvp_double_backward`, or :func:`funcdiff.hvp_reverse_over_reverse` where it must compose
-with other transforms. Forward over reverse multiplies by zeros that torch does not know to be zero.
+**Answer:** Call :func:`funcdiff.hvp`. It chooses :func:`funcdiff.hvp_double_backward`, two backward passes of plain
+autograd, unless torch gets these wrong for an operation in your function.
+
+.. code-block:: python
+
+    from funcdiff import hvp
+
+    Hv = hvp(func, (x,), (v,))  # the shape of x
 """
 
 # %%
-# Two functions
-# -------------
-# A sum of sines of 2048 inputs, where there is hardly any arithmetic; and a network with a scalar loss, where matrix
-# products are nearly everything. We differentiate by the input in both.
+# Use it
+# ------
+# Our function is the mean square of a network's outputs, for 100 rows of 5 inputs. Most of its time goes into matrix
+# products. We compute the product with the Hessian with respect to the rows, and print the chosen :term:`recipe`.
 
 import torch
-from torch.func import grad, jvp, vjp
 
+from funcdiff import explain, hvp
 from funcdiff.problems import study_network
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 network = study_network().requires_grad_(False).to(device)
-x, v = torch.randn(2, 2048, device=device)
 rows, directions = torch.randn(2, 100, 5, device=device)
-
-
-def sine_sum(x):
-    return x.sin().sum()
 
 
 def loss(x):
     return network(x).square().mean()
 
 
+Hv = hvp(loss, (rows,), (directions,))
+print(tuple(Hv.shape), explain(hvp, loss, (rows,), (directions,)).recipe)
+
 # %%
-# By hand
-# -------
-# :math:`Hv` is the derivative of the gradient along :math:`v`, a ``jvp`` of ``grad``; it is also the derivative of
-# :math:`v^T \nabla f`, a ``vjp`` of ``grad``, since :math:`H` is symmetric. For the sum of sines it is
-# :math:`-\sin(x_i)\, v_i`.
+# The arguments are tuples, as for :func:`torch.func.jvp`: ``primals``, the point, and ``tangents``, the vectors (see
+# :term:`primal` and :term:`tangent`). By name you call ``hvp_double_backward(loss, (rows,), (directions,))``.
+#
+# Check it by hand
+# ----------------
+# A sum of sines has the Hessian :math:`-\operatorname{diag}(\sin x)`. The product with :math:`v` is therefore
+# :math:`-\sin(x_i)\, v_i`. We use 2048 inputs.
+
+x, v = torch.randn(2, 2048, device=device)
+
+
+def sine_sum(x):
+    return x.sin().sum()
+
 
 expected = -x.sin() * v
+torch.testing.assert_close(hvp(sine_sum, (x,), (v,)), expected)
+
+# %%
+# With ``torch.func`` we can write the product in two ways. :math:`Hv` is the derivative of the gradient in the
+# direction :math:`v`: a ``jvp`` of ``grad``. Since :math:`H` is symmetric, it is also a ``vjp`` of ``grad``, a vector
+# times the Jacobian of the gradient.
+
+from torch.func import grad, jvp, vjp
+
 torch.testing.assert_close(jvp(grad(sine_sum), (x,), (v,))[1], expected)
 torch.testing.assert_close(vjp(grad(sine_sum), x)[1](v)[0], expected)
 
 # %%
-# The recipes
-# -----------
-# Outer over inner; a fourth, by two calls of plain ``torch.autograd.grad``, is reverse over reverse without the
-# machinery of a transform. All must equal the product with the whole Hessian.
+# The name of a recipe says :term:`outer over inner`: forward over reverse is the :term:`forward mode` derivative of the
+# :term:`reverse mode` derivative. ``hvp_double_backward`` is reverse over reverse by two calls of
+# ``torch.autograd.grad``. All must equal the product with the whole Hessian.
 
 from funcdiff import (
-    hessian_forward_over_reverse,
+    hessian,
     hvp_double_backward,
     hvp_forward_over_reverse,
     hvp_reverse_over_forward,
     hvp_reverse_over_reverse,
 )
 
-ways = {
+recipes = {
+    "hvp": hvp,
+    "hvp_double_backward": hvp_double_backward,
+    "hvp_reverse_over_reverse": hvp_reverse_over_reverse,
     "hvp_forward_over_reverse": hvp_forward_over_reverse,
     "hvp_reverse_over_forward": hvp_reverse_over_forward,
-    "hvp_reverse_over_reverse": hvp_reverse_over_reverse,
-    "hvp_double_backward": hvp_double_backward,
 }
-matrix = hessian_forward_over_reverse(sine_sum)(x)
-for hvp in ways.values():
-    torch.testing.assert_close(hvp(sine_sum, (x,), (v,)), expected)
-    torch.testing.assert_close(hvp(sine_sum, (x,), (v,)), matrix @ v)
+matrix = hessian(sine_sum)(x)
+for recipe in recipes.values():
+    torch.testing.assert_close(recipe(sine_sum, (x,), (v,)), expected)
+    torch.testing.assert_close(recipe(sine_sum, (x,), (v,)), matrix @ v)
 
 # %%
-# Prediction
-# ----------
-# In units of :math:`F`, one forward pass of the network: a gradient is a pass forward and one back, 2. Reverse over
-# reverse goes forward, back, and back through both: 4. Forward over reverse carries a tangent through the gradient,
-# which should double it to 4 as well. We count.
+# Count
+# -----
+# Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. A gradient needs a pass forward and
+# one back: 2. Reverse over reverse goes forward, back, and back through both: 4. Forward over reverse carries a tangent
+# through the gradient. This should need 4 as well. We count.
 
 from funcdiff.measure import compare, count
 
 
 def products(func):
-    return {name: lambda x, v, hvp=hvp: hvp(func, (x,), (v,)) for name, hvp in ways.items()}
+    """Return a function of x and v for each recipe."""
+    return {
+        name: lambda x, v, recipe=recipe: recipe(func, (x,), (v,))
+        for name, recipe in recipes.items()
+    }
 
 
 candidates = {"gradient": lambda x, v: grad(loss)(x), **products(loss)}
@@ -90,78 +117,91 @@ costs = count(candidates, rows, directions)
 costs
 
 # %%
-one_pass = count(loss, rows).flops
-for name, cost in costs.items():
-    print(f"{name:26} {cost.flops / one_pass:.2f} F = {cost.flops / costs['gradient'].flops:.2f} gradients")
-
-# %%
-# Six, not four, with forward mode in it. In :math:`Wx` the derivative is :math:`W \dot x + \dot W x`, and torch fills
-# the tangent :math:`\dot W` of the constant weight with zeros and multiplies. That is once forward and once back:
-
-assert costs["hvp_reverse_over_reverse"].flops == 2 * costs["gradient"].flops == 4 * one_pass
-extra = costs["hvp_forward_over_reverse"].flops - costs["hvp_reverse_over_reverse"].flops
-assert round(extra / one_pass) == 2, "torch has learnt that a constant has no tangent: update this page"
-costs.claim("hvp_reverse_over_reverse", fewer_flops_than="hvp_forward_over_reverse", by=1.4)
-
-# %%
-# Memory does not tell them apart here: the peaks agree to a hundredth.
+# The peaks of memory in the last column differ little. We divide the FLOPs (floating-point operations) by those of one
+# pass.
 
 peaks = [cost.peak_bytes for name, cost in costs.items() if name != "gradient"]
 assert max(peaks) < 1.01 * min(peaks)
 
-# %%
-# Measurement: where arithmetic decides
-# -------------------------------------
+one_pass = count(loss, rows).flops
+for name, cost in costs.items():
+    print(f"{name:26} {cost.flops / one_pass:.2f} F")
 
-times = compare(products(loss), rows, directions, rounds=12, costs=True)
+# %%
+# The recipes with forward mode need 6, not 4. If :math:`x` changes by :math:`\mathrm{d}x`, then :math:`Wx` changes by
+# :math:`W\,\mathrm{d}x + \mathrm{d}W\,x`. The weight is constant, so the second term is zero. But torch fills
+# :math:`\mathrm{d}W` with zeros and multiplies, once on the way forward and once on the way back.
+
+assert costs["hvp"].flops == costs["hvp_reverse_over_reverse"].flops == 4 * one_pass
+forward, reverse = "hvp_forward_over_reverse", "hvp_reverse_over_reverse"
+extra = costs[forward].flops - costs[reverse].flops
+assert round(extra / one_pass) == 2, "torch leaves zero tangents out: update this page"
+costs.claim(reverse, fewer_flops_than=forward, by=1.4)
+
+# %%
+# Time
+# ----
+# First the network, where the arithmetic takes most of the time.
+
+times = compare(products(loss), rows, directions, rounds=12)
 times
 
 # %%
-times.claim("hvp_reverse_over_reverse", faster_than="hvp_forward_over_reverse")
+# The ratio says how many times as long as the fastest recipe each one takes. We expect it to follow the FLOPs:
+
+times.claim("hvp", faster_than="hvp_forward_over_reverse")
 
 # %%
-times.claim("hvp_double_backward", faster_than="hvp_reverse_over_forward")
+# The same for the two compositions of ``torch.func``:
+
+times.claim(reverse, faster_than=forward)
 
 # %%
-# Measurement: where overhead decides
-# -----------------------------------
-# The sum of sines has no matrix product. What is left is the machinery: two transforms nested in each other, or two
-# calls of autograd. We add the product with the whole Hessian.
+# Next the sum of sines, which contains no matrix product. Here the time goes into the calls: two transforms inside each
+# other, or two calls of autograd. We add a method that computes the whole Hessian first.
 
 
 def by_matrix(x, v):
-    return hessian_forward_over_reverse(sine_sum)(x) @ v
+    return hessian(sine_sum)(x) @ v
 
 
-small = compare(products(sine_sum) | {"H built, then H @ v": by_matrix}, x, v, rounds=12, costs=True)
+small_methods = products(sine_sum) | {"H first, then H @ v": by_matrix}
+small = compare(small_methods, x, v, rounds=12)
 small
 
 # %%
+# In this table the order depends on the calls. We expect plain autograd to spend less time on them than the transforms
+# do:
+
 small.claim("hvp_double_backward", faster_than="hvp_forward_over_reverse")
 
 # %%
-# Against the Hessian
-# -------------------
-# The matrix has 2048 times 2048 entries, to be multiplied by one vector:
+# The whole Hessian has 2048 x 2048 entries, for one product:
 
-small.claim("hvp_forward_over_reverse", faster_than="H built, then H @ v", by=10)
+small.claim("hvp", faster_than="H first, then H @ v", by=10)
 
 # %%
-memory = count(products(sine_sum) | {"H built, then H @ v": by_matrix}, x, v)
-memory.claim("hvp_forward_over_reverse", smaller_peak_than="H built, then H @ v", by=1000)
+# It also needs much more memory:
+
+memory = count(small_methods, x, v)
+memory.claim("hvp", smaller_peak_than="H first, then H @ v", by=1000)
 
 # %%
-# Time and memory together:
+# The figure shows the times on a logarithmic axis.
 
-from funcdiff.plots import plot_trade
+from funcdiff.plots import plot
 
-plot_trade(small, title="Four products in one corner, the matrix in the other")
+factor = small["H first, then H @ v"].median / small["hvp"].median
+plot(small, title=f"One product: the whole Hessian takes {factor:.0f}× as long as hvp")
 
 # %%
-# A deep function
-# ---------------
-# Where the zeros do not matter, forward over reverse has an advantage: it needs no graph of the gradient. In a function
-# of many small steps that is most of the memory.
+# The products should be close together, and the whole Hessian far from them.
+#
+# A function of many small steps
+# ------------------------------
+# Here forward over reverse has an advantage in memory. Reverse over reverse stores the gradient's own graph, and
+# forward over reverse does not need it. We count a function that applies the sine 50 times, and add ``jvp`` of
+# ``grad``.
 
 
 def deep(x):
@@ -170,45 +210,69 @@ def deep(x):
     return x.sum()
 
 
-steps = count({"jvp of grad": lambda x, v: jvp(grad(deep), (x,), (v,))[1], **products(deep)}, x, v)
-steps.claim("hvp_forward_over_reverse", smaller_peak_than="hvp_reverse_over_reverse", by=1.5)
+by_hand = {"jvp of grad": lambda x, v: jvp(grad(deep), (x,), (v,))[1]}
+steps = count({**by_hand, **products(deep)}, x, v)
+steps.claim("hvp_forward_over_reverse", smaller_peak_than="hvp", by=1.5)
 
 # %%
-# Not so by hand: ``grad`` keeps the graph of what it differentiates in case it is wanted again. The recipe pulls back
-# by ``vjp``, which lets go of each value once it is used.
+# ``jvp`` of ``grad`` does not have this advantage: ``grad`` stores a graph in case somebody differentiates again. The
+# recipe uses ``vjp`` instead, which releases each value after its use.
 
 steps.claim("hvp_forward_over_reverse", smaller_peak_than="jvp of grad", by=1.5)
 
 # %%
-# What breaks
-# -----------
-# Forward mode needs a forward formula, reverse over reverse the derivative of each derivative. ``cdist`` has neither
-# a forward formula nor a second derivative; written out, the distance has all.
+# What goes wrong
+# ---------------
+# Forward mode needs a forward formula for each operation, and reverse over reverse needs the derivative of each
+# derivative. torch has neither for :func:`torch.cdist`, so every recipe with a mode in its name fails. We print the
+# start of each error.
+
+from textwrap import shorten
 
 a, b = torch.randn(3, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
 direction = torch.randn(3, 2, dtype=torch.float64)
-for name, hvp in ways.items():
-    try:
-        hvp(lambda a: torch.cdist(a, b).square().sum(), (a,), (direction,))
-    except (RuntimeError, NotImplementedError) as error:
-        print(f"{name}: {type(error).__name__} -- {str(error)[:90]}...")
-    else:
-        raise AssertionError("torch has mended cdist: update this section")
-
-# %%
-# Of :math:`\sum_{ij} |a_i - b_j|^2` the Hessian is twice the number of points in ``b``, times the identity.
 
 
 def squared_distances(a):
+    return torch.cdist(a, b).square().sum()
+
+
+for name, recipe in recipes.items():
+    if name == "hvp":
+        continue
+    try:
+        recipe(squared_distances, (a,), (direction,))
+    except (RuntimeError, NotImplementedError) as error:
+        print(f"{name}: {shorten(str(error), 60)}")
+    else:
+        raise AssertionError("torch differentiates cdist twice: update this section")
+
+# %%
+# ``hvp`` succeeds, because it writes the distance in simpler operations. The Hessian of :math:`\sum_{ij} |a_i - b_j|^2`
+# is twice the number of points in ``b``, times the identity, so we can check the product.
+
+product = hvp(squared_distances, (a,), (direction,))
+torch.testing.assert_close(product, 2 * 4 * direction)
+
+# %%
+# To use another recipe there, write the distance in simpler operations yourself:
+
+
+def by_differences(a):
     return (a[:, None] - b).square().sum()
 
 
-for hvp in ways.values():
-    torch.testing.assert_close(hvp(squared_distances, (a,), (direction,)), 2 * 4 * direction)
+for recipe in recipes.values():
+    product = recipe(by_differences, (a,), (direction,))
+    torch.testing.assert_close(product, 2 * 4 * direction)
 
 # %%
 # Takeaway
 # --------
-# Count before you believe: reverse over reverse needs less arithmetic wherever constant weights multiply, and double
-# backward has the least machinery. The exceptions: a long function of small steps, where forward over reverse holds
-# less; and inside ``vmap``, ``grad`` or ``torch.compile`` there is no plain autograd, and the transforms are the way.
+# Call ``hvp``. The exceptions are:
+#
+# * If you need many products at one point, compute the gradient once with :func:`funcdiff.hvp_operator`: see
+#   :doc:`/tutorials/products/many_vectors`.
+# * If the function has many small steps and memory is short, use :func:`funcdiff.hvp_forward_over_reverse`.
+# * If torch has no second derivative of an operation, ``hvp`` says so or uses another formula. To use a recipe by name,
+#   write the operation in simpler ones.

@@ -2,25 +2,34 @@ r"""
 Many vectors at one point: products, or the whole Hessian?
 ==========================================================
 
-Lanczos, conjugate gradients and trust regions ask for one product after another at the same point. Each call of an
-HVP differentiates the function anew to get a gradient that has not changed; and at some number of vectors it would
-have been cheaper to build the matrix.
+Lanczos iterations, conjugate gradients and trust regions multiply the Hessian at one point by many vectors. Each call
+of a Hessian-vector product computes the gradient again, although the point has not changed. For many vectors it is
+cheaper to compute the whole matrix once.
 
-**Answer:** :func:`funcdiff.hvp_operator` takes the gradient once. Vectors known in advance go through it under
-``vmap``. Build :math:`H`, if it fits, once the vectors are so many that the measured crossover below is passed.
+**Answer:** Call :func:`funcdiff.hvp_operator`: it computes the gradient once, and each product then needs half the
+arithmetic of :func:`funcdiff.hvp`. If you know all vectors in advance, use it under ``vmap``. If there are about as
+many vectors as inputs and the matrix fits in memory, compute it with :func:`funcdiff.hessian`.
+
+.. code-block:: python
+
+    from funcdiff import hvp_operator
+
+    operator = hvp_operator(func, x)
+    Hv = operator(v)  # for many: torch.func.vmap(operator)(vectors)
 """
 
 # %%
-# The function
-# ------------
-# Logistic regression: :math:`f(w) = \sum_i \log(1 + e^{z_i})` with :math:`z = Aw`, of 128 weights and 512 rows. One
-# forward pass is one product with :math:`A`.
-
-import warnings
+# Use it
+# ------
+# Our function is the loss of a logistic regression with 128 weights and 512 rows,
+# :math:`f(w) = \sum_i \log(1 + e^{z_i})` with :math:`z = Aw`. We make the operator at one point and multiply by one
+# vector, then by all rows of a matrix of vectors with :term:`vmap`.
 
 import torch
-from torch.func import grad, linearize, vmap
+from torch.func import vmap
 from torch.nn.functional import softplus
+
+from funcdiff import hvp_operator
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,179 +43,214 @@ def loss(w):
     return softplus(A @ w).sum()
 
 
+operator = hvp_operator(loss, w)
+one, all_of_them = operator(vectors[0]), vmap(operator)(vectors)
+print(tuple(one.shape), tuple(all_of_them.shape))
+
 # %%
-# By hand
-# -------
-# With :math:`s = \sigma(z)` the gradient is :math:`A^T s`, and :math:`Hv = A^T \bigl(s (1 - s) (Av)\bigr)`. By
-# autograd: the gradient with its graph, once, and a reverse pass through that graph for each vector.
+# Check it by hand
+# ----------------
+# Let :math:`s = \sigma(z)` be the sigmoid. The gradient is :math:`A^T s`, and the product is
+# :math:`Hv = A^T \bigl(s (1 - s) (Av)\bigr)`.
 
 s = torch.sigmoid(A @ w)
 expected = (vectors @ A.T * (s * (1 - s))) @ A
+torch.testing.assert_close(one, expected[0])
+torch.testing.assert_close(all_of_them, expected)
+
+# %%
+# By hand the operator is a few lines of autograd: the gradient with its graph, once, and then one backward pass through
+# this graph for each vector.
 
 
 def operator_by_hand(func, x, *, keep=True):
     x = x.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(func(x), x, create_graph=True)
-    return lambda v: torch.autograd.grad(slope, x, v, retain_graph=keep)[0]
+    (gradient,) = torch.autograd.grad(func(x), x, create_graph=True)
+    return lambda v: torch.autograd.grad(gradient, x, v, retain_graph=keep)[0]
 
 
 by_hand = operator_by_hand(loss, w)
 torch.testing.assert_close(torch.stack([by_hand(v) for v in vectors]), expected)
 
 # %%
-# The recipe
-# ----------
-# The same, with its checks; it composes with ``vmap``, for many vectors at once.
+# torch has an operator as well, in :term:`forward mode`: :func:`torch.func.linearize` traces the gradient at a point
+# and returns its :term:`JVP`. It warns about constants that it attaches; the result does not change, so we ignore the
+# warning.
 
-from funcdiff import hvp_double_backward, hvp_operator
+import warnings
 
-operator = hvp_operator(loss, w)
-torch.testing.assert_close(operator(vectors[0]), expected[0])
-torch.testing.assert_close(vmap(operator)(vectors), expected)
-
-# %%
-# torch has one of its own, in forward mode: :func:`torch.func.linearize` traces the gradient at a point and returns
-# its JVP. The tracer warns of constants it attaches, to no effect on the result.
+from torch.func import grad, linearize
 
 
 def linear_operator(w):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
+        warnings.filterwarnings("ignore", "Attempted to insert a get_attr Node")
         return linearize(grad(loss), w)[1]
 
 
 torch.testing.assert_close(vmap(linear_operator(w))(vectors), expected)
 
 # %%
-# Five ways
-# ---------
-# Each from a point and :math:`k` vectors to :math:`k` products, its set-up included. The Hessian is built as the
-# products with all unit vectors; it is symmetric, so that rows of vectors may stand on its left.
+# Five methods
+# ------------
+# Each of these methods takes the point and :math:`k` vectors, and returns :math:`k` products. The time to set up is
+# included. In the last, the vectors are rows, which we may multiply from the left because :math:`H` is symmetric.
+
+from funcdiff import hessian, hvp
 
 
-def anew(w, vectors):
-    return torch.stack([hvp_double_backward(loss, (w,), (v,)) for v in vectors])
+def hvp_each(w, vectors):
+    return torch.stack([hvp(loss, (w,), (v,)) for v in vectors])
 
 
-def one_by_one(w, vectors):
+def operator_each(w, vectors):
     operator = hvp_operator(loss, w)
     return torch.stack([operator(v) for v in vectors])
 
 
-def together(w, vectors):
+def operator_vmap(w, vectors):
     return vmap(hvp_operator(loss, w))(vectors)
 
 
-def linearized(w, vectors):
+def linearize_each(w, vectors):
     linear = linear_operator(w)
     return torch.stack([linear(v) for v in vectors])
 
 
-def built(w, vectors):
-    matrix = vmap(hvp_operator(loss, w))(torch.eye(len(w), device=w.device))
-    return vectors @ matrix
+def hessian_first(w, vectors):
+    return vectors @ hessian(loss)(w)
 
+
+methods = {
+    "hvp": hvp_each,
+    "hvp_operator": operator_each,
+    "hvp_operator, vmap": operator_vmap,
+    "linearize": linearize_each,
+    "hessian": hessian_first,
+}
+for method in methods.values():
+    torch.testing.assert_close(method(w, vectors[:3]), expected[:3])
 
 # %%
-# Prediction
-# ----------
-# With :math:`F` for one forward pass: a gradient is 2, a product with its graph at hand 2 more. So :math:`k` products
-# are :math:`4k` anew and :math:`2 + 2k` by an operator, against :math:`2 + 2n` for the matrix. By arithmetic alone
-# building pays from :math:`k = n` on. We count for 16 vectors, in units of :math:`F`.
+# Count
+# -----
+# Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. A gradient needs 2, and a product
+# after it 2 more. So :math:`k` calls of ``hvp`` need :math:`4k`, the operator needs :math:`2 + 2k`, and the matrix
+# :math:`2 + 2n`. Counted in FLOPs (floating-point operations), the matrix is cheaper from about :math:`k = n` on. We
+# count 16 vectors.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
 
-ways = {
-    "anew": anew,
-    "operator, one by one": one_by_one,
-    "operator, vmap": together,
-    "linearize": linearized,
-    "H built": built,
-}
-costs = count(ways, w, vectors[:16])
+costs = count(methods, w, vectors[:16])
 costs
 
 # %%
+# The table shows FLOPs. In units of :math:`F` they are:
+
 one_pass = count(loss, w).flops
-print({name: round(cost.flops / one_pass, 1) for name, cost in costs.items()})
-assert costs["anew"].flops == 4 * 16 * one_pass
-assert costs["operator, one by one"].flops == costs["operator, vmap"].flops == (2 + 2 * 16) * one_pass
+for name, cost in costs.items():
+    print(f"{name:20} {cost.flops / one_pass:6.1f} F")
+assert costs["hvp"].flops == 4 * 16 * one_pass
+assert costs["hvp_operator"].flops == (2 + 2 * 16) * one_pass
+assert costs["hvp_operator, vmap"].flops == (2 + 2 * 16) * one_pass
 
 # %%
-# A vector more costs ``linearize`` what it costs the operator; what it has to trace and fold first costs more.
+# One more vector costs ``linearize`` as much as it costs the operator. Its set-up costs more. We count one vector and
+# two vectors.
 
-first, second = (count({"a": linearized, "b": one_by_one}, w, vectors[:k]) for k in (1, 2))
-assert second["a"].flops - first["a"].flops == second["b"].flops - first["b"].flops == 2 * one_pass
+pair = {name: methods[name] for name in ("linearize", "hvp_operator")}
+first, second = (count(pair, w, vectors[:k]) for k in (1, 2))
+for name in pair:
+    assert second[name].flops - first[name].flops == 2 * one_pass
 first
 
 # %%
-costs.claim("operator, vmap", fewer_operations_than="operator, one by one", by=5)
+# Look at the FLOPs and the number of operations for one vector: an :term:`operation` is one call into torch's library.
+# With ``vmap``, each operation handles all vectors at once, so there are far fewer:
+
+costs.claim("hvp_operator, vmap", fewer_operations_than="hvp_operator", by=5)
 
 # %%
-# The matrix must be held; so must the vectors that go together:
+# The peak of memory differs, too. One vector at a time needs less than the matrix:
 
-costs.claim("operator, one by one", smaller_peak_than="H built", by=5)
+costs.claim("hvp_operator", smaller_peak_than="hessian", by=5)
 
 # %%
-# Measurement
-# -----------
+# Time
+# ----
+# We time the five methods for 16 vectors.
 
-times = compare(ways, w, vectors[:16], rounds=12, budget=1.0)
+times = compare(methods, w, vectors[:16], rounds=12, budget=1.0)
 times
 
 # %%
-times.claim("operator, one by one", faster_than="anew")
+# The ratio says how many times as long as the fastest method each one takes. The operator computes the gradient once
+# instead of 16 times:
+
+times.claim("hvp_operator", faster_than="hvp")
 
 # %%
-times.claim("operator, vmap", faster_than="operator, one by one")
+# We expect one call for all vectors to save more:
+
+times.claim("hvp_operator, vmap", faster_than="hvp_operator")
 
 # %%
-times.claim("operator, one by one", faster_than="linearize")
+# Compared with torch's own operator:
+
+times.claim("hvp_operator", faster_than="linearize")
 
 # %%
-# Where building starts to pay
-# ----------------------------
-# We sweep over the number of vectors, from one to four times the number of inputs.
+# When is the matrix faster?
+# --------------------------
+# We increase the number of vectors from 1 to 512, which is four times the number of inputs.
 
-raced = {name: ways[name] for name in ("operator, one by one", "operator, vmap", "H built")}
+raced = {
+    name: methods[name] for name in ("hvp_operator", "hvp_operator, vmap", "hessian")
+}
 
 
 def with_vectors(k):
     return raced, (w, vectors[:k])
 
 
-study = sweep(with_vectors, [1, 4, 16, 64, 256, 512], label="vectors k, for n = 128 inputs", rounds=12)
-plot(study, title="The matrix is paid for once, products by the vector")
+sizes = [1, 4, 16, 64, 256, 512]
+study = sweep(with_vectors, sizes, label="vectors k, for n = 128 inputs", rounds=12)
+crossover = study.crossover("hvp_operator", "hessian")
+plot(study, title=str(crossover))
 
 # %%
-# When the vectors come one after the other, as in Lanczos, the matrix has an advantage that the count does not see:
-# its columns are taken together, where a product waits for the last.
+# The curve of ``hessian`` should be nearly flat, because one more vector adds only one row to one product. The other
+# curves should rise. The operator, one vector at a time, and the matrix cross here:
 
-study.crossover("operator, one by one", "H built")
-
-# %%
-# When they are known in advance, ``vmap`` takes them together too:
-
-study.crossover("operator, vmap", "H built")
+crossover
 
 # %%
-# What breaks
-# -----------
-# Written by hand without ``retain_graph`` the first product is right, and frees the graph that the second needs:
+# According to the FLOPs they would cross at 128 vectors. The crossing can be lower, because all columns of the matrix
+# are computed together. If you know the vectors in advance, ``vmap`` computes their products together as well:
+
+study.crossover("hvp_operator, vmap", "hessian")
+
+# %%
+# What goes wrong
+# ---------------
+# If you write the operator by hand without ``retain_graph``, the first product is right. It also frees the graph, so
+# the second product fails.
+
+from textwrap import fill
 
 once = operator_by_hand(loss, w, keep=False)
 torch.testing.assert_close(once(vectors[0]), expected[0])
 try:
     once(vectors[1])
 except RuntimeError as error:
-    print("RuntimeError --", str(error).split(".")[0])
+    print(fill(str(error).split(". ")[0], 84))
 else:
-    raise AssertionError("autograd now keeps the graph: update this section")
+    raise AssertionError("autograd keeps the graph now: update this section")
 
 # %%
-# And an operator belongs to its point. It holds a copy, so a step of an optimiser in place does not disturb it; nor
-# does it follow. After a step we need a new one:
+# An operator belongs to its point. It keeps a copy, so that a step of an optimiser, which changes the weights in place,
+# does not change it. After a step you need a new operator.
 
 w.sub_(0.5 * grad(loss)(w))
 torch.testing.assert_close(operator(vectors[0]), expected[0])
@@ -216,7 +260,9 @@ assert not torch.allclose(moved, expected[0])
 # %%
 # Takeaway
 # --------
-# One point, many vectors: one operator, and ``vmap`` over the vectors that are known. Build the matrix when it fits,
-# and there are about as many vectors as inputs, or fewer if they come one at a time and the crossover says so. The
-# exception is memory: :math:`n^2` numbers rule the matrix out long before time does, and chunks of vectors, by
-# ``vmap(operator, chunk_size=...)``, bound what goes together.
+# For many vectors at one point, make one operator, and use ``vmap`` if you know the vectors. The exceptions are:
+#
+# * If there are about as many vectors as inputs, compute the matrix with ``hessian``. If the vectors come one at a
+#   time, this pays earlier: measure it as above.
+# * If :math:`n^2` numbers do not fit in memory, use products, however many there are.
+# * If the products of all vectors together do not fit in memory, use ``vmap(operator, chunk_size=...)``.

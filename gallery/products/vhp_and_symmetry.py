@@ -2,22 +2,30 @@ r"""
 Is a vector-Hessian product the same as a Hessian-vector product?
 =================================================================
 
-:math:`v^T H` costs two reverse passes and needs no forward formulas; :math:`Hv` is what an optimiser asks for. Where
-:math:`H` is symmetric they are one, and the cheaper stands in for the other. Where it is not, one of them is wrong,
-and a single product cannot tell.
+Optimisers ask for :math:`Hv`, a Hessian times a vector. The product from the other side, :math:`v^T H`, needs only two
+reverse passes and no forward formulas. If the Hessian :math:`H` is symmetric, the cheaper one can replace the other. If
+torch's derivatives are wrong, the two differ, and one product alone does not show it.
 
-**Answer:** yes, for every function with continuous second derivatives whose derivatives torch takes rightly.
-:func:`funcdiff.vhp` and :func:`funcdiff.hvp_forward_over_reverse` on the same vector: if they differ, trust neither.
+**Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
+:func:`funcdiff.hvp`: it chooses :func:`funcdiff.hvp_double_backward`, two reverse passes, and checks its first result.
+
+.. code-block:: python
+
+    from funcdiff import hvp, vhp
+
+    Hv = hvp(func, (x,), (v,))
+    left = vhp(func, (x,), (v,))  # equal to Hv
 """
 
 # %%
-# The function
-# ------------
-# A quadratic and a cubic, :math:`f(x) = x^T A x + \sum_i c_i x_i^3`, with an :math:`A` that is not symmetric. Its
-# Hessian is nevertheless: :math:`H = A + A^T + 6 \operatorname{diag}(c x)`.
+# Use it
+# ------
+# Our function is :math:`f(x) = x^T A x + \sum_i c_i x_i^3`, with a matrix :math:`A` that is not symmetric. We compute
+# both products and compare them.
 
 import torch
-from torch.func import grad, vjp
+
+from funcdiff import explain, hvp, vhp
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,102 +38,140 @@ def function(x):
     return x @ A @ x + (c * x**3).sum()
 
 
+Hv = hvp(function, (x,), (v,))
+left = vhp(function, (x,), (v,))
+torch.testing.assert_close(Hv, left)
+print(tuple(Hv.shape), explain(hvp, function, (x,), (v,)).recipe)
+
+# %%
+# The arguments are tuples, as for :func:`torch.func.jvp`: the point (:term:`primal`) and the vectors (:term:`tangent`).
+# The last word is the :term:`recipe` that ``hvp`` chose.
+#
+# Check it by hand
+# ----------------
+# The Hessian is :math:`H = A + A^T + 6 \operatorname{diag}(c x)`. It is symmetric, although :math:`A` is not, because
+# :math:`\partial_i \partial_j f = \partial_j \partial_i f` (Schwarz's theorem).
+
+
 def by_formula(v):
     return A @ v + A.T @ v + 6 * c * x * v
 
 
+torch.testing.assert_close(Hv, by_formula(v))
+
 # %%
-# By hand
-# -------
-# The gradient is a function from :math:`R^n` to :math:`R^n`, and :math:`H` is its Jacobian. A pull-back through it
-# gives :math:`v^T H`, and by Schwarz's theorem, :math:`\partial_i \partial_j f = \partial_j \partial_i f`, that is
-# :math:`Hv`.
+# The gradient is a function from :math:`R^n` to :math:`R^n`, and :math:`H` is its Jacobian. A :term:`VJP` of the
+# gradient is therefore :math:`v^T H`.
+
+from torch.func import grad, vjp
 
 _, pull_back = vjp(grad(function), x)
 (by_hand,) = pull_back(v)
 torch.testing.assert_close(by_hand, by_formula(v))
 
 # %%
-# The recipes
-# -----------
-# They have the same arguments and the same shapes, of any number of axes: with a point of shape (2, 256) the product
-# has that shape too, where :math:`v^T` and :math:`v` would mean two different things.
-
-from funcdiff import hvp_forward_over_reverse, hvp_reverse_over_forward, vhp
-
-torch.testing.assert_close(vhp(function, (x,), (v,)), by_formula(v))
-torch.testing.assert_close(hvp_forward_over_reverse(function, (x,), (v,)), by_formula(v))
+# If the point has several axes, the product has the shape of the point. Here the point has the shape (2, 256).
 
 
 def of_matrix(x):
     return function(x.reshape(-1))
 
 
-folded = vhp(of_matrix, (x.view(2, 256),), (v.view(2, 256),))
+folded = hvp(of_matrix, (x.view(2, 256),), (v.view(2, 256),))
 torch.testing.assert_close(folded, by_formula(v).view(2, 256))
 
 # %%
-# Of two arguments the products are a tuple, all blocks taken: the first is :math:`H_{aa} v_a + H_{ab} v_b`. Here
-# :math:`f(a, b) = (a \cdot b)^2 / 2`, whose second derivatives are :math:`b b^T` and :math:`a b^T + (a \cdot b) I`.
+# If the function has two arguments, the product is a tuple. It uses all blocks of the Hessian: the first entry is
+# :math:`H_{aa} v_a + H_{ab} v_b`. We check this for :math:`f(a, b) = (a \cdot b)^2 / 2`, whose second derivatives are
+# :math:`b b^T` and :math:`a b^T + (a \cdot b) I`.
+
+
+def half_square(a, b):
+    return (a @ b) ** 2 / 2
+
 
 a, b, va, vb = torch.randn(4, 3, dtype=torch.float64)
-by_a, by_b = vhp(lambda a, b: (a @ b) ** 2 / 2, (a, b), (va, vb))
-torch.testing.assert_close(by_a, b * (b @ va) + b * (a @ vb) + (a @ b) * vb)
-torch.testing.assert_close(by_b, a * (b @ va) + a * (a @ vb) + (a @ b) * va)
+expected = (
+    b * (b @ va) + b * (a @ vb) + (a @ b) * vb,
+    a * (b @ va) + a * (a @ vb) + (a @ b) * va,
+)
+torch.testing.assert_close(hvp(half_square, (a, b), (va, vb)), expected)
+torch.testing.assert_close(vhp(half_square, (a, b), (va, vb)), expected)
 
 # %%
-# Prediction
-# ----------
-# The forward product multiplies by the tangent of the constant :math:`A` as well, which is zero; the reverse product
-# does not.
+# Count
+# -----
+# ``hvp_forward_over_reverse`` computes :math:`Hv` by :term:`forward mode`. It also multiplies by the tangent of the
+# constant :math:`A`, which is zero. The products by :term:`reverse mode` do not.
 
+from funcdiff import hvp_double_backward, hvp_forward_over_reverse
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
-ways = {
-    "vhp": lambda x, v: vhp(function, (x,), (v,)),
-    "hvp_forward_over_reverse": lambda x, v: hvp_forward_over_reverse(function, (x,), (v,)),
+recipes = {
+    "hvp": hvp,
+    "hvp_double_backward": hvp_double_backward,
+    "vhp": vhp,
+    "hvp_forward_over_reverse": hvp_forward_over_reverse,
 }
-costs = count(ways, x, v)
+methods = {
+    name: lambda x, v, recipe=recipe: recipe(function, (x,), (v,))
+    for name, recipe in recipes.items()
+}
+costs = count(methods, x, v)
 costs
 
 # %%
+# Compare the FLOPs (floating-point operations): forward over reverse needs more than the other three.
+
 costs.claim("vhp", fewer_flops_than="hvp_forward_over_reverse")
 
 # %%
-# Measurement
-# -----------
-# ``compare`` sees to it that the two agree before it times them.
+# Time
+# ----
+# ``compare`` first checks that all results agree, and then times them.
 
-times = compare(ways, x, v, rounds=15)
+times = compare(methods, x, v, rounds=15)
 times
 
 # %%
-times.claim("vhp", faster_than="hvp_forward_over_reverse")
+# The ratio says how many times as long as the fastest method each one takes. The times should follow the FLOPs:
+
+times.claim("hvp", faster_than="hvp_forward_over_reverse")
 
 # %%
-plot(times, title="The same product from the left and from the right")
+# The same times as a figure:
+
+ratio = times.ratio("hvp_forward_over_reverse", "hvp").median
+title = f"The same product: forward over reverse takes {ratio:.1f}× as long as hvp"
+plot(times, title=title)
 
 # %%
-# A test for symmetry that needs no matrix
-# ----------------------------------------
-# Two random vectors: :math:`w^T (H v) = v^T (H w)`. Symmetric functions pass to rounding.
+# The bars are the quartiles: where two of them overlap, the difference is small.
+#
+# Test symmetry without the matrix
+# --------------------------------
+# Is the Hessian of your function symmetric? Two random vectors can tell: if it is, :math:`w^T (H v) = v^T (H w)`. The
+# function below returns the relative difference of the two sides.
 
 
 def asymmetry(product, func, x, v, w):
-    """The difference of w . Hv and v . Hw, relative to the two."""
-    left, right = w.flatten() @ product(func, (x,), (v,)).flatten(), v.flatten() @ product(func, (x,), (w,)).flatten()
-    return float((left - right).abs() / (left.abs() + right.abs()))
+    one = w.flatten() @ product(func, (x,), (v,)).flatten()
+    other = v.flatten() @ product(func, (x,), (w,)).flatten()
+    return float((one - other).abs() / (one.abs() + other.abs()))
 
 
-for product in (vhp, hvp_forward_over_reverse, hvp_reverse_over_forward):
+for product in recipes.values():
     assert asymmetry(product, function, x, v, w) < 1e-8
 
 # %%
-# Where symmetry fails: no_grad
-# -----------------------------
-# A factor computed under ``no_grad`` is meant as a constant. Reverse mode takes it so; forward mode ignores
-# ``no_grad``. Products that mix the modes are then of no symmetric matrix, and of nobody's function.
+# All products of our function pass the test, up to rounding.
+#
+# What goes wrong
+# ---------------
+# If a factor is computed under ``no_grad``, it is meant to be constant. Reverse mode treats it as a constant, but
+# forward mode ignores ``no_grad``. A product that mixes the modes is then the product with a matrix that is not
+# symmetric, and torch raises no error.
 
 
 def half_constant(x):
@@ -137,38 +183,46 @@ def half_constant(x):
 point, p, q = torch.randn(3, 4, dtype=torch.float64)
 constant = -point.sin() * point.square().sum() * p
 torch.testing.assert_close(vhp(half_constant, (point,), (p,)), constant)
+torch.testing.assert_close(hvp(half_constant, (point,), (p,)), constant)
+
 mixed = hvp_forward_over_reverse(half_constant, (point,), (p,))
-print("vhp:", constant, "\nhvp:", mixed)
-assert not torch.allclose(mixed, constant), "forward mode now respects no_grad: update this section"
-print("asymmetry:", asymmetry(hvp_forward_over_reverse, half_constant, point, p, q))
-assert asymmetry(hvp_forward_over_reverse, half_constant, point, p, q) > 1e-3
+assert not torch.allclose(mixed, constant), (
+    "forward mode respects no_grad: update this page"
+)
+difference = asymmetry(hvp_forward_over_reverse, half_constant, point, p, q)
+print(f"asymmetry of forward over reverse: {difference:.2f}")
+assert difference > 1e-3
 
 # %%
-# A symmetric matrix is no proof either. Both modes unmixed give one, each of another function:
+# Symmetry is no proof, however. Forward over forward and reverse over reverse both give a symmetric matrix here, and
+# the two matrices differ.
 
 from funcdiff import hessian_forward_over_forward, hessian_reverse_over_reverse
 
-forward, reverse = (h(half_constant)(point) for h in (hessian_forward_over_forward, hessian_reverse_over_reverse))
+forward = hessian_forward_over_forward(half_constant)(point)
+reverse = hessian_reverse_over_reverse(half_constant)(point)
 torch.testing.assert_close(forward, forward.T)
 torch.testing.assert_close(reverse, reverse.T)
 assert not torch.allclose(forward, reverse)
 
 # %%
-# ``detach`` is respected by both modes, and says the same.
+# Use ``detach`` to keep a factor constant. Both modes respect it.
 
 
 def detached(x):
     return x.sin().sum() * x.square().sum().detach()
 
 
-for product in (vhp, hvp_forward_over_reverse, hvp_reverse_over_forward):
+for product in recipes.values():
     torch.testing.assert_close(product(detached, (point,), (p,)), constant)
 
 # %%
-# Where symmetry fails: layer norm
-# --------------------------------
-# torch differentiates the forward derivative of layer norm wrongly, so reverse over forward is off. The test for
-# symmetry gives it away; the two compositions with reverse mode inside agree.
+# Layer norm
+# ----------
+# torch's forward derivative of layer norm is wrong when it is differentiated again, so reverse over forward returns
+# wrong products. Here the test of symmetry finds the fault.
+
+from funcdiff import hvp_reverse_over_forward
 
 norm = torch.nn.LayerNorm(4, dtype=torch.float64).requires_grad_(False)
 
@@ -177,16 +231,19 @@ def cubic(x):
     return (norm(x) ** 3).sum()
 
 
-torch.testing.assert_close(vhp(cubic, (point,), (p,)), hvp_forward_over_reverse(cubic, (point,), (p,)))
-for product in (vhp, hvp_forward_over_reverse, hvp_reverse_over_forward):
-    print(f"{product.__name__:26} asymmetry {asymmetry(product, cubic, point, p, q):.1e}")
-assert asymmetry(hvp_reverse_over_forward, cubic, point, p, q) > 1e-3, "torch has mended layer norm: update this page"
+torch.testing.assert_close(hvp(cubic, (point,), (p,)), vhp(cubic, (point,), (p,)))
+faulty = {**recipes, "hvp_reverse_over_forward": hvp_reverse_over_forward}
+for name, product in faulty.items():
+    print(f"{name:26} asymmetry {asymmetry(product, cubic, point, p, q):.1e}")
+assert asymmetry(hvp_reverse_over_forward, cubic, point, p, q) > 1e-3, (
+    "torch has fixed layer norm: update this page"
+)
 
 # %%
-# What breaks
-# -----------
-# A product written with two calls of ``autograd.grad`` contracts gradient and vector by ``(g * v).sum()``. A vector of
-# shape (n, 1), as a column comes out of NumPy, broadcasts there: the result has the right shape and is wrong.
+# A vector of the wrong shape
+# ---------------------------
+# If you write the product with two calls of ``autograd.grad``, you multiply the gradient by the vector in between. A
+# vector of shape (n, 1), such as a column from NumPy, is broadcast there. The result has the right shape and is wrong.
 
 
 def naive(func, x, v):
@@ -199,14 +256,22 @@ torch.testing.assert_close(naive(detached, point, p), constant)
 broadcast = naive(detached, point, p[:, None])
 assert broadcast.shape == constant.shape
 assert not torch.allclose(broadcast, constant)
+
+# %%
+# The recipes check the shape and raise an error.
+
+from textwrap import fill
+
 try:
-    vhp(detached, (point,), (p[:, None],))
+    hvp(detached, (point,), (p[:, None],))
 except ValueError as error:
-    print("ValueError --", error)
+    print(fill(str(error), 84))
 
 # %%
 # Takeaway
 # --------
-# Use either, and prefer the one that costs less on your function. Test symmetry once, with two random vectors, on a
-# new function. The exception: symmetry is necessary, not sufficient. The two unmixed Hessians of the function with
-# ``no_grad`` show it, so where it matters hold a product against differences of the gradient too.
+# Call ``hvp``. Test symmetry once for a new function, with two random vectors. The exceptions are:
+#
+# * If the test fails, some derivative is wrong: :func:`funcdiff.check_derivatives` names the operation.
+# * If the test passes, the derivative can still be wrong, as with ``no_grad``. Compare with finite differences of the
+#   gradient where it matters. ``hvp`` does this for its first result.

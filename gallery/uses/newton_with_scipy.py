@@ -2,21 +2,28 @@ r"""
 Does scipy's Newton method need my Hessian?
 ===========================================
 
-BFGS learns the curvature from gradients, one a step, and so takes many steps. Newton's method uses the curvature
-itself and takes few, but :math:`n` parameters have a Hessian of :math:`n^2` entries.
+You minimize a function with SciPy. BFGS learns the curvature from gradients, one in each step, and needs many steps.
+Newton's method uses the curvature itself and needs few, but the Hessian of :math:`n` parameters has :math:`n^2`
+entries.
 
-**Answer:** no. ``Newton-CG`` and ``trust-ncg`` solve for their step from products alone: give them ``hessp`` from
-:func:`funcdiff.hvp_operator`, built once for each point.
+**Answer:** no. The methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products, so pass ``hessp``. A
+single product is ``hvp(f, (x,), (v,))``; for many products at one point :func:`funcdiff.hvp_operator` is cheaper,
+because it builds the graph of the gradient once.
+
+.. code-block:: python
+
+    def hessp(x, v):
+        return hvp_operator(f, torch.tensor(x))(torch.tensor(v)).numpy()
+
+    scipy.optimize.minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
 """
 
 # %%
-# The function
-# ------------
-# Logistic regression that tells the handwritten digits 3, 8 and 9 apart, from 64 pixels each: 192 weights. The
-# penalty makes the optimum unique. SciPy computes in float64, so our data are float64 too. For a GPU, move them
-# there, and each vector that scipy hands over; ``.cpu()`` takes the answers back.
+# Use it
+# ------
+# Our function is the loss of a logistic regression that tells the handwritten digits 3, 8 and 9 apart. It has 192
+# weights, and a penalty makes the optimum unique. SciPy computes in float64, so our data are float64 too.
 
-from collections import Counter
 from functools import lru_cache, partial
 
 import numpy as np
@@ -26,6 +33,8 @@ from sklearn.datasets import load_digits
 from torch.func import grad, grad_and_value
 from torch.nn.functional import cross_entropy
 
+from funcdiff import hessian, hvp, hvp_operator
+
 images, digits = load_digits(return_X_y=True)
 kept = np.isin(digits, [3, 8, 9])
 pixels = torch.tensor(images[kept] / 16)
@@ -33,17 +42,47 @@ labels = torch.tensor(np.searchsorted([3, 8, 9], digits[kept]))
 
 
 def loss(weights):
-    """Mean cross-entropy and a penalty, of a vector of weights."""
-    return cross_entropy(pixels @ weights.view(3, 64).T, labels) + 5e-5 * weights.square().sum()
+    logits = pixels @ weights.view(3, 64).T
+    return cross_entropy(logits, labels) + 5e-5 * weights.square().sum()
 
 
 # %%
-# By hand
-# -------
-# Newton's step :math:`p` solves :math:`H p = -g`. The method of conjugate gradients solves it from products
-# :math:`H v` alone. With pixels :math:`X` of :math:`N` rows and probabilities :math:`P` of the classes, the product
-# along a direction :math:`V` is :math:`\tfrac{1}{N} D^T X + 10^{-4} V`, where :math:`A = X V^T` and row :math:`i` of
-# :math:`D` is :math:`P_i \circ (A_i - P_i \cdot A_i)`.
+# SciPy passes the point together with each vector. Many products share one point, so we keep the last operator. The
+# counter notes what SciPy asks for.
+
+from collections import Counter
+
+calls = Counter()
+
+
+def loss_and_gradient(x):
+    calls["gradients"] += 1
+    gradient, value = grad_and_value(loss)(torch.tensor(x))
+    return value.item(), gradient.numpy()
+
+
+@lru_cache(maxsize=1)
+def operator_at(point):
+    return hvp_operator(loss, torch.frombuffer(bytearray(point), dtype=torch.float64))
+
+
+def hessp(x, v):
+    calls["products"] += 1
+    return operator_at(x.tobytes())(torch.tensor(v)).numpy()
+
+
+start = np.zeros(192)
+found = minimize(loss_and_gradient, start, jac=True, hessp=hessp, method="trust-ncg")
+print(f"loss {found.fun:.4f} after {found.nit} steps, {dict(calls)}")
+
+# %%
+# On a GPU, move the data and every vector from SciPy there, and return the results with ``.cpu()``.
+#
+# Check it by hand
+# ----------------
+# With pixels :math:`X` of :math:`N` rows and probabilities :math:`P` of the classes, the product of the Hessian and a
+# direction :math:`V` is :math:`\tfrac{1}{N} D^T X + 10^{-4} V`, where :math:`A = X V^T` and row :math:`i` of :math:`D`
+# is :math:`P_i \circ (A_i - P_i \cdot A_i)`. We compare it with the operator and with :func:`funcdiff.hvp`.
 
 
 def product_by_hand(weights, v):
@@ -53,95 +92,75 @@ def product_by_hand(weights, v):
     return (d.T @ pixels / len(pixels)).flatten() + 1e-4 * v
 
 
-# %%
-# The recipe
-# ----------
-# ``hvp_operator`` builds the graph of the gradient once, for all products at one point.
-
-from funcdiff import hessian_forward_over_reverse, hvp_operator
-
 torch.manual_seed(0)
 weights, v = torch.randn(2, 192, dtype=torch.float64)
-torch.testing.assert_close(hvp_operator(loss, weights)(v), product_by_hand(weights, v))
+expected = product_by_hand(weights, v)
+torch.testing.assert_close(hvp_operator(loss, weights)(v), expected)
+torch.testing.assert_close(hvp(loss, (weights,), (v,)), expected)
 
 # %%
-# SciPy passes the point with each product. Many products share a point, so we keep the last operator. ``calls``
-# counts what is asked of torch.
-
-calls = Counter()
-
-
-def loss_and_gradient(x):
-    calls["gradients"] += 1
-    slope, value = grad_and_value(loss)(torch.tensor(x))
-    return value.item(), slope.numpy()
-
-
-@lru_cache(maxsize=1)
-def operator_at(point):
-    return hvp_operator(loss, torch.frombuffer(bytearray(point), dtype=torch.float64))
-
-
-def product(x, v):
-    calls["products"] += 1
-    return operator_at(x.tobytes())(torch.tensor(v)).numpy()
-
-
-# %%
-# Four methods without the Hessian, and one with all of it. SciPy's own tests for the end differ from method to
-# method; these settings bring each within the distance that we check below.
-
-
-def full_hessian(x):
-    calls["products"] += len(x)
-    return hessian_forward_over_reverse(loss)(torch.tensor(x)).numpy()
-
-
-def solve(method, callback=None, options=None, **curvature):
-    start = np.zeros(192)
-    return minimize(loss_and_gradient, start, method=method, jac=True, callback=callback, options=options, **curvature)
-
-
-solvers = {
-    "BFGS": partial(solve, "BFGS", options={"gtol": 1e-6, "maxiter": 2000}),
-    "L-BFGS-B": partial(solve, "L-BFGS-B", options={"gtol": 1e-6, "ftol": 0, "maxiter": 2000}),
-    "Newton-CG": partial(solve, "Newton-CG", hessp=product, options={"xtol": 1e-8}),
-    "trust-ncg": partial(solve, "trust-ncg", hessp=product, options={"gtol": 1e-7}),
-    "trust-exact": partial(solve, "trust-exact", hess=full_hessian, options={"gtol": 1e-7}),
-}
-
-# %%
-# Prediction
-# ----------
-# A product costs about a gradient; the Hessian is 192 products. Counted at one point:
+# Count
+# -----
+# We count a gradient, a product in three forms, and the whole Hessian, all at one point.
 
 from funcdiff.measure import compare, count
 
 ready = hvp_operator(loss, weights)
-costs = count(
-    {
-        "gradient": lambda: grad(loss)(weights),
-        "product, operator built": lambda: ready(v),
-        "product, operator built anew": lambda: hvp_operator(loss, weights)(v),
-        "Hessian": lambda: hessian_forward_over_reverse(loss)(weights),
-    }
-)
+single = {
+    "gradient": lambda: grad(loss)(weights),
+    "product, operator ready": lambda: ready(v),
+    "product, new operator": lambda: hvp_operator(loss, weights)(v),
+    "product, hvp": lambda: hvp(loss, (weights,), (v,)),
+    "hessian": lambda: hessian(loss)(weights),
+}
+costs = count(single)
 costs
 
 # %%
-costs.claim("product, operator built", fewer_flops_than="Hessian", by=100)
+# A product costs about as much as a gradient. The Hessian of 192 parameters consists of 192 products:
+
+costs.claim("product, operator ready", fewer_flops_than="hessian", by=100)
 
 # %%
-# Measurement
-# -----------
-# All five must reach the same optimum. We take it from the full Hessian, at a tighter tolerance, and note after each
-# step what was asked of torch so far. ``trust-exact`` takes the Hessian as 192 products.
+# Time
+# ----
+# First we time these single calls.
 
-best = solve("trust-exact", hess=full_hessian, options={"gtol": 1e-11})
+compare(single, equal=False, rounds=9)
+
+# %%
+# Then whole optimizations. We compare two quasi-Newton methods, two methods with ``hessp``, and ``trust-exact``, which
+# needs the whole Hessian. SciPy's stopping rules differ between methods; our settings bring each of them within the
+# distance that we check below.
+
+
+def full_hessian(x):
+    calls["products"] += len(x)
+    return hessian(loss)(torch.tensor(x)).numpy()
+
+
+def solve(method, callback=None, **options):
+    known = {name: options.pop(name) for name in ("hess", "hessp") if name in options}
+    settings = {"callback": callback, "options": options, **known}
+    return minimize(loss_and_gradient, start, jac=True, method=method, **settings)
+
+
+solvers = {
+    "BFGS": partial(solve, "BFGS", gtol=1e-6, maxiter=2000),
+    "L-BFGS-B": partial(solve, "L-BFGS-B", gtol=1e-6, ftol=0, maxiter=2000),
+    "Newton-CG": partial(solve, "Newton-CG", hessp=hessp, xtol=1e-8),
+    "trust-ncg": partial(solve, "trust-ncg", hessp=hessp, gtol=1e-7),
+    "trust-exact": partial(solve, "trust-exact", hess=full_hessian, gtol=1e-7),
+}
+
+# %%
+# All five must reach the same optimum. We compute it from the full Hessian with a tighter tolerance. After each step we
+# note how many gradients and products SciPy asked for so far; a full Hessian counts as 192 products.
+
+best = solve("trust-exact", hess=full_hessian, gtol=1e-11)
 
 
 def descent(run):
-    """The result, and after each step the number of gradients and products and the loss above the optimum."""
     calls.clear()
     steps = []
 
@@ -153,97 +172,121 @@ def descent(run):
     return found, (work[gap > 1e-12], gap[gap > 1e-12])
 
 
-curves = {}
-print(f"{'':12}{'steps':>6}{'gradients':>11}{'products':>10}{'distance to the optimum':>25}")
+curves, total = {}, {}
+print(f"{'':12}{'steps':>6}{'gradients':>11}{'products':>10}{'distance':>12}")
 for name, run in solvers.items():
     found, curves[name] = descent(run)
+    total[name] = calls.total()
     distance = np.linalg.norm(found.x - best.x) / np.linalg.norm(best.x)
-    print(f"{name:12}{found.nit:6}{calls['gradients']:11}{calls['products']:10}{distance:25.1e}")
+    work = f"{found.nit:6}{calls['gradients']:11}{calls['products']:10}"
+    print(f"{name:12}{work}{distance:12.1e}")
     assert found.success
     assert distance < 2e-3
 
 # %%
+# The distance is that to the optimum, relative to its size. The figure shows how the loss falls with the work.
+
 from funcdiff.plots import plot, plot_curves
 
+least = min(total, key=total.get)
 axes = plot_curves(
     curves,
     xlabel="gradients and products so far",
     ylabel="loss above the optimum",
-    title="With products, the loss falls steeply at the end",
+    title=f"{least} needs the fewest gradients and products: {total[least]}",
     log=True,
 )
 axes.set_xscale("log")
 
 # %%
-# The arithmetic in torch of each whole run, counted. What BFGS does in NumPy with its own :math:`n \times n` matrix
-# comes on top, and so do the solves of ``trust-exact``.
+# The lines of Newton's methods fall steeply at the end, because near the optimum these methods converge faster than
+# linearly. We also count the FLOPs of torch in each whole run:
 
 runs = count(solvers)
 runs
 
 # %%
-runs.claim("Newton-CG", fewer_flops_than="BFGS")
+# The runs with products need fewer FLOPs than BFGS:
+
+runs.claim("trust-ncg", fewer_flops_than="BFGS")
 
 # %%
-runs.claim("Newton-CG", fewer_flops_than="trust-exact")
+# They also need fewer than the run with whole Hessians:
+
+runs.claim("trust-ncg", fewer_flops_than="trust-exact", by=5)
 
 # %%
-# The clock sees all of it. The results agree within the distance checked above, not to the last digit, hence
-# ``equal=False``.
+# Gradients and products are not all of the work, so we time the whole runs.
 
 times = compare(solvers, rounds=9, budget=0.25, equal=False)
-times
+plot(times)
 
 # %%
-times.claim("Newton-CG", faster_than="BFGS")
+# The time includes what SciPy does itself, such as the :math:`n \times n` matrix of BFGS. This is the comparison
+# with BFGS:
+
+times.claim("trust-ncg", faster_than="BFGS")
 
 # %%
-times.claim("Newton-CG", faster_than="trust-exact")
+# This is the comparison with the method that computes whole Hessians:
+
+times.claim("trust-ncg", faster_than="trust-exact")
 
 # %%
-times.claim("Newton-CG", faster_than="L-BFGS-B")
+# This is the comparison with L-BFGS-B, which stores only a few vectors:
+
+times.claim("trust-ncg", faster_than="L-BFGS-B")
 
 # %%
-plot(times, title="Time to the optimum of a logistic regression in 192 weights")
+# This is the comparison of the two methods with products:
+
+times.claim("Newton-CG", faster_than="trust-ncg")
 
 # %%
-# What breaks
-# -----------
-# Newton's step leads to any point where the gradient is zero, also to a saddle. On Rosenbrock's function, from its
-# customary start, the plain step stops at a point that is no minimum, and nothing is raised.
+# What goes wrong
+# ---------------
+# *Newton's step leads to any point where the gradient is zero*, also to a saddle point. On Rosenbrock's function, from
+# its usual start, the plain step stops at a point that is not a minimum, and no error is raised.
 
 
 def rosenbrock(x):
     return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
-hessian = hessian_forward_over_reverse(rosenbrock)
-start = torch.tensor([-1.2, 1.0, -1.2, 1.0], dtype=torch.float64)
-x = start
+x = usual = torch.tensor([-1.2, 1.0, -1.2, 1.0], dtype=torch.float64)
 for _ in range(30):
-    x = x - torch.linalg.solve(hessian(x), grad(rosenbrock)(x))
+    x = x - torch.linalg.solve(hessian(rosenbrock)(x), grad(rosenbrock)(x))
 
-print("value:", rosenbrock(x).item(), "gradient:", grad(rosenbrock)(x).norm().item())
-print("curvatures:", torch.linalg.eigvalsh(hessian(x)).tolist())
-assert torch.linalg.eigvalsh(hessian(x))[0] < 0, "Newton's step avoids this saddle: update the section 'What breaks'"
+eigenvalues = torch.linalg.eigvalsh(hessian(rosenbrock)(x))
+print(f"value {rosenbrock(x):.3f}, gradient {grad(rosenbrock)(x).norm():.1e}")
+print("eigenvalues of the Hessian:", *(f"{value:.2f}" for value in eigenvalues))
+assert eigenvalues[0] < 0, "Newton's step avoids this saddle: update this section"
 
 # %%
-# ``trust-ncg`` notices negative curvature in its products and turns along it. The minimum is 0, where all entries
+# ``trust-ncg`` detects negative curvature in its products and moves along it. It finds the minimum 0, where all entries
 # are 1.
+
+
+def product(x, v):
+    return hvp_operator(rosenbrock, torch.tensor(x))(torch.tensor(v)).numpy()
+
 
 found = minimize(
     lambda x: rosenbrock(torch.tensor(x)).item(),
-    start.numpy(),
+    usual.numpy(),
     jac=lambda x: grad(rosenbrock)(torch.tensor(x)).numpy(),
-    hessp=lambda x, v: hvp_operator(rosenbrock, torch.tensor(x))(torch.tensor(v)).numpy(),
+    hessp=product,
     method="trust-ncg",
     options={"gtol": 1e-8},
 )
 np.testing.assert_allclose(found.x, 1, rtol=1e-5)
+print("minimum at", found.x.round(6))
 
 # %%
 # Takeaway
 # --------
-# Hand scipy ``hessp``, with one operator a point, and never form the Hessian; take ``trust-ncg`` where curvature may
-# be negative. The exceptions: with a handful of parameters the Hessian is a handful of products, and ``trust-exact``
-# makes the most of it; with noisy gradients, as from mini-batches, no method of this page applies.
+# Pass ``hessp`` to ``trust-ncg``, with one operator for each point, and do not form the Hessian.
+#
+# * If the function is convex, as here, also try ``Newton-CG``.
+# * If you have only a handful of parameters, the Hessian is a handful of products: use ``trust-exact``.
+# * If your gradients are noisy, as with minibatches, none of these methods applies.

@@ -2,10 +2,14 @@
 
 from funcdiff._automatic.batches import batch_hessian, batch_jacobian
 from funcdiff._automatic.cache import clear_plans
-from funcdiff._automatic.choice import explain, hessian, hvp, jacobian
+from funcdiff._automatic.choice import hessian, jacobian
+from funcdiff._automatic.explaining import explain
+from funcdiff._automatic.products import hvp, hvp_operator
 from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian_pattern, jacobian_sparse
+from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
+from funcdiff._prepared.preparing import Prepared, prepare
 from funcdiff.checks.derivatives import check_derivatives
 from funcdiff.recipes.hessians import (
     hessian_double_backward,
@@ -19,14 +23,13 @@ from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, 
 from funcdiff.recipes.products import (
     hvp_double_backward,
     hvp_forward_over_reverse,
-    hvp_operator,
     hvp_reverse_over_forward,
     hvp_reverse_over_reverse,
     vhp,
 )
-from funcdiff.recipes.summed import batch_hessian_summed, batch_jacobian_summed
 
 __all__ = [
+    "Prepared",
     "batch_hessian",
     "batch_hessian_summed",
     "batch_jacobian",
@@ -61,6 +64,7 @@ __all__ = [
     "jacobian_taylor",
     "laplacian",
     "module_function",
+    "prepare",
     "ravel",
     "vhp",
 ]

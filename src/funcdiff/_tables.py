@@ -1,5 +1,6 @@
 """Tables that read well in a terminal, in a notebook and on a page, and the numbers in them."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ def amount_of_flops(value: int) -> str:
     return scaled(value, [(10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"), (1, "FLOP")])
 
 
+_QUANTITY = re.compile(r"[≥< 0-9.]*\d (?P<unit>[kKMGT]?(?:s|B|iB|FLOP)|[mµn]s)")
+
+
 @dataclass(frozen=True, repr=False)
 class Table:
     """Rows under named columns, with a caption; the first column names the row."""
@@ -91,15 +95,29 @@ class Table:
         head = "".join(
             f'<th scope="col"{right if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
         )
+        units = [max(map(len, map(_unit_of, column)), default=0) for column in list(zip(*self.rows, strict=True))[1:]]
         body = "\n".join(
             f'<tr><th scope="row">{escape(row[0])}</th>'
-            + "".join(f"<td{right}>{escape(cell)}</td>" for cell in row[1:])
+            + "".join(f"<td{right}>{_aligned(cell, widest)}</td>" for cell, widest in zip(row[1:], units, strict=True))
             + "</tr>"
             for row in self.rows
         )
         caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
         head = f"<thead><tr>{head}</tr></thead>\n<tbody>"
         return f'<table class="funcdiff-table">\n{caption}{head}\n{body}\n</tbody>\n</table>'
+
+
+def _unit_of(cell: str) -> str:
+    found = _QUANTITY.fullmatch(cell)
+    return found["unit"] if found else ""
+
+
+def _aligned(cell: str, width: int) -> str:
+    """A cell in HTML, its unit as wide as the widest in its column, so that the numbers end below each other."""
+    if not (unit := _unit_of(cell)):
+        return escape(cell)
+    unit_style = f"display: inline-block; min-width: {width}ch; margin-left: 0.4ch; text-align: left"
+    return f'{escape(cell.removesuffix(unit).rstrip())}<span style="{unit_style}">{escape(unit)}</span>'
 
 
 class Shown(ABC):

@@ -1,6 +1,7 @@
 """What a reader meets: pages that are light, quick and still while they load, and a search that finds."""
 
 import gzip
+import os
 import re
 from html import unescape
 from itertools import pairwise
@@ -139,3 +140,19 @@ def test_titles_differ():
             title = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), re.DOTALL)[1]
             titles.setdefault(title, []).append(path.name)
     assert [names for names in titles.values() if len(names) > 1] == []
+
+
+def test_every_page_is_there_as_markdown_and_the_list_for_programs_leads_to_it():
+    listed = re.findall(r"\]\(([^)]+)\)", (SITE / "llms.txt").read_text(encoding="utf-8"))
+    assert len(listed) > 40
+    paths = [link.removeprefix(os.environ.get("SITE_URL", "").rstrip("/")).lstrip("/") for link in listed]
+    assert [path for path in paths if not (SITE / path).exists()] == []
+    for path in PAGES:
+        html = path.read_text(encoding="utf-8")
+        alternate = re.search(r'<link rel="alternate" type="text/markdown" href="([^"]+)"', html)
+        if alternate is None:  # what Sphinx makes of its own: search, index, 404
+            assert path.stem in ("search", "genindex", "404", "py-modindex"), path
+        else:
+            text = (path.parent / alternate[1]).read_text(encoding="utf-8")
+            assert text.startswith("# "), path
+            assert len(text) > 80, path

@@ -1,4 +1,4 @@
-"""Put each tutorial's answer on its card in the gallery."""
+"""Put each tutorial's answer on its card, on the page of the gallery and on that of its folder."""
 
 import ast
 import re
@@ -31,18 +31,20 @@ def answer(source):
 
 
 def add_answers(app, docname, content):
-    """Write the answers into the gallery's index; fail unless each tutorial has its card there."""
+    """Write the answers into an index of tutorials; fail unless each tutorial below it has its card there."""
     del app
-    if docname != "tutorials/index":
+    folder, _, page = docname.rpartition("/")
+    if page != "index" or folder.partition("/")[0] != "tutorials":
         return
+    below = [source for source in sources() if source.is_relative_to(GALLERY / folder.partition("/")[2])]
     content[0], cards = _CARD.subn(
         lambda m: m[1] + m[2] + _ANSWER.format(answer=answer(GALLERY / f"{m[3]}.py")) + m[4], content[0]
     )
-    if cards != len(sources()):
-        raise ExtensionError(f"{docname}: expected a card for each of {len(sources())} tutorials, found {cards}")
+    if cards != len(below):
+        raise ExtensionError(f"{docname}: expected a card for each of {len(below)} tutorials, found {cards}")
 
 
 def setup(app):
-    """Rewrite the gallery's index as it is read."""
+    """Rewrite the indices of the gallery as they are read."""
     app.connect("source-read", add_answers)
     return {"parallel_read_safe": True}

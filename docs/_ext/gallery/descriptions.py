@@ -31,8 +31,10 @@ def _describe(app, docname, content):
 
 
 def _describe_made(app, pagename, templatename, context, doctree):
-    del app, templatename
+    del templatename
     told = context.get("metatags", "")
+    if not app.config.html_baseurl:  # then a page has no address of its own to say
+        told = context["metatags"] = re.sub(r'<meta property="og:url"[^>]*>\s*', "", told)
     if 'name="description"' in told:
         return
     text = _MADE.get(pagename, "")

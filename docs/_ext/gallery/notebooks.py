@@ -18,6 +18,7 @@ _ENVIRONMENT = """from funcdiff.measure import environment
 
 environment()"""
 _ROLE = re.compile(r":(?:func|class|mod|meth):`~?([^`]+)`")
+_WORD = re.compile(r":(?:term|dfn|doc):`([^`<]+?)(?:\s*<[^>`]*>)?`")
 _COLAB = "https://colab.research.google.com/github/{repository}/blob/notebooks/{page}.ipynb"
 
 
@@ -32,14 +33,14 @@ def colab_address(repository, page):
 
 
 def finish(notebook):
-    """Put the environment's cell second, and in prose turn roles into code."""
+    """Put the environment's cell second, and in prose turn roles into code, links to pages of the site into words."""
     first, *others = notebook["cells"]
     notebook["cells"] = [first]
     add_code_cell(notebook, _ENVIRONMENT)
     notebook["cells"] += others
     for cell in others:
         if cell["cell_type"] == "markdown":
-            cell["source"] = [_ROLE.sub(r"`\1`", line) for line in cell["source"]]
+            cell["source"] = [_WORD.sub(r"\1", _ROLE.sub(r"`\1`", line)) for line in cell["source"]]
     return notebook
 
 

@@ -2,15 +2,55 @@
 
 from pathlib import Path
 
+# Folder to tutorial to its short title, which stands in the sidebar.
 ORDER = {
-    "jacobians": ["loop_against_vmap", "jacrev_against_jacfwd", "winner_map", "six_ways", "weights_and_biases"],
-    "hessians": ["four_hessians", "taylor_mode", "when_they_disagree", "loss_parameters"],
-    "batches": ["per_row", "sum_trick", "chunk_size"],
-    "sparse": ["passes", "stiff"],
-    "products": ["hvp_four_ways", "vhp_and_symmetry", "many_vectors"],
-    "networks": ["cost", "allocator", "training", "derivatives", "errors", "lessons", "numpy_in_out"],
-    "uses": ["newton_with_scipy", "curvature_spectrum", "physics_informed", "jacobian_regularisation"],
-    "measuring": ["how_we_measure", "compiled"],
+    "jacobians": {
+        "loop_against_vmap": "Loop or vmap?",
+        "jacrev_against_jacfwd": "Reverse or forward mode?",
+        "winner_map": "Which mode wins where?",
+        "six_ways": "Six interfaces of torch",
+        "weights_and_biases": "Weights and biases",
+    },
+    "hessians": {
+        "four_hessians": "Four compositions",
+        "taylor_mode": "Taylor mode",
+        "when_they_disagree": "When two Hessians disagree",
+        "loss_parameters": "Hessian of a loss",
+    },
+    "batches": {
+        "per_row": "One for each row",
+        "sum_trick": "Sum over the rows",
+        "chunk_size": "Chunk size and memory",
+    },
+    "sparse": {
+        "passes": "How many passes?",
+        "stiff": "Stiff equations",
+    },
+    "products": {
+        "hvp_four_ways": "Hessian-vector products",
+        "vhp_and_symmetry": "Vector-Hessian products",
+        "many_vectors": "Many vectors",
+    },
+    "networks": {
+        "cost": "Cost of derivatives",
+        "allocator": "Memory allocator",
+        "training": "Training a surrogate",
+        "derivatives": "Derivatives of a surrogate",
+        "errors": "Errors of derivatives",
+        "lessons": "Better derivatives",
+        "numpy_in_out": "NumPy in and out",
+    },
+    "uses": {
+        "newton_with_scipy": "Newton's method with SciPy",
+        "curvature_spectrum": "Spectrum of curvature",
+        "physics_informed": "Physics-informed loss",
+        "jacobian_regularisation": "Jacobian regularization",
+    },
+    "measuring": {
+        "how_we_measure": "How we measure",
+        "compiled": "torch.compile",
+        "prepared": "Prepared derivatives",
+    },
 }
 
 

@@ -8,7 +8,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 
-WIDTH, STEP, BOX = 760, 200, 84
+WIDTH, STEP, BOX, CELL = 760, 200, 84, 36
 LEFT = (WIDTH - 2 * STEP - BOX) // 2
 TURN = LEFT + 3 * STEP - 2  # where the outer mode turns back
 
@@ -46,7 +46,57 @@ def _stream(labels: list[str], y: float, kind: str, back: bool) -> list[str]:
     return parts
 
 
+def _grid(x: float, y: float, texts: list[list[str]], marked: set[tuple[int, int]], kind: str) -> list[str]:
+    """A matrix of cells with their entries, from its upper left corner; the marked ones are of that kind."""
+    parts = []
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            left, top = x + j * CELL, y + i * CELL
+            style = f' class="{kind}"' if (i, j) in marked else ""
+            parts.append(f'<rect{style} x="{left}" y="{top}" width="{CELL}" height="{CELL}"/>')
+            parts += [_text(left + CELL / 2, top + 0.66 * CELL, text, "entry")] if text else []
+    return parts
+
+
+def _panel(middle: float, marked: set[tuple[int, int]], kind: str, title: str, result: str) -> list[str]:
+    """The Jacobian of the course with some of its entries marked, a title above and the result below."""
+    entries = [["2", "3", "0"], ["0", "0", "1"]]
+    left = middle - 1.5 * CELL
+    return [_text(middle, 45, title, "code"), *_grid(left, 68, entries, marked, kind), _text(middle, 172, result)]
+
+
+def _blocks(x: float, y: float, shape: tuple[int, int], copies: int, label: str) -> list[str]:
+    """Equal blocks side by side, and their label below."""
+    rows, columns = shape
+    parts = []
+    for copy in range(copies):
+        parts += _grid(x + copy * (columns * CELL + 8), y, [[""] * columns] * rows, set(), "")
+    width = copies * columns * CELL + (copies - 1) * 8
+    return [*parts, _text(x + width / 2, y + rows * CELL + 22, label, "code")]
+
+
 PICTURES = {
+    "products": (
+        "Three copies of the Jacobian with rows 2, 3, 0 and 0, 0, 1. A vjp gives its second row. A jvp gives its first "
+        "column. vmap over vjp gives all rows at once.",
+        [
+            *_panel(125, {(1, 0), (1, 1), (1, 2)}, "reverse", "vjp, u = (0, 1)", "uᵀJ, a row"),
+            *_panel(380, {(0, 0), (1, 0)}, "forward", "jvp, v = (1, 0, 0)", "Jv, a column"),
+            *_panel(635, {(i, j) for i in range(2) for j in range(3)}, "reverse", "vmap of vjp", "J, all rows at once"),
+        ],
+    ),
+    "pytree": (
+        "A dictionary of a weight of shape (2, 3) and a bias of shape (2,). The Jacobian of two outputs is a "
+        "dictionary with a block of shape (2, 2, 3) for the weight and one of shape (2, 2) for the bias.",
+        [
+            *_blocks(30, 68, (2, 3), 1, "weight (2, 3)"),
+            *_blocks(205, 68, (2, 1), 1, "bias (2,)"),
+            _arrow(300, 390, 104, "forward"),
+            _text(345, 92, "jacrev", "code"),
+            *_blocks(430, 68, (2, 3), 2, "weight (2, 2, 3)"),
+            *_blocks(670, 68, (2, 1), 2, "bias (2, 2)"),
+        ],
+    ),
     "modes": (
         "Forward mode carries a tangent v along with the evaluation, from the input to the output, where it is J v. "
         "Reverse mode carries a cotangent u back, from the output to the input, where it is the transposed J times u.",
@@ -64,7 +114,7 @@ PICTURES = {
             *_stream(["g", "", "", "1"], 150, "reverse", back=True),
             *_stream(["v", "", "", ""], 50, "forward", back=False),
             *_stream(["Hv", "", "", ""], 190, "forward", back=True),
-            f'<path class="forward" d="M{TURN} 50C{TURN + 34} 50 {TURN + 34} 190 {TURN} 190"/>',
+            f'<path class="forward" d="M{TURN} 50C{TURN + 28} 50 {TURN + 28} 190 {TURN} 190"/>',
         ],
     ),
 }

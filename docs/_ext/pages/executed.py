@@ -11,6 +11,7 @@ import contextlib
 import io
 import itertools
 import linecache
+import textwrap
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from _ext.pages.computed import Computed
 
 _log = getLogger(__name__)
 _numbers = itertools.count()
+WIDTH = 90  # characters of code in the column of a page 1280 pixels wide
 
 
 class Outcome(NamedTuple):
@@ -102,6 +104,12 @@ def differ(wrong: Any, right: Any) -> bool:
     )
 
 
+def folded(printed: str) -> str:
+    """What was printed, its sentences folded to the width of the column; a table's lines stay whole."""
+    lines = printed.split("\n")
+    return "\n".join(x if "  " in x.strip() else textwrap.fill(x, WIDTH, break_on_hyphens=False) for x in lines)
+
+
 def fault_of_run(outcome: Outcome, title: str) -> str:
     """A snippet that must pass."""
     return f"the snippet fails: {outcome.text}" if outcome.error is not None else ""
@@ -137,7 +145,7 @@ class Executed(Computed):
         if fault := type(self).fault(outcome, title):
             text = "this page is out of date on torch %s: %s"
             _log.warning(text, torch.__version__, fault, location=self.get_location())
-        shown = (outcome.printed if outcome.error is None else f"{outcome.printed}{outcome.text}").rstrip()
+        shown = (folded(outcome.printed) if outcome.error is None else f"{outcome.printed}{outcome.text}").rstrip()
         made: list[nodes.Node] = [nodes.literal_block(source, source, language="python")]
         classes = ["printed"] if outcome.error is None else ["printed", "error-text"]
         if shown:
@@ -169,8 +177,8 @@ class RanOn(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Name it."""
         text = (
-            f"Every snippet on this page ran when it was built, on torch {torch.__version__}, and did what is "
-            "shown below it. It runs as pasted. With a torch that does otherwise the page does not build."
+            f"The code on this page ran when the site was built, with torch {torch.__version__}. The output of "
+            "each block is below it. You can copy each block and run it. The build fails if torch behaves differently."
         )
         return [nodes.paragraph("", text, classes=["ran-on"])]
 

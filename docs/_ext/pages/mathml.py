@@ -1,5 +1,7 @@
 """Write mathematics as MathML, which browsers draw themselves: no script, no font and no request."""
 
+from html import escape
+
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -8,7 +10,7 @@ from sphinx.errors import ExtensionError
 
 def _mathml(tex, node, as_block=False):
     try:
-        return tex2mathml(tex, as_block=as_block)
+        return tex2mathml(tex, as_block=as_block).replace("<math", f'<math alttext="{escape(tex, quote=True)}"', 1)
     except MathError as error:
         raise ExtensionError(f"{node.source}:{node.line}: cannot convert {tex!r} to MathML: {error}") from error
 

@@ -38,11 +38,14 @@ class MeasuredOn(SphinxDirective):
         record = json.loads(file.read_text())
         place = record["environment"]
         rounds = sorted({c["n"] for m in record["measurements"] for c in m.get("candidates", {}).values() if "n" in c})
+        timed = [p for m in record["measurements"] for p in m.get("points", [m])]
+        threads = ", ".join(map(str, sorted({p.get("threads", place["threads"]) for p in timed}))) or place["threads"]
         facts = {
             "Processor": ", ".join(filter(None, [place["processor"], f"{place['cores']} cores", place["accelerator"]])),
             "Python": f"{place['python']}, {place['platform']}",
             "torch": f"{place['torch']} ({place['build']}), default dtype {place['dtype']}",
             "Run": f"{place['date']}" + (f", commit {place['commit'][:12]}" if place["commit"] else ""),
+            "Threads": f"{threads} while measuring",
             "Samples": ", ".join(map(str, rounds)) + " a candidate" if rounds else "exact counts only",
         }
         panel = nodes.container(classes=["measured-on"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +13,21 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from _ext.shown.atlas_tables import avoid_table, base, full_table
+from _ext.shown.atlas_tables import avoid_table
+from _ext.shown.grid import base, by_verdict, grid
 from _tools.atlas.blame import known_wrong
 from _tools.atlas.data import Atlas, mode_names, read, wrong
+
+AVOID = (
+    "Each row is an operator on which some recipe is silently wrong. The number after a recipe is its largest error, "
+    "relative to the largest entry of the derivative. Use a recipe of the third column instead."
+)
+
+
+REPRODUCTIONS = (
+    "Each script below runs with torch alone and shows a wrong derivative. The tests run all of them, and fail as soon "
+    "as torch computes one of them rightly."
+)
 
 
 def load(path: Path) -> Atlas:
@@ -43,11 +56,12 @@ class DerivativeAtlas(SphinxDirective):
         self.env.metadata[self.env.docname]["derivative-atlas"] = True
         return [
             *self.parse_text_to_nodes(summary(atlas)),
+            nodes.raw("", grid(atlas, by_verdict), format="html"),
             nodes.rubric(text="What to avoid"),
+            nodes.paragraph("", AVOID),
             nodes.raw("", avoid_table(atlas, known_wrong(atlas)["modes"]), format="html"),
-            nodes.rubric(text="Every operation"),
-            nodes.raw("", full_table(atlas), format="html"),
             nodes.rubric(text="Reproductions"),
+            nodes.paragraph("", REPRODUCTIONS),
             *reproductions(atlas),
         ]
 
@@ -59,20 +73,22 @@ def summary(atlas: Atlas) -> str:
     recipes = [mode for mode in mode_names(atlas) if mode == base(mode)]
     never = [mode for mode in recipes if not any(mode in wrong(entry) for entry in judged)]
     bad = sum(bool(wrong(entry)) for entry in judged)
-    verdict = f"Never wrong: {', '.join(f'``{mode}``' for mode in never)}." if never else "No recipe is right on all."
+    verdict = f"Never wrong: {', '.join(f'``{mode}``' for mode in never)}." if never else "No recipe is always right."
     return (
-        f"On torch {atlas['torch']}: {operators} operators and {len(judged) - operators} layers judged, by "
-        f"{len(recipes)} recipes; {len(atlas['entries']) - len(judged)} more have no real derivative to judge. "
-        f"Some recipe is wrong on {bad}. {verdict}"
+        f"The atlas judges {len(recipes)} recipes on {operators} operators and {len(judged) - operators} layers of "
+        f"torch {atlas['torch']}. At least one recipe is wrong on {bad} of them. {verdict} Another "
+        f"{len(atlas['entries']) - len(judged)} operations are not judged: the grid gives the reason."
     )
 
 
 def reproductions(atlas: Atlas) -> Iterator[nodes.Node]:
     """Each script with what it prints."""
     for repro in atlas["reproductions"]:
-        yield nodes.paragraph("", f"{repro['operation']} ({repro['operator']}): {', '.join(repro['modes'])}")
+        title = escape(f"{repro['operation']} ({repro['operator']}): {', '.join(repro['modes'])}")
+        yield nodes.raw("", f"<details class='atlas-reproduction'><summary>{title}</summary>", format="html")
         yield nodes.literal_block(repro["script"], repro["script"], language="python")
-        yield nodes.paragraph("", f"Expected {repro['expected']}, obtained {repro['obtained']}.")
+        yield nodes.paragraph("", f"Expected {repro['expected']}, got {repro['obtained']}.")
+        yield nodes.raw("", "</details>", format="html")
 
 
 def _load_script(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

@@ -1,11 +1,11 @@
-"""The two tables of the derivative atlas: what to avoid, by culprit; what was found, by operation."""
+"""The table of what to avoid in the derivative atlas: for each operator the recipes that are wrong on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
-from _tools.atlas.data import Atlas, Entry, mode_names, outcomes, wrong
+from _ext.shown.grid import base, breaking
+from _tools.atlas.data import Atlas, Entry, mode_names, wrong
 
 
 def avoid_table(atlas: Atlas, known: dict[str, list[str]]) -> str:
@@ -22,9 +22,9 @@ def avoid_table(atlas: Atlas, known: dict[str, list[str]]) -> str:
         cells = [
             _names(_worst(seen, modes)),
             ", ".join(filter(None, instead)),
-            _breaking(", ".join(entry["name"] for entry in seen)),
+            breaking(", ".join(entry["name"] for entry in seen)),
         ]
-        rows.append([f"<code>{_breaking(operator)}</code>", *cells])
+        rows.append([f"<code>{breaking(operator)}</code>", *cells])
     return _table("derivative-atlas-avoid", ["operator", "wrong, by up to", "right instead", "seen in"], rows)
 
 
@@ -40,69 +40,12 @@ def _instead(names: list[str], modes: list[str], seen: list[Entry]) -> str:
     good = [mode for mode in names if all(entry["modes"][mode]["outcome"] == "right" for entry in where)]
     if not where or all(mode != base(mode) for mode in bad):
         return ""
-    return _breaking(next(iter(good), f"none of the {next(iter(names)).partition('_')[0]} recipes"))
+    return breaking(next(iter(good), f"none of the {next(iter(names)).partition('_')[0]} recipes"))
 
 
-def full_table(atlas: Atlas) -> str:
-    """What each recipe does on each operation; chunked and batched only where they differ from the recipe alone."""
-    texts: dict[str, int] = {}
-    rows = [_row(entry, mode_names(atlas), texts) for entry in atlas["entries"]]
-    notes = "".join(f"<li id='atlas-note-{i}'>{escape(text)}</li>" for text, i in texts.items())
-    table = _table("derivative-atlas", ["operation", "wrong, by up to", "refuses or undecided", "right"], rows)
-    return f"{table}<details open><summary>Texts of the refusals and reasons</summary><ol>{notes}</ol></details>"
-
-
-def _row(entry: Entry, names: list[str], texts: dict[str, int]) -> list[str]:
-    title = f"{_breaking(entry['name'])} <small>{entry['kind']}</small>"
-    if not entry.get("modes"):
-        return [title, "", f"not judged: {escape(entry['reason'])}", "none"]
-    modes = entry["modes"]
-    shown = [m for m in names if m == base(m) or modes[m]["outcome"] != modes[base(m)]["outcome"]]
-    by = {outcome: [m for m in shown if modes[m]["outcome"] == outcome] for outcome in ("wrong", "right")}
-    bad = _names({mode: f"{modes[mode]['error']:.2g}{_how_many(entry, mode)}" for mode in by["wrong"]})
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for mode in shown:
-        if modes[mode]["outcome"] in ("refuses", "undecided"):
-            reasons.setdefault((modes[mode]["outcome"], modes[mode]["text"]), []).append(mode)
-    unsure = "<br>".join(
-        f"{_names(dict.fromkeys(group, ''), outcome)}: "
-        f"<a href='#atlas-note-{texts.setdefault(text, len(texts))}'>{outcome}</a>"
-        for (outcome, text), group in reasons.items()
-    )
-    rest = [mode for mode in by["right"] if mode == base(mode)]
-    variants = _names({mode: "" for mode in by["right"] if mode != base(mode)}, "right")
-    others = "all" if len(rest) == len(shown) else "the others" if rest else ""
-    return [title, bad, unsure, ", ".join(filter(None, (others, variants))) or "none"]
-
-
-def _how_many(entry: Entry, mode: str) -> str:
-    """On how many samples, where not on all; and whether only where more than one tensor moves."""
-    found = outcomes(entry, mode)
-    if set(found) == {"wrong"}:
-        return ""
-    moving = dict(zip(entry["moving"], found, strict=True)) if 1 in entry["moving"] else {}
-    alone = {outcome for moves, outcome in zip(entry["moving"], found, strict=True) if moves == 1}
-    weights = ", right by the first tensor alone" if moving and alone == {"right"} else ""
-    return f" on {found.count('wrong')} of {len(found)}{weights}"
-
-
-def _names(modes: dict[str, str], outcome: str = "wrong") -> str:
-    """Recipes, each marked with its outcome for the script that filters, and with what is to be said of it."""
-    return ", ".join(
-        f"<span class='atlas-{outcome}' data-recipe='{base(mode)}'>{_breaking(mode)}</span>"
-        + (f" {note}" if note else "")
-        for mode, note in modes.items()
-    )
-
-
-def _breaking(name: str) -> str:
-    """A name that may break after an underscore."""
-    return escape(name).replace("_", "_<wbr>")
-
-
-def base(mode: str) -> str:
-    """The recipe alone: "jacobian_reverse" of "jacobian_reverse, vmap"."""
-    return mode.partition(",")[0]
+def _names(modes: dict[str, str]) -> str:
+    """Recipes, each with what is to be said of it."""
+    return ", ".join(f"{breaking(mode)} {note}" for mode, note in modes.items())
 
 
 def _table(name: str, headers: list[str], rows: list[list[str]]) -> str:

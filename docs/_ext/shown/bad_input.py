@@ -36,6 +36,15 @@ def cube_sum(x: torch.Tensor) -> torch.Tensor:
     return x.pow(3).sum()
 
 
+ENCODER = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1).eval()
+
+
+def masked_encoder(x: torch.Tensor) -> torch.Tensor:
+    """Packs the rows of its padding mask, as a transformer does."""
+    encoded: torch.Tensor = ENCODER(x, src_key_padding_mask=torch.tensor([[False, False, True]]))
+    return encoded
+
+
 def mutate(x: torch.Tensor) -> torch.Tensor:
     """Writes into what it is differentiated by."""
     return x.mul_(2).sin()
@@ -254,11 +263,36 @@ CASES = [
         RuntimeError,
         "torch.stack",
     ),
-    BadInput("vmap refuses: a branch on values", lambda: fd.batch_jacobian(branch)(ROWS), RuntimeError, "torch.where"),
     BadInput(
-        "vmap refuses: a boolean mask", lambda: fd.batch_jacobian(lambda x: x[x > 0])(ROWS), RuntimeError, "masked_fill"
+        "vmap refuses: a branch on values",
+        lambda: fd.batch_jacobian(branch, jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "torch.where",
     ),
-    BadInput("vmap refuses: writing in place", lambda: fd.batch_jacobian(fill)(ROWS), RuntimeError, "out of place"),
+    BadInput(
+        "vmap refuses: a boolean mask",
+        lambda: fd.batch_jacobian(lambda x: x[x > 0], jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "masked_fill",
+    ),
+    BadInput(
+        "vmap refuses: writing in place",
+        lambda: fd.batch_jacobian(fill, jacobian=fd.jacobian_reverse)(ROWS),
+        RuntimeError,
+        "out of place",
+    ),
+    BadInput(
+        "vmap refuses: the fast path of a transformer",
+        lambda: fd.batch_jacobian(masked_encoder, jacobian=fd.jacobian_reverse)(torch.rand(2, 1, 3, 4)),
+        RuntimeError,
+        "enable_nested_tensor=False",
+    ),
+    BadInput(
+        "rows of different lengths",
+        lambda: fd.batch_jacobian(lambda x: x[x > x.mean()])(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])),
+        ValueError,
+        "the same shape",
+    ),
     BadInput(
         "vmap refuses: random numbers",
         lambda: fd.jacobian_forward(lambda x: x * torch.rand_like(x))(X),

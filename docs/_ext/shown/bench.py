@@ -14,9 +14,13 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from _ext.pages.tables import table
+from _ext.shown.chart import LEAST, Mark, chart, kind_of, legend
 from funcdiff._tables import amount_of_bytes, amount_of_flops, seconds
+from funcdiff.measure import Ratio
+from funcdiff.measure.claims import claim_on_time
 
 Data = dict[str, Any]
+VERDICTS = {"reached": "✓", "missed": "✗", "undecided": "?"}
 
 
 def load(path: Path) -> Data:
@@ -35,30 +39,42 @@ def conditions(data: Data) -> list[nodes.Node]:
     changed = " and what was not committed yet" if place["commit"].endswith("+") else ""
     commit = f", commit {place['commit'][:12]}{changed}" if place["commit"] else ""
     text = (
-        f"Measured on {place['date'][:10]} on one core of {place['processor']}, torch {place['torch']}, "
-        f"Python {place['python']}{commit}; {data['rounds']} rounds, one sample where a call takes longer than "
-        f"{data['budget']:g} seconds."
+        f"Measured on {place['date'][:10]} with {place['threads']} thread on {place['processor']}, torch "
+        f"{place['torch']}, Python {place['python']}{commit}. There are {data['rounds']} rounds, and one sample of a "
+        f"method that takes longer than {data['budget']:g} seconds."
     )
     return [nodes.paragraph("", text)]
 
 
 def goals(data: Data) -> list[nodes.Node]:
-    """How many goals are reached, and each as measured; for one that is not, what could be reached at all."""
-    body, verdicts = [], []
+    """How many goals are reached, each as measured, and for one that is not, what could be reached at all."""
+    body, verdicts, least, most = [], [], [], []
     for case in data["cases"]:
         for goal in case["goals"]:
-            verdicts.append(goal["verdict"])
-            short = goal["verdict"] != "reached" and goal["floor"]
+            verdict, wanted = goal["verdict"], goal["at_least"] or goal["at_most"]
+            verdicts.append(verdict)
+            short = verdict != "reached" and goal["floor"]
             limit = f"; bare {goal['floor']['median']:.3g}" if short else ""
-            wanted = f"≥ {goal['at_least']:g}" if goal["at_least"] else f"≤ {goal['at_most']:g}"
+            sign = "≥" if goal["at_least"] else "≤"
             who = f"{goal['ours']} / {goal['other']}"
-            body.append(
-                [f"{case['name']}, {goal['what']}", wanted, interval(goal["ratio"]), goal["verdict"] + limit, who]
+            title = f"{case['name']}, {goal['what']}: {goal['ours']}"
+            body.append([title, f"{sign} {wanted:g}", interval(goal["ratio"]), verdict + limit, who])
+            text = f"{VERDICTS[verdict]} {goal['ratio']['median']:.3g}×"
+            (least if goal["at_least"] else most).append(
+                _mark(title, goal["ratio"], text, goal=wanted, who=goal["ours"])
             )
-    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in ("reached", "missed", "undecided"))
-    text = f"Of {len(verdicts)} goals: {counts}. Undecided is one that lies within the interval."
-    header = ["goal", "times", "measured", "verdict", "ours / against"]
-    return [nodes.paragraph("", text), table(header, body, [4, 1, 2, 3, 4], "benchmark")]
+    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS)
+    text = (
+        f"Of {len(verdicts)} goals: {counts}. A goal is undecided if it lies within the interval. The double line "
+        "marks the goal, the bar the interval."
+    )
+    header = ["goal", "ratio", "measured", "verdict", "ours / against"]
+    return [
+        nodes.paragraph("", text),
+        _html(chart(least, "the other method over ours: at or right of the double line, the goal is reached")),
+        _html(chart(most, "ours over the bound: at or left of the double line, the goal is reached")),
+        *behind("All goals as a table", table(header, body, [4, 1, 2, 3, 4], "benchmark")),
+    ]
 
 
 def profiles(data: Data) -> list[nodes.Node]:
@@ -75,21 +91,55 @@ def profiles(data: Data) -> list[nodes.Node]:
 def interval(ratio: Data) -> str:
     """A ratio with its interval, if it has one."""
     if ratio["low"] == ratio["high"]:
-        return f"{ratio['median']:.3g}, exactly"
+        return f"{ratio['median']:.3g} (exact)"
     high = "∞" if ratio["high"] is None else f"{ratio['high']:.3g}"
     return f"{ratio['median']:.3g} ({ratio['low']:.3g} to {high})"
 
 
 def cases(data: Data) -> list[nodes.Node]:
-    """A table for each derivative: every way, the fastest first, ours among them."""
-    found: list[nodes.Node] = []
+    """A chart for each derivative: every method, the fastest first, ours among them; below it the table."""
+    names = [name for case in data["cases"] for name in case["ratios"]]
+    found: list[nodes.Node] = [_html(legend(names))]
     for case in data["cases"]:
         ours = case["floor_of"]
         faster = [name for name, ratio in case["ratios"].items() if ratio["high"] is not None and ratio["high"] < 1]
         ahead = [name for name in faster if not name.startswith("its matrix products")]
-        text = f"Faster than {ours}: {', '.join(ahead)}." if ahead else f"Nothing is faster than {ours} beyond doubt."
-        found += [nodes.rubric(text=case["name"]), nodes.paragraph("", text), _ways(case)]
+        text = f"Faster than {ours}: {', '.join(ahead)}." if ahead else f"No method is faster than {ours} beyond doubt."
+        text = " ".join([*_against_torch(case), text])
+        marks = [
+            _mark(name, ratio, f"{ratio['median']:.3g}×" if ratio["median"] >= LEAST else "≈ 0", ours=name == ours)
+            for name, ratio in sorted(case["ratios"].items(), key=lambda item: item[1]["median"])
+        ]
+        found += [
+            nodes.rubric(text=case["name"]),
+            nodes.paragraph("", text),
+            _html(chart(marks, f"time over that of {ours}")),
+            *behind("Times, counts and intervals", _ways(case)),
+        ]
     return found
+
+
+def _against_torch(case: Data) -> list[str]:
+    """Our recipe against the fastest of torch.func's transforms, as a sentence."""
+    theirs = {name: ratio for name, ratio in case["ratios"].items() if kind_of(name)[0] == "torch.func"}
+    if not theirs:
+        return []
+    name = min(theirs, key=lambda name: theirs[name]["median"])
+    once = [each for each in (case["floor_of"], name) if case["times"]["candidates"][each]["n"] == 1]
+    return [claim_on_time(case["floor_of"], name, Ratio(**theirs[name]), None, once).sentence]
+
+
+def _mark(name: str, ratio: Data, text: str, **more: Any) -> Mark:
+    return Mark(name, ratio["median"], ratio["low"], ratio["high"], text, **more)
+
+
+def _html(text: str) -> nodes.raw:
+    return nodes.raw("", text, format="html")
+
+
+def behind(title: str, *content: nodes.Node) -> list[nodes.Node]:
+    """What stands behind a chart, folded."""
+    return [_html(f"<details class='behind'><summary>{title}</summary>"), *content, _html("</details>")]
 
 
 def _ways(case: Data) -> nodes.table:
@@ -98,11 +148,11 @@ def _ways(case: Data) -> nodes.table:
     for name in sorted(timings, key=lambda name: timings[name]["median"]):
         timing, ratio = timings[name], case["ratios"][name]
         times = "1" if name == ours else interval(ratio)
-        rows.append(
-            [name, seconds(timing["median"]), times, seconds(timing["first"]), *_counts(case["costs"].get(name))]
-        )
+        once = " (1 sample)" if timing["n"] == 1 else ""
+        first = seconds(timing["first"])
+        rows.append([name, seconds(timing["median"]) + once, times, first, *_counts(case["costs"].get(name))])
     rows += [[name, "", "", "", *_counts(cost)] for name, cost in case["costs"].items() if name not in timings]
-    header = ["way", "median", f"times {ours}", "first call", "matrix FLOPs", "peak"]
+    header = ["method", "median", "ratio", "first call", "matrix FLOPs", "peak"]
     return table(header, rows, [5, 2, 3, 2, 2, 2], "benchmark")
 
 
@@ -111,8 +161,8 @@ def _counts(cost: Data | None) -> list[str]:
 
 
 def networks(data: Data) -> list[nodes.Node]:
-    """Each network's gains, with those that the counts foretell, and which compositions were no candidates."""
-    rows, losses = [], 0
+    """Each network's gains, with those that the counts predict, and which compositions were no candidates."""
+    rows, losses, marks = [], 0, []
     for network in data["networks"]:
         for what in ("hessian", "laplacian"):
             found = network[what]
@@ -120,9 +170,18 @@ def networks(data: Data) -> list[nodes.Node]:
             out = ", ".join(f"{name} {reason}" for name, reason in found["left_out"].items())
             gains = interval(found["ratio"]), f"{found['flops_ratio']:.3g}"
             rows.append([network["name"], what, found["best"], *gains, out])
-    text = f"Slower than the best composition beyond doubt: {losses} of {len(rows)}."
-    header = ["network", "of it", "best composition", "its time / ours", "fewest FLOPs / ours", "left out"]
-    return [nodes.paragraph("", text), table(header, rows, [4, 2, 4, 3, 2, 4], "benchmark")]
+            title = f"{network['name']}: {what.capitalize()}"
+            marks.append(_mark(title, found["ratio"], f"{found['ratio']['median']:.3g}×", goal=found["flops_ratio"]))
+    text = (
+        f"The best composition is faster than Taylor mode beyond doubt in {losses} of {len(rows)} cases: those left of "
+        "1×. The double line marks the ratio of the FLOPs, which predicts the ratio of the times."
+    )
+    header = ["network", "derivative", "best composition", "ratio of times", "ratio of FLOPs", "left out"]
+    return [
+        nodes.paragraph("", text),
+        _html(chart(marks, "time of the best composition over that of Taylor mode")),
+        *behind("All networks as a table", table(header, rows, [4, 2, 4, 3, 2, 4], "benchmark")),
+    ]
 
 
 def memory(data: Data) -> list[nodes.Node]:
@@ -130,10 +189,10 @@ def memory(data: Data) -> list[nodes.Node]:
     found = data["memory"]
     amounts = [amount_of_bytes(found[name]) for name in ("at_once", "counted", "process")]
     text = (
-        f"A Jacobian of {found['shape'][0]} signals by as many sources takes {amounts[0]} all at once. With "
-        f'chunk_size="auto" and a budget of {amount_of_bytes(round(found["budget"]))} {found["recipe"]} takes '
-        f"{found['chunk']} directions at once: {amounts[1]} by count, {amounts[2]} more than before by the peak of a "
-        f"process whose allocator gives freed memory back, in {seconds(found['seconds'])}."
+        f"A Jacobian of {found['shape'][0]} signals with respect to as many sources needs {amounts[0]} all at once. "
+        f'With chunk_size="auto" and a budget of {amount_of_bytes(round(found["budget"]))}, {found["recipe"]} computes '
+        f"{found['chunk']} directions at once, in {seconds(found['seconds'])}. Its peak is {amounts[1]} by count. The "
+        f"process needed {amounts[2]} more than before, with an allocator that returns freed memory."
     )
     return [nodes.paragraph("", text)]
 
@@ -143,7 +202,7 @@ def regret(data: Data) -> list[nodes.Node]:
     if data["regret"] is None:
         return [nodes.paragraph("", "Not part of this run.")]
     worst = [nodes.list_item("", nodes.paragraph("", told)) for told in data["regret"]["worst"]]
-    heading = nodes.paragraph("", "The farthest from the best:")
+    heading = nodes.paragraph("", "The choices that were farthest from the best:")
     return [
         table(data["regret"]["columns"], data["regret"]["rows"], name="benchmark"),
         heading,
@@ -165,10 +224,18 @@ class Benchmarks(SphinxDirective):
         """The part's nodes."""
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
+        self.env.metadata[self.env.docname]["chart"] = True
         return PARTS[self.arguments[1]](load(Path(path)))
 
 
+def _load_style(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    del template, context, doctree
+    if app.env.metadata.get(page, {}).get("chart"):
+        app.add_css_file("chart.css")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directive."""
+    """Register the directive, and the style of charts on its page alone."""
     app.add_directive("benchmarks", Benchmarks)
+    app.connect("html-page-context", _load_style)
     return {"parallel_read_safe": True}

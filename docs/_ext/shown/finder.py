@@ -1,4 +1,4 @@
-"""The `recipe-finder` directive: a form that answers as one types and, without a script, a table for typical shapes."""
+"""The `recipe-finder` directive: a form that answers while you type and, without a script, a table of examples."""
 
 import ast
 import json
@@ -11,12 +11,16 @@ from sphinx.util.docutils import SphinxDirective
 
 from _ext.gallery.tutorials import GALLERY, record_of
 from _ext.pages.tables import table
-from _tools.finder import model, script
+from _tools.finder import answers, model, script
 from _tools.finder.model import NEEDS, NORMS, Question
 from funcdiff._automatic import costs
 from funcdiff._tables import amount_of_bytes, amount_of_flops, significant
 
 SCRIPTS = [Path(__file__).parents[2] / "_static" / name for name in ("finder_model.js", "finder.js")]
+INTRODUCTION = (
+    "Describe your network. The finder estimates the cost of each recipe with the cost model that "
+    ":func:`~funcdiff.jacobian` and :func:`~funcdiff.hessian` use."
+)
 # The tutorial that explains the answer: for a batch of rows, at one point, with a norm that is differentiated wrongly.
 TUTORIALS = {
     "Jacobian": ("batches/per_row", "jacobians/jacrev_against_jacfwd", "hessians/when_they_disagree"),
@@ -28,6 +32,7 @@ TUTORIALS = {
 TYPICAL = [
     Question("Jacobian", 5, 25, 100, 1000),
     Question("Jacobian", 1000, 10, 0, 500),
+    Question("Jacobian", 1000, 1, 0, 500),
     Question("Hessian", 5, 25, 100, 1000),
     Question("Hessian", 50, 1, 0, 200),
     Question("Hessian", 5, 25, 100, 1000, norm="layer norm"),
@@ -45,7 +50,7 @@ _FORM = """
 <label>Rows B <input type="number" name="rows" value="100" min="1" max="1000000" required></label>
 <label>Hidden width <input type="number" name="width" value="1000" min="1" max="1000000" required></label>
 <label>Hidden layers <input type="number" name="layers" value="2" min="1" max="100" required></label>
-<label>Norm inside <select name="norm">{norms}</select></label>
+<label>Normalization <select name="norm">{norms}</select></label>
 </form>
 <p class="finder-answer" role="status" aria-live="polite"></p>
 <div class="highlight-python notranslate">
@@ -54,12 +59,15 @@ _FORM = """
 <div class="finder-costs table-wrapper" tabindex="0" role="region" aria-label="Every candidate">
 <table><thead><tr>{columns}</tr></thead><tbody class="finder-rows"></tbody></table></div>
 <p class="finder-wrong"></p>
-<p class="finder-about">Why: <a class="finder-tutorial" href="{page}">{title}</a> Memory is an estimate: the result,
-the graphs that are kept, and a hidden layer four times in each direction carried at once, in float32. {times}</p>
+<p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> {times} The memory estimate
+counts the result, the graphs that are kept, and four copies of a hidden layer for each direction, in float32.</p>
 </div>
 """
-_PACED = "Times are the package's prediction, scaled by one factor to what this build measured; ratio is by the best."
-_UNPACED = "Ratio is the time that the package predicts, by that of the best."
+_PACED = (
+    "The times are the predictions of the cost model, scaled by one factor to this build's measurements. The ratio is "
+    "a predicted time over that of the first recipe."
+)
+_UNPACED = "The ratio is the predicted time of a recipe over that of the first."
 
 
 def title_of(tutorial):
@@ -74,6 +82,9 @@ def form(pace, up):
     def options(names):
         return "".join(f"<option{' selected' * (name == 'Hessian')}>{escape(name)}</option>" for name in names)
 
+    # One output has a gradient: the finder says so.
+    needs = options(NEEDS).replace("<option>Jacobian<", '<option value="Jacobian">Jacobian or gradient<')
+
     columns = ["recipe", "FLOPs", "memory", *(["time"] if pace else []), "ratio"]
     tutorials = {
         need: {
@@ -84,14 +95,16 @@ def form(pace, up):
     }
     page, title = tutorials["Hessian"]["rows"]
     content = _FORM.format(
-        needs=options(NEEDS),
+        needs=needs,
         norms=options(NORMS),
         columns="".join(f'<th scope="col">{column}</th>' for column in columns),
         page=page,
         title=escape(title),
         times=_PACED if pace else _UNPACED,
     )
-    data = json.dumps({**model.facts(), "pace": pace, "tutorials": tutorials}).replace("<", "\\u003c")
+    data = json.dumps({**model.facts(), **answers.facts(), "pace": pace, "tutorials": tutorials}).replace(
+        "<", "\\u003c"
+    )
     return (
         f'<div class="finder" id="finder" hidden>{content}</div>'
         f'<script type="application/json" id="finder-model">{data}</script>'
@@ -106,22 +119,23 @@ def form(pace, up):
 def tutorial_of(q):
     """The tutorial that explains the answer."""
     rows, point, norm = TUTORIALS[q.need]
-    return norm if model.wrong(q.norm, q.need) else rows if q.rows else point
+    return norm if answers.wrong(q.norm, q.need)["together"] else rows if q.rows else point
 
 
 def typical(up):
     """The same answers for typical shapes, as a table."""
     body = []
     for q in TYPICAL:
-        best, second, *_ = model.candidates(q)
+        found = answers.answer(q)
+        best, second, *_ = found.candidates
         network = " → ".join(map(str, [q.inputs, *[q.width] * q.layers, q.outputs]))
         if q.norm != "none":
             network += f", {q.norm}"
-        need = nodes.reference("", q.need, refuri=f"{up}tutorials/{tutorial_of(q)}.html", internal=True)
-        take = nodes.literal("", model.imported(q, best.recipe))
+        need = nodes.reference("", found.need, refuri=f"{up}tutorials/{tutorial_of(q)}.html", internal=True)
+        call, chosen = nodes.literal("", found.take), nodes.literal("", found.recipe)
         costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), significant(second.seconds / best.seconds)
-        body.append([need, network, str(q.rows or "no"), take, *costs])
-    return table(["you need", "network", "rows", "take", "FLOPs", "memory", "next best, times"], body)
+        body.append([need, network, str(q.rows or "no"), call, chosen, *costs])
+    return table(["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "next best, ratio"], body)
 
 
 class RecipeFinder(SphinxDirective):
@@ -130,12 +144,13 @@ class RecipeFinder(SphinxDirective):
     def run(self):
         """The form, and the table that stands in for it."""
         record = record_of(GALLERY / "networks/cost.py")
-        for file in (costs.__file__, model.__file__, script.__file__, *SCRIPTS, record):
+        for file in (costs.__file__, model.__file__, answers.__file__, script.__file__, *SCRIPTS, record):
             self.env.note_dependency(str(file))
         self.env.metadata[self.env.docname]["recipe-finder"] = True
         pace = model.pace(json.loads(record.read_text())) if record.exists() else None
         up = "../" * self.env.docname.count("/")
         return [
+            *self.parse_text_to_nodes(INTRODUCTION),
             nodes.raw("", form(pace, up), format="html"),
             nodes.raw("", "<noscript>", format="html"),
             typical(up),

@@ -1,6 +1,6 @@
 """The matrix of what works inside a derivative: every case of `works_cases` by every recipe, judged by differences.
 
-In a page, `.. what-works::` becomes the table, and leaves it as JSON beside the page.
+In a page, `.. what-works::` becomes the grid, and leaves the findings as JSON beside the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 import funcdiff as fd
 from _ext.pages.computed import Computed
-from _ext.shown.atlas import full_table
+from _ext.shown.grid import grid
 from _ext.shown.works_cases import POINT, Case, cases
 from funcdiff._safety.differences import Estimate, nan_outside, slope_along, stacked
 from funcdiff._safety.examination import Examination, Verdict
@@ -109,7 +109,7 @@ def matrix() -> dict[str, Any]:
 
 
 def as_atlas(found: dict[str, Any]) -> dict[str, Any]:
-    """The findings as the atlas's table reads its own: one sample each, texts in their place."""
+    """The findings as the atlas's grid reads its own: one sample each, texts in their place."""
 
     def told(verdict: dict[str, Any]) -> dict[str, Any]:
         return verdict | {"text": found["texts"][verdict["text"]]} if "text" in verdict else verdict
@@ -118,7 +118,7 @@ def as_atlas(found: dict[str, Any]) -> dict[str, Any]:
         entry | {"samples": [entry["name"]], "moving": [1], "modes": {m: told(v) for m, v in entry["modes"].items()}}
         for entry in found["entries"]
     ]
-    return {"modes": {"all": found["modes"]}, "entries": entries}
+    return {"modes": {key: list(modes) for key, modes in zip(MODES._fields, MODES, strict=True)}, "entries": entries}
 
 
 def _found(verdict: Verdict, texts: dict[str, int]) -> dict[str, Any]:
@@ -131,19 +131,20 @@ def _found(verdict: Verdict, texts: dict[str, int]) -> dict[str, Any]:
 
 
 class WhatWorks(Computed):
-    """The table, with the atlas's search and style."""
+    """The grid, with the atlas's search and style."""
 
     def compute(self) -> list[nodes.Node]:
-        """The table, and a link to the same as JSON."""
+        """The grid, and a link to the findings as JSON."""
         found = matrix()
         self.env.metadata[self.env.docname]["derivative-atlas"] = True
         target = Path(self.env.app.outdir, self.env.docname).with_suffix(".json")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(found, indent=1))
-        made = f"{len(found['entries'])} functions, {len(found['modes'])} recipes, on torch {found['torch']}. "
-        link = nodes.reference("", "The same as JSON", refuri=target.name, internal=True)
-        line = nodes.paragraph("", made, link, nodes.Text("."), classes=["ran-on"])
-        return [line, nodes.raw("", full_table(as_atlas(found)), format="html")]
+        made = f"Judged while this page was built: {len(found['entries'])} functions by {len(found['modes'])} recipes, "
+        link = nodes.reference("", "as JSON", refuri=target.name, internal=True)
+        text = nodes.Text(f"on torch {found['torch']}. The findings are also available ")
+        line = nodes.paragraph("", made, text, link, nodes.Text("."), classes=["ran-on"])
+        return [line, nodes.raw("", grid(as_atlas(found)), format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

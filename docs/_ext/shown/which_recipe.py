@@ -1,11 +1,13 @@
 """Which recipe? The answers as data: `.. which-recipe::` makes a picture and a table of them.
 
-The picture is drawn into the page, in the page's own colours, so that it follows light and dark.
+The picture is drawn into the page, in the page's own colours, so that it follows light and dark. A test compares each
+answer with the recipe finder and with the package, on every question that the answer is about.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from html import escape
 from typing import NamedTuple
 
@@ -14,122 +16,205 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import funcdiff
+from _tools.finder.model import Question
 
 
 class Answer(NamedTuple):
-    """What to take when `need` is needed and `when` holds; `cost` in reST, `tutorial` where it is told."""
+    """What to call for a need, and the recipe that it chooses; `asks` says for which of the finder's questions."""
 
     need: str
+    call: str
     when: str
-    recipe: str
-    cost: str
+    recipes: tuple[str, ...]
+    cost: str  # in reST
     tutorial: str
+    asks: Callable[[Question], bool]
+
+
+def _asks(need: str, shape: Callable[[int, int], bool], *, rows: bool = False) -> Callable[[Question], bool]:
+    """Questions about networks without a norm, by their inputs and outputs."""
+
+    def asked(q: Question) -> bool:
+        return q.need == need and (q.rows > 0) == rows and q.norm == "none" and shape(q.inputs, q.outputs)
+
+    return asked
+
+
+def _any(need: str) -> Callable[[Question], bool]:
+    return lambda q: q.need == need
+
+
+def _none(q: Question) -> bool:
+    """Of what the finder does not ask about."""
+    return False
 
 
 ANSWERS = [
-    Answer("a Jacobian", "more outputs than inputs", "jacobian_forward", ":math:`(2 + n) F`", "jacobians/winner_map"),
-    Answer("a Jacobian", "more inputs than outputs", "jacobian_reverse", ":math:`(1 + m) F`", "jacobians/winner_map"),
     Answer(
-        "a Jacobian",
-        "a small function, called often",
-        "jacobian_batched_grad",
-        ":math:`(1 + m) F`, the fewest calls",
-        "jacobians/loop_against_vmap",
+        "a gradient",
+        "torch.func.grad(f)(x)",
+        "one output",
+        ("torch.func.grad",),
+        ":math:`2 F`",
+        "jacobians/jacrev_against_jacfwd",
+        lambda q: q.need == "Jacobian" and q.outputs == 1,
     ),
     Answer(
         "a Jacobian",
-        "what vmap refuses is inside",
-        "jacobian_loop",
-        ":math:`(1 + m) F`, :math:`m` calls",
-        "jacobians/loop_against_vmap",
+        "jacobian(f)(x)",
+        "no more outputs than inputs",
+        ("jacobian_batched_grad",),
+        ":math:`(1 + m) F`",
+        "jacobians/jacrev_against_jacfwd",
+        _asks("Jacobian", lambda n, m: 1 < m <= n),
+    ),
+    Answer(
+        "a Jacobian",
+        "jacobian(f)(x)",
+        "1000 outputs or more, 3 or more per input",
+        ("jacobian_taylor",),
+        ":math:`(1 + n) F`",
+        "jacobians/jacrev_against_jacfwd",
+        _asks("Jacobian", lambda n, m: m >= 1000 and m >= 3 * n),
     ),
     Answer(
         "a Hessian",
-        "outputs more than half the inputs",
-        "hessian_taylor",
+        "hessian(f)(x)",
+        "at least as many outputs as inputs",
+        ("hessian_taylor",),
         ":math:`(1 + n + q) F`",
-        "hessians/four_hessians",
+        "hessians/taylor_mode",
+        _asks("Hessian", lambda n, m: m >= n),
     ),
     Answer(
         "a Hessian",
-        "fewer outputs, or one",
-        "hessian_forward_over_reverse",
+        "hessian(f)(x)",
+        "at most 3 inputs",
+        ("hessian_taylor",),
+        ":math:`(1 + n + q) F`",
+        "hessians/taylor_mode",
+        _asks("Hessian", lambda n, m: n <= 3),
+    ),
+    Answer(
+        "a Hessian",
+        "hessian(f)(x)",
+        "100 inputs or more for each output",
+        ("hessian_double_backward", "hessian_forward_over_reverse"),
         ":math:`(1 + n)(1 + m) F`",
         "hessians/four_hessians",
+        _asks("Hessian", lambda n, m: n >= 100 * m),
     ),
-    Answer(
-        "a Hessian",
-        "a norm or a determinant is inside",
-        "hessian_taylor",
-        ":math:`(1 + n + q) F`",
-        "hessians/when_they_disagree",
-    ),
-    Answer(
-        "a Hessian",
-        "no forward formula inside",
-        "hessian_reverse_over_reverse",
-        ":math:`n m` passes through :math:`m`",
-        "hessians/four_hessians",
-    ),
-    Answer("a Hessian times v", "once", "hvp_double_backward", ":math:`4 F`", "products/hvp_four_ways"),
     Answer(
         "a Hessian times v",
-        "many v at one point",
-        "hvp_operator",
+        "hvp(f, (x,), (v,))",
+        "one vector",
+        ("hvp_double_backward",),
+        ":math:`4 F`",
+        "products/hvp_four_ways",
+        _any("Hessian-vector product"),
+    ),
+    Answer(
+        "a Hessian times v",
+        "hvp_operator(f, x)(v)",
+        "many vectors at one point",
+        ("hvp_operator",),
         ":math:`2 F`, and :math:`2 F` each",
         "products/many_vectors",
-    ),
-    Answer("a Laplacian", "any", "laplacian", ":math:`(2 + n) F`", "uses/physics_informed"),
-    Answer("each row of a batch", "func of one row", "batch_jacobian", "the row's, batched", "batches/per_row"),
-    Answer(
-        "each row of a batch",
-        "func of the whole batch",
-        "batch_jacobian_summed",
-        "the row's, batched",
-        "batches/sum_trick",
+        _none,
     ),
     Answer(
-        "by parameters",
-        "of a module",
-        "module_function",
-        "none: it makes the function",
-        "jacobians/weights_and_biases",
+        "a Hessian's diagonal",
+        "hessian_diagonal(f)(x)",
+        "any shape",
+        ("hessian_diagonal",),
+        ":math:`(1 + 2 n) F`",
+        "uses/physics_informed",
+        _any("Hessian diagonal"),
+    ),
+    Answer(
+        "a Laplacian",
+        "laplacian(f)(x)",
+        "any shape",
+        ("laplacian",),
+        ":math:`(2 + n) F`",
+        "uses/physics_informed",
+        _any("Laplacian"),
+    ),
+    Answer(
+        "a Jacobian for each row",
+        "batch_jacobian(f)(X)",
+        "fewer outputs than inputs, 50 inputs or more",
+        ("jacobian_reverse",),
+        ":math:`(1 + m) F` a row",
+        "batches/per_row",
+        _asks("Jacobian", lambda n, m: 1 < m < n and n >= 50, rows=True),
+    ),
+    Answer(
+        "a Jacobian for each row",
+        "batch_jacobian(f)(X)",
+        "50 outputs or more, 5 or more per input",
+        ("jacobian_taylor",),
+        ":math:`(1 + n) F` a row",
+        "batches/per_row",
+        _asks("Jacobian", lambda n, m: m >= 50 and m >= 5 * n, rows=True),
+    ),
+    Answer(
+        "a Hessian for each row",
+        "batch_hessian(f)(X)",
+        "at least as many outputs as inputs",
+        ("hessian_taylor",),
+        ":math:`(1 + n + q) F` a row",
+        "batches/per_row",
+        _asks("Hessian", lambda n, m: m >= n, rows=True),
+    ),
+    Answer(
+        "a Hessian for each row",
+        "batch_hessian(f)(X)",
+        "one output, 20 inputs or more",
+        ("hessian_reverse_over_reverse",),
+        ":math:`2 (1 + n) F` a row",
+        "batches/per_row",
+        _asks("Hessian", lambda n, m: m == 1 and n >= 20, rows=True),
     ),
 ]
 
-ROW, BOX, TOP = 34, 26, 14
-NEED, WHEN, RECIPE = (0, 170), (220, 270), (540, 290)  # left edge and width of the columns
+ROW, BOX, TOP = 34, 26, 24
+NEED, WHEN, RECIPE = (0, 212), (247, 312), (594, 262)  # left edge and width of the columns
 
 
 def picture(answers: list[Answer]) -> str:
-    """A tree from left to right: what is needed, when, which recipe."""
+    """A tree from left to right: what is needed and the call, when, which recipe it chooses."""
     parts, y = [], TOP
-    for need, group in itertools.groupby(answers, key=lambda answer: answer.need):
+    for (need, call), group in itertools.groupby(answers, key=lambda answer: (answer.need, answer.call)):
         leaves = list(group)
         middle = y + ROW * (len(leaves) - 1) / 2
-        parts.append(_box(NEED, middle, need, "need"))
+        parts.append(_box(NEED, middle, "need", need, call))
         for answer in leaves:
             parts += [
                 _line(NEED, middle, WHEN, y),
                 _line(WHEN, y, RECIPE, y),
-                _box(WHEN, y, answer.when, "when"),
-                _box(RECIPE, y, answer.recipe, "recipe"),
+                _box(WHEN, y, "when", answer.when),
+                _box(RECIPE, y, "recipe", answer.recipes[0]),
             ]
             y += ROW
-        y += ROW // 3
-    told = "; ".join(f"{answer.need}, {answer.when}: {answer.recipe}" for answer in answers)
+        y += ROW // 2 if len(leaves) > 1 else ROW * 3 // 4
+    told = "; ".join(f"{answer.need}, {answer.when}: {answer.call} chooses {answer.recipes[0]}" for answer in answers)
     return (
-        '<div class="which-recipe table-wrapper" role="region" aria-label="which recipe, as a picture">'
+        '<div class="which-recipe table-wrapper" tabindex="0" role="region" aria-label="which recipe, as a picture">'
         f'<svg viewBox="0 0 {sum(RECIPE)} {y}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg></div>'
     )
 
 
-def _box(column: tuple[int, int], y: float, text: str, kind: str) -> str:
+def _box(column: tuple[int, int], y: float, kind: str, *lines: str) -> str:
     left, width = column
-    return (
-        f'<rect class="{kind}" x="{left + 1}" y="{y - BOX / 2}" width="{width - 2}" height="{BOX}" rx="4"/>'
-        f'<text class="{kind}" x="{left + 12}" y="{y + 5}">{escape(text)}</text>'
+    height = BOX + 20 * (len(lines) - 1)
+    texts = "".join(
+        f'<text class="{kind if i == 0 else "call"}" x="{left + 12}" y="{y + 5 + 20 * (i - (len(lines) - 1) / 2)}">'
+        f"{escape(line)}</text>"
+        for i, line in enumerate(lines)
     )
+    place = f'x="{left + 1}" y="{y - height / 2}" width="{width - 2}" height="{height}"'
+    return f'<rect class="{kind}" {place} rx="4"/>{texts}'
 
 
 def _line(start: tuple[int, int], y: float, end: tuple[int, int], to: float) -> str:
@@ -139,18 +224,32 @@ def _line(start: tuple[int, int], y: float, end: tuple[int, int], to: float) -> 
 
 
 def listing(answers: list[Answer]) -> str:
-    """The same as a reST table, with costs and tutorials."""
-    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 15 22 25 18 20", ""]
-    for first, *rest in [("You need", "When", "Take", "Cost", "Told in"), *map(_cells, answers)]:
+    """The same as a reST table, with costs; each need leads to the tutorial that measures it."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 18 20 24 24 14", ""]
+    header = "You need", "Call", "When", "It chooses", "Cost"
+    for first, *rest in [header, *map(_cells, answers)]:
         lines += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
     return "\n".join(lines)
 
 
 def _cells(answer: Answer) -> tuple[str, ...]:
-    if answer.recipe not in funcdiff.__all__:
-        raise ValueError(f"docs/_ext/shown/which_recipe.py names {answer.recipe}, which funcdiff does not have")
-    recipe, tutorial = f":func:`~funcdiff.{answer.recipe}`", f":doc:`/tutorials/{answer.tutorial}`"
-    return answer.need, answer.when, recipe, answer.cost, tutorial
+    name = answer.call.partition("(")[0]
+    recipes = " or ".join(_linked(recipe, recipe) for recipe in answer.recipes)
+    return (
+        f":doc:`{answer.need} </tutorials/{answer.tutorial}>`",
+        _linked(name, answer.call),
+        answer.when,
+        recipes,
+        answer.cost,
+    )
+
+
+def _linked(name: str, text: str) -> str:
+    if name.startswith("torch."):
+        return f":func:`{text} <{name}>`"
+    if name not in funcdiff.__all__:
+        raise ValueError(f"docs/_ext/shown/which_recipe.py names {name}, which funcdiff does not have")
+    return f":func:`{text} <funcdiff.{name}>`"
 
 
 class WhichRecipe(SphinxDirective):

@@ -37,7 +37,7 @@ def double(module: nn.Module, *, training: bool = False) -> nn.Module:
 
 
 def layer_norm_weight(x: Tensor) -> Tensor:
-    """By its weight, the first half, and its input, the second."""
+    """With respect to its weight, the first half, and its input, the second."""
     return F.layer_norm(x[3:], (3,), weight=x[:3])
 
 
@@ -174,8 +174,8 @@ def cases() -> Iterator[Case]:
     """Every row, in the order of the page."""
     size = float(POINT.norm())
     rnn = {name: double(getattr(nn, name)(2, 2)) for name in ("LSTM", "GRU", "RNN")}
-    yield Case("module", "dropout in training mode", curved(lambda x: F.dropout(x, 0.5)))
-    yield Case("module", "dropout in evaluation mode", curved(double(nn.Dropout(0.5))))
+    yield Case("Modules", "dropout in training mode", curved(lambda x: F.dropout(x, 0.5)))
+    yield Case("Modules", "dropout in evaluation mode", curved(double(nn.Dropout(0.5))))
     for name, norm in {
         "batch norm in training mode": double(nn.BatchNorm1d(2), training=True),
         "batch norm in training mode, no running statistics": double(
@@ -183,48 +183,48 @@ def cases() -> Iterator[Case]:
         ),
         "batch norm in evaluation mode": double(nn.BatchNorm1d(2)),
     }.items():
-        yield Case("module", name, curved(lambda x, norm=norm: norm(x.view(3, 2)).flatten()))
-    yield Case("module", "layer norm, by the input", curved(lambda x: F.layer_norm(x, (6,))))
-    yield Case("module", "layer norm, by weight and input", curved(layer_norm_weight))
+        yield Case("Modules", name, curved(lambda x, norm=norm: norm(x.view(3, 2)).flatten()))
+    yield Case("Modules", "layer norm, with respect to its input", curved(lambda x: F.layer_norm(x, (6,))))
+    yield Case("Modules", "layer norm, with respect to weight and input", curved(layer_norm_weight))
     for name, module in rnn.items():
-        yield Case("module", name, curved(lambda x, module=module: module(x.view(3, 2))[0].flatten()))
+        yield Case("Modules", name, curved(lambda x, module=module: module(x.view(3, 2))[0].flatten()))
     cell = double(nn.LSTMCell(6, 2))
-    yield Case("module", "LSTM cell", curved(lambda x: cell(x)[0]))
-    yield Case("module", "attention, default kernel", curved(attention))
-    yield Case("module", "attention, MATH kernel", curved(math_attention))
-    yield Case("writing", "writes into its input", overwrite)
-    yield Case("writing", "writes into a copy of it", curved(multiply_copy))
-    yield Case("writing", "fills torch.zeros(...)", curved(fill))
-    yield Case("writing", "fills x.new_zeros(...)", curved(fill_like))
-    yield Case("values", "x.sum().item()", curved(lambda x: x * x.sum().item()))
+    yield Case("Modules", "LSTM cell", curved(lambda x: cell(x)[0]))
+    yield Case("Modules", "attention, default kernel", curved(attention))
+    yield Case("Modules", "attention, MATH kernel", curved(math_attention))
+    yield Case("Writing in place", "writes into its input", overwrite)
+    yield Case("Writing in place", "writes into a copy of it", curved(multiply_copy))
+    yield Case("Writing in place", "fills torch.zeros(...)", curved(fill))
+    yield Case("Writing in place", "fills x.new_zeros(...)", curved(fill_like))
+    yield Case("Values", "x.sum().item()", curved(lambda x: x * x.sum().item()))
     yield Case(
-        "values",
+        "Values",
         "torch.tensor([x[0] ** 2, ...])",
         curved(lambda x: torch.tensor([z**2 for z in x.tolist()], dtype=x.dtype)),
     )
-    yield Case("values", "if on a value", curved(branch))
-    yield Case("values", "torch.where", curved(lambda x: torch.where(x > 0, x.sin(), x.cos())))
+    yield Case("Values", "if on a value", curved(branch))
+    yield Case("Values", "torch.where", curved(lambda x: torch.where(x > 0, x.sin(), x.cos())))
     yield Case(
-        "values", "torch.where with a NaN in the other branch", curved(lambda x: torch.where(x > 0, x.sqrt(), 0))
+        "Values", "torch.where with a NaN in the other branch", curved(lambda x: torch.where(x > 0, x.sqrt(), 0))
     )
-    yield Case("values", "boolean mask x[x > 0]", curved(lambda x: x[x > 0].sin()))
-    yield Case("values", "for loop", curved(repeat))
-    yield Case("values", "integer index", curved(lambda x: x[torch.tensor([2, 0])]))
-    yield Case("constants", "no_grad", curved(half_constant), curved(lambda x: x * size))
-    yield Case("constants", "detach", curved(lambda x: x * x.norm().detach()), curved(lambda x: x * size))
-    yield Case("constants", "NumPy", curved(lambda x: torch.from_numpy(np.sin(x.detach().numpy())) * x))
-    yield Case("custom", "Function with ctx in forward", curved(OldSine.apply))
-    yield Case("custom", "Function with setup_context", curved(Sine.apply))
-    yield Case("custom", "Function with setup_context and jvp", curved(BothWays.apply))
-    yield Case("custom", "Function, once_differentiable", curved(Once.apply))
-    yield Case("system", "torch.func.grad inside", curved(inner_grad))
-    yield Case("system", "torch.autograd.grad inside", curved(inner_autograd))
-    yield Case("system", "checkpoint", curved(lambda x: checkpoint(torch.sin, x, use_reentrant=False)))
+    yield Case("Values", "boolean mask x[x > 0]", curved(lambda x: x[x > 0].sin()))
+    yield Case("Values", "for loop", curved(repeat))
+    yield Case("Values", "integer index", curved(lambda x: x[torch.tensor([2, 0])]))
+    yield Case("Constants", "no_grad", curved(half_constant), curved(lambda x: x * size))
+    yield Case("Constants", "detach", curved(lambda x: x * x.norm().detach()), curved(lambda x: x * size))
+    yield Case("Constants", "NumPy", curved(lambda x: torch.from_numpy(np.sin(x.detach().numpy())) * x))
+    yield Case("Custom functions", "Function with ctx in forward", curved(OldSine.apply))
+    yield Case("Custom functions", "Function with setup_context", curved(Sine.apply))
+    yield Case("Custom functions", "Function with setup_context and jvp", curved(BothWays.apply))
+    yield Case("Custom functions", "Function, once_differentiable", curved(Once.apply))
+    yield Case("Other transforms", "torch.func.grad inside", curved(inner_grad))
+    yield Case("Other transforms", "torch.autograd.grad inside", curved(inner_autograd))
+    yield Case("Other transforms", "checkpoint", curved(lambda x: checkpoint(torch.sin, x, use_reentrant=False)))
     compiled = torch.compile(lambda x: x.sin() * x, backend="aot_eager")
-    yield Case("system", "torch.compile inside", curved(compiled))
-    yield Case("operation", "complex numbers, torch.fft", curved(lambda x: torch.fft.rfft(x).abs()))
+    yield Case("Other transforms", "torch.compile inside", curved(compiled))
+    yield Case("Operations", "complex numbers, torch.fft", curved(lambda x: torch.fft.rfft(x).abs()))
     yield Case(
-        "operation", "logdet", curved(lambda x: torch.logdet(x[:4].view(2, 2) + 3 * torch.eye(2).double())[None])
+        "Operations", "logdet", curved(lambda x: torch.logdet(x[:4].view(2, 2) + 3 * torch.eye(2).double())[None])
     )
-    yield Case("operation", "linalg.solve", curved(lambda x: torch.linalg.solve(x[:4].view(2, 2), x[4:])))
-    yield Case("operation", "cdist", curved(lambda x: torch.cdist(x.view(3, 2), POINT.sin().view(3, 2)).flatten()))
+    yield Case("Operations", "linalg.solve", curved(lambda x: torch.linalg.solve(x[:4].view(2, 2), x[4:])))
+    yield Case("Operations", "cdist", curved(lambda x: torch.cdist(x.view(3, 2), POINT.sin().view(3, 2)).flatten()))

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from _tools.atlas.data import Atlas, mode_names, outcomes
+from funcdiff._torch.tape import known_as
 
 _INNOCENT = 0.85  # an operator is not blamed if this share of the cases with it, or more, is right
 
@@ -39,7 +40,7 @@ class _Recorder(TorchDispatchMode):
         entered = any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves((args, kwargs)))
         left = any(isinstance(y, Tensor) and not _discrete(y) for y in tree_leaves(returned))
         if entered and left:
-            self.names.add(func.overloadpacket.__name__)
+            self.names.add(known_as(func, args, kwargs or {}))
         return returned
 
 

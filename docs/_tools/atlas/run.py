@@ -1,8 +1,9 @@
 """Judges every case of the atlas and writes the findings as JSON, and what they say of operators into the package.
 
 `nox -s atlas` makes both anew; with names of modes after `--` it judges only those, and keeps what the first holds of
-the others. The automatic recipes read what is known to be wrong: where
-that changed they are judged again.
+the others. A run that was stopped goes on where it was, from the file beside the atlas that ends in ``.begun``: delete
+it where the package changed since. The automatic recipes read what is known to be wrong: where that changed they are
+judged again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from _tools.atlas.blame import known_wrong, operators_in
 from _tools.atlas.cases import Key, Sample, cases, samples
 from _tools.atlas.data import Atlas, Entry, mode_names, outcomes, read, written
+from _tools.atlas.journal import Journal
 from _tools.atlas.modes import MODES, NAMES, PLANNED
 from _tools.atlas.repro import Suspect, reproductions
 from funcdiff._safety.culprits import between_cubics
@@ -163,18 +165,20 @@ def settled(made: Atlas, before: dict[str, Any], known: Path) -> Atlas:
     raise SystemExit("recipes that are right by what is known make known what makes them wrong: see to the choice")
 
 
-def pool() -> ProcessPoolExecutor:
+def pool(processes: int = PROCESSES) -> ProcessPoolExecutor:
     """Processes, each on one core."""
-    return ProcessPoolExecutor(PROCESSES, get_context("spawn"), _quiet)
+    return ProcessPoolExecutor(processes, get_context("spawn"), _quiet)
 
 
 def _main(atlas: Path, known: Path, *named: str) -> None:
-    before = json.loads(known.read_text())
-    with pool() as processes:
-        made = run(*cases(), only=named or NAMES, kept=read(atlas) if named else None, each=processes.map)
+    before, only = json.loads(known.read_text()), named or NAMES
+    journal = Journal(atlas.with_suffix(".begun"), {"torch": torch.__version__, "modes": list(only)})
+    each = partial(journal.each, pool=pool, processes=PROCESSES)
+    made = run(*cases(), only=only, kept=read(atlas) if named else None, each=each)
     made = settled(made, before, known)
     with pool() as processes:
         atlas.write_text(written(with_reproductions(made, processes.map)))
+    journal.close()
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def run(seed: int = 2) -> dict[str, Any]:
 
 
 def _planned(case: Case, x: Tensor) -> Plan:
-    recipe = for_rows(fd.jacobian if case.what == "Jacobian" else fd.hessian, case.rows)
+    recipe = for_rows("jacobian" if case.what == "Jacobian" else "hessian", case.rows)
     transform = recipe(case.network(), 0, has_aux=False, randomness="error")
     return fd.explain(transform, x[0] if case.rows > 1 else x).plan
 

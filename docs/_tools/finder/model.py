@@ -1,4 +1,4 @@
-"""What the recipe finder knows: the package's formulas, on a network of given sizes.
+"""The estimates of the recipe finder: the package's formulas, on a network of given sizes.
 
 `script` writes the formulas down for the page's script; a test in the browser compares its answers with these.
 """
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from funcdiff._automatic.choice import PRODUCTS
+from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.costs import FORMULAS, Formula, pairs
-from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
+from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
 from funcdiff._torch.tape import Sketch
 
 
 @dataclass(frozen=True)
 class Question:
-    """A derivative of a fully connected network by its input; without rows, at one point."""
+    """A derivative of a fully connected network with respect to its input; without rows, at one point."""
 
     need: str
     inputs: int
@@ -72,6 +72,9 @@ class Recipe:
         return rows * held + self.identity * s.inputs**2
 
 
+GRADIENT = "torch.func.grad"
+
+
 def _one(s: Sketch) -> Sketch:
     """A product is the Hessian's formula with one direction in place of n."""
     return replace(s, inputs=1)
@@ -87,6 +90,7 @@ def _product(like: str) -> Formula:
 
 
 RECIPES = {
+    GRADIENT: Recipe(FORMULAS["jacobian_batched_grad"], lambda s: 1, lambda s: s.outputs, False),
     "jacobian_batched_grad": Recipe(FORMULAS["jacobian_batched_grad"], lambda s: 1, lambda s: s.outputs, False),
     "jacobian_forward": Recipe(FORMULAS["jacobian_forward"], lambda s: 0, lambda s: 1 + s.inputs),
     "jacobian_taylor": Recipe(FORMULAS["jacobian_taylor"], lambda s: 0, lambda s: 1 + s.inputs),
@@ -129,8 +133,9 @@ RECIPES = {
     "hvp_forward_over_reverse": Recipe(_product("hessian_forward_over_reverse"), lambda s: 2, lambda s: 4, False),
 }
 _HESSIANS = [name for name in FORMULAS if name.startswith("hessian")]
+_JACOBIANS = [name for name in FORMULAS if name.startswith("jacobian")]
 NEEDS = {
-    "Jacobian": [name for name in FORMULAS if name.startswith("jacobian")],
+    "Jacobian": _JACOBIANS,
     "Hessian": _HESSIANS,
     "Hessian-vector product": list(PRODUCTS),
     "Hessian diagonal": ["hessian_diagonal", *_HESSIANS],
@@ -181,22 +186,8 @@ def candidates(q: Question) -> list[Candidate]:
         peak = cost.results + recipe.peak(s, rows, q.width)
         return Candidate(shown, cost.flops, 4 * cost.results, 4 * peak, cost.seconds)
 
-    return sorted(map(candidate, NEEDS[q.need]), key=lambda c: c.seconds)
-
-
-def imported(q: Question, recipe: str) -> str:
-    """The name to import: where a norm would have to be replaced by a safe one, the automatic recipe, which does so."""
-    return recipe.partition("_")[0] if q.norm != "none" and recipe in CORRECTED else recipe
-
-
-def wrong(norm: str, need: str) -> list[str]:
-    """The recipes of the need that the atlas found wrong on the norm."""
-    kind = {"Jacobian": "jacobian", "Hessian-vector product": "hvp"}.get(need, "hessian")
-    return [
-        mode
-        for mode, operators in WRONG.items()
-        if mode.startswith(kind) and "," not in mode and OPERATORS[norm] in operators
-    ]
+    gradient = [GRADIENT] if q.need == "Jacobian" and q.outputs == 1 else []
+    return sorted(map(candidate, gradient + NEEDS[q.need]), key=lambda c: c.seconds)
 
 
 # The candidates of gallery/networks/cost.py, at the batch that its first full comparison takes.
@@ -232,6 +223,4 @@ def facts() -> dict[str, Any]:
         "needs": NEEDS,
         "norms": {name: [asdict(norm) for norm in both] for name, both in NORMS.items()},
         "inside": INSIDE_TRANSFORM,
-        "automatic": sorted(CORRECTED),
-        "wrong": {need: {norm: wrong(norm, need) for norm in NORMS} for need in NEEDS},
     }

@@ -89,7 +89,7 @@ def cost() -> dict[str, str]:
     """What these counts cost over `rows`, by a recipe's `rates` and the `degree` of its result; numbers and seconds."""
     flops, elements, graphs, directions = map(_name, ("flops", "elements", "graphs", "directions"))
     rates: Any = tuple(_name(f"rates[{i}]") for i in range(7))
-    formula = Formula(lambda s: flops, lambda s: elements, _name("degree"), lambda s: 0, rates, rates)
+    formula = Formula(lambda s: flops, lambda s: elements, _name("degree"), lambda s: 0, rates, rates, rates, rates)
     recipe = Recipe(formula, lambda s: graphs, lambda s: directions, _name("identity"))
     made: Any = formula.cost(S, _name("rows"))
     peak: Any = recipe.peak(S, _name("rows"), _name("width"))
@@ -99,7 +99,7 @@ def cost() -> dict[str, str]:
 def script() -> str:
     """All of it, as `funcdiffFormulas`."""
     counted = ",\n".join(
-        f"    {name}: {{ {', '.join(f'{part}: (s) => {text}' for part, text in parts.items())} }}"
+        f'    "{name}": {{ {", ".join(f"{part}: (s) => {text}" for part, text in parts.items())} }}'
         for name, parts in recipes().items()
     )
     return (

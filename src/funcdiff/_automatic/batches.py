@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._automatic import choice, lookup
 from funcdiff._automatic.budget import check_budget
-from funcdiff._automatic.choice import for_rows
+from funcdiff._automatic.candidates import RECIPES
+from funcdiff._automatic.lookup import Choice, Found
+from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._calling.arguments import refuse_keywords
 from funcdiff._calling.directions import gathered
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
-from funcdiff._calling.transform import guarded
+from funcdiff._calling.transform import copied, guarded
 from funcdiff._calling.types import Function
+from funcdiff._safety.verification import Check, Kind, check_on_plane
 from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
 of_rows = partial(
@@ -31,6 +36,7 @@ of_rows = partial(
     "beforehand.",
     budget='The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`. Memory that the '
     "allocator keeps after it was freed comes on top.",
+    verify=choice.VERIFY,
     randomness='What random operations in `func` do, as in `torch.func.vmap`: "error" refuses them, "same" uses one '
     'draw for all rows, and "different" draws anew for each row.',
     returns="A function that takes the arguments of `func` as batches and returns the {result}.",
@@ -53,8 +59,12 @@ def batch_jacobian(
     budget: float | None = None,
     randomness: str = "error",
     jacobian: Callable[..., Function] = choice.jacobian,
+    verify: bool = True,
 ) -> Function:
     """Compute a Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
+
+    A plan is made for these rows as `jacobian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`,
+    an operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
 
     Shapes: (B, output, input) for B rows. `func` sees one row, without the batch axis.
 
@@ -71,11 +81,9 @@ def batch_jacobian(
                 [[6., 0.],
                  [0., 8.]]])
     """
-
-    def row(rows: int) -> Function:
-        return for_rows(jacobian, rows)(func, argnums, has_aux=has_aux, randomness=randomness)
-
-    return over_rows(row, in_dims, chunk_size, randomness, budget)
+    options = Options(argnums, has_aux, None, randomness)
+    recipe = None if jacobian is choice.jacobian else jacobian
+    return over_rows("jacobian", recipe, func, options, in_dims, chunk_size, budget, verify)
 
 
 @of_rows(
@@ -93,8 +101,12 @@ def batch_hessian(
     budget: float | None = None,
     randomness: str = "error",
     hessian: Callable[..., Function] = choice.hessian,
+    verify: bool = True,
 ) -> Function:
     """Compute a Hessian for every row of a batch: vmap over a Hessian.
+
+    A plan is made for these rows as `hessian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`,
+    an operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
 
     Shapes: (B, output, input, input) for B rows. `func` sees one row, without the batch axis.
 
@@ -109,46 +121,59 @@ def batch_hessian(
         <BLANKLINE>
                 [[12.]]])
     """
-
-    def row(rows: int) -> Function:
-        return for_rows(hessian, rows)(func, argnums, has_aux=has_aux, randomness=randomness)
-
-    return over_rows(row, in_dims, chunk_size, randomness, budget)
+    options = Options(argnums, has_aux, None, randomness)
+    recipe = None if hessian is choice.hessian else hessian
+    return over_rows("hessian", recipe, func, options, in_dims, chunk_size, budget, verify)
 
 
 def over_rows(
-    row: Callable[[int], Function],
+    kind: Kind,
+    recipe: Callable[..., Function] | None,
+    func: Function,
+    options: Options,
     in_dims: Any,
     chunk_size: int | Literal["auto"] | None,
-    randomness: str,
-    budget: float | None = None,
+    budget: float | None,
+    verify: bool,
 ) -> Function:
-    """`torch.func.vmap(row, in_dims, chunk_size=...)`, also for an empty batch, for a budget and under torch.compile.
+    """The derivative of `func` for every row, by the recipe or, without one, by that of the plan for these rows.
 
-    `row` is given the number of rows at once, as the best recipe may depend on it.
+    Also for an empty batch, for a budget and under torch.compile.
     """
     check_budget(chunk_size, budget)
-    row(1)  # what is wrong with its options is said at once
+    if recipe is not None:
+        recipe(func, **options)  # what is wrong with its options is said at once
+
+    def mapped(recipe: Callable[..., Function]) -> Function:
+        return vmap(recipe(func, **options), in_dims=in_dims, randomness=options.randomness)
+
+    def found(args: Sequence[Tree], chunk: int | None = None) -> Found:
+        batch = Batch(args, in_dims)
+        names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
+        planned = Choice(kind, names, options, verify, batch.at_once(chunk))
+        return lookup.for_transform(func, planned, batch.row(), inside=True)
 
     def run(chunk: int | None, *args: Tree) -> Tree:
-        leaves, spec, dims, sizes = _batch(args, in_dims)
-        rows = min(max(sizes, default=1), chunk or max(sizes, default=1))
-        mapped = vmap(row(rows), in_dims=in_dims, randomness=randomness)
-        if chunk is None or len(sizes) != 1 or max(sizes) <= chunk:
-            return mapped(*args)  # where in_dims does not fit args, vmap says so
+        batch = Batch(args, in_dims)
+        if recipe is not None or batch.size is None or torch.compiler.is_compiling():
+            row = recipe or choice.for_rows(kind, batch.at_once(chunk))
+            return batch.in_parts(mapped(row), chunk, options)  # where in_dims does not fit args, vmap says so
 
-        structure: list[TreeSpec] = []
+        def by(name: str, _: int | None) -> Tree:
+            one_by_one = name == LOOP
+            row = choice.chosen(kind, func, options, verify=verify) if one_by_one else RECIPES[kind][name]
+            return batch.in_parts(looped(row, in_dims, options) if one_by_one else mapped(row), chunk, options)
 
-        def some(start: int, stop: int) -> Sequence[Tensor]:
-            part = [
-                leaf if dim is None else leaf.narrow(dim, start, stop - start)
-                for leaf, dim in zip(leaves, dims, strict=True)
-            ]
-            results, out_spec = flatten(mapped(*unflatten(part, spec)))
-            structure.append(out_spec)
-            return results
+        def check(plan: Plan, name: str, result: Tree) -> Check:
+            if name == LOOP:
+                return Check("agrees", reason="each row has a plan of its own, which is checked")
+            flat, point = lookup.value_of(func, copied(batch.row()), options)
+            verdict = Check("agrees", reason=plan[name].check)
+            if not verdict.reason:
+                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
+            return choice.and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
-        return unflatten(gathered(some, max(sizes), Options(chunk_size=chunk, randomness=randomness)), structure[0])
+        return choice.first_working(found(args, chunk), by, check if verify else None, inside=True)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
@@ -158,17 +183,92 @@ def over_rows(
 
         if budget is None:
             return in_chunks(chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
-        leaves, _, _, sizes = _batch(args, in_dims)
-        return in_chunks(lookup.chunk_of_rows(row, leaves, in_dims, max(sizes, default=1), budget, in_chunks))
+        batch = Batch(args, in_dims)
+        settings = kind, options, verify, in_dims, budget
+        rows = batch.size or 1
+        return in_chunks(lookup.chunk_of_rows((func, recipe), batch.leaves, settings, rows, budget, in_chunks))
 
+    if recipe is None:
+        wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
 
 
-def _batch(args: Sequence[Tree], in_dims: Any) -> tuple[Sequence[Any], TreeSpec, Sequence[int | None], set[int]]:
-    """The leaves, which axis of each is the batch, and the numbers of rows: one, where all agree."""
-    leaves, spec = flatten(tuple(args))
-    dims = broadcast(in_dims, spec) or []
-    try:
-        return leaves, spec, dims, {x.shape[dim] for x, dim in zip(leaves, dims, strict=False) if dim is not None}
-    except (AttributeError, IndexError):
-        return leaves, spec, dims, set()
+class Batch:
+    """Arguments of which some have rows.
+
+    Attributes:
+        leaves: The leaves of all of them.
+        dims: Which axis of each is the batch, or None.
+        size: The number of rows; None where the leaves do not agree on it, or do not fit `in_dims`.
+    """
+
+    def __init__(self, args: Sequence[Tree], in_dims: Any) -> None:
+        self.args = args
+        self.leaves, self.spec = flatten(tuple(args))
+        self.dims: Sequence[int | None] = broadcast(in_dims, self.spec) or []
+        pairs = zip(self.leaves, self.dims, strict=False)
+        try:
+            sizes = {x.shape[dim] for x, dim in pairs if dim is not None}
+        except (AttributeError, IndexError):
+            sizes = set()
+        self.size: int | None = sizes.pop() if len(sizes) == 1 else None
+
+    def at_once(self, chunk: int | None) -> int:
+        """The rows of a chunk."""
+        size = self.size or 1
+        return min(size, chunk or size)
+
+    def row(self, i: int = 1) -> Sequence[Tree]:
+        """The arguments of a row, by default the second: on the first vmap is often right by luck."""
+        size = self.size or 0
+
+        def leaf(x: Any, dim: int | None) -> Any:
+            if dim is None:
+                return x
+            return x.select(dim, min(i, size - 1)) if size else torch.ones_like(x.sum(dim), dtype=x.dtype)
+
+        row: Sequence[Tree] = unflatten(
+            [leaf(x, dim) for x, dim in zip(self.leaves, self.dims, strict=True)], self.spec
+        )
+        return row
+
+    def in_parts(self, whole: Function, chunk: int | None, options: Options) -> Tree:
+        """What `whole` returns of these arguments, computed for `chunk` rows at a time."""
+        if chunk is None or self.size is None or self.size <= chunk:
+            return whole(*self.args)
+        structure: list[TreeSpec] = []
+
+        def some(start: int, stop: int) -> Sequence[Tensor]:
+            part = [
+                leaf if dim is None else leaf.narrow(dim, start, stop - start)
+                for leaf, dim in zip(self.leaves, self.dims, strict=True)
+            ]
+            results, out_spec = flatten(whole(*unflatten(part, self.spec)))
+            structure.append(out_spec)
+            return results
+
+        return unflatten(gathered(some, self.size, replace(options, chunk_size=chunk)), structure[0])
+
+
+def looped(transform: Function, in_dims: Any, options: Options) -> Function:
+    """What vmap of the transform would return, by a call for each row."""
+
+    def every_row(*args: Tree) -> Tree:
+        batch = Batch(args, in_dims)
+        structure: list[TreeSpec] = []
+        shapes: list[Sequence[tuple[int, ...]]] = []
+
+        def one(i: int, _: int) -> Sequence[Tensor]:
+            results, out_spec = flatten(transform(*batch.row(i)))
+            structure.append(out_spec)
+            shapes.append([tuple(result.shape) for result in results])
+            if shapes[0] != shapes[-1]:
+                raise ValueError(
+                    f"expected derivatives of the same shape for every row, got {shapes[0]} for row 0 and {shapes[-1]} "
+                    f"for row {i}. Use torch.where or masked_fill in place of a mask, or differentiate each row alone."
+                )
+            return [result[None] for result in results]
+
+        return unflatten(gathered(one, batch.size or 0, replace(options, chunk_size=1)), structure[0])
+
+    return every_row

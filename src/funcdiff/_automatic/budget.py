@@ -12,7 +12,7 @@ from funcdiff._automatic.planning import Candidate, Plan, order
 from funcdiff._calling.directions import CountedChunk
 from funcdiff._calling.options import check_chunk_size
 from funcdiff._torch.counter import Counter
-from funcdiff._torch.messages import RefusedError, cannot
+from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, undrawn
 
 NO_COUNTING_INSIDE = (
@@ -109,7 +109,7 @@ def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str
     except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):
             raise
-        return dataclasses.replace(candidate, obstacle=str(error).partition("\n")[0])
+        return dataclasses.replace(candidate, obstacle=reason(error))
     cost = formula.in_parts(plan.sketch, -(-total // chunk), count.flops) if formula else None
     return dataclasses.replace(candidate, cost=cost, chunk=chunk, peak=count.peak)
 

@@ -8,6 +8,7 @@ from threading import RLock
 from typing import Any
 
 from funcdiff._automatic.describing import described
+from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.settings import overriding, settings
 
 _KEPT = 512
@@ -27,6 +28,8 @@ def key_of(things: Sequence[Any], *rest: Hashable) -> Hashable:
     """What a plan for a function and its arguments is kept under; equal to no other where one cannot be described."""
     try:
         return described(*things, *overriding()), settings(), *rest
+    except RefusedError:
+        raise
     except Exception:  # not described, or by code of the user's, or changed meanwhile by another thread
         return object()
 

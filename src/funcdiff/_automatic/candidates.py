@@ -14,7 +14,9 @@ from funcdiff._safety.verification import Kind
 from funcdiff.recipes import products, taylor
 
 
-def _recipe(formula: Formula, depth: int) -> Recipe:
+def recipe_of(formula: Formula, depth: int) -> Recipe:
+    """A formula as a recipe."""
+
     def recipe(func: Function, *args: Any, **options: Any) -> Function:
         return transform(formula, func, Options(*args, **options), depth=depth)
 
@@ -23,17 +25,19 @@ def _recipe(formula: Formula, depth: int) -> Recipe:
 
 _WHOLE = fallback.diagonals_of(fallback.HESSIANS["hessian_double_backward"])
 
-JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": _recipe(taylor.jacobians, 1), **fallback.JACOBIANS}
-HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": _recipe(taylor.hessians, 2), **fallback.HESSIANS}
+JACOBIANS: Mapping[str, Recipe] = {"jacobian_taylor": recipe_of(taylor.jacobians, 1), **fallback.JACOBIANS}
+HESSIANS: Mapping[str, Recipe] = {"hessian_taylor": recipe_of(taylor.hessians, 2), **fallback.HESSIANS}
 DIAGONALS: Mapping[str, Recipe] = {
-    "hessian_diagonal": _recipe(taylor.diagonals, 1),
-    "hessian_forward_over_reverse, diagonal": _recipe(fallback.diagonals, 1),
-    "hessian_double_backward, diagonal": _recipe(_WHOLE, 1),
+    "hessian_diagonal": recipe_of(taylor.diagonals, 1),
+    "hessian_forward_over_reverse, diagonal": recipe_of(fallback.diagonals, 1),
+    "hessian_double_backward, diagonal": recipe_of(_WHOLE, 1),
+    "hessian_double_backward, one entry at a time": recipe_of(fallback.diagonals_one_by_one, 1),
 }
 LAPLACIANS: Mapping[str, Recipe] = {
-    "laplacian": _recipe(taylor.laplacians, 0),
-    "hessian_forward_over_reverse, trace": _recipe(fallback.sums(fallback.diagonals), 0),
-    "hessian_double_backward, trace": _recipe(fallback.sums(_WHOLE), 0),
+    "laplacian": recipe_of(taylor.laplacians, 0),
+    "hessian_forward_over_reverse, trace": recipe_of(fallback.sums(fallback.diagonals), 0),
+    "hessian_double_backward, trace": recipe_of(fallback.sums(_WHOLE), 0),
+    "hessian_double_backward, one entry at a time": recipe_of(fallback.sums(fallback.diagonals_one_by_one), 0),
 }
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
-from funcdiff._automatic.candidates import PRODUCTS, RECIPES
-from funcdiff._automatic.explaining import Explanation, SparseExplanation
+from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
@@ -20,13 +19,13 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
-from funcdiff._safety.guard import Recipe
-from funcdiff._safety.verification import Check, Kind, check, check_on_plane, check_product, direction
+from funcdiff._safety.guard import Recipe, has_graph
+from funcdiff._safety.training import check_training
+from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
 from funcdiff._torch.compiler import eagerly
-from funcdiff._torch.messages import RefusedError, cannot
+from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, unobserved
-from funcdiff._torch.trees import Tree, flatten, unflatten
-from funcdiff.recipes import products
+from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
     "Whether to hold the first result of a plan against differences of `func` along one random direction. A recipe "
@@ -123,77 +122,6 @@ def hessian(
     return chosen("hessian", func, options, budget, verify=verify)
 
 
-@products.product(
-    verify=VERIFY,
-    raises={
-        **products.ERRORS,
-        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
-        "numbers, or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
-    },
-)
-def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
-    """Compute Hv at a point by the recipe that is right for `func`: two backward passes wherever torch has them right.
-
-    `hvp` makes and keeps a plan as `jacobian` does. Under torch.compile, it is always two backward passes:
-    normalization layers are then differentiated as the simpler operations that they consist of, and other operations
-    are not looked at.
-
-    Cost: 4 F.
-
-    Example:
-        The product with the Hessian of the sum of cubes is 6 x v.
-
-        >>> import torch
-        >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
-        tensor([ 6., 12.])
-    """
-    if torch.compiler.is_compiling():
-        return next(iter(PRODUCTS.values()))(func, primals, tangents)
-    found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
-
-    def first_product(plan: Plan, name: str, _: Tree) -> Check:
-        flat, point = lookup.value_of(func, [copied(x) for x in primals], Options(tuple(range(len(primals)))))
-        along = direction(point)
-        product = flatten(PRODUCTS[name](func, primals, unflatten(along, flatten(primals)[1])))[0]
-        return check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
-
-    return first_working(
-        found, lambda name, _: PRODUCTS[name](func, primals, tangents), first_product if verify else None
-    )
-
-
-def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation:
-    """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
-
-    Args:
-        transform: What `jacobian(func)` or `hessian(func)` returned; or `hvp` itself, followed by its own arguments.
-        *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
-
-    Returns:
-        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
-
-    Example:
-        Of two numbers a thousand: by columns.
-
-        >>> import torch
-        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
-        'jacobian_taylor'
-    """
-    if (explained := getattr(transform, "explained", None)) is not None:
-        return explained(primals)  # type: ignore[no-any-return]  # an Explanation, hung on a function
-    if transform is hvp:
-        func, at, *_ = primals
-        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
-    elif (found := getattr(transform, "found", None)) is not None:
-        plan = found(primals).plan
-    else:
-        raise TypeError(
-            f"expected what funcdiff.jacobian or funcdiff.hessian returned, or funcdiff.hvp, got {transform!r}; "
-            "the other recipes leave nothing to explain"
-        )
-    return Explanation(plan)
-
-
 def chosen(
     kind: Kind,
     func: Function,
@@ -233,36 +161,52 @@ def chosen(
             return Check("undecided", reason="func draws random numbers")
         flat, point = lookup.value_of(func, [copied(arg) for arg in args], options)
         if kind in ("jacobian", "hessian"):
-            return check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
-        return check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
+            verdict = check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
+        else:
+            verdict = check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
+        return and_trained(verdict, result, recipes[name], flat, point, plan, under_vmap=False)
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
 
 
-def for_rows(recipe: Recipe, rows: int) -> Recipe:
-    """`recipe` as it is, but an automatic one for so many rows at once."""
-    kinds: dict[Recipe, Kind] = {jacobian: "jacobian", hessian: "hessian"}
-    if (kind := kinds.get(recipe)) is None:
-        return recipe
+def for_rows(kind: Kind, rows: int) -> Recipe:
+    """The automatic recipe of a kind, planned for so many rows at once."""
     return lambda func, *args, **options: chosen(kind, func, Options(*args, **options), batch=rows)
 
 
+def and_trained(
+    verdict: Check, result: Tree, recipe: Recipe, flat: Func, point: Sequence[Tensor], plan: Plan, *, under_vmap: bool
+) -> Check:
+    """`verdict`, or why the recipe must not be trained through, where the result can be."""
+    if verdict.outcome == "wrong" or not has_graph(result):
+        return verdict
+    trained = check_training(recipe, flat, point, plan.sketch, under_vmap=under_vmap)
+    return trained if trained.outcome == "wrong" else verdict
+
+
 def first_working(
-    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+    found: lookup.Found,
+    run: Callable[[str, int | None], Tree],
+    check: Callable[[Plan, str, Tree], Check] | None,
+    *,
+    inside: bool = False,
 ) -> Tree:
     """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
 
     `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
-    the result.
+    the result. `inside` says that recipes run inside a transform.
     """
-    with nullcontext() if found.plan.sketch.branches else eagerly():
-        return _first_working(found, run, check)
+    with eagerly():
+        return _first_working(found, run, check, inside)
 
 
 def _first_working(
-    found: lookup.Found, run: Callable[[str, int | None], Tree], check: Callable[[Plan, str, Tree], Check] | None
+    found: lookup.Found,
+    run: Callable[[str, int | None], Tree],
+    check: Callable[[Plan, str, Tree], Check] | None,
+    inside: bool,
 ) -> Tree:
     plan = found.plan
     stopped: Exception | None = None
@@ -270,19 +214,25 @@ def _first_working(
     for name in plan.usable:
         try:
             result = run(name, plan[name].chunk)
+            verdict = None
+            if check and not plan[name].settled and plain_allowed():
+                with unobserved():
+                    verdict = check(plan, name, result)
         except Exception as error:  # raised again unless torch cannot do it in this way
             if not cannot(error):
                 raise
             stopped = stopped or error
-            plan = plan.without(name, str(error).partition("\n")[0])
+            plan = plan.without(name, reason(error))
             continue
-        if check and not plan[name].check and plain_allowed():
-            with unobserved():
-                plan = plan.checked(name, check(plan, name, result), inside=False)
+        if verdict is not None:
+            plan = plan.checked(name, verdict, inside=inside, settled=True)
             if plan[name].obstacle:
                 doubted = True
                 continue
         if plan is not found.plan:
             found.keep(plan)
         return result
-    raise plan.refusal() if doubted or stopped is None else stopped
+    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
+        raise plan.refusal() from stopped
+    raise stopped

@@ -12,6 +12,7 @@ from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.lookup import Choice
 from funcdiff._calling.arguments import select_args
 from funcdiff._calling.types import Function
+from funcdiff._safety.obstacles import numbers_like
 from funcdiff._torch.compiler import run_while_compiling
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree, flatten
@@ -30,7 +31,7 @@ def name(func: Function, choice: Choice, args: Sequence[Tree], traced: bool) -> 
 @run_while_compiling
 def planned(func: Function, choice: Choice, *specs: Spec) -> str:
     """The recipe that is planned for arguments like these."""
-    args = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in specs]
+    args = [numbers_like(torch.empty(shape, dtype=dtype, device=device)) for shape, dtype, device in specs]
     return lookup.for_transform(func, choice, args, inside=True).plan.usable[0]
 
 

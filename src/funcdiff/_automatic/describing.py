@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from funcdiff._automatic.naming import Code, analysed, installed
 from funcdiff._torch.functions import OPERATORS
+from funcdiff._torch.messages import LAZY, RefusedError
 
 _MANY = 10_000  # things that a function holds, and all that they hold
 _LONG = 1_000  # items of a list
@@ -151,6 +152,8 @@ class _Walk:
             return _COMPILED, self(attributes[_COMPILED])
         held = {name: x for name, x in attributes.items() if name not in _USUAL or x}
         training, tensors = held.pop("training", False), held.pop("_parameters", {})
+        if any(type(x) in _LAZY for x in tensors.values()):
+            raise RefusedError(LAZY)
         kinds = [x if x is None else _kind_of_tensor(x) for x in tensors.values()] if tensors else ()
         layers = held.pop("_modules", {})
         rest = self.all((*held.values(), *layers.values())) if held or layers else ()
@@ -200,6 +203,7 @@ class _Walk:
 
 
 _USUAL = frozenset(vars(nn.Module()))  # of these only what is not empty, or false
+_LAZY = nn.UninitializedParameter, nn.UninitializedBuffer
 _SHORT: dict[type, Callable[[Any], Hashable]] = {
     bool: lambda x: (bool, x),  # as True is equal to 1
     float: lambda x: (float, x if x and x == x else repr(x)),  # as 0.0 is equal to -0.0, and nan not to itself

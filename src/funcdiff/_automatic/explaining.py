@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from funcdiff._automatic import lookup
+from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.planning import Candidate, Plan
+from funcdiff._automatic.products import hvp, hvp_operator
+from funcdiff._calling.types import Function
+from funcdiff._torch.trees import Tree
 
 if TYPE_CHECKING:
-    from funcdiff._automatic.sparse_plan import SparsePlan
+    from funcdiff._automatic.sparse_explaining import SparseExplanation
     from funcdiff._tables import Table
 
 
@@ -50,59 +55,35 @@ class Explanation:
         return self.table()._repr_html_()
 
 
-@dataclass(frozen=True, repr=False)
-class SparseExplanation:
-    """The passes of a sparse derivative, beside the dense one."""
+def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation:
+    """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
 
-    sparse: SparsePlan
-    dense: Plan
+    Args:
+        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
+            or `hvp_operator` itself, followed by its own arguments.
+        *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
 
-    @property
-    def recipe(self) -> str:
-        """The one that is predicted to be faster in later calls, and fits."""
-        best = self.dense.candidates[0]
-        dense = best.cost.seconds if best.cost else float("inf")
-        return f"{self.sparse.kind}_sparse" if self._seconds() < dense else self.sparse.kind
+    Returns:
+        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
 
-    def table(self) -> Table:
-        """Both, in a row each."""
-        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, seconds
+    Example:
+        Of two numbers a thousand: by columns.
 
-        plan, best = self.sparse, self.dense.candidates[0]
-        (m, n), nnz = plan.pattern.shape, plan.pattern.nnz
-        groups = plan.ways[0][1]
-        modes = "products" if plan.kind == "hessian" else "forward"
-        passes = f"{groups.forward} {modes}" if groups.forward else ""
-        passes += f"{' + ' if passes and groups.reverse else ''}{groups.reverse} reverse" if groups.reverse else ""
-        notes = [f"no rule for {', '.join(sorted(plan.unknown))}"] if plan.unknown else []
-        notes.append(f"each result is checked: {plan.doubt}" if plan.doubt else "the first result is checked")
-        item = plan.item
-        rows = (
-            (
-                f"{plan.kind}_sparse",
-                passes,
-                str(nnz),
-                amount_of_bytes(nnz * (item + 4)),
-                seconds(self._seconds()),
-                "; ".join(notes),
-            ),
-            (
-                best.name,
-                "",
-                str(m * n),
-                amount_of_bytes(m * n * item),
-                seconds(best.cost.seconds) if best.cost else "",
-                "" if self.recipe != plan.kind else f"faster here: use {plan.kind}",
-            ),
+        >>> import torch
+        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
+        'jacobian_taylor'
+    """
+    if (explained := getattr(transform, "explained", None)) is not None:
+        return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function
+    if transform in (hvp, hvp_operator):
+        func, *point = primals
+        at = point[0] if transform is hvp else tuple(point)
+        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
+    elif (found := getattr(transform, "found", None)) is not None:
+        plan = found(primals).plan
+    else:
+        raise TypeError(
+            f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
+            f"{transform!r}. A recipe with a mode in its name has no plan to explain."
         )
-        counted = f"{n} inputs, {m} outputs, {amount_of_flops(plan.modes.sketch.flops)} a pass; times of a typical core"
-        return Table(("recipe", "passes", "entries", "memory", "predicted", ""), rows, counted)
-
-    def _seconds(self) -> float:
-        return self.sparse.seconds(*self.sparse.ways[0])
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+    return Explanation(plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from funcdiff._calling.arguments import apart
 from funcdiff._calling.directions import columns, contracted, rows
 from funcdiff._calling.options import Options
-from funcdiff._calling.types import Derivative, Flat, Formula, Primals
+from funcdiff._calling.plain import plain_vjp
+from funcdiff._calling.types import Derivative, Flat, Formula, Function, Primals
 from funcdiff._safety.guard import Recipe, corrected, with_safe_forms
 from funcdiff._torch.transforms import jvp, vjp
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.trees import Tree, flatten, unflatten
 from funcdiff.recipes.hessians import (
     hessian_double_backward,
     hessian_forward_over_forward,
@@ -27,10 +29,18 @@ JACOBIANS: Mapping[str, Recipe] = {
     "jacobian_batched_grad": jacobian_batched_grad,
     "jacobian_loop": jacobian_loop,
 }
+
+
+def _row_by_row(func: Function, *args: Any, **options: Any) -> Function:
+    """With nothing batched, for what vmap refuses in a backward pass."""
+    return hessian_double_backward(func, *args, **{**options, "chunk_size": 1})
+
+
 HESSIANS: Mapping[str, Recipe] = {
     "hessian_forward_over_reverse": with_safe_forms(hessian_forward_over_reverse),
     "hessian_double_backward": with_safe_forms(hessian_double_backward),
     "hessian_forward_over_forward": with_safe_forms(hessian_forward_over_forward),
+    "hessian_double_backward, row by row": with_safe_forms(_row_by_row),
 }
 
 
@@ -49,6 +59,39 @@ def diagonals(flat: Flat, primals: Primals, options: Options) -> Derivative:
     return columns(push, primals, options)
 
 
+def diagonals_one_by_one(flat: Flat, primals: Primals, options: Options) -> Derivative:
+    """The diagonal of the Hessian of each output, an entry of a row of each at a time, with nothing batched."""
+    every = replace(options, argnums=tuple(range(len(primals))))
+    slopes = jacobian_loop(_as_tuple(corrected(flat), options.has_aux), **every)
+    first, pull, *aux = plain_vjp(slopes, *primals, has_aux=options.has_aux)
+    blocks, spec = flatten(first)
+
+    def diagonal(k: int) -> Tensor:
+        """Of block k, whose last axes are those of a primal, each entry's derivative with respect to its own input."""
+        primal, block = primals[k % len(primals)], blocks[k]
+        entries = []
+        for i in range(block.numel()):
+            cotangents = [torch.zeros_like(other) for other in blocks]
+            cotangents[k].view(-1)[i] = 1
+            row = pull(unflatten(cotangents, spec))[k % len(primals)]
+            entries.append(row.reshape(-1)[i % primal.numel()])
+        return torch.stack(entries).view(block.shape) if entries else torch.zeros_like(block)
+
+    diagonals = [diagonal(k) for k in range(len(blocks))]
+    return [diagonals[i : i + len(primals)] for i in range(0, len(blocks), len(primals))], *aux
+
+
+def _as_tuple(flat: Flat, has_aux: bool) -> Flat:
+    """`flat` with its outputs in a tuple, however they were nested."""
+
+    def leaves(*primals: Tensor) -> Tree:
+        output, *aux = apart(flat(*primals), has_aux)
+        outputs = tuple(flatten(output)[0])
+        return (outputs, *aux) if aux else outputs
+
+    return leaves
+
+
 def diagonals_of(recipe: Recipe) -> Formula:
     """The diagonal of the Hessian of each output, out of the whole Hessian."""
 
@@ -58,13 +101,8 @@ def diagonals_of(recipe: Recipe) -> Formula:
         return block.reshape(*output_shape, n, n).diagonal(0, -2, -1).reshape((*output_shape, *primal.shape))
 
     def formula(flat: Flat, primals: Primals, options: Options) -> Derivative:
-        def leaves(*primals: Tensor) -> Tree:
-            output, *aux = apart(flat(*primals), options.has_aux)
-            outputs = tuple(flatten(output)[0])
-            return (outputs, *aux) if aux else outputs
-
         every = replace(options, argnums=tuple(range(len(primals))))
-        whole, *aux = apart(recipe(leaves, **every)(*primals), options.has_aux)
+        whole, *aux = apart(recipe(_as_tuple(flat, options.has_aux), **every)(*primals), options.has_aux)
         return [[diagonal(blocks[i][i], x) for i, x in enumerate(primals)] for blocks in whole], *aux
 
     return formula

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
-from funcdiff._automatic.planning import Plan
+from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
@@ -57,10 +58,12 @@ def for_transform(
     call: Callable[[str, int], Tree] | None = None,
     *,
     inside: bool | None = None,
+    proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
 ) -> Found:
     """The plan of a transform; with a budget `call` is counted.
 
-    `inside` a transform, where results cannot be read, the plan is checked on numbers that stand in for the arguments.
+    `inside` a transform, where results cannot be read, the plan is checked when it is made, by
+    `proven` if it is given.
     """
     options = choice.options
     check_range(options.argnums, len(args))
@@ -68,7 +71,7 @@ def for_transform(
     inside = not plain_allowed() if inside is None else inside
 
     def make() -> Plan:
-        flat, primals = value_of(func, unflatten(stand_ins(leaves, inside), spec), options)
+        flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
         plan = planning.make(
             choice.names,
             flat,
@@ -77,11 +80,14 @@ def for_transform(
             batch=choice.batch,
             verify=choice.verify,
             by_cost=choice.kind in ("jacobian", "hessian"),
+            inside=inside,
         )
         if budget is not None and call is not None:
             return plan_within(budget, plan, primals[0].element_size(), call)
         if not (choice.verify and inside) or plan.sketch.draws:
             return plan
+        if proven is not None:
+            return proven(plan, flat, primals)
         return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
     settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
@@ -95,9 +101,9 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
 
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
-        flat, copies = value_of(func, unflatten(stand_ins(leaves, inside), spec), every)
+        flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify)
-        return _proven(plan, flat, copies, "hessian", _hessian_by_products) if verify and inside else plan
+        return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
 
     return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
 
@@ -109,15 +115,14 @@ def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Fu
 
 
 def chunk_of_rows(
-    row: Function, leaves: Sequence[Tree], in_dims: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
+    func: Any, leaves: Sequence[Tree], settings: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
 ) -> int:
     """The rows of a batch that `call` may take at once within a budget."""
-    settings = in_dims, rows, budget
-    key = _key(row, leaves, settings)
+    key = _key(func, leaves, settings)
     if (chunk := cache.find(key)) is None:
         with reading() as read:
             chunk, _ = largest_chunk(rows, budget, 1, call)
-        if not read.seen and _key(row, leaves, settings) == key:
+        if not read.seen and _key(func, leaves, settings) == key:
             cache.keep(key, chunk)
     return int(chunk)
 
@@ -125,25 +130,35 @@ def chunk_of_rows(
 def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str], Recipe]) -> Plan:
     """The plan without the recipes that differences contradict before the first that they do not."""
     for name in plan.usable:
+        if name == LOOP:
+            return plan  # of each row it takes what is planned for it
         with outside():
             found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
-        plan = plan.checked(name, found, inside=True)
+        if found.raised and LOOP in plan.usable:
+            plan = plan.without(name, found.reason)
+        else:
+            plan = plan.checked(name, found, inside=True)
         if not plan[name].obstacle:
             return plan
     raise plan.refusal()
 
 
-def _hessian_by_products(name: str) -> Recipe:
+def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
+    """A product as a recipe for whole Hessians of a few inputs, to be checked; without `outputs` of a number."""
     product = PRODUCTS[name]
 
     def hessian(g: Function) -> Function:
-        """The Hessian of both outputs, column by column."""
+        """The Hessian of each output, column by column."""
 
         def columns(t: Tensor) -> Tensor:
             axes = t.new_ones(len(t)).diag()
-            return torch.stack(
-                [torch.stack([product(lambda t, k=k: g(t)[k], (t,), (v,)) for v in axes], -1) for k in (0, 1)]
-            )
+
+            def hessian(output: Function) -> Tensor:
+                return torch.stack([product(output, (t,), (v,)) for v in axes], -1)
+
+            if outputs is None:
+                return hessian(g)
+            return torch.stack([hessian(lambda t, k=k: g(t)[k]) for k in range(outputs)])
 
         return columns
 
@@ -162,5 +177,5 @@ def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree],
     return Found(plan, key)
 
 
-def _key(func: Function, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
+def _key(func: Any, leaves: Sequence[Tree], settings: Hashable) -> Hashable:
     return cache.key_of((func, *leaves), plain_allowed(), settings)

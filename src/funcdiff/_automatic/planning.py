@@ -11,6 +11,7 @@ from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
+from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED
 from funcdiff._safety.obstacles import PLAIN, Obstacles
 from funcdiff._safety.verification import Check
@@ -25,7 +26,8 @@ class Candidate:
     """A recipe, what it would cost where there are formulas for it, and why it must not be taken, or nothing.
 
     Where there is a budget also the chunk that keeps it, and the peak in bytes. `check` is what was found when a
-    result of it was held against differences of the function; nothing before.
+    result of it was held against differences of the function; nothing before. `settled` says that this was the first
+    result of the plan, and not only what it gives in the neighbourhood.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Candidate:
     chunk: int | None = None
     peak: int | None = None
     check: str = ""
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Plan:
         """The recipes that may be taken, the best first."""
         return [candidate.name for candidate in self.candidates if not candidate.obstacle]
 
+    @functools.cached_property
+    def rewritten(self) -> bool:
+        """Whether func has operations that a corrected function has others for."""
+        return not self.sketch.operators.isdisjoint(REWRITTEN)
+
     def __getitem__(self, name: str) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.name == name)
 
@@ -56,21 +64,25 @@ class Plan:
         rest = [c for c in self.candidates if c.name != name]
         return Plan(self.sketch, (*rest, Candidate(name, None, obstacle)))
 
-    def checked(self, name: str, check: Check, *, inside: bool) -> Plan:
+    def checked(self, name: str, check: Check, *, inside: bool, settled: bool = False) -> Plan:
         """The plan when a result of a recipe was checked: without it if it was wrong, or if nothing speaks for it.
 
         Of an operator that is not torch's own no mode is trusted unchecked but plain reverse mode, outside transforms.
         """
         if check.outcome == "wrong":
             return self.without(name, str(check))
-        if check.outcome == "undecided" and self.sketch.foreign and (inside or name not in PLAIN):
+        plain = name.partition(",")[0] in PLAIN and not inside and not check.raised
+        if check.outcome == "undecided" and self.sketch.foreign and not plain:
             return self.without(name, f"unproven for {', '.join(sorted(self.sketch.foreign))}; {check}")
-        found = dataclasses.replace(self[name], check=str(check))
+        found = dataclasses.replace(self[name], check=str(check), settled=settled)
         return Plan(self.sketch, tuple(found if c.name == name else c for c in self.candidates))
 
     def refusal(self) -> RefusedError:
         """Why no recipe is left, in words."""
-        told = "; ".join(f"{c.name}: {c.obstacle}" for c in self.candidates)
+        names: dict[str, list[str]] = {}
+        for c in self.candidates:
+            names.setdefault(c.obstacle, []).append(c.name)
+        told = "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
         return RefusedError(
             f"no recipe is known to be right on func ({told}). The function calls {suspects}: write what is at fault "
@@ -78,6 +90,7 @@ class Plan:
         )
 
 
+LOOP = "a loop over rows"  # of a batch, each differentiated by itself
 JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 
 
@@ -90,21 +103,23 @@ def make(
     batch: int = 1,
     verify: bool = True,
     by_cost: bool = True,
+    inside: bool | None = None,
 ) -> Plan:
     """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
 
-    Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order.
+    Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order. `inside`
+    says that they will run inside a transform, by default whether this is one.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
-    obstacles = Obstacles(flat, primals, randomness, verify)
+    obstacles = Obstacles(flat, primals, randomness, verify, inside)
     plain = obstacles.sketch(False)
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()
     candidates = []
     for name in names:
-        obstacle = obstacles.obstacle(name)
+        obstacle = "" if name == LOOP else obstacles.obstacle(name)
         # Taylor rules, too, write norms as compositions: their elements are those of the corrected function.
         seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
         cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None

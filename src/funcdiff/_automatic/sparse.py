@@ -11,8 +11,8 @@ from torch import Tensor
 
 from funcdiff._automatic import cache, lookup, sparse_plan
 from funcdiff._automatic.candidates import RECIPES
-from funcdiff._automatic.explaining import SparseExplanation
 from funcdiff._automatic.lookup import Choice
+from funcdiff._automatic.sparse_explaining import SparseExplanation
 from funcdiff._automatic.sparse_plan import ContradictedError, Kind, SparsePlan
 from funcdiff._calling.arguments import check_range, refuse_keywords
 from funcdiff._calling.documented import documented

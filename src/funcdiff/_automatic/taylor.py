@@ -15,6 +15,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.verification import Kind
+from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError, out_of_memory
 from funcdiff._torch.trees import Tree
 
@@ -191,7 +192,8 @@ def _by_jets(kind: Kind, func: Function, options: Options) -> Function:
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         try:
-            return jets(*args, **kwargs)
+            with eagerly():
+                return jets(*args, **kwargs)
         except NO_JET as error:
             if isinstance(error, RefusedError) or out_of_memory(error):
                 raise

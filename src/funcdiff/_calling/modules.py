@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from funcdiff._calling.arguments import check_leaves
 from funcdiff._calling.types import Function
 from funcdiff._torch.layers import BatchNorm, Dropout
+from funcdiff._torch.messages import LAZY
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
 Parameters = dict[str, Tensor]
@@ -30,7 +32,8 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
         module.
 
     Raises:
-        ValueError: A layer in training mode would make the function random, or mix the rows of a batch.
+        ValueError: A layer in training mode would make the function random, or mix the rows of a batch, or a lazy
+            layer has not run yet.
         KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
 
     Example:
@@ -42,6 +45,8 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
         >>> jacobian_reverse(func)(parameters, torch.tensor([3.0, 4.0]))
         {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
     """
+    if any(is_lazy(parameter) for parameter in module.parameters()):
+        raise ValueError(LAZY)
     if not training:
         refuse_training(module)
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}

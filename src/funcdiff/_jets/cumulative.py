@@ -1,6 +1,7 @@
-"""Running products and logarithms of sums, each written as the whole one of every beginning.
+"""Products, and running products and logarithms of sums, each written as the whole one of every beginning.
 
-torch 2.13 gets second derivatives of these wrong where two numbers are equal, or one is zero or infinite.
+torch 2.13 gets second derivatives of the running ones wrong where two numbers are equal, or one is zero or infinite,
+and third ones of products where one is zero.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from funcdiff._jets.jet import on
-from funcdiff._jets.operations import form, named
+from funcdiff._jets.operations import form, named, unaltered
 
 
 def _over_beginnings(whole: Callable[..., Any], x: Any, dim: int, neutral: float) -> Any:
@@ -21,13 +22,32 @@ def _over_beginnings(whole: Callable[..., Any], x: Any, dim: int, neutral: float
     length = x.shape[-1]
     after = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
     beginnings = on(torch.masked_fill, x.unsqueeze(-2).expand(*x.shape[:-1], length, length), after, neutral)
-    return on(whole, beginnings, -1).movedim(-1, dim)
+    return whole(beginnings, -1).movedim(-1, dim)
+
+
+@form(*named("prod"), twice=True)
+def _prod(func: Any, args: Any, kwargs: Any) -> Any:
+    """In pairs, then pairs of pairs: a polynomial, whose derivatives are right at zero too."""
+
+    def prod(input: Any, dim: int | None = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
+        x = input if dtype is None else input.to(dtype)
+        if x.dim() == 0 or x.numel() == 0:
+            return x if x.dim() == 0 else unaltered(func, args, kwargs)
+        x = x.reshape(-1) if dim is None else x.movedim(dim, 0)
+        while (count := len(x)) > 1:
+            half = count // 2
+            pairs = x[:half] * x[half : 2 * half]
+            x = on(torch.cat, [pairs, x[2 * half :]]) if count % 2 else pairs
+        return x[0].unsqueeze(dim) if keepdim and dim is not None else x[0]
+
+    return prod(*args, **kwargs)
 
 
 @form(*named("cumprod"))
 def _cumprod(func: Any, args: Any, kwargs: Any) -> Any:
     def cumprod(input: Any, dim: int, *, dtype: torch.dtype | None = None) -> Any:
-        return _over_beginnings(torch.prod, input if dtype is None else input.to(dtype), dim, 1.0)
+        x = input if dtype is None else input.to(dtype)
+        return _over_beginnings(lambda x, dim: _prod(torch.prod, (x, dim), {}), x, dim, 1.0)
 
     return cumprod(*args, **kwargs)
 
@@ -35,7 +55,7 @@ def _cumprod(func: Any, args: Any, kwargs: Any) -> Any:
 @form(*named("logcumsumexp"))
 def _logcumsumexp(func: Any, args: Any, kwargs: Any) -> Any:
     def logcumsumexp(input: Any, dim: int) -> Any:
-        return _over_beginnings(torch.logsumexp, input, dim, -math.inf)
+        return _over_beginnings(lambda x, dim: on(torch.logsumexp, x, dim), input, dim, -math.inf)
 
     return logcumsumexp(*args, **kwargs)
 

@@ -1,4 +1,8 @@
-"""Distances, whose second derivative torch 2.13 does not have; zero, like their first, where two points coincide."""
+"""Distances and norms, with all derivatives zero where two points coincide.
+
+torch 2.13 has no second derivative of distances. It has no reverse derivative of a norm's forward one, which training
+through Taylor mode needs.
+"""
 
 import math
 from typing import Any
@@ -6,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from funcdiff._jets.jet import on
+from funcdiff._jets.jet import RULES, on
 from funcdiff._jets.operations import form, named, unaltered
 
 
@@ -57,3 +61,80 @@ def _pairwise_distance(func: Any, args: Any, kwargs: Any) -> Any:
         return distance.unsqueeze(-1) if keepdim else distance
 
     return pairwise_distance(*args, **kwargs)
+
+
+_GENERAL = RULES[torch.linalg.vector_norm]
+
+
+def _norm(func: Any, args: Any, kwargs: Any, x: Any, p: Any, dim: Any, keepdim: bool, dtype: torch.dtype | None) -> Any:
+    """The length of the entries along some axes; matrix norms and negative powers keep the general rule."""
+    if not isinstance(p, (int, float)) or p < 0 or x.dim() == 0 or dtype is not None:
+        return _GENERAL(func, args, kwargs)
+    axes = range(x.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
+    axes = sorted(axis % x.dim() for axis in axes)
+    length = _length(on(torch.movedim, x, axes, [*range(-len(axes), 0)]).flatten(-len(axes)), p)
+    for axis in axes if keepdim else ():
+        length = length.unsqueeze(axis)
+    return length
+
+
+def _old_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    def norm(
+        input: Any,
+        p: Any = "fro",
+        dim: Any = None,
+        keepdim: bool = False,
+        dtype: torch.dtype | None = None,
+        out: None = None,
+    ) -> Any:
+        return _norm(func, args, kwargs, input, _square(p), dim, keepdim, dtype)
+
+    return norm(*args, **kwargs)
+
+
+def _vector_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    def vector_norm(
+        x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+    ) -> Any:
+        return _norm(func, args, kwargs, x, ord, dim, keepdim, dtype)
+
+    return vector_norm(*args, **kwargs)
+
+
+def _linalg_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    def norm(
+        A: Any,  # noqa: N803  # as torch spells it
+        ord: Any = None,
+        dim: Any = None,
+        keepdim: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        axes = 1 if isinstance(dim, int) else len(dim) if dim is not None else A.dim()
+        vector = axes == 1 or ord in (None, "fro")
+        return _norm(func, args, kwargs, A, _square(ord) if vector else None, dim, keepdim, dtype)
+
+    return norm(*args, **kwargs)
+
+
+def _matrix_norm(func: Any, args: Any, kwargs: Any) -> Any:
+    def matrix_norm(
+        A: Any,  # noqa: N803  # as torch spells it
+        ord: Any = "fro",
+        dim: Any = (-2, -1),
+        keepdim: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Any:
+        return _norm(func, args, kwargs, A, 2 if ord == "fro" else None, dim, keepdim, dtype)
+
+    return matrix_norm(*args, **kwargs)
+
+
+def _square(ord: Any) -> Any:
+    return 2 if ord in (None, "fro") else ord
+
+
+RULES.update({torch.norm: _old_norm, torch.Tensor.norm: _old_norm})
+RULES.update({torch.linalg.vector_norm: _vector_norm, torch.linalg.norm: _linalg_norm})
+RULES[torch.linalg.matrix_norm] = _matrix_norm

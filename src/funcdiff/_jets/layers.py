@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from funcdiff._jets import rules
-from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on
-from funcdiff._jets.operations import form, rule, unaltered
+from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on, plain
+from funcdiff._jets.operations import form, named, rule, unaltered
 from funcdiff._torch.functions import ungated, weight_norm
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.transforms import transforms_active
 
 
 def _add(x: Any, bias: Any) -> Any:
@@ -229,3 +230,50 @@ COMPOSITES.update(
         if isinstance(func, FunctionType) and func not in RULES and func.__code__.co_filename == F.__file__
     }
 )
+
+
+@form(*named("as_strided as_strided_copy"), twice=True)
+def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
+    """Of a whole tensor as a selection of its entries: under vmap, torch 2.13 strides over the storage of the batch."""
+
+    def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
+        value, index = plain(input), torch.tensor(storage_offset or 0, device=plain(input).device)
+        for count, step in zip(size, stride, strict=True):
+            index = index.unsqueeze(-1) + step * torch.arange(count, device=index.device)
+        last = (storage_offset or 0) + sum(step * (count - 1) for count, step in zip(size, stride, strict=True))
+        inside = (
+            value.is_contiguous() and (storage_offset is None or value.storage_offset() == 0) and last < value.numel()
+        )
+        if not inside and transforms_active():
+            raise RefusedError(
+                "as_strided reads the storage of the whole batch under vmap: select entries by their index"
+            )
+        return input.reshape(-1)[index] if inside else unaltered(func, args, kwargs)
+
+    return as_strided(*args, **kwargs)
+
+
+@form(*named("select_scatter"), twice=True)
+def _select_scatter(func: Any, args: Any, kwargs: Any) -> Any:
+    """As a choice between both: the reverse derivative of torch 2.13's forward one is wrong."""
+
+    def select_scatter(input: Any, src: Any, dim: int, index: int) -> Any:
+        dim %= input.dim()
+        count = input.shape[dim]
+        chosen = torch.arange(count, device=plain(input).device) == index % count
+        chosen = chosen.reshape(-1, *(1,) * (input.dim() - 1 - dim))
+        return on(torch.where, chosen, src.unsqueeze(dim), input)
+
+    return select_scatter(*args, **kwargs)
+
+
+@form(*named("prelu"), twice=True)
+def _prelu(func: Any, args: Any, kwargs: Any) -> Any:
+    """Torch 2.13's own is wrong under vmap where a batch has as many rows as there are outputs."""
+
+    def prelu(input: Any, weight: Any) -> Any:
+        if weight.numel() > 1 and input.dim() > 2:
+            weight = weight.reshape(-1, *(1,) * (input.dim() - 2))
+        return on(torch.where, on(torch.gt, input, 0), input, on(torch.mul, weight, input))
+
+    return prelu(*args, **kwargs)

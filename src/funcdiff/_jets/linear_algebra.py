@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._jets.jet import Jet, carry, check_grad_mode, jet_of, on, plain
-from funcdiff._jets.operations import form, named, rule
+from funcdiff._jets.operations import form, named, rule, unaltered
 from funcdiff._jets.rules import aligned
 
 _Slogdet = torch.return_types.linalg_slogdet  # type: ignore[attr-defined]  # torch's stub leaves it out
@@ -176,6 +176,28 @@ def _cholesky_solve(func: Any, args: Any, kwargs: Any) -> Any:
         return _solved(factor.mT, _solved(factor, B))
 
     return cholesky_solve(*args, **kwargs)
+
+
+def _by_factors(factors: Any, pivots: Tensor, right: Any, *, transposed: bool = False) -> Any:
+    """The solution of ``P L U y = right``, or of its transpose, from both factors in one matrix."""
+    order: Tensor = torch.lu_unpack(plain(factors).detach(), pivots, unpack_data=False)[0]
+    ones = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+    lower, upper = on(torch.add, on(torch.tril, factors, -1), ones), on(torch.triu, factors)
+    if transposed:
+        return on(torch.matmul, order, _solved(lower.mT, _solved(upper.mT, right)))
+    return _solved(upper, _solved(lower, on(torch.matmul, order.mT, right)))
+
+
+@form(torch.linalg.lu_solve)
+def _lu_solve(func: Any, args: Any, kwargs: Any) -> Any:
+    def lu_solve(LU: Any, pivots: Tensor, B: Any, *, left: bool = True, adjoint: bool = False) -> Any:  # noqa: N803
+        if torch.is_complex(plain(LU)) or torch.is_complex(plain(B)):
+            return unaltered(func, args, kwargs)
+        if left:
+            return _by_factors(LU, pivots, B, transposed=adjoint)
+        return _by_factors(LU, pivots, B.mT, transposed=not adjoint).mT
+
+    return lu_solve(*args, **kwargs)
 
 
 def _eigen(matrix: Jet, uplo: str) -> Any:

@@ -7,7 +7,12 @@ import torch.nn.functional as F
 
 from funcdiff._jets.jet import on
 from funcdiff._jets.operations import form
-from funcdiff._torch.functions import mse_loss_by_number, reduction_of_old, soft_margin_loss_by_number
+from funcdiff._torch.functions import (
+    mse_loss_by_number,
+    multi_margin_loss_by_number,
+    reduction_of_old,
+    soft_margin_loss_by_number,
+)
 
 _BY_NUMBER = ("none", "mean", "sum")  # as torch's own operators are told
 
@@ -52,3 +57,23 @@ def _soft_margin(func: Any, args: Any, kwargs: Any) -> Any:
         return _reduced(on(F.softplus, -on(torch.mul, input, target)), reduction)
 
     return soft_margin_loss(*args, **kwargs)
+
+
+@form(multi_margin_loss_by_number)
+def _multi_margin(func: Any, args: Any, kwargs: Any) -> Any:
+    def multi_margin_loss(
+        input: Any, target: Any, p: float = 1, margin: float = 1, weight: Any = None, reduction: int = 1
+    ) -> Any:
+        labels = target.unsqueeze(-1)
+        gaps = on(torch.sub, input, on(torch.gather, input, -1, labels)) + margin
+        own = torch.arange(input.shape[-1], device=target.device) == labels
+        terms = on(torch.masked_fill, on(torch.relu, gaps), own, 0.0)
+        terms = on(torch.square, terms) if p == 2 else terms
+        terms = (
+            terms
+            if weight is None
+            else on(torch.mul, terms, on(torch.index_select, weight, 0, target.reshape(-1)).reshape(labels.shape))
+        )
+        return _reduced(on(torch.mean, terms, -1), reduction)
+
+    return multi_margin_loss(*args, **kwargs)

@@ -93,7 +93,7 @@ rule(
 )(_closed(rules.linear))
 rule(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack where masked_fill index_fill index_add
-    index_copy scatter scatter_add slice_scatter select_scatter diagonal_scatter pad constant_pad_nd block_diag
+    index_copy scatter scatter_add slice_scatter diagonal_scatter pad constant_pad_nd block_diag
     max min amax amin aminmax maximum minimum fmax fmin sort topk kthvalue median nanmedian msort cummax cummin
     max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d l1_loss nansum index_put put"""
@@ -112,10 +112,10 @@ rule(
 )(_closed(rules.elementwise))
 rule("__rmatmul__ bmm dot inner outer ger vdot kron tensordot einsum cross vecdot")(_closed(rules.bilinear))
 rule(
-    """softmax log_softmax softmin logsumexp prod var std var_mean std_mean norm vector_norm
-    matrix_norm matrix_exp matrix_power smooth_l1_loss binary_cross_entropy
+    """softmax log_softmax softmin logsumexp var std var_mean std_mean norm vector_norm
+    matrix_norm matrix_exp matrix_power smooth_l1_loss huber_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss
-    cosine_similarity normalize cov corrcoef lerp prelu addcmul addcdiv dist renorm trapezoid
+    cosine_similarity normalize cov corrcoef lerp addcmul addcdiv dist renorm trapezoid
     trapz chain_matmul multi_dot cumulative_trapezoid"""
 )(_closed(rules.smooth))
 rule("item tolist numpy __float__ __array__")(read_out)

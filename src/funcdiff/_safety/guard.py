@@ -20,11 +20,12 @@ from funcdiff._torch.trees import Tree, flatten
 
 Recipe = Callable[..., Function]
 _OPERATORS = """
-    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit cudnn_batch_norm miopen_batch_norm
-    linalg_inv_ex _linalg_solve_ex _linalg_det _linalg_slogdet cholesky_inverse cumprod logcumsumexp logaddexp
-    logaddexp2 _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
-    _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention _safe_softmax _cdist_forward
-    _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise mse_loss soft_margin_loss
+    native_layer_norm native_group_norm native_batch_norm _native_batch_norm_legit cudnn_batch_norm
+    miopen_batch_norm linalg_inv_ex _linalg_solve_ex _linalg_det _linalg_slogdet cholesky_inverse cumprod
+    logcumsumexp logaddexp logaddexp2 _scaled_dot_product_flash_attention_for_cpu
+    _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention
+    _safe_softmax _cdist_forward _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise
+    mse_loss soft_margin_loss multi_margin_loss _prelu_kernel select_scatter as_strided prod linalg_lu_solve
     _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask"""
 REWRITTEN = frozenset(_OPERATORS.split())  # in whose place a corrected function has others
 
@@ -38,17 +39,18 @@ def with_safe_forms_where_needed(recipe: Recipe) -> Recipe:
     """The same for a product on plain autograd, which has norms right, and faster, if nothing is to go through it."""
 
     def safe(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-        if plain_allowed() and not _has_graph((primals, tangents)):
+        if plain_allowed() and not has_graph((primals, tangents)):
             spared: list[Any] = []
             result = recipe(corrected(func, spared), primals, tangents)
-            if not spared or not _has_graph(result):  # else func captured what is being trained
+            if not spared or not has_graph(result):  # else func captured what is being trained
                 return result
-        return recipe(corrected(func), primals, tangents)
+        return recipe(corrected(func, once_more=True), primals, tangents)
 
     return safe
 
 
-def _has_graph(tree: Tree) -> bool:
+def has_graph(tree: Tree) -> bool:
+    """Whether what is computed with these tensors can be trained through."""
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in flatten(tree)[0])
 
 
@@ -57,16 +59,17 @@ def _trained(args: Sequence[Any]) -> bool:
     return any(isinstance(x, Tensor) and x.requires_grad and x.is_leaf for x in args[1:])
 
 
-def corrected(func: Function, spared: list[Any] | None = None) -> Function:
+def corrected(func: Function, spared: list[Any] | None = None, *, once_more: bool = False) -> Function:
     """`func` with what torch 2.13 differentiates twice wrong put right, or refused.
 
-    Where a list is given, what plain autograd has right remains, and what was met of it is added to the list.
+    Where a list is given, what plain autograd has right remains, and what was met of it is added to the list. What has
+    no form, and which plain autograd has right twice, is refused if the result is to be differentiated `once_more`.
     """
     grad_enabled = torch.is_grad_enabled()
 
     @functools.wraps(func, updated=())
     def run(*args: Tree) -> Tree:
-        with _Guard(grad_enabled, spared):
+        with _Guard(grad_enabled, spared, once_more):
             return func(*args)
 
     return run
@@ -80,9 +83,9 @@ _TRACEABLE = {func: form for func, form in FORMS.items() if not any(func is meth
 class _Guard(TorchFunctionMode):
     """Has torch differentiate compositions of simpler operations where it gets an operation wrong, or refuses it."""
 
-    def __init__(self, grad_enabled: bool, spared: list[Any] | None) -> None:
+    def __init__(self, grad_enabled: bool, spared: list[Any] | None, once_more: bool) -> None:
         super().__init__()
-        self.grad_enabled, self.spared = grad_enabled, spared
+        self.grad_enabled, self.spared, self.once_more = grad_enabled, spared, once_more
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -102,7 +105,9 @@ class _Guard(TorchFunctionMode):
         if func in COMPOSITES and not torch.compiler.is_compiling():
             with self:  # it may call one of them
                 return COMPOSITES[func](*args, **kwargs)
-        if inside and (func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))):
+        if (inside or self.once_more) and (
+            func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))
+        ):
             raise RefusedError(
                 f"torch differentiates {func.__name__} twice wrong, without an error: use its form in "
                 "torch.nn.functional, or write it with simpler operations"

@@ -14,23 +14,31 @@ from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
-from funcdiff._torch.transforms import plain_allowed
+from funcdiff._torch.transforms import plain_allowed, values
 from funcdiff._torch.trees import Tree
 
 PLAIN = frozenset(("jacobian_batched_grad", "jacobian_loop", "hessian_double_backward", "hvp_double_backward"))
 _GOLDEN = (5**0.5 - 1) / 2  # of whose multiples the fractions are spread evenly
 
 
-def stand_ins(leaves: Sequence[Any], inside: bool | None = None) -> list[Any]:
-    """Copies of the arguments; inside a transform, where values cannot be read, numbers in their place."""
+def stand_ins(leaves: Sequence[Any]) -> list[Any]:
+    """Copies of the arguments; inside a transform of what lies beneath, so that func takes the branches that it will.
+
+    Of the rows of a batch the second stands for all: a branch on its values is refused when the recipe runs.
+    """
     if any(isinstance(leaf, TensorJet) for leaf in leaves):
         raise NoRuleError("an automatic recipe inside func")
-    if plain_allowed() if inside is None else not inside:
+    if plain_allowed():
         return [copied(leaf) for leaf in leaves]
     return [_stand_in(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
 
 
 def _stand_in(x: Tensor) -> Tensor:
+    found = values(x)
+    return numbers_like(x) if found is None else found
+
+
+def numbers_like(x: Tensor) -> Tensor:
     """Numbers between 0 and 1, in no order, so that matrices have inverses; zeros in place of integers, as indices."""
     if not x.is_floating_point():
         return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
@@ -42,10 +50,15 @@ class Obstacles:
     """A function at a point, sketched as it is and, where a recipe asks, with what torch gets wrong put right."""
 
     def __init__(
-        self, flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str, verify: bool = True
+        self,
+        flat: Callable[..., Tree],
+        primals: Sequence[Tensor],
+        randomness: str,
+        verify: bool = True,
+        inside: bool | None = None,
     ) -> None:
         self.flat, self.primals, self.randomness, self.verify = flat, primals, randomness, verify
-        self.inside = not plain_allowed()
+        self.inside = not plain_allowed() if inside is None else inside
         self._sketches: dict[bool, Sketch] = {}
 
     def sketch(self, with_safe_forms: bool) -> Sketch:
@@ -59,9 +72,11 @@ class Obstacles:
 
     def obstacle(self, name: str) -> str:
         """The operators on which the recipe is wrong, or unproven and not to be checked, in words."""
-        if not self.verify and name not in PLAIN and (foreign := self.sketch(False).foreign):
-            return f"unproven for {', '.join(sorted(foreign))}, and verify=False"
         composition = name.partition(",")[0]  # of whose Hessian a diagonal or a trace is taken
+        if not self.verify and composition not in PLAIN and (foreign := self.sketch(False).foreign):
+            return f"unproven for {', '.join(sorted(foreign))}, and verify=False"
+        if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
+            return f"forward mode takes {', '.join(sorted(own))} for a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
         wrong = WRONG.get(mode, frozenset()).union(WRONG.get(f"{mode}, vmap", ()) if self.inside else ())
         if not (found := self.sketch(False).operators & wrong):

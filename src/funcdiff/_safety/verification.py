@@ -2,14 +2,17 @@
 
 NOTE [accusing]. A derivative is called wrong only if differences of the function in two pairs of steps agree with each
 other and not with it. The slopes on either side of the point must agree too: otherwise the function has a kink there.
-A function that detaches part of itself means a constant: there the derivative may be what plain autograd computes.
+A function that detaches part of itself means a constant: there the derivative may be what plain autograd computes. It
+is not believed where NumPy read the numbers, where nothing depends on the input any more, or of second derivatives of
+custom functions (see NOTE [constants]). There the gradient is held against differences as well.
 One direction shows gross faults (zeros, missing terms, wrong rows). A few wrong entries of a large matrix may hide.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,15 +20,19 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._torch.functions import holds_constants
-from funcdiff._torch.messages import cannot
+from funcdiff._torch.functions import constants
+from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
 
-_FAR = 0.1  # of the largest entry: nearer than this nothing is accused
+_FAR = 0.1  # of the largest entry: nearer than this nothing is accused of torch's own operators
+_CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; other operators are accused from here
+_CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
+_COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
+_ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
 _OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 
 Kind = Literal["jacobian", "hessian", "diagonal", "laplacian"]
@@ -36,11 +43,15 @@ Curve = Callable[[float], Tensor]  # along the direction, everything that func r
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found: `gap` is the largest difference, relative to the largest entry."""
+    """What a check found: `gap` is the largest difference, relative to the largest entry.
+
+    `raised` says that the recipe could not be checked because it fails.
+    """
 
     outcome: Literal["agrees", "wrong", "undecided"]
     gap: float = float("nan")
     reason: str = ""
+    raised: bool = False
 
     def __str__(self) -> str:
         """As a plan tells it."""
@@ -53,6 +64,10 @@ class Check:
 
 
 _SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func see through what it holds constant")
+_DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
+_OTHERWISE = Check(
+    "wrong", float("nan"), "contradicts plain autograd, by which a custom function defines its derivative"
+)
 _NO_VALUES = Check("undecided", reason="meta tensors have no values")
 
 
@@ -65,11 +80,13 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
-        found = compared(joined(answer), values(flat, point, along), seen.epsilon)
+        if seen.foreign and (defined := _as_defined(flat, point, along, answer, seen)):
+            return defined
+        found = compared(joined(answer), values(flat, point, along), seen)
         return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
-    weights = direction([derivative[0].new_empty(shape) for shape in shapes], seed=1)
+    weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
     answer = [torch.zeros_like(x, dtype=torch.float64) for x in point]
     for blocks, weight in zip(outputs, weights, strict=True):
         for i in range(count):
@@ -80,8 +97,13 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
 
 def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
-    found = compared(joined(answer), gradients(flat, point, along, weights), seen.epsilon)
-    return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen, weights)
+    if point[0].is_meta:
+        return _NO_VALUES
+    curve = gradients(flat, point, along, weights)
+    found = compared(joined(answer), curve, seen, lambda: _largest(flat, point, weights))
+    if found.outcome == "wrong":
+        return _unless_meant(found, flat, point, along, answer, seen, weights)
+    return _unless_cut(found, flat, point, along, weights, seen)
 
 
 def check_on_plane(
@@ -101,7 +123,9 @@ def check_on_plane(
     if not under_vmap:
         rows = [torch.stack([x, x]) for x in point]
     outputs = flatten(flat(*(x[1] for x in rows)))[0]
-    mixture = [direction(outputs, seed) for seed in (4, 5)]
+    # Of a number no more than it: to batch over outputs is more than some functions bear.
+    count = 2 if under_vmap or sum(y.numel() for y in outputs) > 1 else 1
+    mixture = [direction(outputs, seed) for seed in (4, 5)][:count]
 
     def seen_through(t: Tensor, *xs: Tensor) -> Tensor:
         moved = [x + t[0] * u + t[1] * v for x, u, v in zip(xs, *plane, strict=True)]
@@ -120,14 +144,14 @@ def check_on_plane(
     except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):
             raise
-        return Check("undecided", reason=f"it raises: {str(error).partition(chr(10))[0]}")
+        return Check("undecided", reason=f"it raises: {reason(error)}", raised=True)
 
     def restricted(t: Tensor) -> Tensor:
         return seen_through(t, *second)
 
     if kind in ("jacobian", "hessian"):
         return check(restricted, [origin[1]], [found.detach()], kind, seen)
-    weights, axes = found.new_tensor([0.8, 0.6]), torch.eye(2).to(origin)
+    weights, axes = found.new_tensor([0.8, 0.6])[:count], torch.eye(2).to(origin)
     curves = [gradients(restricted, [origin[1]], [axis], [weights]) for axis in axes]
 
     def asked(columns: Callable[[int], Tensor]) -> Tensor:
@@ -136,10 +160,16 @@ def check_on_plane(
         return entries if kind == "diagonal" else entries.sum()[None]
 
     answer = (weights @ found.detach()).reshape(-1)
-    result = compared(answer, lambda t: asked(lambda k: curves[k](t)), seen.epsilon)
-    if result.outcome == "wrong" and holds_constants(lambda: restricted(origin[1])):
+    size = functools.partial(_largest, restricted, [origin[1]], [weights])
+    result = compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
+    if result.outcome != "wrong":
+        return _unless_cut(result, restricted, [origin[1]], [axes[0] + axes[1]], [weights], seen)
+    held = constants(lambda: restricted(origin[1]))
+    if held.lost:
+        return _lost(result)
+    if held.meant and not seen.foreign:
         own = asked(lambda k: _plainly(restricted, [origin[1]], [axes[k]], [weights])[0])
-        return _SAID if torch.allclose(own.to(answer), answer, rtol=1e-3) else result
+        return _SAID if _near(answer, own.to(answer), seen) else result
     return result
 
 
@@ -173,16 +203,23 @@ def gradients(flat: Func, point: Point, along: Point, cotangents: Point) -> Curv
     return curve
 
 
-def compared(answer: Tensor, curve: Curve, epsilon: float) -> Check:
-    """Hold `answer` against the derivative of `curve` at 0, computed with numbers of that machine epsilon."""
-    step = epsilon**0.25
+def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], float] = lambda: 0.0) -> Check:
+    """Hold `answer` against the derivative of `curve` at 0.
+
+    `size` is that of func's own numbers, whose rounding is no derivative; it is asked for before anything is accused.
+    """
+    step = seen.epsilon**0.25
     try:
         with undrawn():
-            first = _judged(answer, curve, step, epsilon)
+            first, value = _judged(answer, curve, step, seen)
             if first.outcome != "wrong":
                 return first
-            second = _judged(answer, curve, step / 5, epsilon)
-            if second.outcome != "wrong" or _kink(curve, step) or _kink(curve, step / 5):
+            floor = _ROUNDED * seen.epsilon * size()
+            found = [_judged(answer, curve, h, seen, floor) for h in (step, step / 5)]
+            if found[0][0].outcome == "agrees":
+                return found[0][0]
+            accused = all(check.outcome == "wrong" for check, _ in found)
+            if not accused or _rough(answer, curve, value, step, seen) or _kink(curve, step) or _kink(curve, step / 5):
                 return Check("undecided", first.gap, "differences of func do not settle here")
     except _OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
@@ -195,26 +232,46 @@ def joined(parts: Point) -> Tensor:
     return torch.cat([part if part.dtype == torch.float64 else part.float() for part in parts])
 
 
-def _judged(answer: Tensor, curve: Curve, step: float, epsilon: float) -> Check:
+def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: float = 0.0) -> tuple[Check, Tensor]:
+    """What differences with one step and with half of it say, and these differences."""
     ahead, behind = curve(step), curve(-step)
     near_ahead, near_behind = curve(step / 2), curve(-step / 2)
     wide, narrow = (ahead - behind) / (2 * step), (near_ahead - near_behind) / step
     value = (4 * narrow - wide) / 3
-    noise = 8 * epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
+    noise = 8 * seen.epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
     if not value.isfinite().all():
-        return Check("undecided", reason="func is not finite near the point")
-    error = (narrow - wide).abs() + noise
+        return Check("undecided", reason="func is not finite near the point"), value
+    error = (narrow - wide).abs() + noise + floor
     gap = (answer - value).abs()
     scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
-    if bool((gap <= error).all()):  # all zero, or nearly
-        return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0)
     vague = error > _VAGUE * scale
-    far = (gap > _FAR * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    if seen.foreign and bool(scale <= error.amax()):
+        return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
+    if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
+        return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
+    far = (gap > (_CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
     if bool((far & ~vague).any()):
-        return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale))
+        return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
     if bool(vague.any()):
-        return Check("undecided", reason="differences of func do not settle here")
-    return Check("agrees", float(gap.amax() / scale))
+        return Check("undecided", reason="differences of func do not settle here"), value
+    apart = float(gap.amax() / scale)
+    close = _CLOSEST if seen.foreign else _CLOSE
+    if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
+        return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
+    return Check("agrees", apart), value
+
+
+def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketch) -> bool:
+    """Whether shorter steps, down to where rounding hides everything, say otherwise than these differences do."""
+    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    while True:
+        ahead, behind = curve(step), curve(-step)
+        noise = 8 * seen.epsilon * ahead.abs().amax() / step
+        if not noise < _FAR * scale:
+            return False
+        if bool(((ahead - behind) / (2 * step) - value).abs().amax() > noise + _VAGUE * scale):
+            return True
+        step /= 7.3  # of no whole number, so that no oscillation looks the same at every step
 
 
 def _kink(curve: Curve, step: float) -> bool:
@@ -232,34 +289,89 @@ def _kink(curve: Curve, step: float) -> bool:
 def _unless_meant(
     found: Check, flat: Func, point: Point, along: Point, answer: Point, seen: Sketch, weights: Point | None = None
 ) -> Check:
-    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant.
-
-    A custom autograd function defines its first derivative, as a straight-through estimator does; of its second no
-    more is known than what differences of the first say.
-    """
-    defined, here = weights is None and bool(seen.foreign), _moved(point, along, 0.0)
+    """`found`, unless plain autograd gives the answer of a function that holds part of itself constant."""
+    here = _moved(point, along, 0.0)
     try:
-        if not (defined or holds_constants(lambda: flat(*here))):
+        held = constants(lambda: flat(*here))
+        whole = weights is None and not joined(answer).any()
+        if held.lost or (held.found and whole):
+            return _lost(found)
+        if not held.meant or seen.foreign:
             return found
-        own = _plainly(flat, point, along, weights)
+        if weights is None:
+            same = _pulled_back(flat, point, along, answer, seen)
+        else:
+            same = _near(joined(answer), joined(_plainly(flat, point, along, weights)), seen)
     except _OUTSIDE:
         return found
-    gap = (joined(own) - joined(answer)).abs().amax()
-    if float(gap) > 1e-3 * float(joined(own).abs().amax()):
+    return _SAID if same else found
+
+
+def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
+    """What plain autograd says of a Jacobian, where it has one: by it, a custom function defines its first derivative.
+
+    So does a straight-through estimator, whose differences are zero. Of a second derivative no more is known than what
+    differences of the first say.
+    """
+    try:
+        same = _pulled_back(flat, point, along, answer, seen)
+    except _OUTSIDE:
+        return None
+    if same and not joined(answer).any():  # a zero shows nothing
+        return None
+    return _DEFINED if same else _OTHERWISE
+
+
+def _unless_cut(found: Check, flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> Check:
+    """`found` of a second derivative, unless the gradient that it was held against is itself cut off from the input."""
+    here = _moved(point, along, 0.0)
+    outputs: list[Tensor] = []
+    curve = values(flat, point, along)
+    try:
+        held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
+        if not held.lost and any(y.requires_grad for y in outputs):
+            return found
+        slope = backward(outputs, here, list(weights), create_graph=False)
+    except _OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
-    return _SAID
+    answer = (joined(slope) * joined(along)).sum()[None]
+    first = compared(answer, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
+    return _lost(first) if first.outcome == "wrong" else found
 
 
-def _plainly(flat: Func, point: Point, along: Point, weights: Point | None) -> Point:
-    """The same derivative along the direction by plain reverse mode alone."""
+def _lost(found: Check) -> Check:
+    """That a derivative is wrong since func leaves torch, or a graph, on its way."""
+    return replace(
+        found,
+        reason=f"contradicts differences of func, {found.gap:.1g} apart: NumPy on a detached "
+        "tensor, a gradient without create_graph=True, or detaching the whole result cuts it off",
+    )
+
+
+def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
+    """Whether J v pairs with two cotangents u as it does by plain autograd, as (u J) v: one derivative suffices."""
     moved = _moved(point, along, 0.0)
     outputs = flatten(tracked(flat, moved))[0]
-    if weights is None:  # forward from reverse: the vjp is linear in its cotangent
-        cotangents = [torch.zeros_like(y, requires_grad=True) for y in outputs]
-        pulled = backward(outputs, moved, cotangents, create_graph=True)
-        return backward(pulled, cotangents, along, create_graph=False)
-    slope = backward(outputs, moved, list(weights), create_graph=True)
+    pairings = []
+    for seed in (6, 7):
+        cotangents = direction(outputs, seed)
+        pulled = backward(outputs, moved, cotangents, create_graph=False)
+        pairings.append([(joined(u) * joined(v)).sum() for u, v in ((cotangents, answer), (pulled, along))])
+    answers, own = torch.tensor(pairings, dtype=torch.float64).T
+    floor = _ROUNDED * seen.epsilon * max((float(y.detach().abs().amax()) for y in outputs if y.numel()), default=0.0)
+    return _near(answers, own, seen, floor)
+
+
+def _plainly(flat: Func, point: Point, along: Point, weights: Point) -> Point:
+    """The product of the weighted outputs' Hessian and the direction by plain reverse mode alone."""
+    moved = _moved(point, along, 0.0)
+    slope = backward(flatten(tracked(flat, moved))[0], moved, list(weights), create_graph=True)
     return backward(slope, moved, list(along), create_graph=False)
+
+
+def _near(answer: Tensor, own: Tensor, seen: Sketch, floor: float = 0.0) -> bool:
+    """The same but for rounding; never where one of them is not a number."""
+    return bool((answer - own).abs().amax() <= max(1e-3, 16 * seen.epsilon) * own.abs().amax() + floor)
 
 
 def _contracted(row: Point, along: Point) -> Tensor:
@@ -272,5 +384,11 @@ def _moved(point: Point, along: Point, t: float) -> list[Tensor]:
     return [(x.detach() + t * v).detach() for x, v in zip(point, along, strict=True)]
 
 
+def _largest(flat: Func, point: Point, weights: Point) -> float:
+    """Of the numbers that `flat` returns, weighted."""
+    outputs = flatten(flat(*_moved(point, point, 0.0)))[0]
+    return max(float((w * y.detach()).abs().amax()) for w, y in zip(weights, outputs, strict=True) if y.numel())
+
+
 def _size(x: Tensor) -> float:
-    return float(x.detach().double().square().mean().sqrt()) if x.numel() else 0.0
+    return float(x.detach().double().square().mean().sqrt()) if x.numel() and not x.is_meta else 0.0

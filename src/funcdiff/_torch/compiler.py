@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from funcdiff._torch import control_flow
+
 _changing = Lock()
 _inside = 0  # calls that run eagerly just now
 _before: Any = None  # the stance that the first of them found
@@ -23,32 +25,48 @@ def dynamo_loaded() -> bool:
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Run what torch.compile made as it was written: in a mode it answers with graphs of another call.
+    """Run what torch.compile made, and torch's control flow operators, as they were written.
 
-    As `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time. The stance is one for the process:
-    the first thread that comes in sets it, and the last one that goes out puts back what was.
+    In a mode, what is compiled answers with graphs of another call. The stance is set as
+    `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time. It is one for the process: the first
+    thread that comes in sets it, and the last one that goes out puts back what was.
     """
     global _inside, _before
-    if not dynamo_loaded() or torch.compiler.is_compiling():
-        yield
-        return
-    from torch._C._dynamo.eval_frame import get_eval_frame_callback
-    from torch._dynamo import eval_frame
-
-    if get_eval_frame_callback() not in (None, False):  # between two graphs of a compiled function
+    if torch.compiler.is_compiling():
         yield
         return
     with _changing:
-        if not _inside:
-            _before = eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
         _inside += 1
+        if _inside == 1:
+            control_flow.as_python(True)
+        if _before is None and dynamo_loaded():
+            _before = _eager_stance()
     try:
         yield
     finally:
         with _changing:
             _inside -= 1
             if not _inside:
-                eval_frame._set_stance(_before)
+                control_flow.as_python(False)
+                if _before is not None:
+                    _set_stance(_before)
+                    _before = None
+
+
+def _eager_stance() -> Any:
+    """Set the stance, unless this is between two graphs of a compiled function; what it was before."""
+    from torch._C._dynamo.eval_frame import get_eval_frame_callback
+    from torch._dynamo import eval_frame
+
+    if get_eval_frame_callback() in (None, False):
+        return eval_frame._set_stance(eval_frame.DynamoStance("force_eager"))
+    return None
+
+
+def _set_stance(stance: Any) -> None:
+    from torch._dynamo import eval_frame
+
+    eval_frame._set_stance(stance)
 
 
 def is_compiled(func: Callable[..., Any]) -> bool:

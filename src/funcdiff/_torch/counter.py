@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.flops import FORMULAS, UNCOUNTED
+from funcdiff._torch.tensors import with_number
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        result = func(*args, **kwargs)
+        result = with_number(func, args, kwargs)
         name = func.overloadpacket.__name__
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)

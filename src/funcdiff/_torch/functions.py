@@ -15,6 +15,7 @@ weight_norm = torch._weight_norm  # beneath torch.nn.utils.weight_norm
 packs_rows = torch._nested_tensor_from_mask_left_aligned  # asked by a transformer about its padding mask
 mse_loss_by_number = torch._C._nn.mse_loss  # beneath those of torch.nn.functional, with the reduction as a number
 soft_margin_loss_by_number = torch._C._nn.soft_margin_loss
+multi_margin_loss_by_number = torch._C._nn.multi_margin_loss
 set_grad_enabled = torch._C._set_grad_enabled  # what no_grad() and enable_grad() call
 OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator
 NAMESPACES: tuple[Any, ...] = (
@@ -42,22 +43,48 @@ def reduction_of_old(size_average: bool | None, reduce: bool | None) -> str:
     return _reduction.legacy_get_string(size_average, reduce, emit_warning=False)
 
 
-def holds_constants(run: Callable[[], Any]) -> bool:
-    """Whether `run` takes part of what it computes out of the graph: by detach(), .data, no_grad() or as a number."""
-    seen = _Constants()
-    with seen:
-        run()
-    return seen.found
+def constants(run: Callable[[], Any]) -> Constants:
+    """What `run` takes out of the graph."""
+    with torch.enable_grad():
+        seen = Constants()
+        with seen:
+            run()
+    return seen
 
 
-class _Constants(TorchFunctionMode):
+class Constants(TorchFunctionMode):
+    """What a function takes out of the graph.
+
+    NOTE [constants]. Who writes detach(), .data, no_grad() or a number of what was detached means a constant. Who
+    calls NumPy cannot do without detach(), and torch.autograd.grad() cuts its result unless create_graph=True: there
+    it says nothing of what is meant. The forward of a custom autograd function runs without gradients: what it
+    detaches is not cut by it.
+
+    Attributes:
+        found: Whether anything is taken out.
+        lost: Whether NumPy read numbers, or a gradient was taken without a graph of its own.
+    """
+
     def __init__(self) -> None:
         super().__init__()
-        self.found: bool = False
+        self.found = False
+        self.lost = False
+        self._off = False  # by func itself
+
+    @property
+    def meant(self) -> bool:
+        """Whether all of it can be taken for constants by intent."""
+        return self.found and not self.lost
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found = self.found or func in _CONSTANTS
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        self._off &= not torch.is_grad_enabled()
+        if torch.is_grad_enabled() or self._off:
+            self.found |= func in _CONSTANTS and not (func is set_grad_enabled and args[0])
+            self.lost |= func in _READ_OUTSIDE or (func in _GRADIENTS and not kwargs.get("create_graph"))
+        if func is set_grad_enabled and torch.is_grad_enabled() != args[0]:
+            self._off = not args[0]
+        return func(*args, **kwargs)
 
 
 _CONSTANTS = (
@@ -71,3 +98,5 @@ _CONSTANTS = (
     torch.Tensor.tolist,
     set_grad_enabled,
 )
+_READ_OUTSIDE = torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__
+_GRADIENTS = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward

@@ -15,24 +15,24 @@ MUTATES = (
 REMEDIES = (
     (
         "calling .item() on a Tensor",
-        "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts "
-        "the derivative and cannot be batched; keep it a tensor, by torch.stack or torch.where, or "
-        "use .detach() first if the number is meant as a constant",
+        "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts the derivative "
+        "and cannot be batched, not even after .detach(); keep it a tensor, by torch.stack or torch.where",
     ),
     (
         "data-dependent control flow",
         "func branches on the value of a tensor, which vmap cannot batch; write the branch as torch.where, or use "
-        "jacobian_loop, which needs no vmap",
+        "jacobian_loop or batch_jacobian, which loop where vmap cannot batch",
     ),
     (
         "operators that can support dynamic shape",
         "func makes a tensor whose shape depends on values (x[x > 0], nonzero, unique), which vmap cannot batch; "
-        "use torch.where or masked_fill, or jacobian_loop, which needs no vmap",
+        "use torch.where or masked_fill, or jacobian_loop or batch_jacobian, which loop where vmap cannot batch",
     ),
     (
         "inplace arithmetic(self, *extra_args) is not possible",
         "func writes batched values in place into a tensor that is not batched; build the result out of place "
-        "(torch.stack, torch.cat), or start from x.new_zeros(...), or use jacobian_loop, which needs no vmap",
+        "(torch.stack, torch.cat), or start from x.new_zeros(...), or use jacobian_loop or batch_jacobian, which loop "
+        "where vmap cannot batch",
     ),
     (
         "random operation while in randomness error mode",
@@ -66,6 +66,11 @@ REMEDIES = (
         'directions at a time, or chunk_size="auto" with budget=... in bytes, or use hvp',
     ),
     (
+        "_nested_tensor_from_mask",
+        "a TransformerEncoder packs the rows of its padding mask into a nested tensor, which vmap refuses; make it "
+        "with enable_nested_tensor=False, or call torch.backends.mha.set_fastpath_enabled(False)",
+    ),
+    (
         "saved tensor hooks",
         "func uses saved-tensor hooks (checkpointing?), which torch.func refuses; use a recipe on plain autograd: "
         "jacobian_loop, hvp_double_backward",
@@ -96,6 +101,12 @@ def _raised_by_torch(error: Exception) -> bool:
     return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_TORCH)
 
 
+def reason(error: BaseException) -> str:
+    """An error in a line, without our remedy for it: that is for who chose the recipe by its name."""
+    own = error.__cause__ if " torch said: " in str(error) and error.__cause__ else error
+    return str(own).partition("\n")[0]
+
+
 class RefusedError(RuntimeError):
     """The function does something whose derivative torch's own modes do not agree on."""
 
@@ -103,6 +114,16 @@ class RefusedError(RuntimeError):
 def refuse(fragment: str) -> NoReturn:
     """Raise, with its remedy, what torch's transforms would stop at."""
     raise RefusedError(dict(REMEDIES)[fragment])
+
+
+NUMBER = (
+    "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts the derivative; "
+    "keep it a tensor, by torch.stack or torch.where, or use .detach() first if the number is meant as a constant"
+)
+LAZY = (
+    "expected a module whose parameters exist, got a lazy one that has not run yet (LazyLinear or its like); it takes "
+    "its shapes from the first input, so call it once on an input before you differentiate it"
+)
 
 
 def reraise(error: RuntimeError) -> NoReturn:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from funcdiff._torch.tensors import with_number
+
 # These read memory where the dispatcher does not see it.
 _UNSEEN = frozenset(
     (
@@ -49,7 +51,7 @@ class _Below(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         if any(tag in getattr(func, "tags", ()) for tag in _TAGS):
             masks = func is not torch.ops.aten.index.Tensor or any(i is not None and i.dtype in _MASKS for i in args[1])
             self.reading.seen |= masks
-        return func(*args, **(kwargs or {}))
+        return with_number(func, args, kwargs or {})
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._torch.compiler import dynamo_loaded, eagerly
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
-from funcdiff._torch.messages import RefusedError, refuse
+from funcdiff._torch.messages import NUMBER, RefusedError, refuse
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tensors import materialised
 from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
 
@@ -43,8 +43,8 @@ class Sketch:
         once: Whether one of them is marked as differentiable once only.
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         draws: Whether it draws random numbers.
-        branches: Whether it calls a higher-order operator, cond or its like, whose backward pass needs the compiler.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
+        on_gpu: Whether the input is on a GPU.
     """
 
     inputs: int
@@ -63,8 +63,8 @@ class Sketch:
     once: bool = False
     epsilon: float = field(default=0.0, compare=False)
     draws: bool = False
-    branches: bool = False
     reads_values: bool = False
+    on_gpu: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -74,7 +74,6 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         RuntimeError: `flat` makes a Python number of a tensor that depends on its input, draws random numbers where
             `randomness` is "error", or writes into a tensor of the caller's.
     """
-    compilable = dynamo_loaded()
     try:
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
@@ -82,9 +81,6 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
-        if dynamo_loaded() and not compilable:  # cond and its like load the compiler, which fails in a mode
-            with eagerly():
-                return sketch(flat, primals, randomness)
         tape, outputs, reads = _watch(flat, primals, randomness)
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
@@ -96,8 +92,8 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         once=once_differentiable(outputs),
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         draws=tape.draws,
-        branches=tape.branches,
         reads_values=reads,
+        on_gpu=any(x.is_cuda for x in primals),
     )
 
 
@@ -133,7 +129,7 @@ _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
     """Sees each operation on plain tensors, and which storages depend on the input."""
 
-    supports_higher_order_operators = True  # cond, while_loop and their like arrive whole
+    supports_higher_order_operators = True  # those that do not run as Python arrive whole
 
     flops: int
     jvp_flops: int
@@ -155,7 +151,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.operators: set[str] = set()
         self.foreign: set[str] = set()
         self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
-        self.draws = self.branches = False
+        self.draws = False
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
             setattr(self, name, 0)
@@ -166,11 +162,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         given = {self._key(x) for x in operands}
         moving = [x for x in operands if self._key(x) in self.live]
         if isinstance(func, HigherOrderOperator):
-            self.branches = True
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
-        name = func.overloadpacket.__name__
+        name = known_as(func, args, kwargs)
         self._refuse(func, name, args, kwargs, given, moving)
-        result = _materialised(func(*args, **kwargs))
+        result = materialised(func(*args, **kwargs))
         if func.namespace not in _NAMESPACES:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
         if name == "detach":  # mostly autograd's own, of what it saves
@@ -221,7 +216,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
         # A number of what was detached is a constant by intent.
         if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
-            refuse("calling .item() on a Tensor")
+            raise RefusedError(NUMBER)
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             self.draws = True
             if self.randomness == "error":
@@ -240,11 +235,13 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         return id(x)
 
 
-def _materialised(result: Any) -> Any:
-    """Zeros with memory in place of forward mode's without: torch 2.13 ends the process on some of them in a mode."""
-    if isinstance(result, Tensor) and result._is_zerotensor():
-        return torch.zeros(result.shape, dtype=result.dtype, device=result.device)
-    return result
+def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
+    """The name by which an operator is blamed: an embedding that treats all its rows alike is a selection of rows."""
+    name = str(func.overloadpacket.__name__)
+    if name == "embedding":
+        padding, scaled = arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
+        return name if padding >= 0 or scaled else "index_select"
+    return name
 
 
 def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:

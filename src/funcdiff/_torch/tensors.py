@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T", bound=Tensor)
@@ -17,3 +18,23 @@ def times_written(x: Tensor) -> int:
 def without_data(kind: type[T], like: Tensor) -> T:
     """A tensor of a subclass, with the shape, dtype and device of another, that owns no memory."""
     return Tensor._make_wrapper_subclass(kind, like.shape, dtype=like.dtype, device=like.device)
+
+
+def materialised(result: Any) -> Any:
+    """Zeros with memory in place of forward mode's without: torch 2.13 ends the process on some of them in a mode."""
+    if isinstance(result, Tensor) and result._is_zerotensor():
+        return torch.zeros(result.shape, dtype=result.dtype, device=result.device)
+    return result
+
+
+def with_number(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+    """`func`, an operator, in a mode, where torch 2.13 ends the process when it is given such zeros and a number."""
+    if func not in _WITH_NUMBER or not args[0]._is_zerotensor():
+        return func(*args, **kwargs)
+    zeros: Tensor = args[0]
+    if func is torch.ops.aten.mul.Scalar:
+        return torch._efficientzerotensor(zeros.shape, dtype=zeros.dtype, device=zeros.device)
+    return func(materialised(zeros), *args[1:], **kwargs)
+
+
+_WITH_NUMBER = frozenset((torch.ops.aten.mul.Scalar, torch.ops.aten.add.Scalar))

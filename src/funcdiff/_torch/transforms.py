@@ -62,6 +62,23 @@ def undrawn() -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=devices)
 
 
+def values(x: Tensor) -> Tensor | None:
+    """What a tensor holds, beneath all transforms; of a batch its second row; None if nothing can be read there."""
+    axes: list[int] = []
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            axes.append(torch._C._functorch.maybe_get_bdim(x))
+        x = torch._C._functorch.get_unwrapped(x)
+    if type(x) not in (Tensor, torch.nn.Parameter):
+        return None
+    with outside():
+        for axis in reversed(axes):  # of the innermost transform first
+            if not x.shape[axis]:
+                return None
+            x = x.select(axis, min(1, x.shape[axis] - 1))
+        return x.detach().clone()
+
+
 def unwrapped(x: torch.Tensor) -> tuple[torch.Tensor, set[int], bool]:
     """What a tensor is beneath all transforms, their levels, and whether a graph is kept at any of them."""
     levels, graph = set(), x.requires_grad

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._automatic import batches, choice, sparse, taylor
+from funcdiff._automatic import batches, choice, sparse, summed, taylor
+from funcdiff._automatic import products as automatic_products
 from funcdiff._safety.modes import Function, Modes
-from funcdiff.recipes import hessians, jacobians, products, summed
+from funcdiff.recipes import hessians, jacobians, products
 
 Kind = Literal[
     "jacobian",
@@ -108,8 +109,8 @@ REGISTRY = (
     Entry(products.hvp_reverse_over_forward, "product", _product),
     Entry(products.hvp_double_backward, "product", _product),
     Entry(products.vhp, "product", _product),
-    Entry(choice.hvp, "product", _product, automatic=True),
-    Entry(products.hvp_operator, "operator", _operator),
+    Entry(automatic_products.hvp, "product", _product, automatic=True),
+    Entry(automatic_products.hvp_operator, "operator", _operator, automatic=True),
     Entry(taylor.hessian_diagonal, "diagonal", automatic=True),
     Entry(taylor.laplacian, "laplacian", automatic=True),
     Entry(batches.batch_jacobian, "batch_jacobian"),

@@ -1,5 +1,6 @@
-"""Sentences about cost, made from the measurement that bears them out or contradicts them."""
+"""Sentences about cost, made from the measurement that supports or contradicts them."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from html import escape
 from math import inf
@@ -13,23 +14,25 @@ Verdict = Literal["holds", "no difference", "undecided", "contradicted"]
 
 @dataclass(frozen=True, repr=False)
 class Claim:
-    """An expectation about cost, and what the measurement said to it.
+    """An expectation about cost, and what was measured.
 
     Attributes:
         expectation: What was expected, as a sentence without its full stop.
-        verdict: "holds"; "no difference" where the interval holds 1; "undecided" where it holds the factor that was
-            expected, or both were cut off; "contradicted".
+        verdict: "holds"; "no difference" if the interval contains 1; "undecided" if it contains the factor that was
+            expected, or if both candidates were timed once; "contradicted".
         sentence: What was measured.
+        finding: The same without the interval and the full stop, as the title of a figure.
     """
 
     kind: ClassVar[str] = "claim"
     expectation: str
     verdict: Verdict
     sentence: str
+    finding: str
 
     @property
     def holds(self) -> bool:
-        """Whether the measurement bears the expectation out."""
+        """Whether the measurement supports the expectation."""
         return self.verdict == "holds"
 
     def __repr__(self) -> str:
@@ -42,7 +45,9 @@ class Claim:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the claim in plain JSON values."""
-        return {"kind": self.kind, "holds": self.holds, **asdict(self)}
+        parts = asdict(self)
+        del parts["finding"]  # a part of the sentence
+        return {"kind": self.kind, "holds": self.holds, **parts}
 
 
 def check_factor(by: float | None) -> None:
@@ -51,37 +56,51 @@ def check_factor(by: float | None) -> None:
         raise ValueError(f"expected by >= 1, the factor between the two, or None for any; got {by}")
 
 
-def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None) -> Claim:
-    """Judge whether a candidate is faster than another, at least so many times if ``by`` is given.
+def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None, once: Collection[str] = ()) -> Claim:
+    """Judge whether a candidate is faster than another, by at least a factor if ``by`` is given.
 
     Args:
         name: The candidate expected to be faster.
-        other: The candidate it is held against.
+        other: The candidate it is compared with.
         ratio: The other's time over the candidate's.
         by: The factor expected; None expects any.
+        once: Which of the two were timed only once.
     """
     check_factor(by)
     factor = 1.0 if by is None else by
-    expectation = f"{name} is faster than {other}" + (f" at least {by:g} times" if by is not None else "")
+    least = "" if by is None else f"at least {multiple(by)}× "
+    expectation = f"{name} is {least}faster than {other}"
 
-    def measured(shown: Ratio) -> str:
-        times, interval = f"{multiple(shown.median)} times", f"{multiple(shown.low)} to {multiple(shown.high)}"
-        if shown.n == 1:
-            return f"{times} ({interval}, one call of the one cut off)"
-        return f"{times} ({CONFIDENCE:.0%} interval {interval}, n = {shown.n})"
+    def judged(verdict: Verdict, finding: str, sentence: str) -> Claim:
+        return Claim(expectation, verdict, f"{sentence}.", finding)
 
+    faster, slower = f"{name} is {faster_by(ratio)} than {other}", f"{other} is {faster_by(ratio.inverse)} than {name}"
     if ratio.high == inf:
-        sentence = f"{name} and {other} were both cut off after one call: which is faster, this run cannot tell."
-        return Claim(expectation, "undecided", sentence)
+        same = f"This run cannot tell which of {name} and {other} is faster"
+        return judged("undecided", same, f"{same}: each was timed once")
     if ratio.low > factor:
-        return Claim(expectation, "holds", f"{name} is faster than {other}: {measured(ratio)}.")
+        return judged("holds", faster, f"{faster} {evidence(ratio, once)}")
     if ratio.low <= 1 <= ratio.high:
-        return Claim(expectation, "no difference", f"No difference between {name} and {other}: {measured(ratio)}.")
+        same = f"This run shows no difference between {name} and {other}"
+        over = f"time of {other} over time of {name} is {multiple(ratio.median)}"
+        return judged("no difference", same, f"{same}: {over} {evidence(ratio, once)}")
     if ratio.high < 1:
-        sentence = f"Contradicted by this run: {expectation}. In fact {other} is faster, {measured(ratio.inverse)}."
-        return Claim(expectation, "contradicted", sentence)
+        fact = f"in this run {other} was {faster_by(ratio.inverse)} {evidence(ratio.inverse, once)}"
+        return judged("contradicted", slower, f"Expected {name} to be {least}faster; {fact}")
     if ratio.high < factor:
-        sentence = f"Contradicted by this run: {expectation}. It is faster, but only {measured(ratio)}."
-        return Claim(expectation, "contradicted", sentence)
-    sentence = f"{name} is faster than {other}: {measured(ratio)}; whether {factor:g} times, this run cannot tell."
-    return Claim(expectation, "undecided", sentence)
+        fact = f"in this run it was {faster_by(ratio)} {evidence(ratio, once)}"
+        return judged("contradicted", faster, f"Expected {name} to be {least}faster than {other}; {fact}")
+    doubt = f"This run cannot tell whether it is {least}faster"
+    return judged("undecided", faster, f"{faster} {evidence(ratio, once)}. {doubt}")
+
+
+def faster_by(ratio: Ratio) -> str:
+    """Write how many times faster: "2× faster"."""
+    return f"{multiple(ratio.median)}× faster"
+
+
+def evidence(ratio: Ratio, once: Collection[str]) -> str:
+    """Write in parentheses what a ratio is based on: its interval, or which candidate was timed only once."""
+    if once:
+        return f"({' and '.join(once)} {'was' if len(once) == 1 else 'were'} timed once)"
+    return f"({CONFIDENCE:.0%} interval {multiple(ratio.low)} to {multiple(ratio.high)}, n = {ratio.n})"

@@ -8,11 +8,11 @@ from statistics import median, quantiles
 from typing import Any, ClassVar
 
 from funcdiff._tables import Shown, Table, multiple, seconds
-from funcdiff.measure.claims import Claim, claim_on_time
+from funcdiff.measure.claims import Claim, claim_on_time, faster_by
 from funcdiff.measure.costs import Cost
 from funcdiff.measure.documents import best_match, load
 from funcdiff.measure.provenance import Environment
-from funcdiff.measure.ratios import CONFIDENCE, Ratio, paired_ratio
+from funcdiff.measure.ratios import CONFIDENCE, MEANING, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
 
 
@@ -24,7 +24,7 @@ class Timing:
         times: One a round, each the average over ``calls`` calls.
         calls: Calls in a sample, so many that the clock resolves it.
         first: The very first call, which may trace or compile.
-        cut_off: Whether both its first calls exceeded the budget, so that one sample is all there is.
+        cut_off: Whether both its first calls exceeded the budget, so that it was timed once.
     """
 
     times: tuple[float, ...]
@@ -51,10 +51,17 @@ class Timing:
         return low, high
 
     @property
-    def iqr(self) -> float:
-        """Interquartile range, in seconds."""
+    def iqr(self) -> float | None:
+        """Interquartile range, in seconds; None of a single sample, which has no spread."""
+        if self.n == 1:
+            return None
         low, high = self.quartiles
         return high - low
+
+    @property
+    def note(self) -> str:
+        """What stands behind the median where it is of a single sample."""
+        return " (1 sample)" if self.n == 1 else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the samples and what they come to, in plain JSON values."""
@@ -93,8 +100,27 @@ class Comparison(Shown, Mapping[str, Timing]):
         """Name of the candidate of the least median."""
         return min(self, key=lambda name: self[name].median)
 
+    @property
+    def finding(self) -> str:
+        """Which candidate is the fastest, and by how much, as the title of a figure."""
+        best, *level = self.leaders
+        if len(self) == 1:
+            return f"{best} takes {seconds(self[best].median)}"
+        if level:
+            tied = f"{', '.join([best, *level[:-1]])} and {level[-1]}"
+            return f"No difference between {tied}" + (", the fastest" if len(self) > 1 + len(level) else "")
+        second = min(self.keys() - {best}, key=lambda name: self[name].median)
+        lead = f"{best} is {faster_by(self.ratio(second, best))} than {second}"
+        return lead if len(self) == 2 else f"{lead}, the second fastest"
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """The fastest candidate, then those that this run cannot tell from it."""
+        best = self.fastest
+        return best, *(name for name in self if name != best and self.ratio(name, best).low <= 1)
+
     def ratio(self, name: str, other: str) -> Ratio:
-        """Return how many times the other's time a candidate takes: the median over rounds, with its interval."""
+        """Return a candidate's time over the other's: the median over rounds of their ratio, with its interval."""
         return paired_ratio(self[name].times, self[other].times)
 
     def claim(self, name: str, *, faster_than: str, by: float | None = None) -> Claim:
@@ -102,37 +128,39 @@ class Comparison(Shown, Mapping[str, Timing]):
 
         Args:
             name: The candidate expected to be faster.
-            faster_than: The candidate it is held against.
-            by: At least so many times; None expects any difference.
+            faster_than: The candidate it is compared with.
+            by: The least factor expected; None expects any difference.
 
         Returns:
-            A claim that prints as what was measured. A contradiction is told, not raised.
+            A claim that shows itself as what was measured, whatever was expected. Its `finding` is the same as the
+            title of a figure. A contradiction raises no error.
         """
-        return recorded(claim_on_time(name, faster_than, self.ratio(faster_than, name), by))
+        once = [each for each in (name, faster_than) if self[each].n == 1]
+        return recorded(claim_on_time(name, faster_than, self.ratio(faster_than, name), by, once))
 
     def table(self) -> Table:
         """Return the table: median and spread, ratio to the fastest with its interval, samples, first call."""
         columns = ("candidate", "median", "IQR", "ratio to fastest", f"{CONFIDENCE:.0%} interval", "n", "first call")
         rows = tuple(self._row(name) for name in sorted(self, key=lambda name: self[name].median))
-        threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
-        place = self.environment.accelerator or self.environment.processor
-        cut = (
-            "; * cut off after one sample, a call being over the budget"
-            if any(t.cut_off for t in self.values())
-            else ""
-        )
-        caption = f"{threads}, torch {self.environment.torch}, {place}{cut}"
+        caption = f"{MEANING} {self.conditions}" if len(self) > 1 else self.conditions
         if self.costs is None:
             return Table(columns, rows, caption)
         return Table(columns + Cost.columns, rows, caption)
 
+    @property
+    def conditions(self) -> str:
+        """Where it was measured, as a sentence."""
+        threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
+        place = self.environment.accelerator or self.environment.processor
+        return f"Measured with {threads}, torch {self.environment.torch}, {place}."
+
     def _row(self, name: str) -> tuple[str, ...]:
         timing, ratio = self[name], self.ratio(name, self.fastest)
-        label = f"{name} *" if timing.cut_off else name
         known = name != self.fastest and ratio.high < inf
-        interval = f"{multiple(ratio.low)} to {multiple(ratio.high)}" if known else ""
-        times = (seconds(timing.median), seconds(timing.iqr), multiple(ratio.median))
-        row = (label, *times, interval, str(timing.n), seconds(timing.first))
+        interval = f"{multiple(ratio.low)} to {multiple(ratio.high)}" if known else "–"
+        spread = "–" if timing.iqr is None else seconds(timing.iqr)
+        times = (seconds(timing.median) + timing.note, spread, multiple(ratio.median))
+        row = (name, *times, interval, str(timing.n), seconds(timing.first))
         return row + self.costs[name].cells if self.costs else row
 
     def beside(self, published: str | Path | Mapping[str, Any]) -> Table:
@@ -158,11 +186,12 @@ class Comparison(Shown, Mapping[str, Timing]):
             return name, seconds(medians[name]), seconds(self[name].median), *(f"{ratio:.3g}" for ratio in ratios)
 
         place = f"{content['environment']['processor']}, torch {content['environment']['torch']}"
-        shapes = "" if tuple(theirs["arguments"]) == self.arguments else "; the arguments' shapes differ"
+        shapes = "" if tuple(theirs["arguments"]) == self.arguments else " The arguments' shapes differ."
         return Table(
             ("candidate", "published", "here", "ratio, published", "ratio, here"),
             tuple(map(row, names)),
-            f"published: {place}, {theirs['threads']} thread(s); here: {self.table().caption}{shapes}",
+            f"Published: {theirs['threads']} thread(s), {place}. Here: {self.conditions}{shapes} The published ratio "
+            "is the quotient of the medians, the one here the median over rounds of the ratio within a round.",
         )
 
     def to_dict(self) -> dict[str, Any]:

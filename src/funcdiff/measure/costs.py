@@ -11,7 +11,7 @@ from funcdiff.measure.recording import recorded
 
 @dataclass(frozen=True, repr=False)
 class Cost(Shown):
-    """What one call computes and holds; exact, and the same at every call.
+    """What one call computes and what memory it uses; exact, and the same at every call.
 
     Attributes:
         flops: Floating-point operations of matrix products and convolutions, 2 for each multiply-add.
@@ -47,11 +47,11 @@ class Cost(Shown):
         return {"kind": self.kind, **asdict(self), "uncounted": list(self.uncounted)}
 
 
-# What a claim may be about: the verb and the object of its sentence, and how its amount is written.
-_QUANTITIES: Mapping[str, tuple[str, str, Callable[[int], str]]] = {
-    "flops": ("computes", "less", amount_of_flops),
-    "operations": ("starts", "fewer operations", str),
-    "peak_bytes": ("holds", "less at its peak", amount_of_bytes),
+# What a claim may be about: how its sentence compares, and how its amount is written.
+_QUANTITIES: Mapping[str, tuple[str, Callable[[int], str]]] = {
+    "flops": ("needs {}fewer FLOPs", amount_of_flops),
+    "operations": ("runs {}fewer operations", str),
+    "peak_bytes": ("has a {}lower peak", amount_of_bytes),
 }
 
 
@@ -87,10 +87,13 @@ class Costs(Shown, Mapping[str, Cost]):
 
         Args:
             name: The function expected to be cheaper.
-            fewer_flops_than: The function whose FLOPs it is held against, or
-            fewer_operations_than: the function whose number of operations it is held against, or
-            smaller_peak_than: the function whose peak memory it is held against.
-            by: At least so many times; None expects any difference.
+            fewer_flops_than: The function with whose FLOPs it is compared, or
+            fewer_operations_than: the function with whose number of operations it is compared, or
+            smaller_peak_than: the function with whose peak memory it is compared.
+            by: The least factor expected; None expects any difference.
+
+        Returns:
+            A claim that shows itself as what was counted. Its `finding` is the same as the title of a figure.
 
         Raises:
             AssertionError: The counts, which have no noise, say otherwise.
@@ -110,20 +113,19 @@ class Costs(Shown, Mapping[str, Cost]):
     def _claim(self, name: str, other: str, what: str, by: float | None) -> Claim:
         if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
             raise ValueError(f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula")
-        verb, less_of, amount = _QUANTITIES[what]
+        compared, amount = _QUANTITIES[what]
         less, more = getattr(self[name], what), getattr(self[other], what)
-        factor = f" at least {by:g} times" if by is not None else ""
-        expectation = f"{name} {verb}{factor} {less_of} than {other}"
-        measured = f"{amount(less)} against {amount(more)}"
+        expectation = f"{name} {compared.format(f'at least {multiple(by)}× ' if by is not None else '')} than {other}"
+        counted = f"{amount(less)} against {amount(more)}"
         if not (less < more if by is None else less * by <= more):
-            raise AssertionError(f"expected: {expectation}; counted: {measured} ({less} and {more})")
-        times = f"{multiple(more / less)} times {less_of} than" if less else "nothing, unlike"
-        return Claim(expectation, "holds", f"{name} {verb} {times} {other}: {measured}.")
+            raise AssertionError(f"expected: {expectation}; counted: {counted} ({less} and {more})")
+        finding = f"{name} {compared.format(f'{multiple(more / less)}× ' if less else '')} than {other}"
+        return Claim(expectation, "holds", f"{finding}: {counted}.", finding)
 
     def table(self) -> Table:
         """Return the counts, one function a row."""
         rows = tuple((name, *cost.cells) for name, cost in self.items())
-        return Table(("function", *Cost.columns), rows, "exact counts of one call; 2 FLOPs a multiply-add")
+        return Table(("function", *Cost.columns), rows, "Exact counts of one call. A multiply-add counts as 2 FLOPs.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts in plain JSON values."""

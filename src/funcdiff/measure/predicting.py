@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, seconds, significant
-from funcdiff.measure.claims import Claim
+from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, multiple, seconds, significant
+from funcdiff.measure.claims import Claim, Verdict
 from funcdiff.measure.comparison import Comparison
 from funcdiff.measure.costs import Cost
 from funcdiff.measure.recording import recorded
@@ -15,7 +15,7 @@ from funcdiff.measure.recording import recorded
 
 @dataclass(frozen=True, repr=False)
 class Prediction(Shown):
-    """What each candidate would take if its matrix FLOPs ran at one rate, the same for all.
+    """The time that each candidate would take if all matrix FLOPs ran at the same rate.
 
     Attributes:
         comparison: The measured times.
@@ -35,16 +35,27 @@ class Prediction(Shown):
 
     @property
     def largest(self) -> str:
-        """The candidate whose measured time is the farthest from the predicted, as a sentence."""
-        name = max(self.times, key=lambda name: abs(math.log(self.ratio(name))))
-        return f"The farthest from its prediction is {name}: measured over predicted time is {self.ratio(name):.3g}."
+        """The candidate whose measured time is farthest from the predicted one, as a sentence."""
+        name, factor = self._farthest()
+        compared = "slower" if self.ratio(name) > 1 else "faster"
+        return f"{name} is farthest from its prediction: it is {multiple(factor)}× {compared} than predicted."
+
+    @property
+    def finding(self) -> str:
+        """How well the counts predict the times, as the title of a figure."""
+        return f"The count of FLOPs predicts each time within a factor of {multiple(self._farthest()[1])}"
+
+    def _farthest(self) -> tuple[str, float]:
+        factors = {name: max(self.ratio(name), 1 / self.ratio(name)) for name in self.times}
+        name = max(factors, key=factors.__getitem__)
+        return name, factors[name]
 
     def rank_order(self) -> Claim:
-        """State that fewer FLOPs take less time, for every two candidates, and let the measurement answer.
+        """State that of every two candidates the one with fewer FLOPs is faster, and let the measurement answer.
 
         Returns:
-            A claim that holds where each pair's interval does. Pairs that the run cannot tell apart, and pairs that
-            contradict it, are named.
+            A claim that holds if it does for each pair. It names the pairs that the run cannot tell apart, or that
+            contradict it.
         """
         pairs = list(combinations(self.times, 2))  # the fewer FLOPs first
         open_pairs: list[str] = []
@@ -53,16 +64,16 @@ class Prediction(Shown):
             ratio = self.comparison.ratio(more, less)
             if ratio.low <= 1:
                 (open_pairs if ratio.high >= 1 else wrong_pairs).append(f"{less} and {more}")
-        expectation = "fewer matrix FLOPs take less time"
+        expectation = "Of two methods, the one with fewer matrix FLOPs is faster"
+        right = len(pairs) - len(open_pairs) - len(wrong_pairs)
+        told = f"{expectation}, in {'all' if right == len(pairs) else f'{right} of'} {len(pairs)} pairs"
+        sentence = f"{told}."
         if wrong_pairs:
-            sentence = f"Contradicted by this run: {expectation}. The other way round: {'; '.join(wrong_pairs)}."
-            return recorded(Claim(expectation, "contradicted", sentence))
-        told = expectation[0].upper() + expectation[1:]
+            sentence += f" The one with more FLOPs is faster: {'; '.join(wrong_pairs)}."
         if open_pairs:
-            some = f"in {len(pairs) - len(open_pairs)} of {len(pairs)} pairs"
-            sentence = f"{told}, {some}; this run cannot tell apart: {'; '.join(open_pairs)}."
-            return recorded(Claim(expectation, "undecided", sentence))
-        return recorded(Claim(expectation, "holds", f"{told}, in all {len(pairs)} pairs."))
+            sentence += f" This run cannot tell these apart: {'; '.join(open_pairs)}."
+        verdict: Verdict = "contradicted" if wrong_pairs else "undecided" if open_pairs else "holds"
+        return recorded(Claim(expectation, verdict, sentence, told))
 
     def table(self) -> Table:
         """Return counts, predicted and measured times and their ratios."""
@@ -78,7 +89,8 @@ class Prediction(Shown):
             )
             for name, time in self.times.items()
         )
-        return Table(columns, rows, f"one rate for all: {amount_of_flops(round(self.rate))}/s")
+        rate = f"{amount_of_flops(round(self.rate))}/s"
+        return Table(columns, rows, f"Predicted at one rate for all candidates, {rate}. Measured is a median.")
 
 
 def predict(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> Prediction:

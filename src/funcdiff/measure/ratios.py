@@ -9,6 +9,7 @@ from typing import Any
 from funcdiff._tables import multiple
 
 CONFIDENCE = 0.99
+MEANING = "A ratio is the median over rounds of the ratio within a round, so it is not the quotient of the medians."
 FEWEST_ROUNDS = 8  # below these, even the whole range of the samples covers the median with less confidence
 
 

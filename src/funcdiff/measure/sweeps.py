@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, ClassVar
 
 from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
@@ -37,12 +37,12 @@ class Crossover:
     def __repr__(self) -> str:
         """Return what was found, as a sentence."""
         if self.below is None:
-            return "No difference at any size measured."
+            return "This run shows no difference at any size."
         if self.below == self.above:
-            return f"{self.below} is the faster wherever there is a difference."
+            return f"{self.below} is faster at every size where this run shows a difference."
         if self.size is None:
             return f"{self.below} and {self.above} overtake each other more than once."
-        return f"{self.above} overtakes {self.below} at {self.size:.3g} ({self.low:.3g} to {self.high:.3g})."
+        return f"{self.above} overtakes {self.below} at {self.size:.3g} (interval {self.low:.3g} to {self.high:.3g})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields in plain JSON values."""
@@ -73,6 +73,24 @@ class Sweep(Shown, Mapping[int, Comparison]):
     def names(self) -> tuple[str, ...]:
         """The candidates' names, those of the first size first."""
         return tuple(dict.fromkeys(name for comparison in self.values() for name in comparison))
+
+    @property
+    def finding(self) -> str:
+        """Which candidate is the fastest at which sizes, as the title of a figure."""
+        leaders = {size: comparison.leaders for size, comparison in self.items()}
+        alone = {size: names[0] for size, names in leaders.items() if len(names) == 1}
+        order = [name for name, _ in groupby(alone.values())]
+        if not order:
+            return "This run shows no difference between the fastest methods"
+        if len(order) == 1:
+            where = "every size" if len(alone) == len(self) else f"{len(alone)} of {len(self)} sizes"
+            return f"{order[0]} is the fastest at {where}"
+        if len(order) == 2:
+            small, large = order
+            last = max(size for size, name in alone.items() if name == small)
+            first = min(size for size, name in alone.items() if name == large)
+            return f"{small} is the fastest up to {self.label} = {last}, {large} from {first}"
+        return f"The fastest method changes with {self.label}: {', '.join(order)}"
 
     def crossover(self, name: str, other: str) -> Crossover:
         """Find where one of two candidates overtakes the other.
@@ -108,11 +126,12 @@ class Sweep(Shown, Mapping[int, Comparison]):
         def cell(comparison: Comparison, name: str) -> str:
             if name not in comparison:
                 return "over budget"
-            return seconds(comparison[name].median) + (" <" if name == comparison.fastest else "  ")
+            timing = comparison[name]
+            return ("< " if name == comparison.fastest else "") + seconds(timing.median) + timing.note
 
         rows = tuple((str(size), *(cell(self[size], name) for name in self.names)) for size in self)
-        conditions = next(iter(self.values())).table().caption
-        return Table((self.label, *self.names), rows, f"median time of a call, < the fastest; {conditions}")
+        conditions = next(iter(self.values())).conditions
+        return Table((self.label, *self.names), rows, f"Median time of a call; < marks the fastest. {conditions}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return all comparisons in plain JSON values."""

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from funcdiff._tables import Table
 from funcdiff.plots.behind import keep
-from funcdiff.plots.style import MARKS, PALETTE, STYLE, set_title
+from funcdiff.plots.style import MARKS, PALETTE, STYLE, WIDTH, broken, set_title
 
 
 def plot_dots(
@@ -32,12 +32,12 @@ def plot_dots(
     """
     names = list(next(iter(rows.values())))
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 1.6 + 0.32 * len(rows)))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 1.6 + 0.32 * len(rows)))[1]
         for name, hue, mark in zip(names, PALETTE, MARKS, strict=False):
             values = [max(numbers[name], floor) for numbers in rows.values()]
             ax.plot(values, range(len(rows)), mark, color=hue, label=name, fillstyle="none", markeredgewidth=1.8)
         ax.set_xscale("log")
-        ax.set_yticks(range(len(rows)), rows)
+        ax.set_yticks(range(len(rows)), map(broken, rows))
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.grid(True)
         ax.set_xlabel(label)

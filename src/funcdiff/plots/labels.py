@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from funcdiff.plots.style import LABEL, broken
+
 DIRECTIONS = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
-REACHES = (9, 15, 22, 30, 40, 52)  # pixels between a point and its name
+REACHES = (9, 15, 22, 30, 40, 52, 66, 82)  # pixels between a point and its name
 CLEARANCE = 5  # pixels around a line's middle: half the widest mark
 
 
@@ -27,7 +29,7 @@ def label_points(ax: Axes, points: Mapping[str, tuple[float, float]], hues: Mapp
     ink = np.concatenate([_ink(line) for line in ax.lines])
     taken: list[Bbox] = []
     for name, point in points.items():
-        text = ax.text(*point, name, color=hues[name], ha="center", va="center", fontsize=10)
+        text = ax.text(*point, broken(name), color=hues[name], ha="center", va="center", fontsize=LABEL)
         text.set_in_layout(False)
         box = text.get_window_extent()
         places = _around(ax.transData.transform(point), box.width, box.height)

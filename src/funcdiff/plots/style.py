@@ -70,13 +70,19 @@ COLOURS: Mapping[str, str] = {
     "trust-exact": OLIVE,
 }
 
+# NOTE [size]. A page shows a figure 100 pixels an inch wide, a phone of 390 pixels about 64: the smallest letters are
+# 15 pixels high on the one and 10 on the other.
+WIDTH = 5.6  # inches
+LABEL = 11  # points
 STYLE: Any = {  # matplotlib types each of its settings by name
-    "figure.figsize": (6.4, 4.0),
+    "figure.figsize": (WIDTH, 3.8),
     "figure.dpi": 100,
     "savefig.dpi": 100,
     "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "axes.titlesize": 12,
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "xtick.labelsize": LABEL,
+    "ytick.labelsize": LABEL,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -104,13 +110,33 @@ def colour(name: str) -> str:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return the colours of the methods in one figure; a name without one of its own takes a colour still free."""
-    taken = {name: COLOURS[name] for name in names if name in COLOURS}
+    """Return the colours of the methods in one figure.
+
+    A method keeps its colour unless one before it has the same. Then, and without one of its own, it takes a colour
+    that is still free, so that no two of up to seven methods share colour and mark.
+    """
+    taken: dict[str, str] = {}
+    for name in (name for name in names if name in COLOURS):
+        if COLOURS[name] not in taken.values():
+            taken[name] = COLOURS[name]
     for name in names:
         if name not in taken:
             free = [candidate for candidate in PALETTE if candidate not in taken.values()]
             taken[name] = colour(name) if colour(name) in free or not free else free[0]
-    return taken
+    return {name: taken[name] for name in names}
+
+
+def broken(name: str, longest: int = 18) -> str:
+    r"""Return the name on two lines, if it is longer than that and has a place to break.
+
+    >>> broken("hessian_forward_over_reverse")
+    'hessian_forward_\nover_reverse'
+    """
+    places = [i + 1 for i, character in enumerate(name) if character in "_ .,"]
+    if len(name) <= longest or not places:
+        return name
+    place = min(places, key=lambda place: abs(place - len(name) / 2))
+    return f"{name[:place].rstrip()}\n{name[place:]}"
 
 
 def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
@@ -121,21 +147,23 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         ends: Name of each line to its last point, in the axes' data.
         hues: Name of each line to its colour.
     """
-    spacing = 0.062
-    heights: list[float] = []
-    for end in sorted(ends.values(), key=lambda end: end[1]):
-        wanted = float((ax.transScale + ax.transLimits).transform(end)[1])
-        heights.append(max(wanted, heights[-1] + spacing) if heights else wanted)
-    overshoot = max(heights[-1] - 1, 0)
-    for name, height in zip(sorted(ends, key=lambda name: ends[name][1]), heights, strict=True):
+    line = 0.07  # a line of text, in heights of the axes
+    heights: dict[str, float] = {}
+    top = -math.inf
+    for name in sorted(ends, key=lambda name: ends[name][1]):
+        half = line * (1 + broken(name).count("\n")) / 2
+        heights[name] = max(float((ax.transScale + ax.transLimits).transform(ends[name])[1]), top + half)
+        top = heights[name] + half
+    overshoot = max(top - 1 - line / 2, 0)
+    for name, height in heights.items():
         ax.annotate(
-            name,
+            broken(name),
             ends[name],
             xytext=(1.02, height - overshoot),
             textcoords="axes fraction",
             color=hues[name],
             va="center",
-            fontsize=10,
+            fontsize=LABEL,
             annotation_clip=False,
         )
 
@@ -147,7 +175,7 @@ def set_title(ax: Axes, text: str) -> None:
     if len(figure.axes) > 1:
         ax.set_title(text, loc="left")
     else:
-        figure.suptitle(textwrap.fill(text, 74), x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+        figure.suptitle(textwrap.fill(text, 58), x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
 
 
 def mark(hue: str) -> str:

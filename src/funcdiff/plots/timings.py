@@ -10,7 +10,7 @@ from funcdiff._tables import seconds
 from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.plots.behind import keep
 from funcdiff.plots.labels import label_points
-from funcdiff.plots.style import GRID, STYLE, colours, label_lines, mark, set_title, time_axis
+from funcdiff.plots.style import GRID, LABEL, STYLE, WIDTH, broken, colours, label_lines, mark, set_title, time_axis
 
 
 @singledispatch
@@ -20,7 +20,7 @@ def plot(result: object, ax: Axes | None = None, *, title: str | None = None) ->
     Args:
         result: What `funcdiff.measure.compare`, `funcdiff.measure.sweep` or `funcdiff.measure.predict` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -45,7 +45,7 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
     Args:
         comparison: What `funcdiff.measure.compare` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -53,26 +53,25 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
     names = sorted(comparison, key=lambda name: comparison[name].median, reverse=True)
     hues = colours(names)
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 1.5 + 0.42 * len(names)))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 1.5 + 0.46 * len(names)))[1]
         for row, name in enumerate(names):
             timing = comparison[name]
             ax.plot(timing.quartiles, [row, row], color=hues[name], linewidth=7, alpha=0.35, solid_capstyle="butt")
             ax.plot([timing.median], [row], marker=mark(hues[name]), color=hues[name], linestyle="none")
-            note = " (cut off)" if timing.cut_off else ""
             ax.annotate(
-                f"{seconds(timing.median)}{note}",
+                f"{seconds(timing.median)}{timing.note}",
                 (timing.quartiles[1], row),
                 xytext=(8, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=10,
+                fontsize=LABEL,
             )
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), map(broken, names))
         ax.set_ylim(-0.6, len(names) - 0.4)
         ax.margins(x=0.15)
         time_axis(ax, "x")
         ax.set_xlabel("time of a call: median, quartiles")
-        set_title(ax, title or "Time of each candidate")
+        set_title(ax, title or comparison.finding)
     keep(ax, comparison.table())
     return ax
 
@@ -84,7 +83,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
     Args:
         study: What `funcdiff.measure.sweep` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
@@ -106,7 +105,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(study.label)
         ax.set_ylabel("time of a call")
-        set_title(ax, title or f"Time against {study.label}")
+        set_title(ax, title or study.finding)
         label_lines(ax, ends, hues)
     keep(ax, study.table())
     return ax
@@ -119,14 +118,14 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
     Args:
         prediction: What `funcdiff.measure.predict` returned.
         ax: Axes to draw on; new ones by default.
-        title: Title; by default it says what is shown.
+        title: Title; by default the finding of the measurement.
 
     Returns:
         The axes.
     """
     hues = colours(list(prediction.times))
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 4.6))[1]
         points = {name: (predicted, prediction.comparison[name].median) for name, predicted in prediction.times.items()}
         for name, point in points.items():
             ax.plot(*point, marker=mark(hues[name]), color=hues[name], linestyle="none")
@@ -136,7 +135,7 @@ def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: st
         time_axis(ax, "x")
         ax.set_xlabel("predicted time: matrix FLOPs at one rate")
         ax.set_ylabel("measured time of a call")
-        set_title(ax, title or "Measured against predicted time")
+        set_title(ax, title or prediction.finding)
         label_points(ax, points, hues)
     keep(ax, prediction.table())
     return ax

@@ -1,6 +1,6 @@
 """Figures of two costs at once: what time buys in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ def plot_trade(
         comparison: What `funcdiff.measure.compare` returned, with ``costs=True``.
         ax: Axes to draw on; new ones by default.
         path: Names of candidates that are steps of one setting; they are joined in that order, in one colour.
-        title: Title; by default it says what is shown.
+        title: Title; by default which candidate is fastest, and which has the lowest peak.
 
     Returns:
         The axes.
@@ -49,10 +49,17 @@ def plot_trade(
         ax.margins(x=0.16, y=0.12)
         ax.set_xlabel("peak memory of a call, counted")
         ax.set_ylabel("time of a call: median, quartiles")
-        set_title(ax, title or "Time against memory")
+        set_title(ax, title or _finding(comparison, points))
         label_points(ax, points, hues)
     keep(ax, comparison.table())
     return ax
+
+
+def _finding(comparison: Comparison, points: Mapping[str, tuple[int, float]]) -> str:
+    leanest = min(points, key=lambda name: points[name][0])
+    if leanest == comparison.fastest:
+        return f"{leanest} is the fastest and has the lowest peak"
+    return f"{comparison.fastest} is the fastest, {leanest} has the lowest peak"
 
 
 def _whole(peak: int) -> str:

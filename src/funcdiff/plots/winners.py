@@ -1,6 +1,6 @@
 """A map of the winner of two methods over two sizes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,9 +10,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from funcdiff._tables import Table
 from funcdiff.measure import Comparison, Ratio
-from funcdiff.measure.ratios import CONFIDENCE
+from funcdiff.measure.ratios import CONFIDENCE, MEANING
 from funcdiff.plots.behind import keep
-from funcdiff.plots.style import STYLE, colour, set_title
+from funcdiff.plots.style import STYLE, WIDTH, colour, set_title
 
 INK = "#14142c"  # not grey: a dark page mirrors greys, and the cells stay light there
 
@@ -23,7 +23,7 @@ def plot_winners(
     other: str,
     *,
     labels: tuple[str, str],
-    title: str,
+    title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw which of two methods is faster at each pair of sizes, how many times, and the line of equal sizes.
@@ -33,7 +33,7 @@ def plot_winners(
         name: A method, in its colour where it is the faster.
         other: The method it is held against.
         labels: What the sizes along x and y are.
-        title: The finding.
+        title: Title; by default in how many cells each is faster.
         ax: Axes to draw on; new ones by default.
 
     Returns:
@@ -46,7 +46,7 @@ def plot_winners(
     most = max(2.0, (1 / shades).max(), shades.max())
     hues = LinearSegmentedColormap.from_list("winner", [colour(other), "#f4f4f4", colour(name)])
     with plt.rc_context(STYLE):
-        ax = ax or plt.subplots(figsize=(6.4, 4.8))[1]
+        ax = ax or plt.subplots(figsize=(WIDTH, 4.6))[1]
         image = ax.imshow(shades, cmap=hues, norm=LogNorm(1 / most, most), origin="lower")
         for (x, y), ratio in ratios.items():
             factor = max(ratio.median, 1 / ratio.median)
@@ -57,7 +57,7 @@ def plot_winners(
         ax.set_yticks(places, map(str, sizes))
         ax.set_xlabel(labels[0])
         ax.set_ylabel(labels[1])
-        set_title(ax, title)
+        set_title(ax, title or _finding(ratios.values(), name, other))
         bar = ax.figure.colorbar(image, ax=ax, label=f"time of {other}\nover time of {name}")
         bar.ax.yaxis.set_major_locator(LogLocator(base=2))
         bar.ax.yaxis.set_major_formatter(
@@ -67,8 +67,17 @@ def plot_winners(
         bar.outline.set_visible(False)
     columns = (f"{labels[1]} \\ {labels[0]}", *map(str, sizes))
     rows = tuple((str(y), *(str(ratios[x, y]) for x in sizes)) for y in reversed(sizes))
-    keep(ax, Table(columns, rows, f"time of {other} over time of {name}: median, {CONFIDENCE:.0%} interval"))
+    shown = f"Time of {other} over time of {name}: median, {CONFIDENCE:.0%} interval."
+    keep(ax, Table(columns, rows, f"{shown} {MEANING}"))
     return ax
+
+
+def _finding(ratios: Collection[Ratio], name: str, other: str) -> str:
+    wins = sum(ratio.low > 1 for ratio in ratios)
+    losses = sum(ratio.high < 1 for ratio in ratios)
+    open_cells = len(ratios) - wins - losses
+    doubt = f", {open_cells} undecided" if open_cells else ""
+    return f"{name} is faster in {wins} of {len(ratios)} cells, {other} in {losses}{doubt}"
 
 
 def _undecided(ratio: Ratio) -> bool:

@@ -17,7 +17,7 @@ from funcdiff._calling.point import Scalar, at_point, check_primals, check_tange
 from funcdiff._calling.types import Function, Primals
 from funcdiff._torch.graph import survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
-from funcdiff._torch.trees import Tree
+from funcdiff._torch.trees import Tree, unflatten
 
 SCALAR = "The function. It takes tensors or pytrees of tensors, and returns a scalar, a tensor of shape ()."
 VECTOR = "a tuple like `primals`, with the same structure, shapes, dtypes and devices."
@@ -137,36 +137,24 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
     return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
 
 
-@product(
-    returns="A function that takes the tangents, one for each primal, and returns Hv as the other products do.",
-    primals="The point, which is copied: later changes to it do not change the operator.",
-    raises=ERRORS,
-)
-def hvp_operator(func: Function, *primals: Tree) -> Callable[..., Tree]:
-    """Make the map from v to Hv at one point. The graph of the gradient is built once, for many products.
-
-    The operator composes with vmap, which computes the products with many vectors at once. SciPy accepts it as it is,
-    for float64 and `x0` of shape (n,)::
-
-        hessian = hvp_operator(func, torch.tensor(x0))
-        LinearOperator((n, n), matvec=lambda v: hessian(torch.tensor(v).reshape(n)).numpy(), dtype=x0.dtype)
-        hessp = lambda x, v: hvp_operator(func, torch.tensor(x))(torch.tensor(v)).numpy()
-
-    Cost: 2 F once, then 2 F for each product. The graph of two passes stays in memory as long as the operator.
-
-    Example:
-        The columns of the Hessian of x^2 y at (1, 3) are (2 y, 2 x) and (2 x, 0).
-
-        >>> import torch
-        >>> hessian = hvp_operator(lambda x: x[0] ** 2 * x[1], torch.tensor([1.0, 3.0]))
-        >>> [hessian(v) for v in torch.eye(2)]
-        [tensor([6., 2.]), tensor([2., 0.])]
-    """
+def operator_double_backward(func: Function, *primals: Tree) -> Callable[..., Tree]:
+    """The map from v to Hv by plain autograd: the graph of the gradient is built once."""
     x, spec = check_primals(primals)
     apply = at_point(curvature, func, primals, depth=0)
 
     def operator(*tangents: Tree) -> Tree:
         return whole(apply(check_tangents(tangents, x, spec)), spec)
+
+    return operator
+
+
+def operator_forward_over_reverse(func: Function, *primals: Tree) -> Callable[..., Tree]:
+    """The map from v to Hv as `hvp_forward_over_reverse` computes it, with a graph for each product."""
+    x, spec = check_primals(primals)
+    at = unflatten([leaf.clone() for leaf in x], spec)
+
+    def operator(*tangents: Tree) -> Tree:
+        return hvp_forward_over_reverse(func, at, tangents)
 
     return operator
 

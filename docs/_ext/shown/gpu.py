@@ -1,0 +1,184 @@
+"""The `gpu-figures` directive: what `nox -s gpu` measured on a GPU, beside the processor of the same machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
+
+from _ext.pages.tables import table
+from funcdiff._tables import amount_of_bytes, seconds
+
+Data = dict[str, Any]
+DEVICES = {"cpu": "processor", "cuda": "GPU"}
+SHORT = {"jacobian_forward": "forward", "jacobian_reverse": "reverse"}
+
+
+def conditions(data: Data) -> list[nodes.Node]:
+    """Where and how it was measured."""
+    place = data["environment"]
+    text = (
+        f"Measured on {place['date'][:10]} on {place['accelerator']}, driver {data['driver']}, and on the processor of "
+        f"the same machine, {place['processor']} with {place['threads']} threads, by torch {place['torch']} and Python "
+        f"{place['python']}. Each time is a median of {data['rounds']} rounds, or of one where a call takes longer "
+        "than half a second."
+    )
+    return [nodes.paragraph("", text)]
+
+
+def pairs(data: Data) -> Iterator[tuple[str, Data, Data]]:
+    """Each row of the studies with its times on the processor and on the GPU."""
+    for here, there in zip(data["studies_cpu"], data["studies_cuda"], strict=True):
+        yield f"{here['study']}: {here['name']}", here["times"]["candidates"], there["times"]["candidates"]
+
+
+def fastest(times: Data) -> str:
+    """The name of the least median."""
+    return min(times, key=lambda name: times[name]["median"])
+
+
+def turned(data: Data) -> list[nodes.Node]:
+    """A sentence for each row whose fastest method is another one on the GPU, beyond the noise on both."""
+    rows = list(pairs(data))
+    changed = [
+        (name, fastest(cpu), fastest(gpu), gpu[fastest(cpu)]["ratio"]["median"])
+        for name, cpu, gpu in rows
+        if min(gpu[fastest(cpu)]["ratio"]["low"], cpu[fastest(gpu)]["ratio"]["low"]) > 1
+    ]
+    told = [
+        f"{name}: {here} is fastest on the processor. On the GPU {there} is; {here} takes {ratio:.2g} times as long."
+        for name, here, there, ratio in changed
+    ]
+    head = nodes.paragraph("", f"The fastest method is another one on the GPU in {len(changed)} of {len(rows)} rows:")
+    return [head, nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph("", text)) for text in told))]
+
+
+def studies(data: Data) -> list[nodes.Node]:
+    """Every row of the studies: each method's time on both, and how many times faster the GPU is."""
+    body = []
+    for name, cpu, gpu in pairs(data):
+        for method in sorted(cpu, key=lambda method: cpu[method]["median"]):
+            here, there = cpu[method]["median"], gpu[method]["median"]
+            body.append([name, method, seconds(here), seconds(there), f"{here / there:.2g}"])
+            name = ""
+    header = ["derivative", "method", "processor", "GPU", "processor / GPU"]
+    return [table(header, body, [5, 4, 2, 2, 2], "benchmark")]
+
+
+def winners(data: Data) -> list[nodes.Node]:
+    """Two grids of inputs by outputs: the faster mode, and how many times the other takes."""
+    grids = "".join(_grid(data[f"winners_{device}"], f"On the {name}") for device, name in DEVICES.items())
+    closest = {device: _largest(data[f"winners_{device}"]) for device in DEVICES}
+    text = (
+        f"The wrong mode takes up to {closest['cpu']:.3g} times as long on the processor, and up to "
+        f"{closest['cuda']:.3g} times on the GPU."
+    )
+    return [nodes.raw("", f'<div class="winner-grids">{grids}</div>', format="html"), nodes.paragraph("", text)]
+
+
+def _ratio(cell: Data) -> float:
+    return max(ratio["median"] for ratio in cell["ratios"].values())
+
+
+def _largest(cells: Sequence[Data]) -> float:
+    return max(map(_ratio, cells))
+
+
+def _grid(cells: Sequence[Data], caption: str) -> str:
+    inputs, outputs = (sorted({cell[side] for cell in cells}) for side in ("inputs", "outputs"))
+    found = {(cell["inputs"], cell["outputs"]): cell for cell in cells}
+    head = "".join(f'<th scope="col">{m}</th>' for m in outputs)
+    rows = []
+    for n in inputs:
+        row = ""
+        for m in outputs:
+            mode = SHORT[found[n, m]["fastest"]]
+            row += f'<td class="{mode}">{mode}<br>{_ratio(found[n, m]):.3g}×</td>'
+        rows.append(f'<tr><th scope="row">{n}</th>{row}</tr>')
+    return (
+        f'<table class="winner-grid"><caption>{escape(caption)}: inputs down, outputs across</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def growing(data: Data) -> list[nodes.Node]:
+    """Study C's network with more rows and with wider layers, on both."""
+    body = []
+    for here, there in zip(data["growing_cpu"], data["growing_cuda"], strict=True):
+        times = [f"{seconds(here['medians'][m])} / {seconds(there['medians'][m])}" for m in here["medians"]]
+        body.append([str(here["rows"]), str(here["width"]), *times, *[""] * (4 - len(times))])
+    header = ["rows", "width", "evaluation", "forward mode", "reverse mode", "Taylor Hessian"]
+    return [table(header, body, [1, 1, 2, 2, 2, 2], "benchmark"), nodes.paragraph("", "Each cell: processor / GPU.")]
+
+
+def peaks(data: Data) -> list[nodes.Node]:
+    """The counted peaks beside what the allocator of the GPU saw."""
+    body = []
+    for p in data["peaks"]:
+        amounts = amount_of_bytes(p["counted"]), amount_of_bytes(p["allocated"])
+        body.append([p["recipe"], *amounts, f"{p['allocated'] / p['counted']:.3f}"])
+    return [table(["recipe", "counted", "allocated", "ratio"], body, [4, 2, 2, 1], "benchmark")]
+
+
+def precision(data: Data) -> list[nodes.Node]:
+    """Relative errors against float64, for each setting of TF32."""
+    settings = list(dict.fromkeys(found["setting"] for found in data["precision"]))
+    body: dict[tuple[str, str], list[str]] = {}
+    for found in data["precision"]:
+        body.setdefault((found["layers"], found["derivative"]), []).append(f"{found['error']:.1e}")
+    rows = [[f"{derivative}, {layers}", *errors] for (layers, derivative), errors in body.items()]
+    return [table(["derivative", *settings], rows, [4, 2, 2, 2], "benchmark")]
+
+
+def graphs(data: Data) -> list[nodes.Node]:
+    """What a CUDA graph saves: the same kernels, without the calls that start them."""
+    rows = []
+    for found in data["graphs"]:
+        times = {name: seconds(timing["median"]) for name, timing in found["times"]["candidates"].items()}
+        ratio = found["ratio"]
+        interval = f"{ratio['median']:.3g} ({ratio['low']:.3g} to {ratio['high']:.3g})"
+        rows.append([found["name"], times["called"], times["replayed"], interval])
+    return [table(["derivative", "called", "replayed", "ratio"], rows, [5, 2, 2, 3], "benchmark")]
+
+
+def choice(data: Data) -> list[nodes.Node]:
+    """What the choice loses on the GPU against the best recipe, by its own rates and by the processor's."""
+    found = data["rates"]
+    rows = [
+        [name, str(r["networks"]), f"{r['geometric_mean']:.3f}", f"{r['worst']:.2f}", str(r["above_1.25"])]
+        for name, r in (("of the GPU", found["regret"]), ("of a processor", found["regret_by_processor"]))
+    ]
+    return [table(["rates", "networks", "geometric mean", "worst", "above 1.25"], rows, [2, 1, 2, 1, 1], "benchmark")]
+
+
+PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {
+    part.__name__: part for part in (conditions, turned, studies, winners, growing, peaks, precision, graphs, choice)
+}
+
+
+class GpuFigures(SphinxDirective):
+    """`.. gpu-figures:: gpu.json studies`: one part of the file, whose path is relative to the page."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """The part's nodes."""
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        data = json.loads(Path(path).read_text())
+        if "studies_cuda" not in data:
+            raise ExtensionError(f"{path} holds no figures of a GPU: run `nox -s gpu -- keep` where there is one")
+        return PARTS[self.arguments[1]](data)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directive."""
+    app.add_directive("gpu-figures", GpuFigures)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,204 @@
+r"""
+Can I read my derivative?
+=========================
+
+``jacobian(f)(x)`` is one line, and what it computes stays out of sight. For a small function, most of its time goes
+into machinery that you do not see either: transforms, graphs and checks. Underneath, each call comes down to a short
+list of tensor operations.
+
+**Answer:** call ``prepare(jacobian(f), x)``. It traces a finished derivative once and returns the list of operations as
+a function, which you can read with ``.code`` and call many times faster than the derivative of a small function. It
+works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients alike.
+
+.. code-block:: python
+
+    from funcdiff import jacobian, prepare
+
+    slope = prepare(jacobian(f), x)  # traces, simplifies and checks
+    slope(x), print(slope.code)
+"""
+
+# %%
+# Use it
+# ------
+# We prepare the Jacobian of a layer with 16 inputs and 16 outputs, and print the operations that are left.
+
+import torch
+
+from funcdiff import hessian, hvp, jacobian, jacobian_forward, jacobian_reverse, prepare
+
+torch.manual_seed(0)
+weight, bias, x = torch.randn(16, 16) / 4, torch.randn(16), torch.randn(16)
+
+
+def layer(x):
+    return torch.tanh(weight @ x + bias)
+
+
+slope = prepare(jacobian_reverse(layer), x)
+print(slope.code)
+
+# %%
+# This is a Python program. Its arguments stand before the asterisk, the tensors that it keeps after it. ``aten`` is
+# torch's library of operations, ``torch.ops.aten``. No trace of autograd or of ``vmap`` is left.
+#
+# Check it by hand
+# ----------------
+# By hand, :math:`y = \tanh(Wx + b)` has the Jacobian :math:`\mathrm{diag}(1 - y^2)\, W`. The program computes the same
+# in the same order: the product and the sum, ``tanh``, then ``tanh_backward``, which multiplies each row of the
+# identity matrix by :math:`1 - y^2`, and a product with the weight. At another point, the result is equal to the
+# formula.
+
+other = torch.randn(16)
+y = layer(other)
+torch.testing.assert_close(slope(other), (1 - y**2)[:, None] * weight)
+
+# %%
+# Forward mode is another program
+# -------------------------------
+# Reverse mode starts with the identity at the outputs and multiplies by :math:`W` last. Forward mode starts with the
+# identity at the inputs and multiplies by :math:`W` first. The results agree.
+
+columns = prepare(jacobian_forward(layer), x)
+print(columns.code)
+torch.testing.assert_close(columns(other), slope(other))
+
+# %%
+# A constant has a zero :term:`tangent`, and torch's forward mode multiplies by it. These zeros are among the tensors
+# that the program keeps. ``prepare`` leaves the products in place, because zero times infinity is not zero.
+
+print(
+    "kept tensors of zeros:",
+    [name for name, kept in columns.held.items() if not kept.any()],
+)
+print("in reverse mode:", [name for name, kept in slope.held.items() if not kept.any()])
+
+# %%
+# Count
+# -----
+# What is left out while preparing is provably without effect: copies of results that nobody changes, views of views,
+# products with one, sums with zero, operations that are computed twice, and what depends on nothing that can change.
+
+energy = prepare(lambda x, v: hvp(lambda x: x.sin().sum(), (x,), (v,)), x, x)
+for name, prepared in {
+    "reverse mode": slope,
+    "forward mode": columns,
+    "HVP of the sine sum": energy,
+}.items():
+    before, after = prepared.operations
+    print(f"{name:20} {before:3} operations traced, {after} left")
+print(energy.code)
+assert energy.operations[1] == 3  # v * -sin(x)
+
+# %%
+# The last program is the answer that you would write by hand: the Hessian of :math:`\sum_i \sin x_i` is diagonal, and
+# its product with :math:`v` is :math:`-\sin(x)\, v`.
+#
+# Time
+# ----
+# We compare the prepared derivative with the automatic recipe and with torch's own ``jacrev``.
+
+from torch.func import grad, jacrev, jvp
+
+from funcdiff.measure import compare
+from funcdiff.plots import plot
+
+automatic = {"jacobian": jacobian(layer), "torch.func.jacrev": jacrev(layer)}
+small = compare({"prepared": prepare(jacobian(layer), x), **automatic}, x, rounds=15)
+small
+
+# %%
+# The prepared Jacobian computes the same operations without the machinery:
+
+small.claim("prepared", faster_than="torch.func.jacrev", by=4)
+
+# %%
+# For a :term:`Hessian-vector product` the gain is larger, because there are even fewer operations among the machinery.
+
+
+def sine_sum(x):
+    return x.sin().sum()
+
+
+vector = torch.randn(2048)
+products = {
+    "hvp": lambda x, v: hvp(sine_sum, (x,), (v,)),
+    "jvp of torch.func.grad": lambda x, v: jvp(grad(sine_sum), (x,), (v,))[1],
+}
+prepared_product = prepare(products["hvp"], vector, vector)
+times = compare({"prepared": prepared_product, **products}, vector, vector, rounds=15)
+gain = times.ratio("hvp", "prepared").median
+plot(times, title=f"A prepared product of 2048 inputs is {gain:.2g}× faster than hvp")
+
+# %%
+# torch's own composition takes the longest:
+
+times.claim("prepared", faster_than="jvp of torch.func.grad", by=10)
+
+# %%
+# Preparing takes time as well. It pays as soon as the calls have saved as much as it took.
+
+import time
+
+start = time.perf_counter()
+prepare(jacobian(layer), x)
+took = time.perf_counter() - start
+saved = small["jacobian"].median - small["prepared"].median
+print(f"Preparing pays from {took / saved:.0f} calls on.")
+
+# %%
+# If the arithmetic is large, there is little machinery to save: compare the prepared Hessian of a wider network.
+
+network = torch.nn.Sequential(
+    torch.nn.Linear(5, 500), torch.nn.Tanh(), torch.nn.Linear(500, 20)
+).requires_grad_(False)
+point = torch.randn(5)
+ways = {"prepared": prepare(hessian(network), point), "hessian": hessian(network)}
+wide = compare(ways, point, rounds=15)
+wide.claim("prepared", faster_than="hessian")
+
+# %%
+# What goes wrong
+# ---------------
+# A program without branches does the same at each call. So ``prepare`` refuses a function that branches on a value.
+
+
+def branching(x):
+    return x.sin() if x.sum() > 0 else x.cos()
+
+
+try:
+    prepare(jacobian(branching), x)
+except RuntimeError as error:
+    print(error)
+
+# %%
+# The tensors that the function uses are kept by reference. A write into them is seen. A tensor that replaces them would
+# not be, so the next call raises an error.
+
+weight.mul_(2)
+torch.testing.assert_close(slope(x), jacobian(layer)(x))
+weight = weight / 2
+try:
+    slope(x)
+except RuntimeError as error:
+    print(error)
+
+# %%
+# The shapes, dtypes and devices of the arguments are part of the program too. With ``again=True``, arguments of another
+# kind are prepared when they first come.
+
+cubes = prepare(jacobian(lambda x: x**3), x, again=True)
+print(tuple(cubes(torch.ones(3)).shape), tuple(cubes(torch.ones(5)).shape))
+
+# %%
+# Takeaway
+# --------
+# Prepare a finished derivative that you call often: ``prepare(jacobian(f), x)``. It returns the same numbers, costs
+# only its operations, and can be read.
+#
+# * If the arithmetic takes longer than the calls, you gain little: measure first.
+# * If a call reads values or draws random numbers, ``prepare`` refuses it: call the function itself.
+# * If you replace a parameter or a layer, prepare again.
+# * If you train through the result, prepare while the parameters require gradients: the result then carries them.
+# * If you can wait for a compiler, :doc:`torch.compile <compiled>` also fuses operations and is faster still.

@@ -1,0 +1,127 @@
+"""Products with a Hessian by the recipe that is right for the function, and the operator of many at one point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from funcdiff._automatic import lookup
+from funcdiff._automatic.candidates import PRODUCTS
+from funcdiff._automatic.choice import VERIFY, and_trained, first_working
+from funcdiff._automatic.planning import Plan
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import copied
+from funcdiff._calling.types import Function
+from funcdiff._safety.guard import corrected, has_graph
+from funcdiff._safety.verification import Check, check_product, direction
+from funcdiff._torch.transforms import plain_allowed
+from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
+from funcdiff.recipes import products
+
+Operator = Callable[..., Tree]  # of the tangents
+
+
+@products.product(
+    verify=VERIFY,
+    raises={
+        **products.ERRORS,
+        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
+        "numbers, or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
+    },
+)
+def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
+    """Compute Hv at a point by the recipe that is right for `func`: two backward passes wherever torch has them right.
+
+    `hvp` makes and keeps a plan as `jacobian` does. Under torch.compile, it is always two backward passes:
+    normalization layers are then differentiated as the simpler operations that they consist of, and other operations
+    are not looked at.
+
+    Cost: 4 F.
+
+    Example:
+        The product with the Hessian of the sum of cubes is 6 x v.
+
+        >>> import torch
+        >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
+        tensor([ 6., 12.])
+    """
+    if torch.compiler.is_compiling():
+        return next(iter(PRODUCTS.values()))(func, primals, tangents)
+    found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
+
+    def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
+        bare = name == "hvp_double_backward" and not found.plan.rewritten and plain_allowed()
+        return products.hvp_double_backward(func, at, along) if bare else PRODUCTS[name](func, at, along)
+
+    def first_product(plan: Plan, name: str, _: Tree) -> Check:
+        return _checked(func, primals, plan, name, lambda *along: product(name, primals, along))
+
+    return first_working(found, lambda name, _: product(name, primals, tangents), first_product if verify else None)
+
+
+@products.product(
+    returns="A function that takes the tangents, one for each primal, and returns Hv as the other products do.",
+    primals="The point, which is copied: later changes to it do not change the operator.",
+    verify=VERIFY,
+    raises=products.ERRORS,
+)
+def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Callable[..., Tree]:
+    """Make the map from v to Hv at one point. The graph of the gradient is built once, for many products.
+
+    The operator composes with vmap, which computes the products with many vectors at once. SciPy accepts it as it is,
+    for float64 and `x0` of shape (n,)::
+
+        hessian = hvp_operator(func, torch.tensor(x0))
+        LinearOperator((n, n), matvec=lambda v: hessian(torch.tensor(v).reshape(n)).numpy(), dtype=x0.dtype)
+        hessp = lambda x, v: hvp_operator(func, torch.tensor(x))(torch.tensor(v)).numpy()
+
+    Cost: 2 F once, then 2 F for each product. The graph of two passes stays in memory as long as the operator.
+
+    Example:
+        The columns of the Hessian of x^2 y at (1, 3) are (2 y, 2 x) and (2 x, 0).
+
+        >>> import torch
+        >>> hessian = hvp_operator(lambda x: x[0] ** 2 * x[1], torch.tensor([1.0, 3.0]))
+        >>> [hessian(v) for v in torch.eye(2)]
+        [tensor([6., 2.]), tensor([2., 0.])]
+    """
+    if torch.compiler.is_compiling():
+        return _OPERATORS["hvp_double_backward"](func, *primals)
+
+    def first_product(plan: Plan, name: str, operator: Callable[..., Tree]) -> Check:
+        return _checked(func, primals, plan, name, operator)
+
+    found = lookup.for_product(tuple(_OPERATORS), func, verify, primals)
+    first = first_product if verify else None
+    operator: Operator = first_working(found, lambda name, _: _OPERATORS[name](func, *primals), first)
+    return operator
+
+
+def _by_double_backward(func: Function, *primals: Tree) -> Operator:
+    """With what plain autograd has right left as it is, and faster, unless the products are to be trained through."""
+    if not plain_allowed() or has_graph(primals):
+        return products.operator_double_backward(corrected(func), *primals)
+    spared: list[object] = []
+    operator = products.operator_double_backward(corrected(func, spared), *primals)
+    if spared and has_graph(operator(*map_leaves(torch.zeros_like, primals))):
+        return products.operator_double_backward(corrected(func), *primals)
+    return operator
+
+
+_OPERATORS: Mapping[str, Callable[..., Operator]] = {
+    "hvp_double_backward": _by_double_backward,
+    "hvp_forward_over_reverse": lambda func, *primals: products.operator_forward_over_reverse(
+        corrected(func), *primals
+    ),
+}
+
+
+def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, operator: Operator) -> Check:
+    """Hold a product along a random direction against differences of the gradient."""
+    flat, point = lookup.value_of(func, copied(primals), Options(tuple(range(len(primals)))))
+    along = direction(point)
+    product = flatten(operator(*unflatten(along, flatten(primals)[1])))[0]
+    verdict = check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
+    recipe = lookup.hessian_by_products(name, outputs=None)
+    return and_trained(verdict, tuple(product), recipe, flat, point, plan, under_vmap=False)

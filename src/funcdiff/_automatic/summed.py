@@ -1,0 +1,199 @@
+"""A Jacobian or Hessian for every row of a batch, of a function of the whole batch, by what is right for it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from funcdiff._automatic import lookup
+from funcdiff._automatic.candidates import recipe_of
+from funcdiff._automatic.choice import VERIFY, first_working
+from funcdiff._automatic.lookup import Choice, Found
+from funcdiff._automatic.planning import Plan
+from funcdiff._calling.arguments import apart, refuse_keywords
+from funcdiff._calling.documented import documented
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import copied
+from funcdiff._calling.types import Function
+from funcdiff._safety.guard import Recipe, with_safe_forms
+from funcdiff._safety.verification import Check, Func, check
+from funcdiff._torch.messages import cannot, reason
+from funcdiff._torch.transforms import outside
+from funcdiff._torch.trees import Tree, flatten
+from funcdiff.recipes import summed
+from funcdiff.recipes.jacobians import IN_BACKWARD, ROWS
+
+Order = Literal["jacobian", "hessian"]
+
+_MIXED = {
+    "ValueError": "The rows mix (the message says how much), the output does not have a row for each row of the input, "
+    "or an option is out of range.",
+    "RuntimeError": "`func` writes into its argument or a captured tensor, or every recipe is wrong on it.",
+}
+
+
+def _one_by_one(recipe: Recipe) -> Recipe:
+    return lambda func, *args, **options: recipe(func, *args, **{**options, "chunk_size": 1})
+
+
+_ROWS = recipe_of(summed.jacobians_by_rows, 1)
+_RECIPES: Mapping[Order, Mapping[str, Recipe]] = {
+    "jacobian": {
+        "jacobian_batched_grad, summed": _ROWS,
+        "jacobian_forward, summed": recipe_of(summed.derivatives_by_columns, 1),
+        "jacobian_loop, summed": _one_by_one(_ROWS),
+    },
+    "hessian": {
+        "hessian_forward_over_reverse, summed": with_safe_forms(summed.hessian_by_columns),
+        "hessian_double_backward, summed": with_safe_forms(summed.hessian_by_rows),
+        "hessian_double_backward, summed, row by row": with_safe_forms(_one_by_one(summed.hessian_by_rows)),
+    },
+}
+
+
+@documented("Jacobians", chunk_size=ROWS, randomness=IN_BACKWARD, verify=VERIFY, raises=_MIXED)
+def batch_jacobian_summed(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+    verify: bool = True,
+) -> Function:
+    """Compute a Jacobian for every row of a batch from a function of the whole batch: by rows of its sum.
+
+    If each output row depends on its own input row alone, the other rows contribute zeros to the sum. Then m backward
+    passes over the batch give all B Jacobians, and `func` needs no vmap.
+
+    A function that mixes rows (batch norm in training mode, attention or a mean over the batch) would get wrong numbers
+    this way. Two more backward passes find such a function, and it is refused; NOTE [rows that mix] in
+    `funcdiff/recipes/independence.py` explains how. Inside vmap and grad, it is refused when the plan is made. Where
+    the result of the check cannot be read, as under torch.compile, the Jacobians of such a function are all NaN.
+
+    A plan is made as `jacobian` makes it. Reverse mode is taken if it is right on `func`, and forward mode otherwise.
+
+    Shapes: (B, output, input). `func` and the differentiated arguments have the batch as axis 0.
+
+    Cost: One forward pass and m + 2 backward passes of the batch.
+
+    Example:
+        The derivative of x^2 is 2 x, for each of two rows.
+
+        >>> import torch
+        >>> batch_jacobian_summed(torch.square)(torch.tensor([[1.0], [3.0]]))
+        tensor([[[2.]],
+        <BLANKLINE>
+                [[6.]]])
+    """
+    return _chosen("jacobian", func, Options(argnums, has_aux, chunk_size, randomness), verify)
+
+
+@documented(
+    "Hessians",
+    chunk_size="The number of rows, and then of columns, to compute at once for the whole batch, by default all.",
+    verify=VERIFY,
+    raises=_MIXED,
+)
+def batch_hessian_summed(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    randomness: str = "error",
+    verify: bool = True,
+) -> Function:
+    """Compute a Hessian for every row of a batch from a function of the whole batch: by columns.
+
+    The columns are those of `batch_jacobian_summed`. All rows of the batch are pushed along the same direction at once,
+    in n forward passes over the m backward ones. A function that mixes rows, in its first derivatives or in its second
+    ones, is refused. A plan is made as `hessian` makes it. Where forward over reverse is wrong or refused, the
+    Hessians are computed by reverse over reverse.
+
+    Shapes: (B, output, input, input). `func` and the differentiated arguments have the batch as axis 0.
+
+    Cost: That of `hessian_forward_over_reverse` for a batch, and one more direction.
+
+    Example:
+        The Hessian of the sum of cubes has 6 x on its diagonal, for each of two rows.
+
+        >>> import torch
+        >>> batch_hessian_summed(lambda x: x.pow(3).sum(1))(torch.tensor([[1.0], [2.0]]))
+        tensor([[[ 6.]],
+        <BLANKLINE>
+                [[12.]]])
+    """
+    return _chosen("hessian", func, Options(argnums, has_aux, chunk_size, randomness), verify)
+
+
+def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Function:
+    recipes = _RECIPES[kind]
+    choice = Choice(kind, tuple(recipes), options, verify)
+
+    def found(args: Sequence[Tree]) -> Found:
+        return lookup.for_transform(func, choice, args, proven=functools.partial(_proven, recipes, kind))
+
+    def run(name: str, args: Sequence[Tree]) -> Tree:
+        return recipes[name](func, **options)(*args)
+
+    def first_result(args: Sequence[Tree], plan: Plan, _: str, result: Tree) -> Check:
+        if plan.sketch.draws:
+            return Check("undecided", reason="func draws random numbers")
+        flat, point = lookup.value_of(func, copied(tuple(args)), options)
+        return _check(flat, point, flatten(apart(result, options.has_aux)[0])[0], kind, plan)
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        refuse_keywords(kwargs)
+        if torch.compiler.is_compiling():
+            return run(choice.names[0], args)
+        first = functools.partial(first_result, args) if verify else None
+        return first_working(found(args), lambda name, _: run(name, args), first)
+
+    wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
+    return wrapper
+
+
+def _check(flat: Func, point: Sequence[Tensor], derivative: Sequence[Tensor], kind: Order, plan: Plan) -> Check:
+    """Hold the derivative of one row, not the first, against differences of the function of that row."""
+    size = len(point[0])
+    if not size:
+        return Check("agrees", 0.0)
+    k = min(1, size - 1)
+
+    def row(*moved: Tensor) -> Tree:
+        batch = [torch.cat([x[:k], one[None], x[k + 1 :]]) for x, one in zip(point, moved, strict=True)]
+        return [y[k] for y in flatten(flat(*batch))[0]]
+
+    return check(row, [x[k] for x in point], [block[k] for block in derivative], kind, plan.sketch)
+
+
+def _proven(recipes: Mapping[str, Recipe], kind: Order, plan: Plan, flat: Func, primals: Sequence[Tensor]) -> Plan:
+    """The plan without the recipes that are wrong under vmap, on the second of two batches."""
+    batches = [torch.stack([0.9 * x, x]) for x in primals]
+    every = tuple(range(len(primals)))
+
+    def second(recipe: Recipe) -> Sequence[Tensor]:
+        blocks = [block[1] for block in flatten(vmap(recipe(flat, every), randomness="same")(*batches))[0]]
+        if any(block.isnan().any() for block in blocks):
+            recipe(flat, every)(*primals)  # which can say so where rows mix
+        return blocks
+
+    for name in plan.usable:
+        with outside():
+            try:
+                found = _check(flat, [x[1] for x in batches], second(recipes[name]), kind, plan)
+            except Exception as error:  # raised again unless torch cannot do it in this way
+                if not cannot(error):
+                    raise
+                found = Check("undecided", reason=f"it raises: {reason(error)}", raised=True)
+        plan = plan.checked(name, found, inside=True)
+        if not plan[name].obstacle:
+            return plan
+    raise plan.refusal()

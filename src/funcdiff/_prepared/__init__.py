@@ -1,0 +1,1 @@
+"""Derivatives prepared once: traced, simplified, guarded."""

@@ -1,0 +1,135 @@
+"""What a function holds, place by place: to see later whether the same still stands there."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from funcdiff._automatic.naming import analysed, installed
+from funcdiff._torch.messages import RefusedError
+
+_MANY = 100_000
+_GONE = object()
+_PLAIN = int, float, complex, str, bytes, type(None)
+_USUAL = frozenset(vars(nn.Module())) - {"training"}  # what every module has, and we look at by itself
+_OF_MODULES = "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"
+
+Place = tuple[str, Any]  # a name for it, and what stands there
+
+
+@dataclass
+class Holding:
+    """The places where a function keeps what decides its results, and what stood there.
+
+    Attributes:
+        cells: Variables of closures: the cell, what it held, the variable's name.
+        items: Items of dicts, lists, tuples and attributes: the container, the key, what it held, a name.
+        sizes: Containers with the number of their items.
+        names: A name for each held tensor, by its identity.
+    """
+
+    cells: list[tuple[types.CellType, Any, str]] = field(default_factory=list)
+    items: list[tuple[Any, Any, Any, str]] = field(default_factory=list)
+    sizes: list[tuple[Any, int, str]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def changed(self) -> str:
+        """The name of a place where something else stands now, or nothing."""
+        for container, size, name in self.sizes:
+            if len(container) != size:
+                return name
+        for cell, was, name in self.cells:
+            if cell.cell_contents is not was:
+                return name
+        for container, key, was, name in self.items:
+            if (container[key] if isinstance(container, list | tuple) else container.get(key, _GONE)) is not was:
+                return name
+        return ""
+
+
+def holding(function: Callable[..., Any]) -> Holding:
+    """Walk through closures, globals that code names, modules, objects, classes and containers of the user's.
+
+    Raises:
+        RefusedError: `function` holds too much to look at again at each call.
+    """
+    found = Holding()
+    seen: dict[int, Any] = {}  # with the things, as the ids of dead ones are given away
+    queue: list[Place] = [("", function)]
+    while queue:
+        name, thing = queue.pop()
+        if id(thing) in seen or isinstance(thing, _PLAIN):
+            continue
+        if len(seen) > _MANY:
+            raise RefusedError("cannot prepare a function that holds so much: what changes in it would not be seen")
+        seen[id(thing)] = thing
+        if isinstance(thing, Tensor):
+            found.names.setdefault(id(thing), name)
+        else:
+            queue += _parts(found, name, thing)
+    return found
+
+
+def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
+    """What a thing holds, each place noted."""
+    if isinstance(thing, types.FunctionType):
+        yield from _of_function(found, thing)
+    elif isinstance(thing, types.MethodType):
+        yield name, thing.__func__
+        yield name, thing.__self__
+    elif isinstance(thing, functools.partial):
+        yield from ((name, part) for part in (thing.func, *thing.args, *thing.keywords.values()))
+    elif isinstance(thing, nn.Module):
+        yield name, type(thing)
+        for kept in _OF_MODULES:
+            yield from _of_container(found, name, vars(thing)[kept], vars(thing)[kept])
+        own = [key for key in vars(thing) if key not in _USUAL]
+        yield from _of_container(found, name, vars(thing), own)
+    elif isinstance(thing, dict):
+        yield from _of_container(found, name, thing, thing)
+    elif isinstance(thing, list | tuple):
+        yield from _of_container(found, name, thing, range(len(thing)))
+    elif isinstance(thing, type):
+        if not installed(thing.__module__):
+            own = [key for key in vars(thing) if not key.startswith("__") or key == "__call__"]
+            yield from _of_container(found, name, vars(thing), own)
+    elif hasattr(thing, "__dict__") and not isinstance(thing, types.ModuleType):
+        yield name, type(thing)
+        yield from _of_container(found, name, vars(thing), vars(thing))
+
+
+def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place]:
+    for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            held = cell.cell_contents
+        except ValueError:  # not bound yet: a call would fail
+            continue
+        found.cells.append((cell, held, variable))
+        yield variable, held
+    yield from (("", default) for default in function.__defaults__ or ())
+    yield from (("", default) for default in (function.__kwdefaults__ or {}).values())
+    if installed(function.__globals__.get("__name__")):
+        return
+    code = analysed(function.__code__)
+    for variable in code.variables:
+        if variable in function.__globals__:
+            held = function.__globals__[variable]
+            found.items.append((function.__globals__, variable, held, variable))
+            yield variable, held
+            if isinstance(held, types.ModuleType) and not installed(held.__name__):
+                named = [attribute for attribute in code.attributes if attribute in vars(held)]
+                yield from _of_container(found, variable, vars(held), named)
+
+
+def _of_container(found: Holding, name: str, container: Any, keys: Iterable[Any]) -> Iterator[Place]:
+    if not isinstance(container, types.MappingProxyType):
+        found.sizes.append((container, len(container), name))
+    for key in keys:
+        label = f"{name}[{key}]" if not isinstance(key, str) else f"{name}.{key}" if name else key
+        found.items.append((container, key, container[key], label))
+        yield label, container[key]

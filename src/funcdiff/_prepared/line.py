@@ -1,0 +1,156 @@
+"""One line of operations: made for one kind of arguments, and refused for any other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._prepared.checking import copy, refuse_other_results, same_gradients
+from funcdiff._prepared.holding import Holding, holding
+from funcdiff._prepared.simplify import owned, simplified
+from funcdiff._prepared.writing import Written, written
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.tracing import fresh, held_tensors, traced
+from funcdiff._torch.transforms import undrawn
+from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
+
+NO_GRADIENTS = (
+    "cannot prepare a function whose result is to be differentiated again: the gradients of the traced operations "
+    "differ from those of the function. Prepare and call it under torch.no_grad(), or call the function itself"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A prepared function for one kind of arguments.
+
+    Attributes:
+        kind: What must be the same at each call, leaf by leaf.
+        spec: The structure of the arguments.
+        tensors: The places of the tensors among the leaves.
+        results: The structure of the results.
+        written: The operations.
+        traced: Their number before anything was left out.
+        holding: What the function held.
+        memory: The tensors that it held, and where their numbers lay.
+    """
+
+    kind: list[Any]
+    spec: TreeSpec
+    tensors: list[int]
+    results: TreeSpec
+    written: Written
+    traced: int
+    holding: Holding
+    memory: list[tuple[Tensor, int]]
+
+    def __call__(self, leaves: Sequence[Any]) -> Tree:
+        """The results, from the leaves of the arguments."""
+        return unflatten(self.written.run(*[leaves[i] for i in self.tensors]), self.results)
+
+    def refuse_stale(self) -> None:
+        """Raise if the function holds another thing now."""
+        if place := self.holding.changed():
+            raise RefusedError(f"{place} is another object than when the function was prepared: prepare it again")
+        for tensor, pointer in self.memory:
+            if tensor.data_ptr() != pointer:
+                name = self.holding.names.get(id(tensor), "a held tensor")
+                raise RefusedError(
+                    f"the numbers of {name} lie elsewhere than when the function was prepared (.data was replaced, or "
+                    "a module moved): prepare it again"
+                )
+
+
+def kind_of(leaves: Sequence[Any]) -> list[Any]:
+    """What must be the same at each call: of tensors all but the numbers, of anything else the thing itself."""
+    wanted = torch.is_grad_enabled()
+    return [
+        (x.shape, x.dtype, x.device, x.layout, wanted and x.requires_grad) if isinstance(x, Tensor) else x
+        for x in leaves
+    ]
+
+
+def told(kind: Sequence[Any]) -> str:
+    """The kind of arguments in words."""
+    return ", ".join(
+        f"{str(k[1]).removeprefix('torch.')}{list(k[0])} on {k[2]}{' that requires grad' * k[4]}"
+        if isinstance(k, tuple) and len(k) == 5
+        else repr(k)
+        for k in kind
+    )
+
+
+def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -> Line:
+    """Trace, simplify and check `function` at the arguments of which these are the leaves.
+
+    Raises:
+        RefusedError: It may do something else at its next call, or the line does not give what it gives.
+    """
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    examples: list[Tensor] = [leaves[i] for i in places]
+    structures: list[TreeSpec] = []
+
+    def flat(*tensors: Tensor) -> Sequence[Tensor]:
+        values = list(leaves)
+        for i, tensor in zip(places, tensors, strict=True):
+            values[i] = tensor
+        results, structure = flatten(function(*unflatten(values, spec)))
+        structures.append(structure)
+        for result in results:
+            if not isinstance(result, Tensor):
+                raise RefusedError(
+                    f"cannot prepare a function that returns {type(result).__name__}; it returns tensors"
+                )
+        return results
+
+    with undrawn():
+        flat(*map(copy, examples))  # an automatic recipe makes its plan here, outside the tracer
+    module = traced(flat, examples)
+    held = holding(function)
+    kept = list({id(t): t for node, t in held_tensors(module).items() if not fresh(node)}.values())
+    for tensor in kept:
+        if id(tensor) not in held.names:
+            raise RefusedError(
+                f"cannot prepare a function that holds a tensor of shape {list(tensor.shape)} where we do not find it "
+                "(in an object of C, or a generator): a replacement would not be seen. Pass it as an argument"
+            )
+    sources = [t for t in kept if t.requires_grad]
+    carries = torch.is_grad_enabled() and (bool(sources) or any(x.requires_grad for x in examples))
+
+    def attempt(keep_detach: bool) -> Written:
+        with torch.no_grad():
+            steps, results = simplified(module, [x.detach() for x in examples], keep_detach=keep_detach)
+            results = [owned(steps, result) for result in results]
+        line = written(steps, results, _name(function), _arguments(function, len(examples)), held.names)
+        refuse_other_results(flat, line.run, examples)
+        return line
+
+    # A detach in the trace is the user's own, or what autograd saved: their gradients tell.
+    line = attempt(keep_detach=carries)
+    if carries and not same_gradients(flat, line.run, examples, sources):
+        line = attempt(keep_detach=False)
+        if not same_gradients(flat, line.run, examples, sources):
+            raise RefusedError(NO_GRADIENTS)
+    count = sum(node.op == "call_function" for node in module.graph.nodes)
+    memory = [(tensor, tensor.data_ptr()) for tensor in kept]
+    return Line(kind_of(leaves), spec, places, structures[-1], line, count, held, memory)
+
+
+def _name(function: Any) -> str:
+    name = str(getattr(function, "__name__", ""))
+    return name if name.isidentifier() else "derivative"
+
+
+def _arguments(function: Any, count: int) -> list[str]:
+    try:
+        names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    except (TypeError, ValueError):  # a function of C has none
+        names = []
+    if len(names) == count:
+        return names
+    return ["x"] if count == 1 else [f"x{i + 1}" for i in range(count)]

@@ -1,0 +1,113 @@
+"""Steps as a Python function: what runs, and what is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._prepared.simplify import Value, ready
+
+
+@dataclass(frozen=True)
+class Written:
+    """A line of operations as a function.
+
+    Attributes:
+        run: The function of the arguments' tensors; it returns a list.
+        code: Its text; what stands before the asterisk are its arguments, after it what it holds.
+        held: The tensors that it holds, by their names in the text.
+        steps: The number of its operations.
+    """
+
+    run: Callable[..., list[Tensor]]
+    code: str
+    held: Mapping[str, Tensor]
+    steps: int
+
+
+def written(
+    steps: Sequence[Value], results: Sequence[Any], name: str, arguments: Sequence[str], held: Mapping[int, str]
+) -> Written:
+    """Write the steps down; `held` are names for the tensors that the function holds, by identity."""
+    names: dict[int, str] = {}
+    taken: dict[str, int] = {"torch": 1, "aten": 1, "device": 1, **dict.fromkeys(arguments, 1)}
+
+    def named(value: Value, wish: str) -> str:
+        word = re.sub(r"\W|^(?=\d)", "_", wish.rpartition(".")[2] or wish).strip("_") or "constant"
+        taken[word] = taken.get(word, 0) + 1
+        names[id(value)] = word if taken[word] == 1 else f"{word}_{taken[word]}"
+        return names[id(value)]
+
+    kept: dict[str, Tensor] = {}
+    body: list[tuple[str, Value]] = []
+    for value in steps:
+        if value.argument is not None:
+            names[id(value)] = arguments[value.argument]
+        elif value.target is None:
+            kept[named(value, held.get(id(value.example), "held"))] = value.example
+        elif ready(value):
+            kept[named(value, _operation(value.target))] = value.example.detach()
+        else:
+            body.append((named(value, _operation(value.target)), value))
+    lines = [f"{word} = {_call(value, names)}" for word, value in body]
+    returned = f"return [{', '.join(_text(result, names) for result in results)}]"
+    head = f"def {name}({', '.join([*arguments, '*', *kept] if kept else arguments)}):"
+    running = [f"def {name}({', '.join(arguments)}):", *_freeing(lines, body, results, names), returned]
+    space: dict[str, Any] = {"torch": torch, "aten": torch.ops.aten, "device": torch.device, **kept}
+    exec("\n    ".join(running), space)
+    return Written(space[name], "\n    ".join([head, *lines, returned]), kept, len(lines))
+
+
+def _freeing(
+    lines: Sequence[str], body: Sequence[tuple[str, Value]], results: Any, names: Mapping[int, str]
+) -> list[str]:
+    """Each line followed by `del` of what no later one uses."""
+    own = {id(value): word for word, value in body}
+    last: dict[str, int] = {}
+    for i, (_, value) in enumerate(body):
+        for part in _parts((value.args, value.kwargs)):
+            if id(part) in own:
+                last[own[id(part)]] = i
+    for part in _parts(results):
+        last.pop(names[id(part)], None)
+    return [
+        f"{line}; del {', '.join(gone)}" if (gone := [w for w, at in last.items() if at == i]) else line
+        for i, line in enumerate(lines)
+    ]
+
+
+def _parts(tree: Any) -> list[Value]:
+    if isinstance(tree, Value):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    return [part for branch in tree for part in _parts(branch)] if isinstance(tree, list | tuple) else []
+
+
+def _operation(target: Any) -> str:
+    return str(target.overloadpacket.__name__) if hasattr(target, "overloadpacket") else str(target.__name__)
+
+
+def _call(value: Value, names: Mapping[int, str]) -> str:
+    if value.target.__name__ == "getitem":
+        return f"{_text(value.args[0], names)}[{value.args[1]}]"
+    given = [_text(arg, names) for arg in value.args]
+    given += [f"{name}={_text(arg, names)}" for name, arg in value.kwargs.items() if arg is not None]
+    namespace = value.target.namespace
+    prefix = namespace if namespace == "aten" else f"torch.ops.{namespace}"
+    return f"{prefix}.{value.target.__name__}({', '.join(given)})"
+
+
+def _text(tree: Any, names: Mapping[int, str]) -> str:
+    if isinstance(tree, Value):
+        return names[id(tree)]
+    if isinstance(tree, list | tuple):
+        return f"[{', '.join(_text(part, names) for part in tree)}]"
+    if (isinstance(tree, float) and tree != tree) or tree in (float("inf"), float("-inf")):
+        return f"float('{tree}')"
+    return repr(tree)

@@ -1,0 +1,144 @@
+"""What a check of a first result may not accuse, and may not let pass: each kind was met in random functions."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from planted_faults import WrongJvp
+from torch.func import vmap
+from torch.testing import assert_close
+
+import funcdiff as fd
+from funcdiff._safety.verification import check
+from funcdiff._torch.tape import sketch
+
+X = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
+WEIGHT = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
+
+
+class Rounded(torch.autograd.Function):
+    """Passes derivatives through."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.round()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def found(func, derivative, kind, x=X):
+    return check(func, [x], [derivative], kind, sketch(func, [x])).outcome
+
+
+def plainly(func, x=X):
+    return torch.autograd.functional.jacobian(func, x)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e-3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_roundings_of_a_zero_are_not_accused(size, dtype):
+    x, weight = X.to(dtype), size * WEIGHT[0].to(dtype)
+    rounding = torch.finfo(dtype).eps * size * torch.tensor([1.0, -0.5, 0.3]).to(dtype)
+    for func in (lambda x: weight @ x + size, lambda x: size * (40 + 1e-9 * x.sum()).sigmoid()):
+        assert found(func, rounding.diag(), "hessian", x) != "wrong"
+        assert found(func, (1e8 * rounding).diag(), "hessian", x) == "wrong"
+
+
+# What is held constant, or defined, beside an operation without a second derivative
+MEANT = {
+    "embedding_bag": lambda x: F.embedding_bag(torch.tensor([[0, 2], [1, 1]]), x.reshape(3, 1) * x.norm().detach()),
+    "pdist": lambda x: F.pdist(torch.outer(x * x.detach().norm(), X.cos())),
+    "multi_margin_loss": lambda x: F.multi_margin_loss(x * x.norm().detach(), torch.tensor(1), p=2),
+    "cdist": lambda x: torch.cdist(x[None] * x.detach().norm(), WEIGHT),
+    "a custom function": lambda x: F.pdist(torch.outer(Rounded.apply(3 * x) + x, X.cos())),
+    "a custom function alone": lambda x: Rounded.apply(3 * x).sin(),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MEANT)
+def test_of_a_meant_constant_one_derivative_by_plain_autograd_is_enough(name, dtype):
+    def func(x):
+        return MEANT[name](x.double()).to(dtype)
+
+    x = X.to(dtype)
+    right = plainly(func, x)
+    assert found(func, right, "jacobian", x) != "wrong"
+    if dtype != torch.bfloat16 and name != "a custom function alone":  # whose own differences are zero
+        assert found(func, torch.zeros_like(right), "jacobian", x) == "wrong"
+
+
+def test_not_a_number_agrees_with_nothing():
+    def func(x):  # plain autograd multiplies a zero by infinity
+        return torch.where(x.abs() > 0, x.sin() + 0 * x.detach(), (x - x).sqrt())
+
+    assert plainly(func).isnan().any()
+    assert found(func, torch.zeros(3, 3).double(), "jacobian") == "wrong"
+    assert found(func, X.cos().diag(), "jacobian") == "agrees"
+
+
+FOREIGN = {
+    "after": lambda x: WrongJvp.apply(x) + 30 * x.square(),
+    "before": lambda x: (WrongJvp.apply(x) / 20 + x).sin(),
+    "beside": lambda x: torch.cat([WEIGHT.to(x) @ x * 8, WrongJvp.apply(x) * x]),
+    "in a sum": lambda x: WrongJvp.apply(x).sum()[None] + 20 * x.exp().sum()[None],
+    "in a mean": lambda x: (WrongJvp.apply(x / 4) + x).square().mean()[None],
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_of_a_function_of_the_users_nearly_right_is_not_right(name):
+    func = FOREIGN[name]
+    right, wrong = plainly(func), torch.func.jacfwd(func)(X)
+    assert 0.01 < (right - wrong).abs().max() / right.abs().max() < 0.5
+    assert found(func, right, "jacobian") == "agrees"
+    assert found(func, wrong, "jacobian") != "agrees"
+    assert_close(fd.jacobian(func)(X), right)
+    assert_close(vmap(fd.jacobian(func))(torch.stack([X, X + 0.1]))[0], right)
+
+
+def test_where_its_derivative_is_zero_a_function_of_the_users_shows_nothing():
+    def func(x):  # zero at the row by which the plan is made
+        return WrongJvp.apply(x).clamp(min=0) + 0 * x.square()
+
+    rows = torch.stack([X.abs(), -X.abs()])
+    assert found(func, torch.zeros(3, 3).double(), "jacobian", rows[1]) == "undecided"
+    assert_close(fd.batch_jacobian(func)(rows), torch.stack([plainly(func, row) for row in rows]))
+
+
+def test_in_bfloat16_a_zero_is_not_borne_out():
+    x = X.bfloat16()
+    assert found(lambda x: WrongJvp.apply(x) + 3, torch.zeros(3, 3).bfloat16(), "jacobian", x) != "agrees"
+
+
+def test_the_outcome_does_not_depend_on_unwritten_memory(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, shape: self.new_full(shape, 1e30))
+    for dtype in (torch.float64, torch.float32):
+        x = X.to(dtype)
+        func = lambda x: (WEIGHT.to(x) @ x).exp()  # noqa: E731  # as the others
+        assert found(func, fd.hessian_double_backward(func)(x), "hessian", x) == "agrees"
+
+
+@pytest.mark.parametrize("frequency", [1e5, 1e6, 1e7, 1e8, 1e9, 1e12])
+def test_functions_rougher_than_the_steps_are_not_accused(frequency):
+    rough = {
+        "alone": lambda x: (frequency * x).sin(),
+        "beside": lambda x: torch.cat([(frequency * x).sin() / frequency, x.square()]),
+        "around": lambda x: x.square() * (1 + (frequency * x).cos() / 10),
+        "inside": lambda x: (x + (frequency * x).sin() / frequency).exp(),
+        "a sum": lambda x: (frequency * x).sin().sum()[None] + 1e3 * x.sum()[None],
+    }
+    for shift in (0.0, 0.01, 0.1, 0.37, 1.3, 2.0):
+        for func in rough.values():
+            x = X + shift * math.pi
+            assert found(func, plainly(func, x), "jacobian", x) != "wrong"
+            assert found(func, fd.hessian_double_backward(func)(x), "hessian", x) != "wrong"

@@ -1,0 +1,177 @@
+"""The finder, *Which recipe?*, the tutorials and the package recommend the same recipe for the same question."""
+
+from itertools import pairwise, product
+
+import pytest
+import torch
+from torch import nn
+
+import funcdiff as fd
+from _ext.gallery.cards import answer as answer_of_tutorial
+from _ext.gallery.tutorials import GALLERY
+from _ext.shown.finder import TUTORIALS, TYPICAL, tutorial_of
+from _ext.shown.which_recipe import ANSWERS
+from _tools.finder import answers
+from _tools.finder.model import NEEDS, NORMS, Question
+from funcdiff._automatic.choice import for_rows
+from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
+
+SHAPES = [
+    (1, 1),
+    (1, 1000),
+    (2, 1),
+    (3, 50),
+    (5, 25),
+    (5, 5),
+    (10, 100),
+    (20, 1),
+    (50, 10),
+    (100, 1),
+    (100, 1000),
+    (300, 3),
+]
+GRID = [
+    Question(need, inputs, outputs, rows, width, layers, norm)
+    for need, (inputs, outputs), rows, (width, layers), norm in product(
+        NEEDS, SHAPES, [0, 100], [(16, 1), (64, 8), (512, 2)], NORMS
+    )
+]
+
+# Where the finder and the table send their readers.
+LED_TO = sorted({row.tutorial for row in ANSWERS} | {page for pages in TUTORIALS.values() for page in pages})
+
+
+def network(q):
+    sizes = [q.inputs, *[q.width] * q.layers]
+    norms = {"none": None, "layer norm": nn.LayerNorm, "batch norm": nn.BatchNorm1d}
+    hidden = [
+        part
+        for a, b in pairwise(sizes)
+        for part in (nn.Linear(a, b), *([norms[q.norm](b)] if norms[q.norm] else []), nn.Tanh())
+    ]
+    return nn.Sequential(*hidden, nn.Linear(q.width, q.outputs)).eval().requires_grad_(False)
+
+
+def chosen(q):
+    """The recipe that the package takes on a real network, as `explain` tells it."""
+    net, x = network(q), torch.rand(q.inputs)
+    f = (lambda x: net(x[None])[0]) if q.norm == "batch norm" else net
+    if q.need == "Hessian-vector product":
+        return fd.explain(fd.hvp, lambda x: f(x).sum(), (x,), (x,)).recipe
+    kinds = {"Hessian diagonal": "diagonal"}
+    recipe = fd.explain(for_rows(kinds.get(q.need, q.need.lower()), q.rows or 1)(f), x).recipe
+    return INSIDE_TRANSFORM.get(recipe, recipe) if q.rows else recipe
+
+
+def contradictions(rows):
+    """Where a row of *Which recipe?* names another call or recipe than the finder, on the questions it is about."""
+    found = []
+    for row, q in product(rows, GRID):
+        if row.asks(q):
+            ours = answers.answer(q)
+            call = row.call.partition("(")[0]
+            if ours.take != call or ours.recipe not in row.recipes:
+                found.append(f"{row.need}, {row.when}: {call}, {row.recipes}; {q}: {ours.take}, {ours.recipe}")
+    return found
+
+
+def test_which_recipe_says_what_the_finder_says():
+    assert contradictions(ANSWERS) == []
+    asked = [row for row in ANSWERS if any(map(row.asks, GRID))]
+    assert len(asked) == len(ANSWERS) - 1  # all but the operator, for which the finder has no question
+
+
+@pytest.mark.parametrize("change", [{"recipes": ("jacobian_taylor",)}, {"call": "jacobian_reverse(f)(x)"}])
+def test_a_planted_contradiction_is_found(change):
+    (row,) = (row for row in ANSWERS if row.need == "a Jacobian" and row.when == "no more outputs than inputs")
+    assert contradictions([row]) == []
+    assert contradictions([row._replace(**change)])
+    assert contradictions([row._replace(asks=lambda q: q.need == "Hessian")])
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_the_finder_says_what_the_package_does(need):
+    for q in GRID:
+        if q.need == need and answers.need_of(q) != "Gradient":
+            assert answers.answer(q).recipe == chosen(q), q
+
+
+def test_special_operations_are_handled_as_the_page_says():
+    class NoBatch(torch.autograd.Function):
+        """vmap has no rule for it."""
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, u):
+            return u * ctx.saved_tensors[0].cos()
+
+    x = torch.rand(3, dtype=torch.float64)
+    transform = fd.jacobian(lambda x: NoBatch.apply(x.outer(x)).sum(0))
+    transform(x)
+    assert fd.explain(transform, x).recipe in ("jacobian_batched_grad", "jacobian_loop")
+    without_forward = fd.hessian(lambda x: torch.cdist(x.view(3, 1), x.view(3, 1).sin()).sum())
+    without_forward(x)
+    assert (
+        "reverse_over_reverse" in fd.explain(without_forward, x).recipe
+        or "double" in fd.explain(without_forward, x).recipe
+    )
+
+
+def test_a_jacobian_of_one_output_is_a_gradient():
+    for q in GRID:
+        found = answers.answer(q)
+        assert (found.take == "torch.func.grad") == (q.need == "Jacobian" and q.outputs == 1)
+        assert ("grad(lambda x:" in found.code) == (found.take == "torch.func.grad")
+
+
+def test_a_tutorial_recommends_no_recipe_that_is_never_chosen():
+    """An answer that names a recipe says what the automatic function chooses, for some network at least."""
+    shapes = [*product([1, 3, 20, 300, 3000], [1, 3, 30, 1000], [0, 100], [16, 1024], [1, 8])]
+    asked = [Question(need, n, m, rows, w, layers) for need in NEEDS for n, m, rows, w, layers in shapes]
+    chosen_somewhere = {answers.answer(q).recipe for q in [*asked, *GRID]}
+    candidates = {name for q in GRID for name in NEEDS[q.need]} - chosen_somewhere
+    assert candidates  # some recipes are never the fastest
+    for tutorial in LED_TO:
+        assert not names_in(answer_of_tutorial(GALLERY / f"{tutorial}.py")) & candidates, tutorial
+
+
+def names_in(text):
+    """The functions that an answer names, as roles or as code."""
+    return {name for name in [*fd.__all__, "grad"] if f"funcdiff.{name}`" in text or f"``{name}(" in text}
+
+
+@pytest.mark.parametrize("tutorial", LED_TO)
+def test_a_tutorial_leads_with_what_sends_its_reader_there(tutorial):
+    """The answer at its head names the function to call, or the recipe that it chooses."""
+    rows = [row for row in ANSWERS if row.tutorial == tutorial]
+    expected = {row.call.partition("(")[0] for row in rows} | {name for row in rows for name in row.recipes}
+    expected |= {name for need, pages in TUTORIALS.items() if tutorial in pages for name in answers.AUTOMATIC[need]}
+    expected |= {answers.answer(q).recipe for q in TYPICAL if tutorial_of(q) == tutorial}
+    assert names_in(answer_of_tutorial(GALLERY / f"{tutorial}.py")) & expected, (tutorial, expected)
+
+
+def test_a_recipe_by_name_is_right_with_respect_to_the_input():
+    """What the finder offers by name on a norm is right, and what it warns of is wrong."""
+    torch.manual_seed(0)
+    net, x = (
+        nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 2)).double(),
+        torch.rand(3).double(),
+    )
+    net.requires_grad_(False)
+    expected = fd.hessian(net)(x)
+    warned = answers.wrong("layer norm", "Hessian")
+    assert set(warned["input"]) < set(warned["together"])
+    for name in warned["together"]:
+        error = (getattr(fd, name)(net)(x) - expected).abs().max()
+        assert (error > 1e-6) == (name in warned["input"]), name
+
+
+def test_no_recipe_that_is_wrong_on_a_norm_is_offered_by_name():
+    for q in GRID:
+        found = answers.answer(q)
+        warned = answers.wrong(q.norm, q.need)["together"]
+        assert ("# By name" in found.code) == (found.need not in answers.ONE_RECIPE and found.recipe not in warned)
