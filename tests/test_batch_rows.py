@@ -1,5 +1,6 @@
 """Rows that vmap refuses are differentiated one after the other; functions are planned for the values that they see."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -46,7 +47,7 @@ def constant(x):
 
 
 def array(x):
-    return x.sin() * float(x.detach().numpy().sum())
+    return x.sin() * torch.from_numpy(np.sign(x.detach().numpy()))
 
 
 GRU = nn.GRU(3, 3, batch_first=True).double().requires_grad_(False)

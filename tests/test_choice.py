@@ -291,3 +291,10 @@ def test_a_plan_is_not_kept_for_another_layer():
     net[2].train()  # the root's mode stays
     with pytest.raises(RuntimeError, match="random numbers"):
         fd.jacobian(net)(numbers(3))
+
+
+def test_a_plan_that_is_not_kept_is_said_to_be_checked_at_each_call():
+    transform = fd.jacobian(lambda x: x.sin() * float(x.detach().sign().sum()))
+    x = torch.ones(3)
+    transform(x)
+    assert "checked at each call" in repr(fd.explain(transform, x))

@@ -118,3 +118,27 @@ def test_a_constant_that_was_meant_stays_one(name):
 def test_without_the_check_plain_autograd_is_taken_at_its_word():
     assert not fd.hessian(lambda x: Exp.apply(x).sum(), verify=False)(X).any()
     assert not fd.jacobian(CUT["NumPy"], verify=False)(X).any()
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, u):
+        return u
+
+
+@pytest.mark.parametrize("func", [Rounded.apply, lambda x: Rounded.apply(x)])
+def test_a_compiled_derivative_of_a_custom_function_is_its_own(func):
+    torch.compiler.reset()
+    compiled = torch.compile(fd.jacobian(func), backend="eager")
+    for x in (X, 2 * X):
+        assert_close(compiled(x), torch.eye(3).double())
+
+
+def test_what_is_refused_is_refused_in_our_words_when_it_is_compiled():
+    with pytest.raises(RuntimeError, match="contradicts differences") as refusal:
+        torch.compile(fd.hessian(lambda x: Exp.apply(x).sum()), backend="eager")(X)
+    assert "Dynamo" not in type(refusal.value).__name__

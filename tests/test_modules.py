@@ -132,6 +132,30 @@ def test_batch_norm_in_training_leaves_the_running_statistics_alone():
     assert_close(dict(module.named_buffers()), before)
 
 
+def test_the_automatic_recipes_know_that_running_statistics_are_copies():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Tanh()).double()
+    rows = torch.randn(4, 3, dtype=torch.float64)
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    func, parameters = fd.module_function(module, training=True)
+
+    def loss(parameters, rows=rows):
+        return func(parameters, rows).square().sum()
+
+    assert_close(fd.jacobian(func)(parameters, rows), fd.jacobian_loop(func)(parameters, rows))
+    plain = torch.autograd.functional.hessian(lambda w: loss({**parameters, "0.weight": w}), parameters["0.weight"])
+    assert_close(fd.hessian(loss)(parameters)["0.weight"]["0.weight"], plain)
+    assert_close(fd.hessian_taylor(loss)(parameters)["0.weight"]["0.weight"], plain)
+    assert_close(fd.hvp(loss, (parameters,), (parameters,)), fd.hvp_operator(loss, parameters)(parameters))
+    two = torch.stack([rows, 2 * rows])
+    expected = fd.jacobian_loop(func)(parameters, two[1])["1.weight"]
+    assert_close(fd.batch_jacobian(func, in_dims=(None, 0))(parameters, two)["1.weight"][1], expected)
+    assert_close(dict(module.named_buffers()), before)
+    with pytest.raises(RuntimeError, match="running statistics"):
+        fd.jacobian(module)(rows)
+    assert_close(dict(module.named_buffers()), before)
+
+
 def test_study_network_repeats_and_leaves_the_random_state():
     torch.manual_seed(1)
     following = torch.rand(3)

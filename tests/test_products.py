@@ -68,3 +68,10 @@ def test_scipy_minimises_with_products():
     )
     assert found.success
     np.testing.assert_allclose(found.x, np.ones(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("product", [fd.hvp, fd.hvp_double_backward])
+def test_primals_that_are_no_tuple(product):
+    x = torch.ones(2)
+    with pytest.raises(TypeError, match=r"expected primals to be a tuple .* Write \(x,\)"):
+        product(lambda x: x.square().sum(), x, x)

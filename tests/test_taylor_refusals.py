@@ -71,6 +71,9 @@ def test_what_forward_mode_gets_wrong_is_taken_by_plain_autograd():
         hessian_taylor(lambda x: torch.native_layer_norm(x, (4,), None, None, 1e-5)[0])(x)
 
 
+RUNNING = torch.zeros(2), torch.ones(2)  # statistics that outlive the call
+
+
 @pytest.mark.parametrize("transform", [hessian_taylor, laplacian])
 @pytest.mark.parametrize(
     ("func", "error", "text"),
@@ -80,7 +83,7 @@ def test_what_forward_mode_gets_wrong_is_taken_by_plain_autograd():
         (lambda x: math.sqrt(x[0]) * x, RuntimeError, "use .detach"),
         (lambda x: torch.tensor(x.tolist()), RuntimeError, "use .detach"),
         (under_no_grad, RuntimeError, "remove no_grad"),
-        (lambda x: F.batch_norm(x.view(2, 2), torch.zeros(2), torch.ones(2), training=True), RuntimeError, "eval()"),
+        (lambda x: F.batch_norm(x.view(2, 2), *RUNNING, training=True), RuntimeError, "eval()"),
         (lambda x: F.dropout(x), RuntimeError, "random"),
         (lambda x: x.argmax(), TypeError, "floating-point output"),
         (lambda x: 1.0, TypeError, "to be a tensor"),

@@ -1,5 +1,6 @@
 """What the automatic recipes say about functions that cannot be differentiated."""
 
+import functools
 from dataclasses import dataclass
 
 import pytest
@@ -49,12 +50,26 @@ def test_outputs_that_are_no_tensors(name, output):
         AUTOMATIC[name](OUTPUTS[output])
 
 
-@pytest.mark.parametrize("name", [name for name in AUTOMATIC if name != "hessian_taylor"])
+@pytest.mark.parametrize("name", AUTOMATIC)
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_lazy_module_is_left_as_it_was(name, inside):
     net = nn.Sequential(nn.LazyLinear(4), nn.Tanh())
     with pytest.raises(RuntimeError, match="call it once on an input before"):
         AUTOMATIC[name]((lambda x: net(x).sum()) if inside else net)
+    assert isinstance(net[0].weight, nn.UninitializedParameter)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_recipe_by_name_refuses_a_lazy_module_before_torch_ends_the_process(inside):
+    net = nn.Sequential(nn.LazyLinear(4), nn.Tanh())
+    func = (lambda x: net(x).sum()) if inside else net
+    for call in (
+        lambda: fd.jacobian_reverse(func)(X),
+        lambda: fd.jacobian_forward(functools.partial(func))(X),
+        lambda: fd.hvp_forward_over_reverse(func, (X,), (X,)),
+    ):
+        with pytest.raises(RuntimeError, match="call it once on an input before"):
+            call()
     assert isinstance(net[0].weight, nn.UninitializedParameter)
 
 

@@ -22,7 +22,7 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten
@@ -143,8 +143,11 @@ def chosen(
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
         return recipes[name](func, **{**options, "chunk_size": chunk})(*args)
 
+    planned = None if traced else compiling.planned(func, choice)
+
     def compiled(args: Sequence[Tree]) -> Tree:
-        return run(compiling.name(func, choice, args, traced), options.chunk_size, args)
+        name = compiling.name(func, choice, args, planned)
+        return eager(args) if name == compiling.EAGERLY else run(name, options.chunk_size, args)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -153,6 +156,10 @@ def chosen(
             raise RefusedError(NO_COUNTING_INSIDE)
         if torch.compiler.is_compiling():
             return compiled(args)
+        return eager(args)
+
+    @left_alone
+    def eager(args: Sequence[Tree]) -> Tree:
         first = functools.partial(first_result, args) if verify else None
         return first_working(found(args), lambda name, chunk: run(name, chunk or options.chunk_size, args), first)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,25 +14,37 @@ from funcdiff._calling.arguments import select_args
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import numbers_like
 from funcdiff._torch.compiler import run_while_compiling
+from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree, flatten
 
+EAGERLY = "not compiled"
 Spec = tuple[tuple[int, ...], torch.dtype, str]
 
 
-def name(func: Function, choice: Choice, args: Sequence[Tree], traced: bool) -> str:
-    """The recipe for these arguments; `traced` says that func, or the transform of it, is the compiler's own."""
-    if traced or not all(isinstance(arg, Tensor) for arg in args):
+def name(func: Function, choice: Choice, args: Sequence[Tree], planned: Callable[..., str] | None) -> str:
+    """The recipe for these arguments; without `planned` func, or the transform of it, is the compiler's own."""
+    if planned is None or not all(isinstance(arg, Tensor) for arg in args):
         trees = select_args(args, choice.options.argnums), func(*args)
         return typical(choice.names, *(sum(x.numel() for x in flatten(tree)[0]) for tree in trees))
-    return planned(func, choice, *((tuple(x.shape), x.dtype, str(x.device)) for x in args))
+    return planned(*((tuple(x.shape), x.dtype, str(x.device)) for x in args))
 
 
-@run_while_compiling
-def planned(func: Function, choice: Choice, *specs: Spec) -> str:
-    """The recipe that is planned for arguments like these."""
-    args = [numbers_like(torch.empty(shape, dtype=dtype, device=device)) for shape, dtype, device in specs]
-    return lookup.for_transform(func, choice, args, inside=True).plan.usable[0]
+def planned(func: Function, choice: Choice) -> Callable[..., str]:
+    """What tells the recipe that is planned for arguments like these; not every func can be an argument of it."""
+
+    @run_while_compiling
+    def recipe(*specs: Spec) -> str:
+        args = [numbers_like(torch.empty(shape, dtype=dtype, device=device)) for shape, dtype, device in specs]
+        try:
+            plan = lookup.for_transform(func, choice, args, inside=True).plan
+        except RefusedError:  # it may be possible outside; else it is refused there, in our own words
+            return EAGERLY
+        if plan.sketch.foreign:  # torch.compile differentiates what their forward does, whatever their backward says
+            return EAGERLY
+        return plan.usable[0]
+
+    return recipe
 
 
 @run_while_compiling

@@ -9,6 +9,7 @@ from funcdiff._automatic import lookup
 from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.planning import Candidate, Plan
 from funcdiff._automatic.products import hvp, hvp_operator
+from funcdiff._calling.point import check_tuple
 from funcdiff._calling.types import Function
 from funcdiff._torch.trees import Tree
 
@@ -22,6 +23,7 @@ class Explanation:
     """What was chosen, and what every candidate would cost."""
 
     plan: Plan
+    kept: bool = True  # otherwise each call makes a plan, and checks its result
 
     @property
     def recipe(self) -> str:
@@ -33,13 +35,14 @@ class Explanation:
         # Here, as recipes work without the measuring.
         from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, seconds
 
+        unchecked = "not checked yet" if self.kept else "checked at each call"
         within = any(c.chunk for c in self.plan.candidates)  # a budget
 
         def row(c: Candidate) -> tuple[str, ...]:
             cost = c.cost
             amounts = (amount_of_flops(cost.flops), str(cost.elements), seconds(cost.seconds)) if cost else ("",) * 3
             fit = (str(c.chunk or ""), amount_of_bytes(c.peak) if c.peak else "") if within else ()
-            taken = f"taken; {c.check or 'not checked yet'}" if c.name == self.recipe else ""
+            taken = f"taken; {c.check or unchecked}" if c.name == self.recipe else ""
             return c.name, *amounts, *fit, c.obstacle or taken
 
         rows = tuple(map(row, self.plan.candidates))
@@ -77,13 +80,15 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function
     if transform in (hvp, hvp_operator):
         func, *point = primals
+        if transform is hvp:
+            check_tuple(*point[:1])
         at = point[0] if transform is hvp else tuple(point)
-        plan = lookup.for_product(tuple(PRODUCTS), func, True, at).plan
-    elif (found := getattr(transform, "found", None)) is not None:
-        plan = found(primals).plan
+        found = lookup.for_product(tuple(PRODUCTS), func, True, at)
+    elif (planned := getattr(transform, "found", None)) is not None:
+        found = planned(primals)
     else:
         raise TypeError(
             f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
             f"{transform!r}. A recipe with a mode in its name has no plan to explain."
         )
-    return Explanation(plan)
+    return Explanation(found.plan, found.key is not None)

@@ -11,6 +11,7 @@ from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.options import Options
+from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import corrected, has_graph
@@ -48,6 +49,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     """
     if torch.compiler.is_compiling():
         return next(iter(PRODUCTS.values()))(func, primals, tangents)
+    check_tuple(primals)
     found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:

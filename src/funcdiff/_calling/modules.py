@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from funcdiff._calling.arguments import check_leaves
 from funcdiff._calling.types import Function
-from funcdiff._torch.layers import BatchNorm, Dropout
+from funcdiff._torch.layers import BatchNorm, Dropout, for_one_call
 from funcdiff._torch.messages import LAZY
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
@@ -54,7 +54,7 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
 
     def func(parameters: Parameters, *inputs: Tree) -> Tree:
         check_names(parameters, names)
-        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if training else {}
+        buffers = {name: for_one_call(buffer) for name, buffer in module.named_buffers()} if training else {}
         return functional_call(module, {**buffers, **parameters}, inputs)
 
     return func, dict(parameters)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from funcdiff._calling.arguments import check_leaves, kind
+from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function, Primals
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
@@ -27,6 +28,7 @@ def at_point(
     Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
     """
     x, spec = check_primals(primals)
+    refuse_lazy(func)
     vectors = [check_tangents(v, x, spec) for v in tangents]
     size = len(x)
 
@@ -59,10 +61,14 @@ def whole(leaves: Sequence[Tensor], spec: TreeSpec) -> Tree:
     return product[0] if len(product) == 1 else product
 
 
-def check_primals(primals: tuple[Tree, ...]) -> tuple[Primals, TreeSpec]:
-    """The leaves and the structure of the arguments of a product."""
+def check_tuple(primals: tuple[Tree, ...]) -> None:
     if not isinstance(primals, tuple):
         raise TypeError(f"expected primals to be a tuple of func's arguments, got {kind(primals)}. Write (x,) for one.")
+
+
+def check_primals(primals: tuple[Tree, ...]) -> tuple[Primals, TreeSpec]:
+    """The leaves and the structure of the arguments of a product."""
+    check_tuple(primals)
     leaves, spec = flatten(primals)
     check_leaves(leaves, "differentiated argument")
     return tuple(leaves), spec

@@ -17,6 +17,7 @@ from funcdiff._calling.arguments import (
     select_args,
     with_aux,
 )
+from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._torch.messages import MUTATES, reraise
@@ -35,6 +36,7 @@ def transform(formula: Formula, func: Function, options: Options, *, depth: int 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         check_range(options.argnums, len(args))
+        refuse_lazy(func)
 
         def run(*copies: Tree) -> Tree:
             flat, primals = taken_apart(func, copies, options)

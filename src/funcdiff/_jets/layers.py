@@ -14,6 +14,7 @@ from funcdiff._jets import rules
 from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on, plain
 from funcdiff._jets.operations import form, named, rule, unaltered
 from funcdiff._torch.functions import ungated, weight_norm
+from funcdiff._torch.layers import is_for_one_call
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import transforms_active
 
@@ -133,7 +134,7 @@ def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> Any:
-        if training and running_mean is not None:
+        if training and running_mean is not None and not is_for_one_call(running_mean):
             raise RefusedError(
                 "func changes the running statistics of a batch norm in training mode, at each evaluation: call "
                 "module.eval(), or use track_running_stats=False"

@@ -81,3 +81,17 @@ def run_while_compiling(func: F) -> F:
     """
     func._dynamo_marked_constant = True  # type: ignore[attr-defined]  # a mark that torch looks for
     return func
+
+
+def left_alone(func: F) -> F:
+    """Have the compiler call `func` as it is, between two graphs, and compile nothing that it calls.
+
+    As torch.compiler.disable does it, which would import the whole compiler.
+    """
+    if torch.compiler.is_compiling():
+        return func
+    from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+
+    set_code_exec_strategy(func.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+    func._torchdynamo_disable = True  # type: ignore[attr-defined]  # a mark that torch looks for
+    return func

@@ -122,6 +122,7 @@ _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
 # Those with closed forms in `_jets.activations`.
 _BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
+_BATCH_NORMS = "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"
 _NAMESPACES = frozenset(("aten", "prims", "prim", "quantized", "mkldnn"))
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 
@@ -225,7 +226,9 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             written = arguments(func, args, kwargs, lambda a: a.is_write)
             if any(self._key(x) not in self.made for x in _tensors(written)):
                 refuse("would mutate a captured Tensor")
-        if name == "native_batch_norm" and args[5] and args[3] is not None:  # its schema does not say that it writes
+        # Its schema does not say that it writes the running statistics.
+        statistics = args[3:5] if name in _BATCH_NORMS and args[5] else ()
+        if any(self._key(x) not in self.made for x in statistics if x is not None):
             refuse("would mutate a captured Tensor")
 
     def _key(self, x: Tensor) -> int:
