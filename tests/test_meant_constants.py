@@ -204,3 +204,25 @@ def test_a_backward_hook_of_a_module_defines_no_derivative():
     layer.register_full_backward_hook(lambda module, inputs, outputs: (2 * inputs[0],))
     expected = (1 - layer(X).tanh() ** 2)[:, None] * layer.weight
     assert_close(fd.jacobian(lambda x: layer(x).tanh())(X), expected)
+
+
+class Refusing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, u):
+        raise RuntimeError("not derived")
+
+
+@pytest.mark.parametrize("transform", [fd.jacobian, fd.laplacian, fd.hessian])
+def test_what_a_custom_function_refuses_is_said_in_its_words(transform):
+    with pytest.raises(RuntimeError, match=r"^not derived"):
+        transform(lambda x: Refusing.apply(x).sum())(X)
+
+
+def test_a_custom_function_inside_vmap_is_referred_to_the_loop():
+    with pytest.raises(RuntimeError, match=r"use batch_jacobian .* loop over the rows") as refusal:
+        torch.func.vmap(fd.jacobian(Exp.apply))(torch.stack([X, X]))
+    assert "verify=False" not in str(refusal.value)
