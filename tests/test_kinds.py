@@ -348,7 +348,6 @@ def test_derivatives_inside_the_function(name):
 NUMBERS = {
     "float()": lambda x: x.sin() * float(x.detach().norm()),
     "item()": lambda x: x.exp() / x.detach().abs().max().item(),
-    "numpy": lambda x: x.sin() * x.detach().numpy().sum(),
     "tolist": lambda x: x.cos() * sum(x.detach().tolist()),
     "data": lambda x: x.square() * x.data.sum(),
     "a branch": lambda x: x.sin() if float(x.detach().sum()) > 0 else x.cos(),

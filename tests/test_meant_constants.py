@@ -142,3 +142,87 @@ def test_what_is_refused_is_refused_in_our_words_when_it_is_compiled():
     with pytest.raises(RuntimeError, match="contradicts differences") as refusal:
         torch.compile(fd.hessian(lambda x: Exp.apply(x).sum()), backend="eager")(X)
     assert "Dynamo" not in type(refusal.value).__name__
+
+
+def hooked(x):
+    y = x.exp()
+    if y.requires_grad:
+        y.register_hook(lambda u: 0.5 * u)
+    return y.sin()
+
+
+def one_step(x):
+    """The last step of a solver of y^3 + y = x after detach(): its gradient is right, its second derivative is not."""
+    y = torch.ones_like(x)
+    for _ in range(30):
+        y = y - (y**3 + y - x) / (3 * y**2 + 1)
+    y = y.detach()
+    return y - (y**3 + y - x) / (3 * y**2 + 1)
+
+
+RIGHT_ONCE = {"a hook": hooked, "the last step of a solver": one_step}
+
+
+@pytest.mark.parametrize("kind", TWICE)
+@pytest.mark.parametrize("name", RIGHT_ONCE)
+def test_what_is_right_once_is_refused_twice(name, kind):
+    with pytest.raises(RuntimeError, match=r"contradicts differences of func"):
+        TWICE[kind](lambda x: RIGHT_ONCE[name](x).sum())
+
+
+def test_the_gradient_of_a_solver_that_ends_with_one_step_is_right():
+    func = RIGHT_ONCE["the last step of a solver"]
+    assert_close(fd.jacobian(func)(X), (1 / (3 * func(X) ** 2 + 1)).diag())
+
+
+def test_the_fisher_matrix_by_a_divergence_from_itself_stays_what_is_meant():
+    def divergence(x):
+        old, new = x.detach().log_softmax(0), x.log_softmax(0)
+        return (old.exp() * (old - new)).sum()
+
+    p = X.softmax(0)
+    fisher = p.diag() - torch.outer(p, p)
+    assert_close(fd.hessian(divergence)(X), fisher)
+    assert_close(fd.hvp(divergence, (X,), (X,)), fisher @ X)
+
+
+def test_tensors_kept_from_another_call_are_no_constants():
+    kept = {}
+
+    def func(x):
+        key = tuple(x.detach().tolist())
+        if key not in kept:
+            kept[key] = x.exp()
+        return kept[key] * x
+
+    with pytest.raises(RuntimeError, match="made in another call"):
+        fd.jacobian(func)(X)
+
+
+def test_a_backward_hook_of_a_module_defines_no_derivative():
+    layer = torch.nn.Linear(3, 2).double()
+    layer.register_full_backward_hook(lambda module, inputs, outputs: (2 * inputs[0],))
+    expected = (1 - layer(X).tanh() ** 2)[:, None] * layer.weight
+    assert_close(fd.jacobian(lambda x: layer(x).tanh())(X), expected)
+
+
+class Refusing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, u):
+        raise RuntimeError("not derived")
+
+
+@pytest.mark.parametrize("transform", [fd.jacobian, fd.laplacian, fd.hessian])
+def test_what_a_custom_function_refuses_is_said_in_its_words(transform):
+    with pytest.raises(RuntimeError, match=r"^not derived"):
+        transform(lambda x: Refusing.apply(x).sum())(X)
+
+
+def test_a_custom_function_inside_vmap_is_referred_to_the_loop():
+    with pytest.raises(RuntimeError, match=r"use batch_jacobian .* loop over the rows") as refusal:
+        torch.func.vmap(fd.jacobian(Exp.apply))(torch.stack([X, X]))
+    assert "verify=False" not in str(refusal.value)

@@ -29,7 +29,7 @@ from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
     "Whether to hold the first result of a plan against differences of `func` along one random direction. A recipe "
-    "that they contradict is left out from then on. The check evaluates `func`, or its gradient, four to ten times, "
+    "that they contradict is left out from then on. The check evaluates `func`, or its gradient, four to twenty times, "
     "once for each plan. Without it, only what torch is known to get wrong is left out, and an operator that is not "
     "torch's own is differentiated by plain reverse mode alone."
 )
@@ -228,7 +228,8 @@ def _first_working(
         except Exception as error:  # raised again unless torch cannot do it in this way
             if not cannot(error):
                 raise
-            stopped = stopped or error
+            # torch.func refuses a function in the old style whatever it does: what plain autograd says counts.
+            stopped = error if stopped is None or "setup_context" in str(stopped) else stopped
             plan = plan.without(name, reason(error))
             continue
         if verdict is not None:

@@ -84,10 +84,16 @@ class Plan:
             names.setdefault(c.obstacle, []).append(c.name)
         told = "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
-        return RefusedError(
-            f"no recipe is known to be right on func ({told}). The function calls {suspects}: write what is at fault "
-            "with simpler operations, or pass verify=False if the derivative that torch gives is what you mean"
+        remedy = (
+            "write what is at fault with simpler operations, or pass verify=False if the derivative that torch gives "
+            "is what you mean"
         )
+        if all("it raises" in c.obstacle or "no Taylor rule" in c.obstacle for c in self.candidates):
+            remedy = (
+                "no transform of torch.func differentiates it; call the recipe outside of vmap and grad, or use "
+                "batch_jacobian or batch_hessian, which loop over the rows"
+            )
+        return RefusedError(f"no recipe is known to be right on func ({told}). The function calls {suspects}: {remedy}")
 
 
 LOOP = "a loop over rows"  # of a batch, each differentiated by itself

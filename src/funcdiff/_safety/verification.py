@@ -11,6 +11,7 @@ One direction shows gross faults (zeros, missing terms, wrong rows). A few wrong
 from __future__ import annotations
 
 import functools
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -33,6 +34,8 @@ _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 _ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
+_elsewhere = random.Random(0)  # not the caller's
+_TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
 _OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 
 Kind = Literal["jacobian", "hessian", "diagonal", "laplacian"]
@@ -80,7 +83,7 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
-        if seen.foreign and (defined := _as_defined(flat, point, along, answer, seen)):
+        if seen.foreign - _TRANSPARENT and (defined := _as_defined(flat, point, along, answer, seen)):
             return defined
         found = compared(joined(answer), values(flat, point, along), seen)
         return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
@@ -169,7 +172,8 @@ def check_on_plane(
         return _lost(result)
     if held.meant and not seen.foreign:
         own = asked(lambda k: _plainly(restricted, [origin[1]], [axes[k]], [weights])[0])
-        return _SAID if _near(answer, own.to(answer), seen) else result
+        if _near(answer, own.to(answer), seen):
+            return _believed(result, restricted, [origin[1]], [axes[0] + axes[1]], [weights], seen)
     return result
 
 
@@ -302,9 +306,33 @@ def _unless_meant(
             same = _pulled_back(flat, point, along, answer, seen)
         else:
             same = _near(joined(answer), joined(_plainly(flat, point, along, weights)), seen)
+        return _believed(found, flat, point, along, weights, seen) if same else found
     except _OUTSIDE:
         return found
-    return _SAID if same else found
+
+
+def _believed(found: Check, flat: Func, point: Point, along: Point, weights: Point | None, seen: Sketch) -> Check:
+    """What plain autograd says of constants that are meant, unless it contradicts itself.
+
+    The last step of a solver after detach() has the right gradient, and the wrong second derivative.
+    """
+    cotangents = direction(flatten(flat(*_moved(point, along, 0.0)))[0], seed=8)
+    fresh = _moved(point, along, _elsewhere.uniform(0.3, 0.4) * seen.epsilon**0.25)  # where func has never been
+    once, again = (gradients(flat, fresh, along, cotangents)(0.0) for _ in range(2))
+    if not _near(again, once, seen):
+        return replace(found, reason=f"{found}: func returns tensors that it made in another call")
+    if weights is not None:
+        outcomes = [_first(flat, point, along, weights, seen, scale=scale).outcome for scale in (0.0, 1.0)]
+        if outcomes == ["wrong", "agrees"]:  # a gradient that is zero agrees with anything
+            return replace(found, reason=f"{found}, though the gradient agrees: detaching is right only once")
+    return _SAID
+
+
+def _first(flat: Func, point: Point, along: Point, weights: Point, seen: Sketch, *, scale: float = 1.0) -> Check:
+    """The gradient of the weighted outputs' sum by plain autograd, times `scale`, held against differences of func."""
+    slope = scale * (gradients(flat, point, along, weights)(0.0) * joined(along)).sum()[None]
+    curve = values(flat, point, along)
+    return compared(slope, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
 
 
 def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
@@ -323,20 +351,23 @@ def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Ske
 
 
 def _unless_cut(found: Check, flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> Check:
-    """`found` of a second derivative, unless the gradient that it was held against is itself cut off from the input."""
+    """`found` of a second derivative, unless the gradient that it was held against is wrong itself.
+
+    A constant that is meant, or a custom function, may make another gradient on purpose.
+    """
     here = _moved(point, along, 0.0)
     outputs: list[Tensor] = []
-    curve = values(flat, point, along)
     try:
         held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
-        if not held.lost and any(y.requires_grad for y in outputs):
+        cut = held.lost or not any(y.requires_grad for y in outputs)
+        if not cut and (held.found or seen.foreign - _TRANSPARENT):
             return found
-        slope = backward(outputs, here, list(weights), create_graph=False)
+        first = _first(flat, point, along, weights, seen)
     except _OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
-    answer = (joined(slope) * joined(along)).sum()[None]
-    first = compared(answer, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
-    return _lost(first) if first.outcome == "wrong" else found
+    if first.outcome != "wrong":
+        return found
+    return _lost(first) if cut else replace(first, reason=f"the gradient {first}: does a hook change it?")
 
 
 def _lost(found: Check) -> Check:
