@@ -111,7 +111,7 @@ def test_chunks_change_nothing(chunk_size):
 
 def test_linear_and_constant_functions_have_zero_hessians():
     x = point(3)
-    for func in (lambda x: 2 * x, lambda x: x.detach() ** 2, lambda x: torch.ones(3, dtype=x.dtype)):
+    for func in (lambda x: 2 * x, lambda x: x * x.detach(), lambda x: torch.ones(3, dtype=x.dtype)):
         close(hessian_taylor(func)(x), torch.zeros(3, 3, 3, dtype=x.dtype))
         close(laplacian(func)(x), torch.zeros(3, dtype=x.dtype))
 

@@ -70,9 +70,10 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
 
     Example:
-        Of two numbers a thousand: by columns.
+        A function from 2 inputs to 1000 outputs: forward mode is chosen.
 
         >>> import torch
+        >>> from funcdiff import jacobian
         >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
         'jacobian_taylor'
     """

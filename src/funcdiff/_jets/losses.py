@@ -64,6 +64,8 @@ def _multi_margin(func: Any, args: Any, kwargs: Any) -> Any:
     def multi_margin_loss(
         input: Any, target: Any, p: float = 1, margin: float = 1, weight: Any = None, reduction: int = 1
     ) -> Any:
+        if input.dim() == 0:  # one class alone has no other to keep a margin from
+            input, target = on(torch.reshape, input, (1,)), target.reshape(())
         labels = target.unsqueeze(-1)
         gaps = on(torch.sub, input, on(torch.gather, input, -1, labels)) + margin
         own = torch.arange(input.shape[-1], device=target.device) == labels

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn import _reduction
@@ -55,21 +56,27 @@ def constants(run: Callable[[], Any]) -> Constants:
 class Constants(TorchFunctionMode):
     """What a function takes out of the graph.
 
-    NOTE [constants]. Who writes detach(), .data, no_grad() or a number of what was detached means a constant. Who
-    calls NumPy cannot do without detach(), and torch.autograd.grad() cuts its result unless create_graph=True: there
-    it says nothing of what is meant. The forward of a custom autograd function runs without gradients: what it
-    detaches is not cut by it.
+    NOTE [constants]. Who writes detach(), .data, no_grad() or a number of what was detached means a constant, also
+    where NumPy made that number. Who sends an array through NumPy cannot do without detach(), and
+    torch.autograd.grad() cuts its result unless create_graph=True: there it says nothing of what is meant. The forward
+    of a custom autograd function runs without gradients: what it detaches is not cut by it.
 
     Attributes:
         found: Whether anything is taken out.
-        lost: Whether NumPy read numbers, or a gradient was taken without a graph of its own.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found = False
-        self.lost = False
         self._off = False  # by func itself
+        self._reads = 0  # by NumPy
+        self._numbers = 0  # of NumPy's, used by torch
+        self._without_graph = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether NumPy read what did not come back as a number, or a gradient was taken without a graph of its own."""
+        return self._without_graph or self._reads > self._numbers
 
     @property
     def meant(self) -> bool:
@@ -81,7 +88,9 @@ class Constants(TorchFunctionMode):
         self._off &= not torch.is_grad_enabled()
         if torch.is_grad_enabled() or self._off:
             self.found |= func in _CONSTANTS and not (func is set_grad_enabled and args[0])
-            self.lost |= func in _READ_OUTSIDE or (func in _GRADIENTS and not kwargs.get("create_graph"))
+            self._reads += func in _READ_OUTSIDE
+            self._numbers += any(isinstance(arg, np.generic) for arg in args)
+            self._without_graph |= func in _GRADIENTS and not kwargs.get("create_graph")
         if func is set_grad_enabled and torch.is_grad_enabled() != args[0]:
             self._off = not args[0]
         return func(*args, **kwargs)
