@@ -34,6 +34,14 @@ _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 _ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
+_BY_DESIGN = frozenset(  # operators whose gradient is not their derivative: a padding row has none, rounding has one
+    (
+        "embedding",
+        "fake_quantize_per_tensor_affine_cachemask",
+        "fake_quantize_per_channel_affine_cachemask",
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+    )
+)
 _elsewhere = random.Random(0)  # not the caller's
 _TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
 _OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
@@ -360,7 +368,8 @@ def _unless_cut(found: Check, flat: Func, point: Point, along: Point, weights: P
     try:
         held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
         cut = held.lost or not any(y.requires_grad for y in outputs)
-        if not cut and (held.found or seen.foreign - _TRANSPARENT):
+        designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
+        if not cut and (held.found or designed):
             return found
         first = _first(flat, point, along, weights, seen)
     except _OUTSIDE:  # as the differences of the gradient, which are then undecided
