@@ -23,12 +23,14 @@ from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 
 Some = Sequence[Any]  # tensors, for the most part
 
-_compiled: Callable[..., Any] = utils._hop_compile_and_call
+# Of torch 2.13 and later; before, nothing stands in its place, and these operators are left to torch.
+_compiled: Any = getattr(utils, "_hop_compile_and_call", None)
 
 
 def as_python(active: bool) -> None:
     """Run control flow operators as Python from now on, or no longer. The values are equal."""
-    utils._hop_compile_and_call = _run if active else _compiled
+    if _compiled is not None:
+        utils._hop_compile_and_call = _run if active else _compiled
 
 
 def _run(func: Callable[..., Any], args: Some, kwargs: Mapping[str, Any] | None = None) -> Any:
