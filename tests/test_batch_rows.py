@@ -171,3 +171,18 @@ def test_a_plan_inside_a_transform_is_made_for_the_values_beneath():
     assert "agrees" in plans[0].candidates[0].check
     vmap(vmap(func, in_dims=1), in_dims=0)(torch.stack([rows.T, rows.T + 1]))
     assert "agrees" in plans[1].candidates[0].check
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch says so of an LSTM under vmap
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_in_double_precision_are_taken_row_by_row(layer, frozen):
+    net = layer(3, 2, batch_first=True).double().requires_grad_(not frozen)
+    rows = torch.linspace(-1, 1, 18, dtype=torch.float64).reshape(2, 3, 3)
+
+    def func(x):
+        return net(x[None])[0].square().sum()
+
+    for recipe, plain in ((fd.batch_jacobian, "jacobian"), (fd.batch_hessian, "hessian")):
+        expected = torch.stack([getattr(torch.autograd.functional, plain)(func, row) for row in rows])
+        assert_close(recipe(func)(rows), expected)

@@ -132,3 +132,17 @@ def test_the_fast_path_of_a_transformer_names_its_switch():
     with pytest.raises(RuntimeError, match="enable_nested_tensor=False"):
         fd.batch_jacobian(func, jacobian=fd.jacobian_reverse)(rows)
     assert fd.batch_jacobian(func)(rows).shape == (2, 1, 3, 4, 1, 3, 4)
+
+
+def test_a_frozen_transformer_with_a_padding_mask_has_a_hessian():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0)
+    encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).double().eval().requires_grad_(False)
+    mask, x = torch.tensor([[False, True]]), torch.rand(1, 2, 4, dtype=torch.float64)
+
+    def func(x):
+        return encoder(x, src_key_padding_mask=mask)[:, 0].pow(3).sum()
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = torch.autograd.functional.hessian(func, x)
+    torch.testing.assert_close(fd.hessian(func)(x), expected)
