@@ -38,7 +38,7 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
         it calls `function` itself.
 
     Raises:
-        RefusedError: When preparing: `function` reads the values of tensors, draws random numbers, or writes into
+        RuntimeError: When preparing: `function` reads the values of tensors, draws random numbers, or writes into
             tensors that it holds, so its next call may do something else. When calling: the arguments are of another
             kind, or `function` holds another tensor, module or number than before.
 
@@ -72,7 +72,7 @@ class Prepared:
 
     @property
     def code(self) -> str:
-        """The line that was made last, as Python: its arguments, then after the asterisk what it holds."""
+        """The line that was made last as Python, with its arguments first and then what it holds."""
         return self._line.written.code
 
     @property
@@ -99,7 +99,7 @@ class Prepared:
         return line(leaves)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the line that was made last to a file, with the tensors that it holds, in the format of `torch.export`.
+        """Write the line that was made last to a file, with the tensors it holds, in the format of ``torch.export``.
 
         Args:
             path: The file.
