@@ -7,8 +7,8 @@ for each row. If you differentiate the whole batch at once, torch computes :math
 them are zero. If you loop over the rows, every row pays for its own call.
 
 **Answer:** write the function for one row and call ``batch_jacobian(f)(X)``, or ``batch_hessian(f)(X)`` for second
-derivatives. Both choose the recipe for the number of rows. For the layer below they choose Taylor mode, which needs
-the fewest FLOPs; pass ``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor`` to choose it by name.
+derivatives. For the layer below, both choose Taylor mode, a form of forward mode. To fix that choice, pass
+``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor``.
 
 .. code-block:: python
 

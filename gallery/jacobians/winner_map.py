@@ -7,10 +7,10 @@ for :math:`n < m` and :term:`reverse mode` for :math:`n > m`. The rule counts pa
 also takes time of its own. For small functions, for networks with a bottleneck and for some operations the rule
 therefore picks the slower mode.
 
-**Answer:** If the function has fewer inputs than outputs and the arithmetic takes most of the time. Call
-:func:`funcdiff.jacobian`: it also predicts the time of the calls, and chooses :func:`funcdiff.jacobian_taylor` (forward
-mode) or :func:`funcdiff.jacobian_batched_grad` (reverse mode). For a network with a bottleneck, multiply the Jacobians
-of its two halves.
+**Answer:** Forward mode is faster when the function has fewer inputs than outputs and arithmetic takes most of the
+time. Call :func:`funcdiff.jacobian`: it also predicts the time of the calls, and chooses
+:func:`funcdiff.jacobian_taylor` (forward mode) or :func:`funcdiff.jacobian_batched_grad` (reverse mode). For a network
+with a bottleneck, multiply the Jacobians of its two halves.
 
 .. code-block:: python
 

@@ -206,4 +206,5 @@ print(tuple(cubes(torch.ones(3)).shape), tuple(cubes(torch.ones(5)).shape))
 # * If a call reads values or draws random numbers, ``prepare`` refuses it: call the function itself.
 # * If you replace a parameter or a layer, prepare again.
 # * If you train through the result, prepare while the parameters require gradients: the result then carries them.
-# * If you can wait for a compiler, :doc:`torch.compile <compiled>` also fuses operations and is faster still.
+# * If the function consists of many elementwise operations, also try :doc:`torch.compile <compiled>`, which fuses them.
+#   Compiling takes much longer than preparing.

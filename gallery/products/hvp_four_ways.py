@@ -2,9 +2,9 @@ r"""
 Which way to compute a Hessian-vector product should I use?
 ===========================================================
 
-The Hessian of a function with :math:`n` inputs has :math:`n^2` entries. Its product with a vector :math:`v` has only
-:math:`n`, and costs about two gradients. There are several ways to compute it, and the one that is usually recommended,
-``jvp`` of ``grad``, computes more than necessary.
+The Hessian of a function with :math:`n` inputs has :math:`n^2` entries. Its product with a vector :math:`v` has
+:math:`n` entries and costs about as much as two gradients. The usual recommendation, ``jvp`` of ``grad``, costs more in
+PyTorch, because it also multiplies by tangents that are zero.
 
 **Answer:** Call :func:`funcdiff.hvp`. It chooses :func:`funcdiff.hvp_double_backward`, two backward passes of plain
 autograd, unless torch gets these wrong for an operation in your function.

@@ -46,8 +46,8 @@ of_rows = partial(
 
 @of_rows(
     "Jacobians",
-    jacobian="The recipe to map over the rows. Use `jacobian_forward` if a row has fewer inputs than outputs, or "
-    "`funcdiff.jacobian`, which chooses for this number of rows.",
+    jacobian="A recipe to map over the rows, such as `jacobian_forward`. By default, one is chosen for this number of "
+    "rows.",
 )
 def batch_jacobian(
     func: Function,
@@ -88,8 +88,8 @@ def batch_jacobian(
 
 @of_rows(
     "Hessians",
-    hessian="The recipe to map over the rows. Use `hessian_forward_over_forward` if a row has more outputs than "
-    "inputs, or `funcdiff.hessian`, which chooses for this number of rows.",
+    hessian="A recipe to map over the rows, such as `hessian_taylor`. By default, one is chosen for this number of "
+    "rows.",
 )
 def batch_hessian(
     func: Function,

@@ -28,8 +28,8 @@ from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
-    "Whether to hold the first result of a plan against differences of `func` along one random direction. A recipe "
-    "that they contradict is left out from then on. The check evaluates `func`, or its gradient, four to twenty times, "
+    "Whether to check the first result of a plan against finite differences of `func` along one random direction. A "
+    "recipe that fails is not used again. The check evaluates `func`, or its gradient, four to twenty times, "
     "once for each plan. Without it, only what torch is known to get wrong is left out, and an operator that is not "
     "torch's own is differentiated by plain reverse mode alone."
 )
