@@ -295,6 +295,5 @@ for name, recipe in {**everything, "hessian": hessian}.items():
 # * If you need a recipe by name and the function contains a norm, a determinant or a solve, use reverse over reverse:
 #   :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong under ``vmap``.
 # * If you differentiate with respect to the weight of a norm, none of the four compositions is right: use
-#   :func:`funcdiff.hessian`, or by name :func:`funcdiff.hessian_taylor`. There,
-#   :func:`funcdiff.hessian_double_backward` is right only for a function with one output.
+#   :func:`funcdiff.hessian_taylor`, or for one output :func:`funcdiff.hessian_double_backward`.
 # * If you are not sure about an operation, call :func:`funcdiff.check_derivatives` once.
