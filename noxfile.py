@@ -121,6 +121,13 @@ def faults(session):
 
 
 @nox.session
+def prepared(session):
+    """Judge prepared derivatives of torch's operators and layers; after `--`, only of those named."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "tests/prepared_soundness.py", *session.posargs, env=TOOLS)
+
+
+@nox.session
 def patterns(session):
     """Hold sparse patterns to torch's whole operator database, and to thousands of random compositions."""
     install(session, "-e", ".[gallery]", groups=["tests"])

@@ -1,6 +1,6 @@
 """Prepares derivatives of every operator and layer of torch's databases, and judges them on fresh arguments.
 
-`python tests/prepared_soundness.py [NAME ...]`: prints what differs, how many were refused and why, and the counts.
+`nox -s prepared`, with names of operators after `--`: prints what differs or is refused, and fails if one differs.
 """
 
 import sys
@@ -9,6 +9,7 @@ from collections import Counter
 
 import torch
 from torch.func import jacfwd, jacrev
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import funcdiff as fd
 from _tools.atlas.cases import cases, samples
@@ -23,12 +24,17 @@ def fresh(leaf):
 
 def judged(sample, recipe):
     """Right, wrong, refused (with the reason), or nothing to judge where torch itself cannot or draws."""
-    moving, leaves = sample.first_alone(), sample.first_alone().leaves
-    if len(leaves) != 1 or not isinstance(leaves[0], torch.Tensor) or not leaves[0].is_floating_point():
-        return "not one tensor"
-    x = leaves[0].detach()
+    if not sample.moving:
+        return "nothing to differentiate"
+    leaves, tree = tree_flatten(sample.primals)
+    first = sample.moving[0]
+    x = leaves[first].detach()
+
+    def func(x):
+        return sample.func(*tree_unflatten([*leaves[:first], x, *leaves[first + 1 :]], tree))
+
     try:
-        function = recipe(moving.func)
+        function = recipe(func)
         expected = function(fresh(x))
         if not same(expected, function(fresh(x))):
             return "not repeatable"
@@ -66,6 +72,7 @@ def main(names):
                     print(key, name, verdict, flush=True)
     for verdict, count in verdicts.most_common():
         print(count, verdict)
+    raise SystemExit(verdicts["wrong"] > 0)
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ costs = count(for_rows(on_meta), torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# The ranking is different here. Of the compositions, forward over forward needs the fewest FLOPs and the least memory,
+# The ranking is different here. Forward over forward needs the fewest FLOPs and the least memory of all compositions,
 # and both compositions with reverse mode outside need gigabytes.
 
 costs.claim(

@@ -281,7 +281,7 @@ for recipe in (*detached.values(), jacobian(lambda x: x / x.norm().detach())):
 # %%
 # Takeaway
 # --------
-# If one mode needs several times fewer passes, it is faster: forward mode for :math:`n < m`, reverse mode for
+# The mode that needs several times fewer passes is faster: forward mode for :math:`n < m`, reverse mode for
 # :math:`n > m`. The exceptions are:
 #
 # * If the function is small, the time of the calls decides: use ``jacobian``, or measure.

@@ -244,6 +244,7 @@ def quantised(x):
     return StraightThrough.apply(x).square()
 
 
+# The tracer instantiates the class of the function, which torch itself discourages.
 warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
 point = torch.tensor([1.4, 2.6])
 eager = jacrev(quantised)(point)

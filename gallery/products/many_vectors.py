@@ -3,8 +3,8 @@ Many vectors at one point: products, or the whole Hessian?
 ==========================================================
 
 Lanczos iterations, conjugate gradients and trust regions multiply the Hessian at one point by many vectors. Each call
-of a Hessian-vector product computes the gradient again, although the point has not changed. For many vectors it is
-cheaper to compute the whole matrix once.
+of a Hessian-vector product computes the gradient again, although the point has not changed. If there are many
+vectors, it is cheaper to compute the whole matrix once.
 
 **Answer:** Call :func:`funcdiff.hvp_operator`: it computes the gradient once, and each product then needs half the
 arithmetic of :func:`funcdiff.hvp`. If you know all vectors in advance, use it under ``vmap``. If there are about as
@@ -84,6 +84,7 @@ from torch.func import grad, linearize
 
 def linear_operator(w):
     with warnings.catch_warnings():
+        # ``linearize`` warns about each tensor that the loss captures, and works.
         warnings.filterwarnings("ignore", "Attempted to insert a get_attr Node")
         return linearize(grad(loss), w)[1]
 

@@ -32,7 +32,8 @@ def test_page_opens_offline_and_complete(context, path):
         assert page.evaluate(f"[...document.images].filter({shown}).map(image => image.src)") == []
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0, f"the page scrolls sideways by {overflow} px"
-    shown = "math => math.getBoundingClientRect().height < 4"  # a letter m of a card's small print is 7 high
+    # A letter without an ascender is half as high as its font.
+    shown = "math => math.getBoundingClientRect().height < 0.4 * parseFloat(getComputedStyle(math).fontSize)"
     unset = page.evaluate(f"[...document.querySelectorAll('math')].filter({shown}).length")
     assert unset == 0, "mathematics is not drawn"
     cut = "math => !math.closest('div.math, table') && math.getBoundingClientRect().right > innerWidth"

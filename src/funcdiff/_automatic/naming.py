@@ -20,7 +20,7 @@ class Code:
     Attributes:
         variables: Of globals.
         attributes: Of attributes, whatever has them.
-        imports: Of the modules that it imports itself.
+        imports: The modules that it imports itself.
         by_name: Whether it asks for attributes by strings.
         environment: Whether it reads environment variables.
         open_ended: Whether it may reach any global, or imports by a relative name.

@@ -101,7 +101,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Callabl
 
 
 def _by_double_backward(func: Function, *primals: Tree) -> Operator:
-    """With what plain autograd has right left as it is, and faster, unless the products are to be trained through."""
+    """Leave operations alone that plain autograd differentiates correctly, unless the products are trained through."""
     if not plain_allowed() or has_graph(primals):
         return products.operator_double_backward(corrected(func), *primals)
     spared: list[object] = []

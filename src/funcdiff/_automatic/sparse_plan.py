@@ -49,7 +49,7 @@ class SparsePlan:
     """A pattern and how to compute its entries.
 
     Attributes:
-        kind: Of the derivative.
+        kind: "jacobian" or "hessian".
         modes: The modes of differentiation that are right for the function, and what they cost; sketched once.
         pattern: The places of the entries.
         ways: The groups of columns and rows by which to compute them, the fastest first, with the mode of each.

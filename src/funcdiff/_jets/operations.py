@@ -47,7 +47,7 @@ def form(*funcs: Any, twice: bool = False) -> Callable[[Rule], Rule]:
 
     Args:
         *funcs: Functions that torch differentiates twice wrong, or not at all.
-        twice: Whether plain autograd has it right; the derivatives of its result are wrong even so.
+        twice: Whether plain autograd differentiates the function twice correctly. The third derivative is wrong.
     """
 
     def decorate(body: Rule) -> Rule:

@@ -262,7 +262,7 @@ RULES.update({target: _resized(target) for target in _SHAPES})
 
 
 def _filled(number: float | None, shaped: bool) -> Rule:
-    """A constant: of the first argument only its kind counts, and its shape where the second is none."""
+    """Write as a constant what takes from its argument only the kind and, unless `shaped`, the shape."""
 
     def rule(line: _Line, args: Any, kwargs: Any) -> Any:
         x, *rest = args

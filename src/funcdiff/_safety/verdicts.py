@@ -29,7 +29,7 @@ class Verdict:
         error: the largest disagreement with the differences, relative to the largest entry, or to the value where the
             derivative is zero; NaN without an answer.
         detail: what confirmed a wrong, the text of a refusal, the reason for undecided.
-        asymmetry: of a Hessian, the largest entry of H - H^T relative to the largest of H.
+        asymmetry: For a Hessian, the largest entry of H - H^T relative to the largest of H.
     """
 
     mode: str
