@@ -2,13 +2,20 @@ r"""
 Which chunk size fits my memory?
 ================================
 
-If you compute the derivatives of a whole batch at once, the intermediate results of all rows are in memory together,
-and they can be a hundred times larger than the answer. In chunks of a few rows they fit, but every chunk starts all
-operations again.
+The derivatives of a whole batch at once need memory for the intermediate results of all rows together. In chunks of
+:math:`c` rows they need it for :math:`c` rows at a time. The peak of memory is a straight line in :math:`c`:
 
-**Answer:** pass your budget in bytes: ``batch_hessian(f, chunk_size="auto", budget=2**30)(X)``. The recipe is chosen as
-usual (here it is Taylor mode), and the largest chunk that fits is counted before the call. If the parameters of your
-network require gradients, freeze them first; otherwise chunks save almost nothing.
+.. math::
+
+    \text{peak} \approx \text{result} + c \cdot \text{memory of one row}.
+
+So the largest chunk that fits follows from one division. Suppose the budget leaves 800 bytes beside the result, and one
+row needs 100. Then chunks of 8 rows fit. Do not make chunks smaller than necessary: every chunk starts all operations
+again.
+
+**Answer:** The largest one for which the peak stays below your budget. Pass the budget in bytes, and the recipe counts
+the peak and chooses: ``batch_hessian(f, chunk_size="auto", budget=2**30)(X)``. Freeze the parameters of your network
+first, because otherwise chunks save almost nothing.
 
 .. code-block:: python
 
@@ -20,8 +27,9 @@ network require gradients, freeze them first; otherwise chunks save almost nothi
 # %%
 # Use it
 # ------
-# We compute the Hessian of a network with 5 inputs and 25 outputs for each of 64 rows, within ``2 * 2**20`` bytes.
-# The parameters are frozen, because we differentiate with respect to the input only.
+# We compute the Hessian of a network with 5 inputs and 25 outputs for each of 64 rows. The result has the shape (64,
+# 25, 5, 5). The budget is ``2 * 2**20`` bytes. We freeze the parameters, because we differentiate with respect to the
+# input only.
 
 import torch
 
@@ -63,8 +71,8 @@ torch.testing.assert_close(batch_hessian(network, chunk_size=16)(x), whole)
 # %%
 # Count
 # -----
-# The peak of one call consists of the answer and of what each row of the chunk needs. We count the peak for several
-# chunk sizes. On the :term:`meta device`, tensors have shapes but no numbers, so counting computes nothing.
+# The peak of one call is the result plus what each row of the chunk needs. We count it for several chunk sizes. On the
+# :term:`meta device`, tensors have shapes but no numbers, so counting computes nothing.
 
 meta = study_network((5, 256, 256, 25)).requires_grad_(False).to("meta")
 batch = torch.empty(B, 5, device="meta")
@@ -81,8 +89,8 @@ for rows in (4, 8, 16, 32):
     print(f"{rows:3} rows at once: {peak(rows):9,} bytes")
 
 # %%
-# The peak is a straight line in the number of rows at once, and the fixed part is little more than the answer. Very
-# small chunks lie above the line: then the products of the weights with the tangents that all rows share need more
+# The peak is a straight line in the number of rows at once, and the fixed part is little more than the result. Very
+# small chunks lie above the line. There the products of the weights with the tangents, which all rows share, need more
 # memory than the rows.
 
 assert peak(8) == fixed + 8 * per_row
@@ -90,8 +98,8 @@ assert peak(4) > fixed + 4 * per_row
 assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
-# The largest chunk for a budget therefore follows from one division. We round it down so that all chunks have the
-# same size. ``chunk_size="auto"`` does the same: it counts a call in which only a few chunks run.
+# The largest chunk for a budget follows from one division. We round it down so that all chunks have the same size.
+# ``chunk_size="auto"`` does the same: it counts a call in which only a few chunks run.
 
 most = (budget - fixed) // per_row
 chosen = B // -(-B // most)
@@ -135,9 +143,9 @@ print(f"fastest of the chunks that fit into {budget:,} bytes: {best} rows")
 # %%
 # One large Jacobian
 # ------------------
-# Without a batch, ``chunk_size`` is the number of rows of the Jacobian (reverse mode) or of its columns (forward mode)
-# that are computed at once. Our function has 128 inputs and 128 outputs. In between it evaluates a grid of 32 768
-# numbers, and the Jacobian repeats that grid for every row.
+# A Jacobian of one point can be computed in chunks, too: some rows at a time in reverse mode, or some columns at a time
+# in forward mode. Our function has 128 inputs and 128 outputs. In between it evaluates a grid of 32 768 numbers, and
+# the Jacobian repeats this grid for every row.
 
 from funcdiff import explain, jacobian
 

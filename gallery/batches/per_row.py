@@ -2,13 +2,16 @@ r"""
 How do I get one Jacobian for each row of a batch?
 ==================================================
 
-You have a function of one sample, such as a network, and a batch of :math:`B` samples, the rows. You need one Jacobian
-for each row. If you differentiate the whole batch at once, torch computes :math:`B^2` blocks, and all but :math:`B` of
-them are zero. If you loop over the rows, every row pays for its own call.
+You have a function :math:`f` of one sample, such as a network, and a batch ``X`` whose rows are samples. For each row
+you want its own Jacobian, :math:`J_b = \partial f(x_b) / \partial x_b`. For :math:`B` rows, :math:`n` inputs and
+:math:`m` outputs, the result has the shape :math:`(B, m, n)`.
 
-**Answer:** write the function for one row and call ``batch_jacobian(f)(X)``, or ``batch_hessian(f)(X)`` for second
-derivatives. For the layer below, both choose Taylor mode, a form of forward mode. To fix that choice, pass
-``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor``.
+The Jacobian of the whole batch is something else. It differentiates every row of the output with respect to every row
+of the input, in the shape :math:`(B, m, B, n)`. For 64 rows these are 4096 blocks. Only the 64 blocks on the diagonal
+are wanted, and all others are zero.
+
+**Answer:** Write the function for one row, and call ``batch_jacobian(f)(X)``. For second derivatives, call
+``batch_hessian(f)(X)``.
 
 .. code-block:: python
 
@@ -21,8 +24,8 @@ derivatives. For the layer below, both choose Taylor mode, a form of forward mod
 # %%
 # Use it
 # ------
-# Our function is a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs. It maps one row, of shape (31,), to
-# (33,). We call both recipes with a batch of 64 rows.
+# Our function is a layer :math:`f(x) = \tanh(Wx + b)` with 31 inputs and 33 outputs. It takes one row, of shape (31,),
+# and returns one of shape (33,). We call both recipes with a batch of 64 rows.
 
 import torch
 
@@ -44,7 +47,8 @@ print("Jacobians:", tuple(first(x).shape))
 print("Hessians:", tuple(second(x).shape))
 
 # %%
-# The batch comes first in the result, then the output, then the input (twice for a Hessian).
+# The batch comes first in the shape, then the output, then the input (twice for a Hessian). Both recipes chose Taylor
+# mode, a form of forward mode. To fix that choice, pass ``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor``.
 #
 # Check it by hand
 # ----------------
@@ -60,8 +64,8 @@ curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
 torch.testing.assert_close(second(x), curvature)
 
 # %%
-# In torch alone you compose two functions: ``jacrev`` differentiates the function of one row, and :term:`vmap` turns
-# the result into a function of the batch. The Jacobians are equal.
+# In torch alone you compose two transforms. ``jacrev`` differentiates the function of one row, and :term:`vmap` turns
+# the result into a function of a batch. The Jacobians are equal.
 
 from torch.func import jacrev, vmap
 
@@ -70,9 +74,9 @@ torch.testing.assert_close(vmap(jacrev(f))(x), expected)
 # %%
 # Several arguments: ``in_dims``
 # ------------------------------
-# If the function has several arguments, ``argnums`` says which one to differentiate with respect to, and ``in_dims``
-# says which ones are batches. It has one entry for each argument: ``None`` if all rows share it, or else the axis that
-# counts the rows. The names are those of ``jacrev`` and ``vmap``.
+# Which arguments are batches, and with respect to which one do you differentiate? ``in_dims`` answers the first
+# question: for each argument, the axis that counts the rows, or ``None`` if all rows share it. ``argnums`` answers the
+# second one. The names are those of ``vmap`` and ``jacrev``.
 
 
 def predict(weight, bias, x):

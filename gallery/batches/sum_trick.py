@@ -2,13 +2,20 @@ r"""
 May I differentiate the sum over a batch instead of each row?
 =============================================================
 
-Some functions accept only a whole batch, such as an LSTM, so ``vmap`` over a function of one row fails. If you sum
-their outputs over the batch instead, one backward pass for each output gives the derivatives of all rows at once. But
-if the rows influence each other, the same lines return wrong numbers without an error.
+Suppose each row of the output depends only on the same row of the input. Then the sum over the rows has the same
+derivatives as the rows themselves, because every other term is a constant:
+
+.. math::
+
+    \frac{\partial}{\partial x_b} \sum_{b'} f(x_{b'})
+    = \frac{\partial f(x_b)}{\partial x_b}.
+
+For the rows 1, 2, 3 and :math:`f(x) = x^2`, the sum is 14. Its gradient is :math:`(2, 4, 6)`: three derivatives from
+one backward pass. This helps if a function accepts only a whole batch, such as an LSTM.
 
 **Answer:** yes, if each row of the output depends only on the same row of the input. Call
-``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``: both check this condition and raise an error if it is
-not met. If your function also works on a single row, prefer ``batch_jacobian(f)(X)``.
+``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``: both test this condition, and raise an error if rows
+influence each other. If your function also works on a single row, prefer ``batch_jacobian(f)(X)``.
 
 .. code-block:: python
 
@@ -21,8 +28,8 @@ not met. If your function also works on a single row, prefer ``batch_jacobian(f)
 # %%
 # Use it
 # ------
-# Our LSTM reads 5 sequences of 6 steps with 3 numbers each, and we differentiate its last output with respect to the
-# sequences. :func:`funcdiff.module_function` turns the module into a function of its parameters and its input.
+# Our LSTM reads 5 sequences of 6 steps with 3 numbers each. We differentiate its last output, 4 numbers, with respect
+# to the sequence. :func:`funcdiff.module_function` turns the module into a function of its parameters and its input.
 
 import torch
 
@@ -59,11 +66,8 @@ torch.testing.assert_close(jacobians, blocks)
 # %%
 # Check it by hand
 # ----------------
-# For a closed form we use a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs, on 64 rows. Row
-# :math:`b'` of the output does not depend on row :math:`b` of the input unless :math:`b' = b`, so the sum over the
-# batch only adds zeros:
-# :math:`\partial \bigl(\sum_{b'} f_i(x_{b'})\bigr) / \partial x_{bj} = \partial f_i(x_b) / \partial x_{bj}`.
-# The Jacobian of the sum has the shape (33, 64, 31), and we move the batch to the front.
+# For a closed form we use a layer :math:`f(x) = \tanh(Wx + b)` from 31 inputs to 33 outputs, on 64 rows. The Jacobian
+# of the sum has the shape (33, 64, 31): output, row, input. We move the rows to the front and compare with the formula.
 
 from torch.func import jacrev, vmap
 
@@ -102,9 +106,9 @@ torch.testing.assert_close(batch_hessian_summed(predict)(x), curvature)
 # %%
 # The condition
 # -------------
-# :func:`funcdiff.batch_jacobian_summed` adds two backward passes that test the condition. The first starts from the
-# same :term:`cotangent` (one weight for each output) in all rows; the second multiplies it by another factor in each
-# row. If the rows are independent, the two results differ exactly by those factors. You can run the test alone:
+# How can the recipe know that the rows are independent? It makes two more backward passes. The first starts from the
+# same :term:`cotangent` (one weight for each output) in all rows. The second multiplies the cotangent by another factor
+# in each row. If the rows are independent, the two results differ exactly by those factors. You can run the test alone:
 
 from funcdiff import check_batch_independence
 

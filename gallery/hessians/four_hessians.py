@@ -2,13 +2,16 @@ r"""
 Which of the four ways to compute a Hessian should I use?
 =========================================================
 
-A Hessian is the Jacobian of a Jacobian. Each of the two can be computed in :term:`forward mode` or
-:term:`reverse mode`, so there are four compositions. On a small network the slowest takes many times as long as the
-fastest, and ``torch.func.hessian`` always uses the same one.
+A Hessian is the Jacobian of a Jacobian: we differentiate once inside, then once more outside. Each of the two
+derivatives can use :term:`forward mode`, with one pass for each input, or :term:`reverse mode`, with one pass for each
+output. This makes four compositions. They return the same numbers at very different costs.
 
-**Answer:** Call :func:`funcdiff.hessian`, which chooses for the shape of your function. For few inputs and several
-outputs it chooses :func:`funcdiff.hessian_taylor`, which is none of the four: it computes each second derivative once.
-For many inputs and fewer outputs it chooses :func:`funcdiff.hessian_forward_over_reverse`.
+The outer derivative decides most. Its outputs are all entries of the inner Jacobian. With 5 inputs and 25 outputs these
+are 125, so the outer derivative makes 5 passes in forward mode and 125 in reverse mode.
+
+**Answer:** Use forward mode outside, and inside the mode that has fewer passes. For few inputs and several outputs
+Taylor mode beats all four, because it computes each second derivative once. :func:`funcdiff.hessian` chooses among all
+of these for your function.
 
 .. code-block:: python
 
@@ -20,8 +23,9 @@ For many inputs and fewer outputs it chooses :func:`funcdiff.hessian_forward_ove
 # %%
 # Use it
 # ------
-# We start with a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. Such a network is typical of a
-# :term:`surrogate`, which replaces a simulation. The Hessian at one point has the shape (25, 5, 5).
+# Our first function is a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. Such a network is
+# typical of a :term:`surrogate`, which replaces a simulation. Its Hessian has a matrix of 5 by 5 numbers for each
+# output, so the shape is (25, 5, 5).
 
 import torch
 
@@ -35,7 +39,7 @@ H = hessian(network)(x)
 print(tuple(H.shape), explain(hessian(network), x).recipe)
 
 # %%
-# The second example is one layer, :math:`f(x) = \tanh(Wx + b)`, with 512 inputs and 32 outputs. We print the
+# The second function is one layer, :math:`f(x) = \tanh(Wx + b)`, with 512 inputs and 32 outputs. We print the
 # :term:`recipe` that is chosen for it.
 
 from torch.nn.functional import linear
@@ -61,8 +65,8 @@ expected = torch.einsum("i,ij,ik->ijk", -2 * y * (1 - y**2), weight, weight)
 torch.testing.assert_close(wide(*wide_args), expected)
 
 # %%
-# You can also compose two Jacobians of torch yourself. We name a composition :term:`outer over inner`: forward over
-# reverse is the forward mode Jacobian of the reverse mode Jacobian.
+# You can also compose two Jacobians of torch yourself. We name a composition :term:`outer over inner`. Forward over
+# reverse means: the inner Jacobian uses reverse mode, and the outer one forward mode.
 
 from torch.func import jacfwd, jacrev
 
@@ -72,9 +76,9 @@ torch.testing.assert_close(composed(*wide_args), expected)
 # %%
 # Count: many inputs, few outputs
 # -------------------------------
-# We compare the automatic recipe with the four compositions and Taylor mode, first on the layer. The inner Jacobian
-# needs 32 reverse or 512 forward :term:`passes <pass>`. The outer one repeats this 512 times in forward mode. In
-# reverse mode it repeats it for each of the 32 x 512 entries of the inner one.
+# How many passes does each composition make for the layer? The inner Jacobian needs 32 reverse or 512 forward
+# :term:`passes <pass>`. In forward mode the outer derivative repeats this 512 times. In reverse mode it repeats it for
+# each of the 32 x 512 entries of the inner Jacobian. We count all four, ``hessian`` and Taylor mode.
 
 from funcdiff import (
     hessian_forward_over_forward,
@@ -131,8 +135,9 @@ times.claim("hessian_forward_over_reverse", faster_than="hessian_reverse_over_re
 # %%
 # Count: few inputs, several outputs
 # ----------------------------------
-# For the network we compute the Hessian of each row of a batch. :func:`funcdiff.batch_hessian` does this with the
-# automatic choice; the other recipes need :term:`vmap`. We count a batch of 100 rows, again on the meta device.
+# Now the network, with 5 inputs and 25 outputs. We compute its Hessian for each row of a batch.
+# :func:`funcdiff.batch_hessian` does so with the automatic choice, and :term:`vmap` with the other recipes. We count a
+# batch of 100 rows, again on the meta device.
 
 from torch.func import vmap
 
@@ -206,9 +211,8 @@ plot(times, title=title)
 #
 # What goes wrong
 # ---------------
-# Some compositions return wrong numbers for some operations, and torch raises no error. One such operation is layer
-# normalization. We compare each composition with reverse over reverse, which is right here, and then the automatic
-# recipe.
+# For some operations, some compositions return wrong numbers, and torch raises no error. Layer normalization is one. We
+# compare each composition with reverse over reverse, which is right here, and then the automatic recipe.
 
 normed = torch.nn.LayerNorm(4, dtype=torch.float64)
 

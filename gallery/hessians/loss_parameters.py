@@ -2,13 +2,15 @@ r"""
 How do I compute the Hessian of a loss with respect to a network's parameters?
 ==============================================================================
 
-Laplace approximations, Newton steps and studies of curvature need this Hessian as one symmetric matrix. But the
-parameters are inside a module, and ``torch.func`` differentiates only with respect to arguments. It also returns the
-Hessian in blocks, as a dictionary of dictionaries.
+The Hessian says how the loss curves: :math:`H_{jk} = \partial^2 L / \partial w_j\, \partial w_k` for the parameters
+:math:`w`. Newton steps and Laplace approximations need it as one symmetric matrix. A network with 67 parameters has a
+Hessian of 67 rows and 67 columns.
+
+To get this matrix, write the loss as a function of one vector. This takes two steps: make the parameters of the module
+an argument, and put all of them into one vector.
 
 **Answer:** :func:`funcdiff.module_function` makes the parameters an argument, and :func:`funcdiff.ravel` makes them one
-vector. :func:`funcdiff.hessian` then returns one matrix. For a loss it chooses
-:func:`funcdiff.hessian_double_backward`, with one pass over the gradient for each parameter.
+vector. The :func:`funcdiff.hessian` of the loss is then one matrix.
 
 .. code-block:: python
 
@@ -16,14 +18,14 @@ vector. :func:`funcdiff.hessian` then returns one matrix. For a loss it chooses
 
     func, parameters = module_function(network)
     vector, unravel = ravel(parameters)
-    H = hessian(lambda v: loss(func(unravel(v), x), y))(vector)
+    H = hessian(lambda v: loss(func(unravel(v), x), y))(vector)  # square
 """
 
 # %%
 # Use it
 # ------
-# We classify irises by four measurements, with a small network and the cross-entropy over all 150 flowers. The function
-# ``objective`` returns the loss as a function of one vector, and that vector.
+# We classify irises by four measurements. The loss is the cross-entropy of a small network over all 150 flowers.
+# ``objective`` returns the loss as a function of one vector, and the vector of the parameters.
 
 import torch
 from sklearn.datasets import load_iris
@@ -50,8 +52,8 @@ def objective(network):
 
 
 # %%
-# With 8 hidden units there are 67 parameters. We compute the Hessian, check that it is symmetric, and print the chosen
-# :term:`recipe`.
+# With 8 hidden units there are 67 parameters, so the Hessian has the shape (67, 67). We check that it is symmetric, and
+# print its shape and the chosen :term:`recipe`.
 
 network = classifier(hidden=8)
 loss, start = objective(network)
@@ -60,13 +62,13 @@ torch.testing.assert_close(matrix, matrix.T)
 print(tuple(matrix.shape), explain(hessian(loss), start).recipe)
 
 # %%
-# ``hessian_double_backward`` is reverse over reverse by plain autograd: two derivatives in :term:`reverse mode`. You
-# can also call it by name.
+# ``hessian_double_backward`` applies plain autograd twice, both times in :term:`reverse mode`. You can call it by its
+# name.
 #
 # Blocks instead of a matrix
 # --------------------------
 # Without ``ravel`` the parameters are a dictionary, a :term:`pytree`. The Hessian then has a block for each pair of
-# parameters. The shape of a block is that of the first parameter, then that of the second.
+# parameters, with the shape of the first one, then that of the second.
 
 predict, parameters = module_function(network)
 
@@ -91,8 +93,8 @@ torch.testing.assert_close(matrix, torch.cat([torch.cat(row, dim=1) for row in r
 # %%
 # Check it by hand
 # ----------------
-# Two models have a Hessian with a simple formula. The first is least squares, :math:`\frac{1}{B} |Xw - y|^2`, whose
-# Hessian is :math:`\frac{2}{B} X^T X`.
+# Two models have a Hessian with a known formula. The first is least squares, :math:`\frac{1}{B} |Xw - y|^2`, with the
+# Hessian :math:`\frac{2}{B} X^T X`.
 
 B, N = X.shape
 w = torch.randn(N, dtype=X.dtype, device=device)
@@ -121,9 +123,9 @@ torch.testing.assert_close(of_linear["weight"]["weight"], by_formula)
 # %%
 # Count
 # -----
-# A loss has one output. Reverse mode inside therefore needs one :term:`pass` for the whole gradient, and
-# :term:`forward mode` one for each parameter. The outer derivative repeats this for each parameter in either mode. We
-# count ``hessian``, its choice, and the four compositions, named :term:`outer over inner`.
+# A loss has one output. So :term:`reverse mode` computes its gradient in one :term:`pass`, and :term:`forward mode`
+# needs one for each parameter. The outer derivative repeats this for each parameter. We count ``hessian``, its choice,
+# and the four compositions, named :term:`outer over inner`.
 
 from funcdiff import (
     hessian_double_backward,
@@ -148,15 +150,14 @@ costs = count(methods, start)
 costs
 
 # %%
-# Look at the FLOPs (floating-point operations) and the peak of memory in the last two lines. With forward mode inside,
-# both are much larger:
+# Look at the last two lines. With forward mode inside, the FLOPs (floating-point operations) are much larger:
 
 costs.claim(
     "hessian_double_backward", fewer_flops_than="hessian_forward_over_forward", by=10
 )
 
 # %%
-# The memory differs by this factor:
+# The peak of memory differs by this factor:
 
 costs.claim(
     "hessian_double_backward", smaller_peak_than="hessian_forward_over_forward", by=10
@@ -177,9 +178,8 @@ times
 times.claim("hessian", faster_than="hessian_forward_over_forward")
 
 # %%
-# Three recipes with reverse mode inside need nearly the same FLOPs. They differ in the time that torch needs for
-# everything else. We compare the choice of ``hessian`` with ``torch.func.hessian``, which is forward over reverse, over
-# more rounds. "No difference" would mean that the interval includes 1, so that these rounds cannot tell.
+# Three recipes with reverse mode inside need nearly the same FLOPs. We compare the choice of ``hessian`` with
+# ``torch.func.hessian``, which is forward over reverse, over more rounds. If the interval includes 1, we cannot tell.
 
 pair = ["hessian_double_backward", "hessian_forward_over_reverse"]
 closer = compare({name: methods[name] for name in pair}, start, rounds=40)
@@ -195,14 +195,13 @@ def widened(hidden):
 
 
 study = sweep(widened, [2, 4, 8, 16, 32], label="hidden units", rounds=9)
-gain = study[32].ratio("hessian_forward_over_reverse", "hessian").median
-title = (
-    f"With 32 hidden units, forward over reverse takes {gain:.1f}× as long as hessian"
-)
+growth = study[32]["hessian"].median / study[8]["hessian"].median
+title = f"From 8 to 32 hidden units, the time of hessian grows to {growth:.1f}×"
 plot(study, title=title)
 
 # %%
-# With few hidden units, the calls take most of the time. With many, the curves rise with the arithmetic.
+# With few hidden units, the calls take most of the time. With many, the curves rise with the arithmetic. All three
+# lie close together, because they need nearly the same FLOPs.
 #
 # What the Hessian tells us
 # -------------------------
@@ -226,8 +225,8 @@ loss, trained = objective(network)
 eigenvalues = torch.linalg.eigvalsh(hessian(loss)(trained)).cpu()
 
 # %%
-# Nine eigenvalues must be zero. If you add the same vector to all three rows of the last weight, or the same number to
-# all three biases, every probability stays the same. These are 8 + 1 directions in which the loss is flat.
+# Nine eigenvalues must be zero. If you add one vector to all three rows of the last weight, or one number to all three
+# biases, no probability changes. These are 8 + 1 directions in which the loss is flat.
 
 from funcdiff.plots import plot_spectrum
 
@@ -260,8 +259,8 @@ print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")
 # %%
 # What goes wrong
 # ---------------
-# ``torch.nn.utils.vector_to_parameters`` also writes a vector into a module. But it writes only the numbers: the loss
-# does not depend on the vector any more. torch's own Hessian is then zero, and torch raises no error.
+# ``torch.nn.utils.vector_to_parameters`` also writes a vector into a module, but only its numbers: the loss does not
+# depend on the vector any more. torch's own Hessian is then zero, and torch raises no error.
 
 from torch.nn.utils import vector_to_parameters
 

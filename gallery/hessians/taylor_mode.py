@@ -2,27 +2,33 @@ r"""
 Can Taylor mode compute a Hessian in a few forward passes?
 ==========================================================
 
-A Hessian is usually the Jacobian of a Jacobian. This computes each mixed second derivative twice, although both are
-equal, and multiplies the passes of one Jacobian by those of the other. For a network with 5 inputs and 25 outputs, most
-of this work is not needed.
+:term:`Taylor mode <Taylor mode>` evaluates the function once, and every number carries its first and second derivatives
+along. If :math:`z` has the derivatives :math:`z'` and :math:`z''`, then :math:`y = \sin z` has
 
-**Answer:** Yes, for few inputs and several outputs. :func:`funcdiff.hessian` then chooses
-:func:`funcdiff.hessian_taylor`, which needs :math:`1 + n + n(n+1)/2` passes for :math:`n` inputs, whatever the number
-of outputs. If you need only the Laplacian, :func:`funcdiff.laplacian` needs :math:`2 + n` passes.
+.. math::
+
+    y' = \cos(z)\, z', \qquad y'' = \cos(z)\, z'' - \sin(z)\, z'^2.
+
+With :math:`n` inputs each number carries :math:`n` first and :math:`n(n+1)/2` second derivatives, each of them once.
+With 5 inputs these are 5 and 15. Together with the value, this is the work of 21 evaluations, for any number of
+outputs. A Jacobian of a Jacobian multiplies its passes instead: about :math:`(1 + 5)(1 + 25) = 156` for 25 outputs.
+
+**Answer:** Yes, for few inputs and several outputs: :func:`funcdiff.hessian` then uses Taylor mode. If you need only
+the Laplacian, the sum of the second derivatives, :func:`funcdiff.laplacian` needs :math:`2 + n` passes.
 
 .. code-block:: python
 
     from funcdiff import hessian, laplacian
 
-    H = hessian(func)(x)
-    trace = laplacian(func)(x)
+    H = hessian(func)(x)  # shape: that of the output, then twice that of x
+    trace = laplacian(func)(x)  # shape: that of the output
 """
 
 # %%
 # Use it
 # ------
-# The function is a network with 5 inputs, two hidden layers of 1000 units with tanh, and 25 outputs. We compute the
-# Hessian and the Laplacian at one point, and print the chosen :term:`recipe`.
+# Our function is a network with 5 inputs, two hidden layers of 1000 units with tanh, and 25 outputs. We compute the
+# Hessian and the Laplacian at one point, and print their shapes and the chosen :term:`recipe`.
 
 import torch
 
@@ -40,9 +46,9 @@ print(tuple(laplacian(network)(x).shape))
 # %%
 # Check it by hand
 # ----------------
-# :term:`Taylor mode` evaluates the function once. Each intermediate value :math:`z` carries its derivatives with it:
-# the first ones, :math:`z_i`, with respect to each input, and the second ones, :math:`z_{ij}`. A linear layer
-# multiplies all of them by its weight. A scalar function :math:`g` of each entry transforms them by the chain rule:
+# Each value :math:`z` carries its first derivatives :math:`z_i` with respect to each input, and its second ones
+# :math:`z_{ij}`. A linear layer multiplies all of them by its weight. A scalar function :math:`g`, such as tanh,
+# transforms them by the chain rule:
 #
 # .. math::
 #
@@ -85,8 +91,10 @@ torch.testing.assert_close(by_hand(batch), per_row(batch))
 # %%
 # The recipe ``hessian_taylor`` does the same for any function made of operations that it knows. A Laplacian needs only
 # the sum of the :math:`z_{ii}`. The sum obeys the same rule, so ``laplacian`` carries one second-order value instead of
-# :math:`n(n+1)/2`. We compute the Hessian of each row with :func:`funcdiff.batch_hessian`, which chooses as ``hessian``
-# does, and with other recipes under :term:`vmap`. All must agree.
+# :math:`n(n+1)/2`.
+#
+# We compute the Hessian of each row with :func:`funcdiff.batch_hessian`, which chooses as ``hessian`` does, and with
+# other recipes under :term:`vmap`. All must agree.
 
 from torch.func import vmap
 
@@ -114,9 +122,10 @@ torch.testing.assert_close(vmap(laplacian(network))(batch), sum_of_diagonal)
 # %%
 # Count
 # -----
-# Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. Taylor mode needs 1 for the value, 5
-# for the first derivatives and 15 for the second ones. The composition forward over reverse (named
-# :term:`outer over inner`) needs about :math:`(1 + n)(1 + m)`, for :math:`m` outputs. We count in units of :math:`F`.
+# Let :math:`F` be the FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. With 5 inputs
+# Taylor mode needs 1 for the value, 5 for the first derivatives and 15 for the second ones. The composition forward
+# over reverse (named :term:`outer over inner`) needs about :math:`(1 + n)(1 + m)` for :math:`m` outputs. We count in
+# units of :math:`F`.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -166,8 +175,7 @@ title = f"5 inputs, 25 outputs: forward over reverse takes {ratio:.1f}× as long
 plot(times, title=title)
 
 # %%
-# The time also includes memory traffic, which FLOPs (floating-point operations) do not count: each layer reads and
-# writes all 21 values.
+# The time also includes memory traffic, which FLOPs do not count: each layer reads and writes all 21 values.
 #
 # Next we time the Laplacian against the trace of each Hessian.
 
@@ -194,7 +202,7 @@ sums.claim("laplacian", faster_than="trace of forward_over_reverse", by=10)
 # What goes wrong
 # ---------------
 # The number of second derivatives grows with :math:`n^2`. With one output, reverse mode computes the whole gradient in
-# one pass, and Taylor mode has no advantage. For 50 inputs and one output we count both, on the :term:`meta device`,
+# one pass, and Taylor mode has no advantage. We count both for 50 inputs and one output, on the :term:`meta device`,
 # where nothing is computed.
 
 many = study_network((50, 200, 200, 1), activation=torch.nn.Tanh)
@@ -224,9 +232,9 @@ explain(hessian(one_output.requires_grad_(False)), torch.randn(50)).recipe
 # %%
 # An operation without a rule
 # ---------------------------
-# Each operation needs its own rule. If ``hessian_taylor`` has none, as for an RNN, a custom autograd function or a
-# determinant, it computes the whole Hessian by torch's own modes. The result is right, but slower to compute, and a
-# message goes to the logger. We print the message.
+# Taylor mode needs a rule for each operation, as for tanh above. There is none for an RNN, a custom autograd function
+# or a determinant. ``hessian_taylor`` then computes the whole Hessian by torch's own modes, and writes a message to the
+# logger. The result is right, but takes longer. We print the message.
 
 import logging
 import sys

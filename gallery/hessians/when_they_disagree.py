@@ -2,28 +2,30 @@ r"""
 Why do two ways to compute one Hessian disagree?
 ================================================
 
-All methods to compute a Hessian should give the same matrix. For layer normalization, determinants and linear solves,
-some of torch's return wrong numbers, and torch raises no error. A Newton step or a Laplacian that uses such a Hessian
-is then wrong by as much as its own size.
+A second derivative differentiates the formula of the first one. Some formulas of torch contain a number that was stored
+during the evaluation. The first derivative is right, but the second one may treat the stored number as a constant.
 
-**Answer:** Some derivative formulas of torch are wrong when they are differentiated again. Call
-:func:`funcdiff.hessian`: it leaves out recipes that are known to be wrong on your function, checks its first result
-against finite differences, and uses another recipe if they disagree. :func:`funcdiff.check_derivatives` judges every
-recipe on a function of your own.
+Take :math:`f(a) = \log a` at :math:`a = 2`. Its first derivative is :math:`1/a`, and its second one is
+:math:`-1/a^2 = -0.25`. If :math:`1/a` was stored and counts as a constant, the second derivative comes out as 0. This
+is what happens to the log-determinant of a matrix, and torch raises no error.
+
+**Answer:** One of them uses a derivative formula that is wrong when it is differentiated again. Call
+:func:`funcdiff.hessian`, which avoids such formulas and compares its first result with finite differences. To test
+every method on your own function, call :func:`funcdiff.check_derivatives`.
 
 .. code-block:: python
 
     from funcdiff import check_derivatives, hessian
 
     H = hessian(func)(x)
-    check_derivatives(func, x)  # a table: which recipes are right
+    check_derivatives(func, x)  # a table: which methods are right
 """
 
 # %%
 # Use it
 # ------
-# Our function is the logarithm of a determinant, which is part of every Gaussian likelihood. We compute its Hessian and
-# let :func:`funcdiff.explain` say which :term:`recipe` was chosen and what the check found.
+# Our function is the logarithm of a determinant, which is part of every Gaussian likelihood. We compute its Hessian at
+# a matrix of 3 by 3 numbers. :func:`funcdiff.explain` says which :term:`recipe` was used and what the check found.
 
 import torch
 
@@ -36,9 +38,9 @@ H = hessian(torch.logdet)(A)
 explain(hessian(torch.logdet), A)
 
 # %%
-# The recipe in the first line was used, and the last column says how far its result is from the differences. It is
-# reverse over reverse by plain autograd, and you can call it by name: ``hessian_double_backward(torch.logdet)(A)``. A
-# name like this says :term:`outer over inner`: the mode of the outer derivative, then that of the inner one.
+# The recipe in the first line was used. The last column says how far its result is from the differences. Its name calls
+# it directly: ``hessian_double_backward(torch.logdet)(A)``. Other names say :term:`outer over inner`: the mode of the
+# outer derivative, then that of the inner one.
 #
 # Check it by hand
 # ----------------
@@ -54,8 +56,8 @@ by_formula = -torch.einsum("jk,li->ijkl", inverse, inverse)
 torch.testing.assert_close(H, by_formula)
 
 # %%
-# If there is no formula, use finite differences of the gradient: one column of the Hessian for each input. They have
-# fewer correct digits than a derivative, but enough to see whether it is wrong.
+# Without a formula, use finite differences of the gradient, one column for each input. They have fewer correct digits
+# than a derivative, but enough to see whether it is wrong.
 
 
 def hessian_by_differences(func, x, step=1e-5):
@@ -72,9 +74,8 @@ torch.testing.assert_close(differences, by_formula, rtol=1e-6, atol=1e-8)
 # %%
 # Time
 # ----
-# What does the right result cost? We take a layer norm after a linear layer with 32 inputs, and time ``hessian`` beside
-# two compositions that are right and forward over forward with the norm written by hand. ``compare`` checks that all
-# results agree before it times them.
+# What does the right result cost? We take a layer norm after a linear layer with 32 inputs. We time ``hessian``, two
+# compositions that are right, and forward over forward with the norm written by hand.
 
 from torch.nn.functional import layer_norm
 
@@ -122,9 +123,9 @@ times.claim("hessian", faster_than="norm by hand")
 # %%
 # What goes wrong
 # ---------------
-# torch's forward derivative of the determinant is right. But it uses a factorization that the evaluation has stored,
-# and a second derivative treats the stored numbers as constants. So with forward mode inside, the Hessian should come
-# out as zero. We compute all four compositions.
+# The forward derivative of the determinant uses a factorization that the evaluation has stored. A second derivative
+# treats the stored numbers as constants. So with forward mode inside, the Hessian should come out as zero. We compute
+# all four compositions.
 
 right = {
     "hessian_forward_over_reverse": hessian_forward_over_reverse,
@@ -156,8 +157,8 @@ assert not torch.allclose(wrong, product), "torch has fixed logdet: update this 
 # %%
 # Which operations?
 # -----------------
-# Other operations store something, too: a normalization its mean and variance, a linear solve its factorization. We
-# cube and sum a normalization, and square and sum a solution, so that each function has a Hessian.
+# Other operations store something, too: a normalization stores its mean and variance, and a linear solve its
+# factorization. We cube and sum a normalization, and square and sum a solution, so that each function has a Hessian.
 
 from torch.nn.functional import batch_norm, instance_norm, rms_norm
 
@@ -177,8 +178,8 @@ functions = {name: lambda a, f=f: f(a).pow(3).sum() for name, f in norms.items()
 }
 
 # %%
-# For each function we compute the Hessian by forward over forward, and two numbers relative to its largest entry: the
-# error, found by differences, and the asymmetry :math:`|H - H^T|`. The asymmetry needs no other result to compare with.
+# For each function we compute the Hessian by forward over forward. We print two numbers relative to its largest entry:
+# the error, found by differences, and the asymmetry :math:`|H - H^T|`. The asymmetry needs no other result.
 
 
 def judge(recipe, func):
@@ -230,9 +231,8 @@ check_derivatives(functions["layer_norm"], A)
 #
 # Under vmap
 # ----------
-# With :term:`vmap` we compute the Hessians of many matrices at once. Here forward over reverse, which is
-# ``torch.func.hessian``, is right for the first matrix and wrong for the others. We print the relative error of each
-# matrix.
+# With :term:`vmap` we compute the Hessians of many matrices at once. Here ``torch.func.hessian``, which is forward over
+# reverse, is right for the first matrix and wrong for the others. We print the relative error of each.
 
 from torch.func import vmap
 
@@ -264,9 +264,9 @@ assert errors(under_vmap["batch_hessian"]).max() < 1e-10
 #
 # With respect to the weight of a norm
 # ------------------------------------
-# If you differentiate with respect to the weight of a norm and its input together, the Hessian has a mixed block,
-# :math:`\partial^2 f / \partial w\, \partial x`. In this block all four compositions are wrong. Plain autograd is
-# right.
+# Suppose you differentiate with respect to the weight of a norm and its input together. The Hessian then has a mixed
+# block, :math:`\partial^2 f / \partial w\, \partial x`. In this block all four compositions are wrong, and plain
+# autograd is right.
 
 point = torch.rand(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 

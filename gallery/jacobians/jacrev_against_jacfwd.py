@@ -2,26 +2,29 @@ r"""
 Should I use forward or reverse mode for my Jacobian?
 =====================================================
 
-The Jacobian of a function with :math:`m` outputs and :math:`n` inputs has :math:`m` rows and :math:`n` columns.
-:term:`Reverse mode <reverse mode>` computes it row by row, :term:`forward mode` column by column. If you choose the
-wrong mode for a layer with 2048 outputs and 32 inputs, you compute 2048 rows instead of 32 columns.
+The Jacobian is the table of all first derivatives, :math:`J_{ij} = \partial y_i / \partial x_j`. It has one row for
+each output and one column for each input. :term:`Reverse mode <reverse mode>` computes one row in each pass through the
+function, and :term:`forward mode` computes one column.
 
-**Answer:** Call :func:`funcdiff.jacobian`. It chooses forward mode (:func:`funcdiff.jacobian_taylor`) if there are many
-more outputs than inputs, and reverse mode (:func:`funcdiff.jacobian_batched_grad`) if there are more inputs than
-outputs. In between it compares predicted times.
+So compare the number of rows with the number of columns. A layer with 32 inputs and 2048 outputs has 2048 rows and 32
+columns. Forward mode computes its Jacobian in 32 passes, and reverse mode needs 2048.
+
+**Answer:** Use the mode that needs fewer passes. :func:`funcdiff.jacobian` chooses for you: it uses forward mode if
+there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 
     from funcdiff import jacobian
 
-    J = jacobian(func)(x)
+    J = jacobian(func)(x)  # shape: that of the output, then that of x
 """
 
 # %%
 # Use it
 # ------
-# We take one layer, :math:`f(x) = \tanh(Wx + b)`, in three shapes. The tall Jacobian has more rows than columns, the
-# wide one more columns than rows. For each we compute the Jacobian with respect to ``x`` and print what was chosen.
+# Our function is one layer, :math:`f(x) = \tanh(Wx + b)`, in three shapes. The tall Jacobian has 2048 rows and 32
+# columns, the wide one 32 rows and 2048 columns, and the third is square. We differentiate with respect to ``x``, which
+# is argument number 2, and print the shape of each result and the :term:`recipe` that was chosen.
 
 import torch
 from torch.nn.functional import linear
@@ -44,12 +47,13 @@ for args in (tall, wide, square):
     print(tuple(automatic(*args).shape), explain(automatic, *args).recipe)
 
 # %%
-# ``jacobian_taylor`` is forward mode and ``jacobian_batched_grad`` is reverse mode, both without the transforms of
-# ``torch.func``. You can call either by name: ``jacobian_taylor(predict, argnums=2)(weight, bias, x)``.
+# ``jacobian_taylor`` is forward mode, and ``jacobian_batched_grad`` is reverse mode. You can also call either one by
+# its name: ``jacobian_taylor(predict, argnums=2)(weight, bias, x)``.
 #
 # Check it by hand
 # ----------------
-# The Jacobian of the layer is known: :math:`J_{ij} = (1 - f_i^2)\, W_{ij}`. The automatic recipe must equal it.
+# The derivative of tanh is :math:`1 - \tanh^2`. So output :math:`i` changes with input :math:`j` by :math:`J_{ij} = (1
+# - f_i^2)\, W_{ij}`. The automatic recipe must return the same.
 
 
 def by_formula(weight, bias, x):
@@ -60,8 +64,9 @@ for args in (tall, wide, square):
     torch.testing.assert_close(automatic(*args), by_formula(*args))
 
 # %%
-# Forward mode multiplies the Jacobian by a :term:`tangent`, a direction in the space of the inputs. This product is a
-# :term:`JVP`. The unit vectors as tangents give the columns. :term:`vmap` computes all of them in one call.
+# Forward mode starts from a direction in the space of the inputs, a :term:`tangent` :math:`v`, and computes :math:`Jv`,
+# a :term:`JVP`. If :math:`v` is a unit vector, :math:`Jv` is one column. :term:`vmap` computes the columns for all unit
+# vectors in one call.
 
 from torch.func import jvp, vjp, vmap
 
@@ -79,8 +84,8 @@ for args in (tall, wide, square):
     torch.testing.assert_close(columns(*args), by_formula(*args))
 
 # %%
-# Reverse mode multiplies a :term:`cotangent`, which has a weight for each output, by the Jacobian. This product is a
-# :term:`VJP`. The unit vectors as cotangents give the rows.
+# Reverse mode starts from a weight for each output, a :term:`cotangent` :math:`u`, and computes :math:`u^T J`, a
+# :term:`VJP`. If :math:`u` is a unit vector, :math:`u^T J` is one row.
 
 
 def rows(weight, bias, x):
@@ -95,9 +100,8 @@ for args in (tall, wide, square):
 # %%
 # Count
 # -----
-# Each column, and each row, costs one :term:`pass` through the layer: :math:`mn` multiply-adds. Forward mode makes
-# :math:`n` passes and reverse mode makes :math:`m`. We compare the automatic recipe with two :term:`recipes <recipe>`
-# for each mode. ``jacobian_forward`` and ``jacobian_reverse`` are what we just wrote by hand.
+# Each column and each row costs one :term:`pass` through the layer, which is :math:`mn` multiply-adds. Forward mode
+# makes :math:`n` passes, and reverse mode makes :math:`m`.
 
 from funcdiff import (
     jacobian_batched_grad,
@@ -138,8 +142,8 @@ costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward")
 # %%
 # Time
 # ----
-# Do the times follow the counts? We time the tall layer first. Each :term:`ratio` is taken within one :term:`round` of
-# the timing.
+# Do the times follow the counts? We time the tall layer first. A :term:`ratio` says how many times as long as the
+# fastest recipe each one takes, within the same :term:`round` of the timing.
 
 tall_times = compare(recipes, *tall)
 tall_times
@@ -174,8 +178,8 @@ times.claim("jacobian_reverse", faster_than="jacobian_forward")
 # %%
 # The crossover
 # -------------
-# At which shape does the faster mode change? We keep the number of weights, 65536, and change the shape of the layer,
-# from 16 inputs and 4096 outputs to 4096 inputs and 16 outputs.
+# At which shape does the faster mode change? We keep 65536 weights and change the shape of the layer step by step: from
+# 16 inputs with 4096 outputs to 4096 inputs with 16 outputs.
 
 raced = {
     name: recipes[name] for name in ("jacobian", "jacobian_forward", "jacobian_reverse")
@@ -200,8 +204,9 @@ crossover
 # %%
 # What goes wrong
 # ---------------
-# Forward mode needs a forward formula for each operation in the function. Some operations have none. Then torch refuses
-# the mode that the shape asks for. An example is :func:`torch.cdist`, here with 2 inputs and 4 outputs.
+# Forward mode needs a formula for each operation: how does the output change with the input? For some operations torch
+# has no such formula, and raises an error. An example is :func:`torch.cdist`. Here it computes the distances from one
+# point to four others, with 2 inputs and 4 outputs.
 
 from textwrap import fill
 
@@ -221,8 +226,8 @@ else:
     raise AssertionError("torch has a forward formula for cdist: update this section")
 
 # %%
-# ``jacobian`` does not stop there: it chooses a recipe with a rule of its own for distances. The gradient of a distance
-# is the unit vector that points away from the other point, so we can check the result.
+# ``jacobian`` chooses a recipe that has its own formula for distances. The gradient of a distance is the unit vector
+# that points away from the other point, so we can check the result.
 
 expected = (corner - points) / (corner - points).norm(dim=1, keepdim=True)
 torch.testing.assert_close(jacobian(distances)(corner).view(4, 2), expected)

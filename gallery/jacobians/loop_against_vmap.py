@@ -2,12 +2,15 @@ r"""
 Should I loop over the rows of a Jacobian?
 ==========================================
 
-Each call of ``torch.autograd.grad`` computes one row of a Jacobian, the derivatives of one output. For :math:`m`
-outputs a Python loop makes :math:`m` calls. If the function is small, these calls take most of the time, and the
-arithmetic takes little.
+Reverse mode computes a Jacobian row by row. One call of ``torch.autograd.grad`` returns row :math:`i`, the derivatives
+:math:`\partial y_i / \partial x_j` of one output. A function with 16 outputs has 16 rows, so the obvious program is a
+loop of 16 calls.
 
-**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. For a function with as many outputs as
-inputs it chooses :func:`funcdiff.jacobian_batched_grad`: one call of plain autograd for all rows.
+The loop runs the same operations 16 times, with another row each time. If we batch the rows instead, each operation
+runs once and computes all of them. The arithmetic is the same, but a small function spends most of its time on starting
+operations.
+
+**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together.
 
 .. code-block:: python
 
@@ -20,7 +23,7 @@ inputs it chooses :func:`funcdiff.jacobian_batched_grad`: one call of plain auto
 # Use it
 # ------
 # Our function is one layer with 16 inputs and 16 outputs, :math:`f(x) = \tanh(Wx + b)`. We differentiate it with
-# respect to ``x``, which is argument number 2.
+# respect to ``x``, which is argument number 2. The result has 16 rows and 16 columns.
 
 import torch
 from torch.nn.functional import linear
@@ -39,12 +42,14 @@ J = jacobian(predict, argnums=2)(weight, bias, x)
 print(J.shape)
 
 # %%
-# :func:`funcdiff.explain` shows which :term:`recipe` was chosen, and the predicted cost of each candidate.
+# Which method computed it? :func:`funcdiff.explain` shows the :term:`recipe` that was chosen, and the predicted cost of
+# each candidate.
 
 explain(jacobian(predict, argnums=2), weight, bias, x)
 
 # %%
-# The first line is the recipe that was used. To call it by name, write
+# The first line is the recipe that was used. With as many outputs as inputs it is ``jacobian_batched_grad``: reverse
+# mode, with all rows in one call of ``torch.autograd.grad``. You can call it by its name:
 # ``jacobian_batched_grad(predict, argnums=2)(weight, bias, x)``.
 #
 # Check it by hand
@@ -71,9 +76,9 @@ def row_loop(weight, bias, x):
 torch.testing.assert_close(row_loop(weight, bias, x), expected)
 
 # %%
-# ``torch.func`` does without the loop. :func:`torch.func.vjp` returns a function that multiplies a vector by the
-# Jacobian from the left, which is a :term:`VJP`. :func:`torch.func.vmap` calls it for all unit vectors at once
-# (:term:`vmap`).
+# Now the same without the loop. :func:`torch.func.vjp` returns a function that multiplies a vector by the Jacobian from
+# the left, :math:`u^T J` (a :term:`VJP`). With a unit vector this is one row. :func:`torch.func.vmap` calls that
+# function for all unit vectors at once (:term:`vmap`).
 
 from torch.func import vjp, vmap
 
@@ -90,9 +95,9 @@ torch.testing.assert_close(vmap_over_vjp(weight, bias, x), expected)
 # %%
 # Count
 # -----
-# We compare the automatic recipe with four others. Two of them are recipes of funcdiff that do what we just wrote:
-# :func:`funcdiff.jacobian_loop` loops, and :func:`funcdiff.jacobian_reverse` uses ``vmap``. ``jacobian_batched_grad``
-# gives all unit vectors to ``torch.autograd.grad`` with ``is_grads_batched=True``. We first check that all agree.
+# We compare ``jacobian`` with four other methods. Two of them do what we just wrote: :func:`funcdiff.jacobian_loop`
+# loops, and :func:`funcdiff.jacobian_reverse` uses ``vmap``. ``jacobian_batched_grad`` passes all unit vectors to
+# ``torch.autograd.grad`` with ``is_grads_batched=True``. We first check that all agree.
 
 from funcdiff import jacobian_batched_grad, jacobian_loop, jacobian_reverse
 
@@ -125,8 +130,8 @@ costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 # %%
 # Time
 # ----
-# ``compare`` times all candidates in turns, in random order. A slow moment of the machine therefore affects all of them
-# alike. It takes each :term:`ratio` within one :term:`round` of turns.
+# ``compare`` times the candidates in turns, in random order, so that a slow moment of the machine affects all of them
+# alike. One turn of all of them is a :term:`round`. A :term:`ratio` is taken within each round.
 
 comparison = compare(recipes, weight, bias, x)
 comparison
@@ -151,7 +156,8 @@ comparison.claim("jacobian_reverse", faster_than="jacobian_loop")
 # %%
 # More outputs
 # ------------
-# The loop pays for each output. We keep 16 inputs and increase the number of outputs from 1 to 1024.
+# The loop makes one call for each output, so its time should grow with their number. We keep 16 inputs and increase the
+# number of outputs from 1 to 1024.
 
 names = ["jacobian", "jacobian_loop", "jacobian_batched_grad", "jacobian_reverse"]
 
@@ -182,8 +188,8 @@ study[1].claim("jacobian_loop", faster_than="jacobian_reverse")
 # %%
 # What goes wrong
 # ---------------
-# A batched call relies on torch's derivative of each operation being correct for a batch of vectors. For
-# :func:`torch.cdist` it is not. torch raises no error, the first row is right, and the others are wrong. We compare
+# A batched call needs a derivative formula that is right for many vectors at once. For :func:`torch.cdist` torch's
+# formula is not: the first row of the Jacobian is right and the others are wrong, and no error is raised. We compare
 # with the loop.
 
 a, b = torch.randn(2, 3, 2, dtype=torch.float64)

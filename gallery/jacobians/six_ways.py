@@ -2,26 +2,28 @@ r"""
 Which of torch's six ways to compute a Jacobian should I use?
 =============================================================
 
-torch can compute the same Jacobian through ``torch.autograd``, through dual numbers and through ``torch.func``: in
-:term:`reverse mode` or :term:`forward mode`, in a loop or batched. The results are equal, but the costs are not. The
-wrong mode multiplies the work, and a loop makes one call for each row or column.
+All six return the same Jacobian. They differ in two choices. The mode is the first: :term:`reverse mode` computes the
+rows of the Jacobian, and :term:`forward mode` computes its columns. The second choice is between a loop, with one row
+or column in each turn, and a batch of all of them.
 
-**Answer:** Call :func:`funcdiff.jacobian`: it chooses the mode and computes all rows or columns together. The choice is
-:func:`funcdiff.jacobian_taylor` (forward mode) for more outputs than inputs, and :func:`funcdiff.jacobian_batched_grad`
-(reverse mode) for more inputs than outputs.
+For 16 inputs and 1024 outputs the Jacobian has 1024 rows and 16 columns. A loop in reverse mode makes 1024 calls. A
+batch in forward mode makes one call for all 16 columns.
+
+**Answer:** Choose the mode that has less to compute, and batch. :func:`funcdiff.jacobian` does both: it uses forward
+mode if there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 
     from funcdiff import jacobian
 
-    J = jacobian(func)(x)
+    J = jacobian(func)(x)  # shape: that of the output, then that of x
 """
 
 # %%
 # Use it
 # ------
-# The function is an affine map, :math:`f(x) = Wx + b`. We compute its Jacobian for 16 inputs and 1024 outputs, and for
-# 1024 inputs and 16 outputs, and print the chosen :term:`recipe`.
+# Our function is an affine map, :math:`f(x) = Wx + b`. We compute its Jacobian for 16 inputs and 1024 outputs, then for
+# 1024 inputs and 16 outputs, and print the shape and the chosen :term:`recipe`.
 
 import torch
 from torch.nn.functional import linear
@@ -56,9 +58,8 @@ for weight, bias, x in (tall, wide):
 # %%
 # Three interfaces in reverse mode
 # --------------------------------
-# Reverse mode computes rows. The first interface is a loop over ``torch.autograd.grad``. The second is
-# :func:`torch.func.vjp`, called for all rows at once by :term:`vmap`. The third, :func:`torch.func.jacrev`, does the
-# same in one call.
+# Reverse mode computes rows. You can loop over ``torch.autograd.grad``, call :func:`torch.func.vjp` for all rows at
+# once by :term:`vmap`, or let :func:`torch.func.jacrev` do the same in one call.
 
 from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
@@ -82,9 +83,8 @@ reverse["jacrev"] = jacrev(predict, argnums=2)
 # %%
 # Three interfaces in forward mode
 # --------------------------------
-# Forward mode computes columns. The first interface uses dual numbers: tensors that carry their derivative in one
-# direction, a :term:`tangent`, through the function. The second is :func:`torch.func.jvp` in a loop, and the third is
-# :func:`torch.func.jacfwd`.
+# Forward mode computes columns. You can loop over dual numbers, which carry their derivative in one direction, a
+# :term:`tangent`, through the function. You can loop over :func:`torch.func.jvp`, or call :func:`torch.func.jacfwd`.
 
 import torch.autograd.forward_ad as forward_ad
 
@@ -119,8 +119,8 @@ for method in interfaces.values():
 # %%
 # The sum of the rows
 # -------------------
-# ``backward`` with a gradient of ones computes the sum of all rows in one pass. It is the gradient of the sum of the
-# outputs, so it can check a Jacobian.
+# ``backward`` with a gradient of ones computes the sum of all rows in one pass: the gradient of the sum of the outputs.
+# So it can check a Jacobian.
 
 weight, bias, x = tall
 leaf = x.clone().requires_grad_()
@@ -129,7 +129,7 @@ y.backward(gradient=torch.ones_like(y))
 torch.testing.assert_close(leaf.grad, automatic(*tall).sum(0), rtol=1e-4, atol=1e-4)
 
 # %%
-# If you need only this sum, or the gradient of any function with one output, do not compute a Jacobian. We count both.
+# If you need only this sum, or the gradient of a function with one output, do not compute a Jacobian. We count both.
 
 from funcdiff import jacobian_reverse
 from funcdiff.measure import compare, count
@@ -153,9 +153,9 @@ costs = count(methods, *tall)
 costs
 
 # %%
-# The mode determines the arithmetic, counted in FLOPs (floating-point operations). A loop multiplies the number of
-# calls into torch's library. Each is an :term:`operation` and takes time to start. ``dual_loop`` needs more FLOPs than
-# ``jacfwd``: in each turn it evaluates the function again and multiplies by the tangent of the weight, which is zero.
+# The mode determines the FLOPs (floating-point operations). A loop multiplies the number of calls into torch's library.
+# Each is an :term:`operation` and takes time to start. ``dual_loop`` needs more FLOPs than ``jacfwd``, because it
+# evaluates the function again in each turn.
 
 costs.claim("jacfwd", fewer_flops_than="jacrev", by=30)
 
@@ -203,9 +203,8 @@ plot(wide_times, title=title)
 #
 # Ten times the size
 # ------------------
-# With 10240 in place of 1024, a loop in the wrong mode would make 10240 calls, so we leave it out. We time
-# ``jacobian``, the two recipes that it chooses between, and the loops of the right mode. First 16 inputs and 10240
-# outputs:
+# With 10240 in place of 1024, we leave out the loop in the wrong mode. We time ``jacobian``, the two recipes that it
+# chooses between, and the loops of the right mode. First 16 inputs and 10240 outputs:
 
 from funcdiff import jacobian_batched_grad, jacobian_taylor
 
@@ -238,8 +237,8 @@ times.claim("grad_loop", faster_than="jacobian_taylor")
 # %%
 # A batch of 4
 # ------------
-# If you need the Jacobian of each row of a batch, call :func:`funcdiff.batch_jacobian`, or wrap a recipe in ``vmap``.
-# Every row of ours has the weight as its Jacobian. We time 16 inputs and 10240 outputs.
+# For the Jacobian of each row of a batch, call :func:`funcdiff.batch_jacobian`, or wrap a recipe in ``vmap``. The
+# function is affine, so each row has the same Jacobian. We time 16 inputs and 10240 outputs.
 
 from funcdiff import batch_jacobian
 

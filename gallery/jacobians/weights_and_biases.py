@@ -2,27 +2,30 @@ r"""
 How do I compute a Jacobian with respect to weights and biases?
 ===============================================================
 
-Laplace approximations and Gauss-Newton steps need the derivatives of a network's outputs with respect to its
-parameters. But the parameters are inside a module, and a transform differentiates only with respect to arguments. If
-you forget this, you get zeros and no error.
+The output of a network depends on its parameters and on its input, :math:`y = f(\theta, x)`. Laplace approximations and
+Gauss-Newton steps need :math:`\partial y / \partial \theta`: how much each output changes with each weight and each
+bias. A layer with 3 inputs and 2 outputs has 6 weights and 2 biases, so this Jacobian has 2 rows and 8 columns.
 
-**Answer:** :func:`funcdiff.module_function` makes the parameters an argument. :func:`funcdiff.jacobian` then chooses
-reverse mode, :func:`funcdiff.jacobian_batched_grad`, because a network has more parameters than outputs.
+A transform differentiates a function with respect to its arguments. The parameters of a module are not arguments: they
+are stored inside it. So we first make them an argument.
+
+**Answer:** Call :func:`funcdiff.module_function` to make the parameters an argument, then :func:`funcdiff.jacobian`.
+The result is a dictionary with one block of the Jacobian for each parameter.
 
 .. code-block:: python
 
     from funcdiff import jacobian, module_function
 
     func, parameters = module_function(network)
-    J = jacobian(func)(parameters, x)  # a dictionary: J["0.weight"], ...
+    J = jacobian(func)(parameters, x)  # J["0.weight"]: output, then weight
 """
 
 # %%
 # Use it
 # ------
-# ``module_function`` returns a function and the parameters as a dictionary. A dictionary of tensors is a
-# :term:`pytree`. The Jacobian is a dictionary with the same names. The shape of each block is that of the output, then
-# that of the parameter.
+# ``module_function`` returns two things: a function of the parameters and the input, and the parameters as a
+# dictionary. A dictionary of tensors is a :term:`pytree`. The Jacobian is a dictionary with the same names, and each
+# block has the shape of the output, then that of the parameter.
 
 import torch
 from torch.nn.functional import linear
@@ -41,8 +44,8 @@ for name, block in blocks.items():
 print(explain(jacobian(func), parameters, x).recipe)
 
 # %%
-# The last line is the chosen :term:`recipe`. It is :term:`reverse mode` by plain autograd, and you can also call it by
-# name: ``jacobian_batched_grad(func)(parameters, x)``.
+# The last line is the chosen :term:`recipe`: :term:`reverse mode`, because a network has more parameters than outputs.
+# You can also call it by its name: ``jacobian_batched_grad(func)(parameters, x)``.
 #
 # One matrix
 # ----------
@@ -107,9 +110,9 @@ torch.testing.assert_close(blocks, expected)
 # %%
 # Count
 # -----
-# A layer with :math:`M` outputs and :math:`N` inputs has :math:`MN + M` parameters. Reverse mode needs :math:`M`
-# :term:`passes <pass>`, and :term:`forward mode` needs one for each parameter. We count two affine layers with 16384
-# weights on the :term:`meta device`, where nothing is computed. The first has 1024 outputs.
+# A layer with :math:`M` outputs and :math:`N` inputs has :math:`MN + M` parameters, and the Jacobian has a column for
+# each. Reverse mode needs :math:`M` :term:`passes <pass>`, and :term:`forward mode` needs one for each parameter. We
+# count two layers with 16384 weights on the :term:`meta device`, where nothing is computed. The first has 1024 outputs.
 
 from funcdiff import jacobian_batched_grad, jacobian_forward
 from funcdiff.measure import compare, count
@@ -195,8 +198,9 @@ times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 # %%
 # Do you need the matrix?
 # -----------------------
-# By the formula, the Jacobian of an affine layer with respect to its weight contains the input and zeros, nothing else.
-# We compare the sizes of the two.
+# For an affine layer :math:`Wx + b`, the derivative of output :math:`i` with respect to :math:`W_{ij}` is :math:`x_j`,
+# and with respect to all other weights it is zero. So the Jacobian contains the input and zeros, nothing else. We
+# compare the sizes of the two.
 
 of_weight, _ = recipes["jacobian_batched_grad"](*many)
 weight, bias, x = many
@@ -224,7 +228,7 @@ costs.claim("jvp", smaller_peak_than="jacobian, then product", by=100)
 # %%
 # What goes wrong
 # ---------------
-# Here the weight is an argument, but the function does not use it: the module computes with its own weight. The
+# The function must use its argument. Here the weight is an argument, but the module computes with its own weight. The
 # derivative is zero, and torch raises no error.
 
 weight = network[0].weight.detach()

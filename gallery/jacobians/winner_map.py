@@ -2,29 +2,32 @@ r"""
 When is forward mode faster than reverse mode?
 ==============================================
 
-The usual rule compares the number of inputs :math:`n` with the number of outputs :math:`m`: use :term:`forward mode`
-for :math:`n < m` and :term:`reverse mode` for :math:`n > m`. The rule counts passes through the function, but a call
-also takes time of its own. For small functions, for networks with a bottleneck and for some operations the rule
-therefore picks the slower mode.
+:term:`Forward mode <forward mode>` computes the columns of a Jacobian, one pass for each of the :math:`n` inputs.
+:term:`Reverse mode <reverse mode>` computes its rows, one pass for each of the :math:`m` outputs. The usual rule
+therefore compares :math:`n` with :math:`m`. With 4 inputs and 1024 outputs, forward mode makes 4 passes and reverse
+mode 1024.
 
-**Answer:** Forward mode is faster when the function has fewer inputs than outputs and arithmetic takes most of the
-time. Call :func:`funcdiff.jacobian`: it also predicts the time of the calls, and chooses
-:func:`funcdiff.jacobian_taylor` (forward mode) or :func:`funcdiff.jacobian_batched_grad` (reverse mode). For a network
-with a bottleneck, multiply the Jacobians of its two halves.
+The rule counts passes, but passes do not all take the same time. It can name the slower mode in three cases: if the
+function is small and starting its operations takes most of the time, if the network has a bottleneck, and if one
+operation is expensive in one mode only.
+
+**Answer:** Forward mode is faster if it needs several times fewer passes and arithmetic takes most of the time.
+:func:`funcdiff.jacobian` predicts the times: it uses forward mode if there are many more outputs than inputs, and
+reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians of its two halves.
 
 .. code-block:: python
 
     from funcdiff import jacobian
 
-    J = jacobian(func)(x)
+    J = jacobian(func)(x)  # shape: that of the output, then that of x
     J = jacobian(decoder)(encoder(x)) @ jacobian(encoder)(x)  # for a bottleneck
 """
 
 # %%
 # Use it
 # ------
-# The function is a network with two hidden layers, :math:`f(x) = W_3 \tanh(W_2 \tanh(W_1 x))`, and 256 units in each of
-# them. We compute the Jacobian for 16 inputs and 1024 outputs, and print the chosen :term:`recipe`.
+# Our function is a network with two hidden layers of 256 units, :math:`f(x) = W_3 \tanh(W_2 \tanh(W_1 x))`. We compute
+# the Jacobian for 16 inputs and 1024 outputs, and print its shape and the chosen :term:`recipe`.
 
 import torch
 
@@ -50,13 +53,13 @@ J = jacobian(predict)(x)
 print(tuple(J.shape), explain(jacobian(predict), x).recipe)
 
 # %%
-# ``jacobian_taylor`` is forward mode: there are fewer inputs than outputs. You can also call it by name.
+# ``jacobian_taylor`` is forward mode, which needs 16 passes here. Reverse mode would need 1024.
 #
 # Check it by hand
 # ----------------
 # By the chain rule the Jacobian is a product of five matrices, :math:`W_3 D_2 W_2 D_1 W_1`. Each diagonal matrix
-# :math:`D` holds the derivatives of tanh. Forward mode multiplies them from the right, and reverse mode from the left.
-# We do both.
+# :math:`D` contains the derivatives of tanh. The result does not depend on where we start to multiply. Forward mode
+# starts from the right, and reverse mode from the left. We do both.
 
 
 def jacobian_by_hand(weights, x, from_the_right):
@@ -76,9 +79,9 @@ for from_the_right in (True, False):
 # %%
 # Count
 # -----
-# With :math:`h` units in a layer, forward mode takes :math:`n h (h + m)` multiply-adds and reverse mode
-# :math:`m h (h + n)`. The difference is :math:`h^2 (n - m)`. In arithmetic, therefore, the rule is exact for every
-# :math:`h`. We count both modes for 16 inputs and 1024 outputs.
+# Let each hidden layer have :math:`h` units. From the right, the products take :math:`n h (h + m)` multiply-adds; from
+# the left, :math:`m h (h + n)`. The difference is :math:`h^2 (n - m)`. So in arithmetic the rule is exact. We count
+# both modes for 16 inputs and 1024 outputs.
 
 from funcdiff import jacobian_forward, jacobian_reverse
 from funcdiff.measure import compare, count
@@ -104,7 +107,7 @@ costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 # %%
 # Time
 # ----
-# First we time this one shape: the automatic recipe, the two recipes that it chooses between, and the two modes of
+# First we time this one shape: ``jacobian``, the two recipes that it chooses between, and the two modes of
 # ``torch.func``.
 
 from funcdiff import jacobian_batched_grad, jacobian_taylor
@@ -190,9 +193,9 @@ print("\n".join(departures) or "none")
 # %%
 # A bottleneck
 # ------------
-# If the network is narrow in the middle, neither mode is best. With 4 units between 256 inputs and 256 outputs, we
-# compute the Jacobian of each half. The first half needs 4 reverse passes, the second 4 forward passes. By the chain
-# rule, their product is the Jacobian of the whole.
+# A network is a chain of two functions, :math:`f(x) = d(e(x))`. By the chain rule its Jacobian is the product of
+# theirs, :math:`J_d J_e`. If :math:`e` has few outputs, each half is cheap in one mode. With 4 units between 256 inputs
+# and 256 outputs, :math:`J_e` needs 4 reverse passes, and :math:`J_d` 4 forward passes.
 
 encoder, _ = network(256, 4)
 decoder, _ = network(4, 256)
@@ -231,8 +234,8 @@ times.claim("by halves", faster_than="jacobian_reverse")
 # %%
 # An operation with an expensive pass
 # -----------------------------------
-# The rule assumes that a pass costs the same in both modes. For :func:`torch.cumprod` it does not: the reverse formula
-# handles zeros with a loop over the entries. The forward formula has no loop. We count both for 256 inputs and outputs.
+# The rule assumes that a pass costs the same in both modes. For :func:`torch.cumprod` it does not: its reverse formula
+# loops over the entries, and its forward formula does not. We count both for 256 inputs and outputs.
 
 methods = modes(lambda x: torch.cumprod(x, 0))
 x = 1 + torch.rand(256, device=device) / 100
@@ -252,8 +255,8 @@ compare(methods, x, rounds=9).claim("jacobian_forward", faster_than="jacobian_re
 # %%
 # What goes wrong
 # ---------------
-# A change of mode should not change the result. It does if the function uses ``torch.no_grad`` to keep a value
-# constant. Reverse mode treats the norm below as a constant; forward mode ignores ``no_grad``. torch raises no error.
+# Both modes should return the same result. They do not if the function uses ``torch.no_grad`` to keep a value constant.
+# Reverse mode treats the norm below as a constant; forward mode ignores ``no_grad``. torch raises no error.
 
 
 def normalised(x):

@@ -2,12 +2,15 @@ r"""
 How much faster does torch.compile make derivatives?
 ====================================================
 
-The Jacobian of a small function spends its time in Python and in torch's transforms, not in arithmetic.
-``torch.compile`` removes this overhead, but compiling takes as long as very many calls.
+Each call of a small Jacobian runs a few short tensor operations, and a lot of Python around them. ``torch.compile``
+records the operations once. Later calls run the recording and skip the Python. The first call pays for it: compiling
+takes as long as very many calls.
 
-**Answer:** compile the derivative, ``torch.compile(jacobian(f))``, not the function. This is much faster for a small
-function that you call often, and little faster if matrix products take the time. The recipe is chosen during the first
-call; you can also compile one by name, such as ``torch.compile(jacobian_reverse(f))``.
+A derivative is itself a function, ``jacobian(f)``. Compile this function, and not ``f`` inside it. PyTorch
+differentiates what it can see, and what is compiled is closed to it.
+
+**Answer:** compile the derivative: ``torch.compile(jacobian(f))``. It becomes much faster if the function is small and
+you call it often, and little faster if matrix products take the time.
 
 .. code-block:: python
 
@@ -20,8 +23,8 @@ call; you can also compile one by name, such as ``torch.compile(jacobian_reverse
 # %%
 # Use it
 # ------
-# We compile the Jacobian of a layer with 16 inputs and 16 outputs. The backend ``aot_eager`` traces it into a graph and
-# runs the graph with torch's own kernels. The default backend, which we use further down, also generates code.
+# We compile the Jacobian of a layer with 16 inputs and 16 outputs. The backend ``aot_eager`` records the operations as
+# a graph and runs it with torch's own kernels. The default backend, used further down, also generates code.
 
 import os
 import tempfile
@@ -60,8 +63,8 @@ torch.testing.assert_close(jacrev(predict)(x), by_hand)
 # %%
 # Count
 # -----
-# A backend receives the graphs that ``torch.compile`` has traced. Ours counts them and runs them unchanged. Each recipe
-# becomes a single graph, so there is no return to Python in between.
+# A backend receives the graphs that ``torch.compile`` has recorded. Ours counts them and runs them unchanged. A single
+# graph means that there is no return to Python in between, and each recipe becomes one.
 
 graphs = []
 
@@ -150,8 +153,8 @@ else:
 # %%
 # Time: a network
 # ---------------
-# In a network 5 -> 1000 -> 1000 -> 25 on 100 rows, matrix products take most of the time. They are the same with and
-# without compiling, so only the operations between them can become faster.
+# In a network 5 -> 1000 -> 1000 -> 25 on 100 rows, matrix products take most of the time. Compiling does not change
+# them. Only the operations between them can become faster.
 
 from funcdiff import batch_jacobian
 from funcdiff.problems import study_network

@@ -2,12 +2,15 @@
 How do we measure, and what goes wrong otherwise?
 =================================================
 
-You read that one method is twice as fast as another, and on your machine it is slower. A time without its spread, its
-number of threads and its machine says little: the same two functions can come out in either order.
+The time of a call varies: other programs run, and memory is warm or cold. Suppose the first function takes 10 and the
+second one 20. In a slow moment of the machine they take 30 and 60. If you time the first one early and the second one
+late, you may read a factor of 6. But the ratio is 2 in both moments.
 
-**Answer:** use ``compare``, which times the candidates in turn and takes their ratio round by round. State a result
-with ``claim``, which never says more than the interval allows. If a cost can be counted, use ``count``: counts have
-no noise.
+So time both functions in turn, take the ratio within each turn, and repeat. Report the median of the ratios, with an
+interval that says how far it can be trusted.
+
+**Answer:** use ``compare``, which does this. State a result with ``claim``, which never says more than the interval
+allows. If a cost can be counted, use ``count``: counts have no noise.
 
 .. code-block:: python
 
@@ -20,8 +23,8 @@ no noise.
 # %%
 # Use it
 # ------
-# We compare two methods for the Jacobian of a layer with 16 inputs and 16 outputs: torch's reverse mode, which computes
-# a row in each pass, and its forward mode, which computes a column.
+# We compare two methods for the Jacobian of a layer with 16 inputs and 16 outputs. torch's reverse mode computes a row
+# in each pass, and its forward mode a column.
 
 import torch
 from torch.func import jacfwd, jacrev
@@ -42,8 +45,8 @@ comparison
 
 # %%
 # The fastest candidate comes first. The :term:`IQR` is the spread of its times. The :term:`ratio` is the median, over
-# all rounds, of the ratio within a round, and the interval contains the true median ratio with 99 % confidence. Next we
-# state what we expect. ``claim`` prints what was measured:
+# all turns (:term:`rounds <round>`), of the ratio within a round. With 99 % confidence the interval contains the true
+# median ratio.
 
 comparison.claim("reverse", faster_than="forward")
 
@@ -82,8 +85,9 @@ plot(comparison, title=title)
 # %%
 # Count instead
 # -------------
-# Matrix FLOPs, operations and peak memory have no noise, so a false claim on a count stops the build of this site. On
-# the :term:`meta device` nothing is computed, so you can count calls that would never fit in memory.
+# A count has no noise. ``count`` returns the matrix FLOPs, the operations and the peak memory of a call, and a false
+# claim on a count stops the build of this site. On the :term:`meta device` nothing is computed, so you can count calls
+# that would never fit in memory.
 
 from funcdiff.measure import count
 

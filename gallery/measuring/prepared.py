@@ -2,26 +2,29 @@ r"""
 Can I read my derivative?
 =========================
 
-``jacobian(f)(x)`` is one line, and what it computes stays out of sight. For a small function, most of its time goes
-into machinery that you do not see either: transforms, graphs and checks. Underneath, each call comes down to a short
-list of tensor operations.
+Underneath, a derivative is a short list of tensor operations. For a layer :math:`y = \tanh(Wx + b)` the Jacobian is
+:math:`\mathrm{diag}(1 - y^2)\, W`: the operations are a product, a sum, a tanh and a product again. In
+``jacobian(layer)(x)`` you do not see them. They run inside transforms, graphs and checks, and for a small function
+these take most of the time.
 
-**Answer:** call ``prepare(jacobian(f), x)``. It traces a finished derivative once and returns the list of operations as
-a function, which you can read with ``.code`` and call many times faster than the derivative of a small function. It
-works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients alike.
+If we record the operations of one call, the rest can be left out. What remains is a short program that we can read and
+call.
+
+**Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers and
+is many times faster for a small function. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients alike.
 
 .. code-block:: python
 
     from funcdiff import jacobian, prepare
 
-    slope = prepare(jacobian(f), x)  # traces, simplifies and checks
+    slope = prepare(jacobian(f), x)  # records, simplifies and checks
     slope(x), print(slope.code)
 """
 
 # %%
 # Use it
 # ------
-# We prepare the Jacobian of a layer with 16 inputs and 16 outputs, and print the operations that are left.
+# We prepare the Jacobian of a layer with 16 inputs and 16 outputs, and print the program that is left.
 
 import torch
 
@@ -39,15 +42,15 @@ slope = prepare(jacobian_reverse(layer), x)
 print(slope.code)
 
 # %%
-# This is a Python program. Its arguments stand before the asterisk, the tensors that it keeps after it. ``aten`` is
-# torch's library of operations, ``torch.ops.aten``. No trace of autograd or of ``vmap`` is left.
+# This is a Python program, with one tensor operation in each line. Its arguments stand before the asterisk, and the
+# tensors that it keeps after it. ``aten`` is torch's library of operations, ``torch.ops.aten``. No trace of autograd or
+# of ``vmap`` is left.
 #
 # Check it by hand
 # ----------------
-# By hand, :math:`y = \tanh(Wx + b)` has the Jacobian :math:`\mathrm{diag}(1 - y^2)\, W`. The program computes the same
-# in the same order: the product and the sum, ``tanh``, then ``tanh_backward``, which multiplies each row of the
-# identity matrix by :math:`1 - y^2`, and a product with the weight. At another point, the result is equal to the
-# formula.
+# By hand, :math:`y = \tanh(Wx + b)` has the Jacobian :math:`\mathrm{diag}(1 - y^2)\, W`. The program computes the same:
+# the product, the sum and ``tanh``; then ``tanh_backward``, which multiplies each row of the identity matrix by
+# :math:`1 - y^2`; and a product with the weight. At another point, the result is equal to the formula.
 
 other = torch.randn(16)
 y = layer(other)
@@ -76,7 +79,7 @@ print("in reverse mode:", [name for name, kept in slope.held.items() if not kept
 # %%
 # Count
 # -----
-# What is left out while preparing is provably without effect: copies of results that nobody changes, views of views,
+# What may be left out? Only what provably has no effect: copies of results that nobody changes, views of views,
 # products with one, sums with zero, operations that are computed twice, and what depends on nothing that can change.
 
 energy = prepare(lambda x, v: hvp(lambda x: x.sin().sum(), (x,), (v,)), x, x)
@@ -165,7 +168,8 @@ wide.claim("prepared", faster_than="batch_hessian")
 # %%
 # What goes wrong
 # ---------------
-# A program without branches does the same at each call. So ``prepare`` refuses a function that branches on a value.
+# The recorded program has no branches, so it does the same at each call. ``prepare`` therefore refuses a function that
+# branches on a value.
 
 
 def branching(x):
@@ -178,8 +182,8 @@ except RuntimeError as error:
     print(error)
 
 # %%
-# The tensors that the function uses are kept by reference. A write into them is seen. A tensor that replaces them would
-# not be, so the next call raises an error.
+# The program keeps references to the tensors that the function uses. If you write into such a tensor, the program sees
+# the new numbers. If you replace it by another tensor, the next call raises an error.
 
 weight.mul_(2)
 torch.testing.assert_close(slope(x), jacobian(layer)(x))

@@ -2,13 +2,16 @@ r"""
 Why do large results take longer than their arithmetic?
 =======================================================
 
-Your Hessian takes longer than its FLOPs explain, and a profiler shows simple additions that are slow. A large tensor
-needs fresh memory, which the system provides page by page, each at its first touch. Such a page fault takes time, and a
-call with large intermediate results causes thousands of them.
+A new tensor needs memory from the system. Linux gives it page by page, usually 4096 bytes each, when a page is first
+touched. Each first touch is a *page fault* and takes time. A result of 16 million float32 numbers causes about 16
+thousand page faults, before a single number is used again.
 
-**Answer:** because of page faults. Call ``batch_hessian(f)(X)``: here it chooses Taylor mode, whose intermediate
-results are small. If you call another recipe, pass ``chunk_size``, or set the environment variables below, so that the
-C library keeps freed memory.
+Memory that the program already has causes none. So a derivative with large intermediate results can take longer than
+its FLOPs explain, and the same derivative in small pieces can be faster.
+
+**Answer:** because of page faults. Use methods with small intermediate results: ``batch_hessian(f)(X)`` chooses one
+here, and ``chunk_size`` makes those of any method smaller. You can also set two environment variables, so that the C
+library keeps freed memory.
 
 .. code-block:: python
 
@@ -20,8 +23,8 @@ C library keeps freed memory.
 # %%
 # Use it
 # ------
-# Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows by three methods: by
-# forward over reverse, which is ``torch.func.hessian``, for all rows at once; by the same in chunks; and by the
+# Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows by three methods: all
+# rows at once by forward over reverse, which is ``torch.func.hessian``; the same in chunks of 250 rows; and by the
 # automatic recipe. This page is about the memory of the CPU on Linux.
 
 import resource
@@ -88,8 +91,8 @@ plot(times, title=f"The same FLOPs at once take {ratio:.3g}× the time of chunks
 #
 # Check it by hand
 # ----------------
-# The smallest example adds 1 to a large tensor, once into a fresh result, and once into memory that we keep. Both
-# results are equal. Memory that was never touched should cost one fault for each page.
+# The smallest example adds 1 to a large tensor: once into a new result, and once into memory that we keep. Both results
+# are equal. Memory that was never touched should cost one fault for each page.
 
 x = torch.randn(16, 1024, 1024)
 kept = torch.empty_like(x)
@@ -130,8 +133,8 @@ print(f"{saved / pages * 1e9:,.0f} nanoseconds for each page")
 # Let glibc keep freed memory
 # ---------------------------
 # The C library glibc returns every result above a threshold, at most 32 mebibytes, to the system at once. Two
-# environment variables make it keep them. They must be set before Python starts, so we start two processes. Each one
-# waits for a line, computes the Hessian at once, and answers with its page faults.
+# environment variables make it keep the memory. They must be set before Python starts, so we start two processes. Each
+# computes the Hessian when it receives a line, and answers with its page faults.
 
 import os
 import subprocess

@@ -2,12 +2,15 @@ r"""
 Does a network that fits a function have its derivatives?
 =========================================================
 
-You train a network on values and then use its slopes and curvatures, which it never saw. A plot of the values can look
-perfect while the second derivatives are wrong by a large part of their size.
+A small error in the values can be a large error in the derivatives. Suppose the network misses the function by
+:math:`0.01 \sin(100 x)`. The values are wrong by at most 0.01, and a plot looks perfect. But the slopes are wrong by up
+to 1, and the second derivatives by up to 100.
+
+So look at the derivatives themselves before you use them: along lines through the domain (profiles), and over the whole
+domain (maps).
 
 **Answer:** mostly, and less with each order. Compute all derivatives over a grid with ``batch_jacobian(network)(X)``
-and ``batch_hessian(network)(X)``, and look at profiles and maps before you trust them. With few inputs both choose
-Taylor mode, ``jacobian_taylor`` and ``hessian_taylor``.
+and ``batch_hessian(network)(X)``, and draw them beside values that you trust.
 
 .. code-block:: python
 
@@ -26,8 +29,8 @@ Taylor mode, ``jacobian_taylor`` and ``hessian_taylor``.
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right)
 #
-# The :term:`surrogate` is a network 2 -> 100 -> 100 -> 3 with GELU. We train it on 500 samples, which takes seconds,
-# convert it to float64, and compute its derivatives at the samples.
+# The network that replaces it, the :term:`surrogate`, is 2 -> 100 -> 100 -> 3 with GELU. We train it on 500 samples,
+# which takes seconds, convert it to float64, and compute its derivatives at the samples.
 
 # sphinx_gallery_thumbnail_number = 6
 import torch
@@ -50,8 +53,8 @@ print("second derivatives:", tuple(second(points).shape))
 # %%
 # Check it by hand
 # ----------------
-# In torch alone, the Jacobians of a batch are ``vmap`` of ``jacfwd``, and the Hessians apply ``jacfwd`` twice. The
-# recipes agree with them on the network. On the function, they agree with its derivatives written out by hand.
+# In torch alone, the Jacobians of a batch are ``vmap`` of ``jacfwd``, and the Hessians apply ``jacfwd`` twice. Both
+# recipes must agree with them. Applied to the function itself, they must agree with its derivatives by hand.
 
 from torch.func import jacfwd, vmap
 

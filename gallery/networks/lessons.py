@@ -2,12 +2,17 @@ r"""
 What makes the derivatives of a network better?
 ===============================================
 
-Two networks with nearly the same loss can have very different second derivatives, and one of them may have none at all.
-Choices before and during the training decide that, and the loss does not show it.
+Training compares values at the samples, :math:`\sum_i |f(x_i) - y_i|^2`. Between the samples the network may wiggle. A
+wiggle hardly changes this loss, but it changes the slopes and even more the second derivatives. So two networks with
+nearly the same loss can have very different derivatives.
+
+Less room for wiggles means better derivatives. More samples leave less room, and so does a smooth activation. If you
+know the slopes :math:`J_i` at the samples, you can fit them too, by adding :math:`\sum_i |\partial f(x_i) - J_i|^2` to
+the loss. This is called Sobolev training.
 
 **Answer:** use a smooth activation and more samples, and regularize only as much as the noise requires. If you can
-sample derivatives, fit them too, which is called Sobolev training: ``train(network, x, y, slopes=J)``. Compare the
-results by ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)`` (here Taylor mode), not by the loss.
+sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare the results by
+``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, not by the loss.
 
 .. code-block:: python
 
@@ -145,8 +150,9 @@ for order in exact:
 # %%
 # Regularization
 # --------------
-# We fit 100 samples with noise, and add a penalty on the weights to the loss. Without a penalty the network follows the
-# noise, whose slopes are steep. With too large a penalty it follows neither the noise nor the function.
+# A penalty on the weights keeps them small, so that the network cannot follow every sample. We fit 100 samples with
+# noise. Without a penalty the network follows the noise, whose slopes are steep. With too large a penalty it follows
+# neither the noise nor the function.
 
 penalties = {"no penalty": 0.0, "penalty 3": 3.0, "penalty 100": 100.0}
 noisy = {"samples": 100, "noise": 0.2}
@@ -166,7 +172,8 @@ for name in ("no penalty", "penalty 100"):
 # %%
 # Activation
 # ----------
-# We train in the same way with other activations. ReLU consists of straight pieces, and its first derivative jumps.
+# We train in the same way with other activations. ReLU consists of straight pieces: its first derivative jumps, and its
+# second one is zero.
 
 others = {kind.__name__: kind for kind in (nn.SiLU, nn.Tanh, nn.ReLU)}
 others = {name: assess(trained(activation=kind)) for name, kind in others.items()}
@@ -198,7 +205,7 @@ variant_table({"float32": base, "float64": assess(trained(dtype=double))})
 # %%
 # Count
 # -----
-# The loss of Sobolev training contains the Jacobian. Each iteration pushes one tangent for each input through the
+# The loss of Sobolev training contains the Jacobian. So each iteration carries one tangent for each input through the
 # network, and then goes back through all of it.
 
 from funcdiff.measure import compare, count

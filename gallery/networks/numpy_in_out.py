@@ -2,12 +2,15 @@ r"""
 How do I call a network and its derivatives from NumPy?
 =======================================================
 
-Your simulation or optimizer uses NumPy and float64, and your network uses torch and float32. Between them dtypes clash,
-results carry graphs that NumPy refuses, and a loop over rows makes a batch slow.
+Your simulation or optimizer passes NumPy arrays, and your network takes torch tensors. Three things must be converted
+in each call: the array to a tensor, its float64 numbers to the float32 of the network, and the result back to an array.
+If one of them is forgotten, torch or NumPy raises an error.
+
+One wrapper does all three. It takes a function of tensors and returns a function of arrays. For an array of 5 rows
+with 2 numbers, a network with 3 outputs returns an array of shape (5, 3), and its Jacobians have the shape (5, 3, 2).
 
 **Answer:** wrap each function once with :func:`funcdiff.arrays.numpy_function`: the network,
-``batch_jacobian(network)`` and ``batch_hessian(network)``, which choose Taylor mode if the network has few inputs.
-Arrays go in and arrays come out; pass whole batches.
+``batch_jacobian(network)`` and ``batch_hessian(network)``. Then pass whole batches, because a loop over rows is slow.
 
 .. code-block:: python
 
@@ -21,9 +24,9 @@ Arrays go in and arrays come out; pass whole batches.
 # %%
 # Use it
 # ------
-# Our network is 2 -> 100 -> 100 -> 3 in float32, torch's default, and the batch is in float64, NumPy's default. The
-# dtype and the device of a network are read from its parameters. The result of a :term:`transform` does not show them,
-# so you state them.
+# Our network is 2 -> 100 -> 100 -> 3 in float32, torch's default. The batch is in float64, NumPy's default. The wrapper
+# reads the dtype and the device of a network from its parameters. It cannot read them from the result of a
+# :term:`transform`, such as ``batch_jacobian(network)``, so you state them there.
 
 import numpy as np
 import torch
@@ -76,8 +79,9 @@ for i, step in enumerate(h * np.eye(2)):
 # %%
 # With an optimizer of SciPy
 # --------------------------
-# SciPy's ``least_squares`` passes one vector, and expects residuals and their Jacobian in float64. A single input is
-# not a batch, so we wrap :func:`funcdiff.jacobian`. We search for the input whose outputs equal those at a known point.
+# SciPy's ``least_squares`` looks for an input :math:`x` that makes residuals small. It passes one vector, and expects
+# the residuals and their Jacobian in float64. One vector is not a batch, so we wrap :func:`funcdiff.jacobian`. The
+# residuals are the outputs minus those at a known point.
 
 from scipy.optimize import least_squares
 

@@ -2,13 +2,16 @@ r"""
 How do I train a network whose derivatives I need?
 ==================================================
 
-You want to replace a simulation by a small network, a surrogate, and differentiate the network. It must then be smooth
-and fit closely, because errors in its values are larger in its slopes. And if every training ends elsewhere, you cannot
-tell a bad fit from a mistake in the derivatives.
+A surrogate is a small network that replaces a simulation. It is trained on samples, pairs of an input :math:`x_i` and
+the output :math:`y_i` of the simulation, until :math:`\sum_i |f(x_i) - y_i|^2` is small. If you also use its
+derivatives, two things matter more than usual.
+
+The network must be smooth. With ReLU it consists of straight pieces, and its second derivatives are zero. And training
+must repeat exactly. Otherwise you cannot tell a bad fit from a mistake in the derivatives.
 
 **Answer:** choose a smooth activation and call :func:`funcdiff.surrogates.train`, which uses L-BFGS on all samples at
 once and ends at the same weights every time. Watch the error on samples that are not fitted. Then differentiate with
-``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, here in Taylor mode.
+``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``.
 
 .. code-block:: python
 
@@ -16,7 +19,7 @@ once and ends at the same weights every time. Watch the error on samples that ar
     from funcdiff.surrogates import train
 
     curve = train(network, x, y, held_out=(x_new, y_new), iterations=1000)
-    jacobians = batch_jacobian(network)(x)
+    jacobians = batch_jacobian(network)(x)  # (samples, outputs, inputs)
 """
 
 # %%
@@ -28,8 +31,8 @@ once and ends at the same weights every time. Watch the error on samples that ar
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
-# Each sample of a real simulation is a run, so we use few: 500 to fit and 500 to watch. The network is
-# 2 -> 100 -> 100 -> 3 with GELU, which is smooth.
+# The network is 2 -> 100 -> 100 -> 3 with GELU, which is smooth. Each sample of a real simulation is a run, so we use
+# few: 500 to fit and 500 to watch.
 
 import torch
 
@@ -62,7 +65,7 @@ plot_learning(curve, title=title)
 assert curve.held_out[-1] < 1e-3
 
 # %%
-# As long as both lines fall, more iterations pay off. If the dash-dotted one rises, stop earlier or use more samples.
+# As long as both lines fall, continue to train. If the dash-dotted one rises, stop earlier or use more samples.
 #
 # The derivatives of the network are now one call away. How close they are to those of the function is the subject of
 # :doc:`/tutorials/networks/derivatives` and :doc:`/tutorials/networks/errors`.
@@ -73,8 +76,8 @@ print("Hessians:", tuple(batch_hessian(network)(x).shape))
 # %%
 # Check it by hand
 # ----------------
-# L-BFGS needs a function that computes the loss and its gradient, because it may call it several times in one step. We
-# write the training loop ourselves, with ten iterations in a step.
+# What does ``train`` do? It calls L-BFGS, which needs a function that computes the loss and its gradient, because it
+# may call it several times in one step. We write this loop ourselves, with ten iterations in a step.
 
 from torch.nn.functional import mse_loss
 

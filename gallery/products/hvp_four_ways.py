@@ -2,25 +2,32 @@ r"""
 Which way to compute a Hessian-vector product should I use?
 ===========================================================
 
-The Hessian of a function with :math:`n` inputs has :math:`n^2` entries. Its product with a vector :math:`v` has
-:math:`n` entries and costs about as much as two gradients. The usual recommendation, ``jvp`` of ``grad``, costs more in
-PyTorch, because it also multiplies by tangents that are zero.
+A Hessian-vector product says how the gradient changes if :math:`x` moves in the direction :math:`v`:
 
-**Answer:** Call :func:`funcdiff.hvp`. It chooses :func:`funcdiff.hvp_double_backward`, two backward passes of plain
-autograd, unless torch gets these wrong for an operation in your function.
+.. math::
+
+    Hv = \frac{\mathrm{d}}{\mathrm{d}t}\, \nabla f(x + t v) \quad \text{at } t = 0.
+
+Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x_1,\; x_0^2)`. Along :math:`v = (1, 0)`
+the gradient changes by :math:`(2 x_1,\; 2 x_0) = (4, 6)`, and this is :math:`Hv`. The Hessian itself is never built:
+for :math:`n` inputs it has :math:`n^2` entries, and the product has only :math:`n`.
+
+**Answer:** Call :func:`funcdiff.hvp`. It goes back through the gradient a second time, which needs less arithmetic in
+PyTorch than the usual ``jvp`` of ``grad``.
 
 .. code-block:: python
 
     from funcdiff import hvp
 
-    Hv = hvp(func, (x,), (v,))  # the shape of x
+    Hv = hvp(func, (x,), (v,))  # func has one output; Hv has the shape of x
 """
 
 # %%
 # Use it
 # ------
-# Our function is the mean square of a network's outputs, for 100 rows of 5 inputs. Most of its time goes into matrix
-# products. We compute the product with the Hessian with respect to the rows, and print the chosen :term:`recipe`.
+# Our function is the mean square of a network's outputs, for 100 rows of 5 inputs. We multiply its Hessian, with
+# respect to all 500 inputs, by one vector. The result has the shape of the inputs. We print it and the chosen
+# :term:`recipe`.
 
 import torch
 
@@ -41,8 +48,9 @@ Hv = hvp(loss, (rows,), (directions,))
 print(tuple(Hv.shape), explain(hvp, loss, (rows,), (directions,)).recipe)
 
 # %%
-# The arguments are tuples, as for :func:`torch.func.jvp`: ``primals``, the point, and ``tangents``, the vectors (see
-# :term:`primal` and :term:`tangent`). By name you call ``hvp_double_backward(loss, (rows,), (directions,))``.
+# The arguments are tuples, as for :func:`torch.func.jvp`: first the point (:term:`primal`), then the vector
+# (:term:`tangent`). ``hvp`` chose ``hvp_double_backward``, two backward passes of plain autograd. You can call it by
+# its name: ``hvp_double_backward(loss, (rows,), (directions,))``.
 #
 # Check it by hand
 # ----------------
@@ -61,8 +69,8 @@ torch.testing.assert_close(hvp(sine_sum, (x,), (v,)), expected)
 
 # %%
 # With ``torch.func`` we can write the product in two ways. :math:`Hv` is the derivative of the gradient in the
-# direction :math:`v`: a ``jvp`` of ``grad``. Since :math:`H` is symmetric, it is also a ``vjp`` of ``grad``, a vector
-# times the Jacobian of the gradient.
+# direction :math:`v`, a ``jvp`` of ``grad``. :math:`H` is symmetric, so :math:`Hv` is also a ``vjp`` of ``grad``: the
+# vector times the Jacobian of the gradient.
 
 from torch.func import grad, jvp, vjp
 
@@ -97,9 +105,9 @@ for recipe in recipes.values():
 # %%
 # Count
 # -----
-# Let :math:`F` be the multiply-adds of one evaluation, which is one :term:`pass`. A gradient needs a pass forward and
-# one back: 2. Reverse over reverse goes forward, back, and back through both: 4. Forward over reverse carries a tangent
-# through the gradient. This should need 4 as well. We count.
+# Let :math:`F` be the FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. A gradient needs
+# a pass forward and one back: 2. Reverse over reverse goes forward, back, and back through both: 4. Forward over
+# reverse carries a tangent through the gradient, which should need 4 as well. We count.
 
 from funcdiff.measure import compare, count
 
@@ -117,8 +125,7 @@ costs = count(candidates, rows, directions)
 costs
 
 # %%
-# The peaks of memory in the last column differ little. We divide the FLOPs (floating-point operations) by those of one
-# pass.
+# The peaks of memory in the last column differ little. We divide the FLOPs by those of one pass.
 
 peaks = [cost.peak_bytes for name, cost in costs.items() if name != "gradient"]
 assert max(peaks) < 1.01 * min(peaks)
@@ -199,9 +206,9 @@ plot(small, title=f"One product: the whole Hessian takes {factor:.0f}× as long 
 #
 # A function of many small steps
 # ------------------------------
-# Here forward over reverse has an advantage in memory. Reverse over reverse stores the gradient's own graph, and
-# forward over reverse does not need it. We count a function that applies the sine 50 times, and add ``jvp`` of
-# ``grad``.
+# Reverse over reverse stores the graph of the gradient, which grows with the number of steps. Forward over reverse does
+# not need this graph, so it uses less memory here. We count a function that applies the sine 50 times, and add ``jvp``
+# of ``grad``.
 
 
 def deep(x):
@@ -224,7 +231,7 @@ steps.claim("hvp_forward_over_reverse", smaller_peak_than="jvp of grad", by=1.5)
 # What goes wrong
 # ---------------
 # Forward mode needs a forward formula for each operation, and reverse over reverse needs the derivative of each
-# derivative. torch has neither for :func:`torch.cdist`, so every recipe with a mode in its name fails. We print the
+# derivative. For :func:`torch.cdist` torch has neither, so every recipe with a mode in its name fails. We print the
 # start of each error.
 
 from textwrap import shorten

@@ -2,18 +2,22 @@ r"""
 Is a vector-Hessian product the same as a Hessian-vector product?
 =================================================================
 
-Optimisers ask for :math:`Hv`, a Hessian times a vector. The product from the other side, :math:`v^T H`, needs only two
-reverse passes and no forward formulas. If the Hessian :math:`H` is symmetric, the cheaper one can replace the other. If
-torch's derivatives are wrong, the two differ, and one product alone does not show it.
+A matrix can be multiplied from the right, :math:`Hv`, or from the left, :math:`v^T H`. For a symmetric matrix both give
+the same numbers. A Hessian is symmetric, because the order of two derivatives does not matter:
+:math:`\partial_i \partial_j f = \partial_j \partial_i f`.
+
+Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its Hessian has the rows :math:`(4, 6)` and :math:`(6, 0)`, and for
+:math:`v = (1, 0)` both products are :math:`(4, 6)`. If torch gets a derivative wrong, the two can differ. So comparing
+them is a test.
 
 **Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
-:func:`funcdiff.hvp`: it chooses :func:`funcdiff.hvp_double_backward`, two reverse passes, and checks its first result.
+:func:`funcdiff.hvp`, which uses the cheaper of the two, and checks its first result.
 
 .. code-block:: python
 
     from funcdiff import hvp, vhp
 
-    Hv = hvp(func, (x,), (v,))
+    Hv = hvp(func, (x,), (v,))  # the shape of x
     left = vhp(func, (x,), (v,))  # equal to Hv
 """
 
@@ -21,7 +25,7 @@ torch's derivatives are wrong, the two differ, and one product alone does not sh
 # Use it
 # ------
 # Our function is :math:`f(x) = x^T A x + \sum_i c_i x_i^3`, with a matrix :math:`A` that is not symmetric. We compute
-# both products and compare them.
+# both products. They have the shape of ``x`` and must agree.
 
 import torch
 
@@ -70,7 +74,7 @@ _, pull_back = vjp(grad(function), x)
 torch.testing.assert_close(by_hand, by_formula(v))
 
 # %%
-# If the point has several axes, the product has the shape of the point. Here the point has the shape (2, 256).
+# A point may have several axes. The product has the same shape, here (2, 256).
 
 
 def of_matrix(x):
@@ -151,8 +155,8 @@ plot(times, title=title)
 #
 # Test symmetry without the matrix
 # --------------------------------
-# Is the Hessian of your function symmetric? Two random vectors can tell: if it is, :math:`w^T (H v) = v^T (H w)`. The
-# function below returns the relative difference of the two sides.
+# How can you test symmetry without the Hessian? Take two random vectors. If :math:`H` is symmetric, then :math:`w^T (H
+# v) = v^T (H w)`. The function below returns the relative difference of the two sides.
 
 
 def asymmetry(product, func, x, v, w):
@@ -169,9 +173,9 @@ for product in recipes.values():
 #
 # What goes wrong
 # ---------------
-# If a factor is computed under ``no_grad``, it is meant to be constant. Reverse mode treats it as a constant, but
-# forward mode ignores ``no_grad``. A product that mixes the modes is then the product with a matrix that is not
-# symmetric, and torch raises no error.
+# A factor that is computed under ``no_grad`` is meant to be constant. Reverse mode treats it as a constant, but forward
+# mode ignores ``no_grad``. A product that mixes the modes then belongs to a matrix that is not symmetric, and torch
+# raises no error.
 
 
 def half_constant(x):

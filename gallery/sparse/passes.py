@@ -2,14 +2,16 @@ r"""
 How many passes does my Jacobian need?
 ======================================
 
-A Jacobian with n columns takes n passes of forward mode, and a Jacobian with m rows takes m passes of reverse mode. If
-each output depends on only a few inputs, nearly all numbers that these passes compute are zero.
+One pass of forward mode multiplies the Jacobian by a vector. With a unit vector it gives one column, so :math:`n`
+columns take :math:`n` passes. But two columns can share a pass if no row has an entry in both: add their unit vectors,
+and each number of the product belongs to one column only.
 
-Two inputs that no output shares can be differentiated in the same pass. So the number of passes is not the number of
-inputs. It is close to the number of entries in the fullest row.
+Suppose each output depends on three neighbours, :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`. Columns 0, 3, 6 and so on
+have no row in common. So three passes give all entries, however many inputs there are.
 
-**Answer:** As many as the fullest row has entries, or a few more. :func:`funcdiff.jacobian_sparse` finds the pattern by
-running your function once. Dense rows, and branches on values, are the exceptions.
+**Answer:** As many as the fullest row has entries, or a few more. :func:`funcdiff.jacobian_sparse` finds out which
+entries can differ from zero, and returns a sparse matrix of them. If a row is full or the function branches on values,
+see *What goes wrong*.
 
 .. code-block:: python
 
@@ -23,8 +25,8 @@ running your function once. Dense rows, and branches on values, are the exceptio
 # %%
 # Use it
 # ------
-# Each output of this function depends on three neighbours:
-# :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`, with zeros beyond both ends.
+# Each output of this function depends on three neighbours,
+# :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`, with zeros beyond both ends. We compute its Jacobian at 6 inputs.
 
 import torch
 from torch.nn.functional import pad
@@ -42,8 +44,8 @@ matrix = jacobian_sparse(neighbours)(x)
 matrix
 
 # %%
-# A tensor in compressed rows (CSR) stores its entries, their columns, and where each row starts. The dense matrix has a
-# band of width three.
+# The result stores the entries, their columns, and where each row starts. This form is called compressed rows (CSR). As
+# a dense matrix it is a band of width three.
 
 matrix.to_dense()
 
@@ -56,8 +58,8 @@ pattern
 # %%
 # Check it by hand
 # ----------------
-# Columns 0 and 3 of the band have no row in common. Neither have 1 and 4, nor 2 and 5. We add the basis vectors of each
-# pair and push the three sums forward.
+# Columns 0 and 3 of the band have no row in common. Neither have 1 and 4, nor 2 and 5. We add the unit vectors of each
+# pair, and multiply the Jacobian by the three sums.
 
 from torch.func import jvp
 
@@ -66,8 +68,8 @@ products = torch.stack([jvp(neighbours, (x,), (v,))[1] for v in seeds])
 seeds
 
 # %%
-# Row i of the matrix meets each colour at most once. So each entry stands alone in one of the products:
-# :math:`J_{ij}` is number i of the product of the colour of j.
+# Columns that share a pass have the same *colour*. In each row there is at most one entry of each colour. So
+# :math:`J_{ij}` is number :math:`i` of the product for the colour of column :math:`j`.
 
 by_hand = torch.zeros(6, 6, dtype=x.dtype)
 for i, j in zip(pattern.rows, pattern.columns, strict=True):
@@ -93,8 +95,8 @@ plot_pattern(
 )
 
 # %%
-# You may know the simplest case of this idea as the sum over a batch. If the rows of a batch are independent, one pass
-# serves all rows at once. The pattern of a network on 8 rows shows it: as many passes as one row needs.
+# You may know the simplest case of this idea: differentiating the sum over a batch. If the rows of a batch are
+# independent, one pass serves all of them. A network on 8 rows therefore needs as many passes as on one row.
 
 weights = torch.randn(16, 5), torch.randn(3, 16)
 
@@ -110,8 +112,8 @@ of_batch
 # %%
 # Count
 # -----
-# Now a stencil in two dimensions: two substances on a grid react and diffuse, the Brusselator. Each output depends on
-# six inputs.
+# Now we take a grid in two dimensions, on which two substances react and diffuse (the Brusselator). Each output depends
+# on six inputs: a point, its four neighbours, and the other substance.
 
 
 def laplacian(u):
@@ -128,8 +130,8 @@ def brusselator(y):
 
 
 # %%
-# The number of passes stays nearly the same while the number of inputs grows. The colours are found by a simple rule,
-# the first colour that fits, so there are some more than the six that a row needs.
+# We quadruple the number of inputs three times. The number of passes stays nearly the same. It is a little larger than
+# the six that a row needs, because each column takes the first colour that fits.
 
 from funcdiff import measure
 

@@ -2,26 +2,29 @@ r"""
 Does my trained network's loss still curve downwards?
 =====================================================
 
-The eigenvalues of the Hessian show how sharp the loss is and where it curves downwards. For :math:`n` parameters the
-Hessian has :math:`n^2` entries and its eigenvalues cost :math:`n^3` operations, so you can compute all of them only for
-small networks.
+Walk from the parameters :math:`w` along a direction :math:`v`. If :math:`v` is an eigenvector of the Hessian with
+eigenvalue :math:`\lambda` and length 1, the loss bends like a parabola, :math:`\tfrac12 \lambda t^2`. With
+:math:`\lambda > 0` it bends upwards. With :math:`\lambda < 0` it bends downwards, so :math:`w` is not a minimum. So we
+look for the smallest eigenvalue.
 
-**Answer:** compute only the smallest and the largest eigenvalues: SciPy's ``eigsh`` finds them by Lanczos' method from
-Hessian-vector products. One product is ``hvp(f, (w,), (v,))``; for many at one point, build
-:func:`funcdiff.hvp_operator` once. If the smallest eigenvalue is negative, the loss curves downwards.
+All eigenvalues would need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds
+the smallest and the largest ones from products :math:`Hv` alone.
+
+**Answer:** It does if the smallest eigenvalue of the Hessian is negative. SciPy's ``eigsh`` finds it from
+Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these without the Hessian.
 
 .. code-block:: python
 
     product = hvp_operator(loss, w)
     matvec = lambda v: product(torch.tensor(v).reshape(n)).numpy()
     operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    values, vectors = eigsh(operator, k=12, which="BE")
+    values, vectors = eigsh(operator, k=12, which="BE")  # both ends, six each
 """
 
 # %%
 # Use it
 # ------
-# We train a small classifier of handwritten digits for a few steps, in float64.
+# We train a small classifier of handwritten digits for a few steps, in float64. It has not reached a minimum yet.
 
 import numpy as np
 import torch
@@ -50,8 +53,8 @@ def classifier(hidden, steps=40):
 
 
 # %%
-# We need the loss as a function of one vector. :func:`funcdiff.module_function` makes the network a function of its
-# parameters, and :func:`funcdiff.ravel` flattens these into a vector.
+# We need the loss as a function of one vector :math:`w`. :func:`funcdiff.module_function` makes the network a function
+# of its parameters, and :func:`funcdiff.ravel` flattens these into a vector.
 
 
 def objective(network, pixels, labels):
@@ -68,8 +71,8 @@ accuracy = (logits.argmax(1) == labels).double().mean()
 print(f"{n} parameters, loss {loss(weights):.3f}, accuracy {accuracy:.3f}")
 
 # %%
-# SciPy expects a ``LinearOperator``, which only has to multiply vectors. ``which="BE"`` asks for both ends of the
-# spectrum, half of the ``k`` eigenvalues from each.
+# SciPy expects a ``LinearOperator``, an object that multiplies vectors. :func:`funcdiff.hvp_operator` does this without
+# the Hessian. ``which="BE"`` asks for both ends of the spectrum, half of the ``k`` eigenvalues from each.
 
 ENDS = 6
 
@@ -98,9 +101,9 @@ assert found[0] < 0 < found[-1]
 #
 # Check it by hand
 # ----------------
-# One block of the Hessian has a closed form. For the bias of the last layer it is the mean of
-# :math:`\mathrm{diag}(p) - p p^T` over the images, where :math:`p` is the softmax of the logits. The last ten products
-# with unit vectors must agree with it, and so must :func:`funcdiff.hvp`.
+# One block of the Hessian has a known formula. For the bias of the last layer it is the mean of :math:`\mathrm{diag}(p)
+# - p p^T` over the images, where :math:`p` is the softmax of the logits. The last ten products with unit vectors must
+# agree with it. So must :func:`funcdiff.hvp`, which computes a single product.
 
 p = logits.softmax(1)
 block = torch.diag(p.mean(0)) - p.T @ p / len(p)
@@ -125,9 +128,8 @@ expected, everything = ends_of_the_whole(weights)
 np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 # %%
-# Values of the loss confirm the negative curvature. Along the eigenvector :math:`v` of the smallest eigenvalue
-# :math:`\lambda`, we have :math:`f(w + tv) + f(w - tv) - 2 f(w) = t^2 \lambda + O(t^4)`, which we compute from three
-# values of the loss.
+# The loss itself confirms the negative curvature. Take a step :math:`t` both ways along the eigenvector :math:`v` of
+# the smallest eigenvalue :math:`\lambda`. Then :math:`f(w + tv) + f(w - tv) - 2 f(w) = t^2 \lambda + O(t^4)`.
 
 v, t = torch.tensor(directions[:, 0], device=device), 1e-2
 bend = loss(weights + t * v) + loss(weights - t * v) - 2 * loss(weights)
@@ -153,8 +155,8 @@ plot_spectrum(
 #
 # Count
 # -----
-# The whole Hessian consists of one product for each parameter, and its eigenvalues come on top. Lanczos' method makes
-# as many products as it needs to converge. We count all of them.
+# The whole Hessian consists of one product for each parameter, and its eigenvalues cost extra. Lanczos' method makes as
+# many products as it needs to converge. We count all of them.
 
 from funcdiff.measure import compare, count
 

@@ -2,18 +2,20 @@ r"""
 Does scipy's Newton method need my Hessian?
 ===========================================
 
-You minimize a function with SciPy. BFGS learns the curvature from gradients, one in each step, and needs many steps.
-Newton's method uses the curvature itself and needs few, but the Hessian of :math:`n` parameters has :math:`n^2`
-entries.
+Newton's method replaces the function by the parabola that touches it at :math:`x`, and steps to the minimum of the
+parabola. The step :math:`d` solves :math:`H d = -g`, with the gradient :math:`g` and the Hessian :math:`H`. For
+:math:`n` parameters :math:`H` has :math:`n^2` entries.
 
-**Answer:** no. The methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products, so pass ``hessp``. A
-single product is ``hvp(f, (x,), (v,))``; for many products at one point :func:`funcdiff.hvp_operator` is cheaper,
-because it builds the graph of the gradient once.
+The equation can be solved without them. The conjugate gradient method only multiplies :math:`H` by vectors, and one
+such product costs about as much as two gradients.
+
+**Answer:** no. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass them as
+``hessp``. A product is ``hvp(f, (x,), (v,))``.
 
 .. code-block:: python
 
     def hessp(x, v):
-        return hvp_operator(f, torch.tensor(x))(torch.tensor(v)).numpy()
+        return hvp(f, (torch.tensor(x),), (torch.tensor(v),)).numpy()
 
     scipy.optimize.minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
 """
@@ -22,7 +24,7 @@ because it builds the graph of the gradient once.
 # Use it
 # ------
 # Our function is the loss of a logistic regression that tells the handwritten digits 3, 8 and 9 apart. It has 192
-# weights, and a penalty makes the optimum unique. SciPy computes in float64, so our data are float64 too.
+# weights, and a penalty makes the optimum unique. SciPy computes in float64, so we use float64 too.
 
 from functools import lru_cache, partial
 
@@ -47,8 +49,8 @@ def loss(weights):
 
 
 # %%
-# SciPy passes the point together with each vector. Many products share one point, so we keep the last operator. The
-# counter notes what SciPy asks for.
+# SciPy calls ``hessp(x, v)`` with a point and a vector, many times at the same point. :func:`funcdiff.hvp_operator`
+# computes the gradient once for a point, so we keep the last operator. The counter notes what SciPy asks for.
 
 from collections import Counter
 
@@ -268,7 +270,7 @@ assert eigenvalues[0] < 0, "Newton's step avoids this saddle: update this sectio
 
 
 def product(x, v):
-    return hvp_operator(rosenbrock, torch.tensor(x))(torch.tensor(v)).numpy()
+    return hvp(rosenbrock, (torch.tensor(x),), (torch.tensor(v),)).numpy()
 
 
 found = minimize(
@@ -285,7 +287,8 @@ print("minimum at", found.x.round(6))
 # %%
 # Takeaway
 # --------
-# Pass ``hessp`` to ``trust-ncg``, with one operator for each point, and do not form the Hessian.
+# Pass ``hessp`` to ``trust-ncg``, and do not form the Hessian. If a product is expensive, keep one operator for each
+# point.
 #
 # * If the function is convex, as here, also try ``Newton-CG``.
 # * If you have only a handful of parameters, the Hessian is a handful of products: use ``trust-exact``.

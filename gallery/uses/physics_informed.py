@@ -2,13 +2,14 @@ r"""
 How do I put a Laplacian into a loss?
 =====================================
 
-A physics-informed network solves a differential equation: you train it until the residual of the equation is small at
-many points. The residual contains second derivatives with respect to the input, and every training step differentiates
-them once more with respect to the parameters.
+The Laplacian is the sum of the second derivatives, :math:`\Delta u = \sum_i \partial^2 u / \partial x_i^2`. For
+:math:`u(x) = x_1^2 + x_2^2` it is 4 everywhere. Many equations of physics contain it, such as :math:`-\Delta u = f`.
 
-**Answer:** call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. It
-carries the sum of the second derivatives through the network in Taylor mode and never computes a Hessian. Then train
-through it like any loss.
+A physics-informed network is trained until :math:`\Delta u + f`, the residual of the equation, is small at many points.
+Every training step then needs the Laplacian at each point, and differentiates it with respect to the parameters.
+
+**Answer:** call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. Then
+train through it like through any other loss.
 
 .. code-block:: python
 
@@ -22,9 +23,9 @@ through it like any loss.
 # %%
 # Use it
 # ------
-# Our equation is :math:`-\Delta u = f` on the unit square, with :math:`u = 0` on its edge. We choose :math:`f` so that
-# :math:`u = \sin(\pi x_1) \sin(2 \pi x_2)` is the solution, hence :math:`f = 5 \pi^2 u`. The network is multiplied by
-# :math:`x_1 (1 - x_1)\, x_2 (1 - x_2)`, so that it is zero on the edge whatever its parameters are.
+# Our equation is :math:`-\Delta u = f` on the unit square, with :math:`u = 0` on its edge. We choose :math:`f = 5 \pi^2
+# u`, so that :math:`u = \sin(\pi x_1) \sin(2 \pi x_2)` is the solution. We multiply the network by :math:`x_1 (1 -
+# x_1)\, x_2 (1 - x_2)`, so that it is zero on the edge for all parameters.
 
 import torch
 from torch import nn
@@ -109,7 +110,7 @@ plot_maps(
 #
 # Check it by hand
 # ----------------
-# Plain autograd computes a Laplacian with one more derivative for each input. It may sum over the points, because no
+# Plain autograd needs one gradient, and then one more derivative for each input. It may sum over the points, because no
 # point's value depends on another point.
 
 
@@ -156,8 +157,9 @@ for method in methods(exact).values():
 # %%
 # Count
 # -----
-# A training step differentiates the mean square of the Laplacian with respect to all parameters. We count such a step
-# with two inputs.
+# A training step differentiates the mean square of the Laplacian with respect to all parameters. ``laplacian`` carries
+# the sum of the second derivatives through the network (Taylor mode), and computes no Hessian. We count a step with two
+# inputs.
 
 from functools import partial
 
