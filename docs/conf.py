@@ -1,5 +1,6 @@
 """Configuration of the site; see https://www.sphinx-doc.org/en/master/usage/configuration.html."""
 
+import logging
 import os
 import sys
 from importlib.metadata import version as installed_version
@@ -10,6 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from _ext.gallery import notebooks
 from _ext.pages import inventories
+
+# A style of the theme sets up the root logger for INFO when it is imported, unless it is set up: messages of torch and of
+# our recipes would stand among those of the build.
+logging.basicConfig(level=logging.WARNING)
 
 project = "funcdiff"
 author = "The funcdiff developers"
@@ -115,7 +120,6 @@ sphinx_gallery_conf = {
     "min_reported_time": 0,
     "show_memory": False,
     "show_signature": False,
-    "junit": "junit.xml",
     "remove_config_comments": True,
 }
 

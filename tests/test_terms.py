@@ -4,6 +4,7 @@ import re
 
 import pytest
 from sphinx.cmd.build import build_main
+from sphinx_gallery._doctree_links import CodeLinksTransform  # private: only its place in the order is read
 
 from _ext.pages import terms
 
@@ -62,6 +63,13 @@ def test_code_that_is_a_word_is_linked_too(tmp_path):
     assert code == 0
     assert links(html) == [("term-vmap", "For rows.", "vmap")]
     assert "<code" in html[html.index("term-vmap") : html.index("</a>", html.index("term-vmap"))]
+
+
+def test_code_is_left_alone(tmp_path):
+    code, html = build(tmp_path, ".. code-block:: python\n\n   pytree = forward_mode  # forward mode")
+    assert code == 0
+    assert links(html) == []
+    assert terms.Linked.default_priority < CodeLinksTransform.default_priority  # it makes the code of tutorials words
 
 
 def test_a_word_explained_or_linked_by_hand_is_left_alone(tmp_path):

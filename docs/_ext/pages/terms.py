@@ -94,7 +94,7 @@ def _elsewhere(above: list[Any]) -> bool:
 class Linked(SphinxPostTransform):
     """The first use of each word becomes a link, before Sphinx resolves links."""
 
-    default_priority = 5
+    default_priority = 4  # before Sphinx-Gallery (5) takes code blocks apart, so that their words are still code
 
     def run(self, **_: Any) -> None:
         """Go through the page in the order in which it is read."""
