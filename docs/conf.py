@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _ext.gallery import notebooks
 from _ext.pages import inventories
 
-# A style of the theme sets up the root logger for INFO when it is imported, unless it is set up: messages of torch and of
-# our recipes would stand among those of the build.
+# A style of the theme sets the root logger to INFO when it is imported, unless it is set already. Messages of
+# libraries and of our recipes would then stand among those of the build.
 logging.basicConfig(level=logging.WARNING)
 
 project = "funcdiff"

@@ -37,6 +37,14 @@ GRID = [
     )
 ]
 
+# When a Jacobian is computed in forward mode, wherever a page says so.
+FORWARD = "it uses forward mode if there are many more outputs than inputs, and reverse mode otherwise"
+SAYING = [
+    *("gallery/jacobians/jacrev_against_jacfwd.py", "gallery/jacobians/six_ways.py", "gallery/jacobians/winner_map.py"),
+    *("docs/guides/which_recipe.rst", "docs/explanation/modes.rst", "docs/reference/api.rst"),
+    "src/funcdiff/_automatic/choice.py",
+]
+
 # Where the finder and the table send their readers.
 LED_TO = sorted({row.tutorial for row in ANSWERS} | {page for pages in TUTORIALS.values() for page in pages})
 
@@ -137,6 +145,11 @@ def test_a_tutorial_recommends_no_recipe_that_is_never_chosen():
     assert candidates  # some recipes are never the fastest
     for tutorial in LED_TO:
         assert not names_in(answer_of_tutorial(GALLERY / f"{tutorial}.py")) & candidates, tutorial
+
+
+@pytest.mark.parametrize("page", SAYING)
+def test_forward_mode_is_explained_in_one_sentence(page):
+    assert FORWARD in " ".join((GALLERY.parent / page).read_text().split()).lower()
 
 
 def names_in(text):

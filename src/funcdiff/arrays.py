@@ -16,7 +16,7 @@ from funcdiff._torch.trees import tree_map
 def numpy_function(
     func: Function, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Callable[..., Any]:
-    """The same function of NumPy arrays: for a network, and for what a transform makes of one.
+    """Make a function of NumPy arrays from a function of tensors, such as a network or its derivative.
 
     Shapes: those of `func`. Cost: a copy of an argument whose dtype or device changes, and of a result that lies on
     another device; else memory is shared and the call costs microseconds.

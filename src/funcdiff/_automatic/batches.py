@@ -61,10 +61,14 @@ def batch_jacobian(
     jacobian: Callable[..., Function] = choice.jacobian,
     verify: bool = True,
 ) -> Function:
-    """Compute a Jacobian for every row of a batch, without the zero blocks between rows: vmap over a Jacobian.
+    """Compute one Jacobian for each row of a batch.
 
-    A plan is made for these rows as `jacobian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`,
-    an operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
+    Entry b of the result is the Jacobian of `func` at row b. The blocks between different rows, which are zero, are not
+    computed.
+
+    The recipe is chosen for this number of rows, as in `jacobian`. If vmap cannot batch `func` (a branch on values,
+    `.item()`, an operation without a batching rule), the rows are differentiated one after the other, and `explain`
+    says so.
 
     Shapes: (B, output, input) for B rows. `func` sees one row, without the batch axis.
 
@@ -103,10 +107,13 @@ def batch_hessian(
     hessian: Callable[..., Function] = choice.hessian,
     verify: bool = True,
 ) -> Function:
-    """Compute a Hessian for every row of a batch: vmap over a Hessian.
+    """Compute one Hessian for each row of a batch.
 
-    A plan is made for these rows as `hessian` makes it. Where vmap cannot batch `func` (a branch on values, `.item()`,
-    an operation without a batching rule), the rows are differentiated one after the other; `explain` says so.
+    Entry b of the result is the Hessian of `func` at row b.
+
+    The recipe is chosen for this number of rows, as in `hessian`. If vmap cannot batch `func` (a branch on values,
+    `.item()`, an operation without a batching rule), the rows are differentiated one after the other, and `explain`
+    says so.
 
     Shapes: (B, output, input, input) for B rows. `func` sees one row, without the batch axis.
 

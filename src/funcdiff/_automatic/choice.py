@@ -61,15 +61,18 @@ def jacobian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the Jacobian by the recipe that is right for `func` and, by its counted operations, fastest.
+    """Compute the Jacobian: the derivative of each output with respect to each input.
 
-    At the first call with arguments of these shapes, `func` runs once more and its operations are counted. Recipes that
-    the derivative atlas found wrong on one of these operations are left out. The plan is kept: later calls look it up,
-    also inside vmap and under torch.compile. `explain` shows the plan.
+    Entry (i, j) is the derivative of output i with respect to input j. Forward mode computes the Jacobian column by
+    column, and reverse mode row by row. `jacobian` chooses: it uses forward mode if there are many more outputs than
+    inputs, and reverse mode otherwise.
+
+    At the first call with arguments of these shapes, `func` runs once more to count its operations. Recipes that are
+    known to be wrong on one of them are left out, and the one with the lowest predicted time is used. This plan is kept
+    for later calls, also inside vmap and under torch.compile. `explain` shows it.
 
     There is one exception. If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func`
-    cannot run beforehand. The recipe is then the one for a common network of these sizes, and operations are not looked
-    at.
+    cannot run beforehand. The recipe is then the one for a common network of these sizes.
 
     Cost: That of the cheapest of `jacobian_batched_grad`, `jacobian_taylor` and `jacobian_forward`: about
     (1 + min(n, m)) F.
@@ -99,11 +102,13 @@ def hessian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the Hessian by the recipe that is right for `func` and, by its counted operations, fastest.
+    """Compute the Hessian: the second derivatives of each output with respect to each pair of inputs.
 
-    `hessian` makes and keeps a plan as `jacobian` does. If the recipe is a composition, normalization layers in `func`
-    are differentiated as the simpler operations that they consist of, because torch 2.13's own second derivatives of
-    them are wrong.
+    For a function with one output, entry (j, k) is the derivative with respect to inputs j and k. `hessian` chooses a
+    recipe: Taylor mode for few inputs and several outputs, and otherwise most often reverse mode inside.
+
+    The recipe is chosen as in `jacobian`. If it is a composition, normalization layers in `func` are differentiated as
+    the simpler operations that they consist of, because torch 2.13's own second derivatives of them are wrong.
 
     Cost: That of the cheapest of `hessian_taylor`, `hessian_double_backward`, `hessian_forward_over_reverse` and
     `hessian_forward_over_forward`: about (1 + n + min(2 m n, n (n + 1) / 2)) F.

@@ -32,11 +32,14 @@ Operator = Callable[..., Tree]  # of the tangents
     },
 )
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
-    """Compute Hv at a point by the recipe that is right for `func`: two backward passes wherever torch has them right.
+    """Compute the Hessian-vector product Hv at a point: how the gradient changes in the direction v.
 
-    `hvp` makes and keeps a plan as `jacobian` does. Under torch.compile, it is always two backward passes:
-    normalization layers are then differentiated as the simpler operations that they consist of, and other operations
-    are not looked at.
+    The Hessian is not computed. `func` must return a scalar: for a network whose output has the shape (1,), pass
+    `lambda x: net(x).squeeze()`. `hvp` goes back through the function and then through its gradient, unless torch gets
+    this wrong for an operation in `func`.
+
+    The recipe is chosen as in `jacobian`. Under torch.compile, it is always two backward passes: normalization layers
+    are then differentiated as the simpler operations that they consist of, and other operations are not looked at.
 
     Cost: 4 F.
 
@@ -69,14 +72,17 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     raises=products.ERRORS,
 )
 def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Callable[..., Tree]:
-    """Make the map from v to Hv at one point. The graph of the gradient is built once, for many products.
+    """Make a function that takes v and returns Hv, for many vectors at one point.
+
+    The gradient is computed once and kept. Each product then differentiates it in one direction, and the Hessian is
+    never computed.
 
     The operator composes with vmap, which computes the products with many vectors at once. SciPy accepts it as it is,
     for float64 and `x0` of shape (n,)::
 
         hessian = hvp_operator(func, torch.tensor(x0))
         LinearOperator((n, n), matvec=lambda v: hessian(torch.tensor(v).reshape(n)).numpy(), dtype=x0.dtype)
-        hessp = lambda x, v: hvp_operator(func, torch.tensor(x))(torch.tensor(v)).numpy()
+        hessp = lambda x, v: hvp(func, (torch.tensor(x),), (torch.tensor(v),)).numpy()
 
     Cost: 2 F once, then 2 F for each product. The graph of two passes stays in memory as long as the operator.
 

@@ -63,9 +63,11 @@ def jacobian_sparse(
 ) -> Function:
     """Compute a sparse Jacobian from a few passes: inputs that no output shares are differentiated in one pass.
 
-    At the first call, `func` runs once and the sets of inputs that each number depends on are carried along. Columns
-    without a common row then get the same colour, and each colour is one forward pass; or rows, and reverse passes,
-    whichever are fewer. The plan is kept with the transform, so make the transform once and call it often. `explain`
+    Only the entries that can differ from zero are computed and stored.
+
+    At the first call, `func` runs once and each number carries the set of inputs that it depends on. Columns without a
+    common row then get the same colour, and each colour is one forward pass. Rows and reverse passes are used if they
+    are fewer. The plan is kept with the transform, so make the transform once and call it often. `explain`
     shows the plan.
 
     Shapes: A matrix of shape (m, n) for m output numbers and n input numbers in all.

@@ -66,17 +66,17 @@ def batch_jacobian_summed(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute a Jacobian for every row of a batch from a function of the whole batch: by rows of its sum.
+    """Compute one Jacobian for each row of a batch, from a function that accepts only the whole batch.
 
-    If each output row depends on its own input row alone, the other rows contribute zeros to the sum. Then m backward
-    passes over the batch give all B Jacobians, and `func` needs no vmap.
+    The outputs are summed over the batch, and the sum is differentiated. If each output row depends only on its own
+    input row, all other rows contribute zeros. So m backward passes over the batch give all B Jacobians, without vmap.
 
     A function that mixes rows (batch norm in training mode, attention or a mean over the batch) would get wrong numbers
     this way. Two more backward passes find such a function, and it is refused; NOTE [rows that mix] in
     `funcdiff/recipes/independence.py` explains how. Inside vmap and grad, it is refused when the plan is made. Where
     the result of the check cannot be read, as under torch.compile, the Jacobians of such a function are all NaN.
 
-    A plan is made as `jacobian` makes it. Reverse mode is taken if it is right on `func`, and forward mode otherwise.
+    The recipe is reverse mode if it is right on `func`, and forward mode otherwise.
 
     Shapes: (B, output, input). `func` and the differentiated arguments have the batch as axis 0.
 
@@ -109,12 +109,13 @@ def batch_hessian_summed(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute a Hessian for every row of a batch from a function of the whole batch: by columns.
+    """Compute one Hessian for each row of a batch, from a function that accepts only the whole batch.
 
-    The columns are those of `batch_jacobian_summed`. All rows of the batch are pushed along the same direction at once,
-    in n forward passes over the m backward ones. A function that mixes rows, in its first derivatives or in its second
-    ones, is refused. A plan is made as `hessian` makes it. Where forward over reverse is wrong or refused, the
-    Hessians are computed by reverse over reverse.
+    The Jacobians of `batch_jacobian_summed` are differentiated once more. All rows of the batch move along the same
+    direction at once, in n forward passes over the m backward ones. A function that mixes rows, in its first
+    derivatives or in its second ones, is refused.
+
+    If forward over reverse is wrong or refused on `func`, the recipe is reverse over reverse.
 
     Shapes: (B, output, input, input). `func` and the differentiated arguments have the batch as axis 0.
 

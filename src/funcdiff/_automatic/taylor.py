@@ -48,9 +48,10 @@ def hessian_taylor(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian by symmetric second-order Taylor mode: fast if `func` has many outputs and few inputs.
+    """Compute the Hessian by Taylor mode: fast if `func` has many outputs and few inputs.
 
-    The function runs once, on its value, its n first derivatives and its n (n + 1) / 2 different second derivatives.
+    The function runs once, and each number carries its n first derivatives and its n (n + 1) / 2 different second
+    derivatives along.
 
     Some operations have no Taylor rule: complex numbers, an RNN, a custom autograd function, a transform in `func`.
     torch's own modes then compute the whole Hessian, as `hessian` chooses, and the logger ``funcdiff.taylor`` says so.
@@ -88,10 +89,10 @@ def jacobian_taylor(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Jacobian by first-order Taylor mode: forward mode without torch's multiplications by zero.
+    """Compute the Jacobian by Taylor mode: forward mode without torch's multiplications by zero.
 
-    The function runs once, on its value and its n first derivatives. If an operation has no Taylor rule, torch's own
-    modes compute the Jacobian, and the logger ``funcdiff.taylor`` says so.
+    The function runs once, and each number carries its n first derivatives along. If an operation has no Taylor rule,
+    torch's own modes compute the Jacobian, and the logger ``funcdiff.taylor`` says so.
 
     Cost: (1 + n) F, where `jacobian_forward` needs (2 + n) F.
 
@@ -123,9 +124,9 @@ def hessian_diagonal(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the diagonal of the Hessian: every output's second derivative in each input entry alone.
+    """Compute the diagonal of the Hessian: the second derivative of each output with respect to each input.
 
-    The function runs once, on its value, its n first derivatives and its n unmixed second derivatives.
+    The function runs once, and each number carries its n first and its n unmixed second derivatives along.
 
     Shapes: Those of a Jacobian: the shape of the output followed once by the shape of the input.
 
@@ -160,11 +161,12 @@ def laplacian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the sum of the second derivatives along every input by collapsed Taylor mode: never a Hessian.
+    """Compute the Laplacian: the sum of the second derivatives with respect to each input.
 
-    The function runs once, on its value, its n first derivatives and the sum of its second derivatives. If an operation
-    has no Taylor rule, torch's own modes compute the diagonal of the Hessian, which is then summed. To train through a
-    Laplacian, differentiate the result.
+    The function runs once, and each number carries its n first derivatives and the sum of its second derivatives along
+    (collapsed Taylor mode). The Hessian is never computed. To train through a Laplacian, differentiate the result.
+
+    If an operation has no Taylor rule, torch's own modes compute the diagonal of the Hessian, which is then summed.
 
     Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
     arXiv:2505.13644.

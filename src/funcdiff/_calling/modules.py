@@ -19,7 +19,10 @@ Parameters = dict[str, Tensor]
 
 
 def module_function(module: nn.Module, *, training: bool = False) -> tuple[Function, Parameters]:
-    """Make a network a function of its parameters, `func(parameters, *inputs)`, for any transform.
+    """Make a network a function of its parameters, `func(parameters, *inputs)`.
+
+    A transform differentiates with respect to arguments, and the parameters of a module are none. `func` has them as
+    its first argument, a dictionary by name.
 
     Args:
         module: The network. `func` reads its buffers, and its mode, at each call.
@@ -83,10 +86,9 @@ def check_names(parameters: Parameters, names: Iterable[str]) -> None:
 
 
 def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
-    """Flatten a tree of tensors to one vector: nested blocks of a derivative become one matrix.
+    """Flatten a tree of tensors to one vector, so that a derivative is one matrix instead of nested blocks.
 
-    `jacobian_reverse(lambda v: func(unravel(v), x))(vector)` is one (m, n) matrix over all
-    parameters, and a Hessian (n, n).
+    `jacobian(lambda v: func(unravel(v), x))(vector)` is one (m, n) matrix over all parameters, and a Hessian is (n, n).
     Both directions are differentiable and compose with vmap.
 
     Cost: One copy.

@@ -39,6 +39,10 @@ def at_point(
     return whole(result, spec) if depth else result
 
 
+WITHOUT_AXIS = "Return the number without its axis: output.squeeze()."
+ONE_NUMBER = "Reduce it to one number, such as .sum(), or compute the Hessian of every output with hessian."
+
+
 def scalar(func: Function, spec: TreeSpec) -> Scalar:
     """`func` of flat leaves, refused unless it returns one number."""
 
@@ -46,10 +50,8 @@ def scalar(func: Function, spec: TreeSpec) -> Scalar:
         output = func(*unflatten(leaves, spec))
         check_leaves([output], "output of func")
         if output.dim() > 0:
-            raise ValueError(
-                f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}. "
-                "Reduce it (.sum(), .squeeze()), or compute the whole Hessian with hessian_forward_over_reverse."
-            )
+            advice = WITHOUT_AXIS if output.numel() == 1 else ONE_NUMBER
+            raise ValueError(f"expected func to return a scalar, shape (), got shape {tuple(output.shape)}. {advice}")
         return output  # type: ignore[no-any-return]  # func is the caller's
 
     return flat

@@ -18,10 +18,11 @@ from funcdiff._torch.trees import Tree, flatten
 
 
 def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = False) -> Prepared:
-    """Turn a finished derivative into a straight line of operations, once, to call it often.
+    """Record the tensor operations of a derivative, and return a function that runs only these.
 
-    A call of a small derivative is mostly machinery: `vmap`, autograd, pytrees and checks. The line has none of these.
-    It is traced by torch, simplified, and compared with `function` at the example arguments and at a point beside them.
+    A call of a small derivative is mostly machinery: `vmap`, autograd, pytrees and checks. The recorded operations have
+    none of it, so they are much faster, and `.code` shows them. The recording is simplified, and compared with
+    `function` at the example arguments and at a point beside them.
 
     Cost: preparing calls `function` a few times. A call of the result costs its operations, and a look at its arguments
     and at what `function` holds, some microseconds.

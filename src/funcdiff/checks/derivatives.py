@@ -19,12 +19,14 @@ from funcdiff.checks.registry import RECIPES
 def check_derivatives(
     func: Callable[..., Any], *primals: Any, directions: int | None = 8, seed: int = 0
 ) -> DerivativeReport:
-    """Judge every Jacobian, Hessian and HVP recipe on `func` at `primals` against finite differences.
+    """Test which Jacobian, Hessian and HVP recipes are right on `func`, by comparing them with finite differences.
 
-    Works on float64 copies: of the floating-point tensors in `primals`, all of which are differentiated, and of `func`
-    itself where it is a module. The differences are central and Richardson-extrapolated, each entry with an estimate
-    of its error, and a mode is called wrong only if other differences, or another mode that is right, confirm it. Where
-    one is wrong, each torch operation inside `func` is judged alone, to name the one responsible.
+    The result is a table with a verdict for each recipe. If one is wrong, each torch operation inside `func` is judged
+    alone, and the table names the operation at fault.
+
+    The check works in float64, on copies of the floating-point tensors in `primals`, all of which are differentiated,
+    and of `func` itself if it is a module. The differences are central and extrapolated, with an estimate of the error
+    of each entry. A recipe is called wrong only if other differences, or another recipe that is right, confirm it.
 
     Args:
         func: a function of tensors, or pytrees of them, to a tensor or a pytree; outputs that are not floating-point

@@ -29,10 +29,10 @@ def compare(
 ) -> Comparison:
     """Time candidates against each other on the same arguments.
 
-    The candidates are interleaved, in a random order each round, so that a slow phase of the machine meets them all,
-    and their ratio is taken round by round. A sample repeats a short call until the clock resolves it, and follows an
-    untimed one, as the other candidates left the caches cold. Garbage collection is off, the device is waited for, and
-    the first call, which may compile, is kept apart.
+    Each round times every candidate once, in random order, so that a slow phase of the machine affects all of them.
+    The ratio of two candidates is taken round by round. A short call is repeated until the clock resolves it, after one
+    untimed call, because the other candidates left the caches cold. Garbage collection is off, an accelerator has
+    finished before the time is read, and the first call, which may compile, is kept apart.
 
     Args:
         candidates: Name to function; each is called as ``candidate(*args)``.

@@ -18,11 +18,11 @@ def count(func: Mapping[str, Callable[..., Any]], /, *args: Any) -> Costs: ...
 
 
 def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args: Any) -> Cost | Costs:
-    """Count what a call computes and holds, under any transform, with modules, on any device.
+    """Count the FLOPs, the operations and the memory of a call. The counts are exact and involve no clock.
 
-    On tensors of ``device="meta"`` nothing is computed and nothing held, so a call that would take minutes or not fit
-    in memory can be counted. There, forward mode through sums and products with constants may show a few operations
-    more than on real tensors, torch inferring shapes by them; FLOPs are the same.
+    On tensors of ``device="meta"`` nothing is computed and no memory is used. So you can count a call that would take
+    minutes or not fit in memory. There, forward mode through sums and products with constants may show a few operations
+    more than on real tensors, because torch uses them to infer shapes. FLOPs are the same.
 
     Args:
         func: A function, or a mapping of name to function; called as ``func(*args)``.

@@ -149,6 +149,9 @@ def hessian_double_backward(
     Cost: For one output, 2 (1 + n) F and the graph of two passes in memory. m outputs have m times as many rows, and
     each row goes back through all m outputs, so use this method if m is 1.
 
+    Caution: With several outputs and a normalization layer in `func`, do not use this method with respect to the weight
+    and the input of the layer together: torch 2.13 gets it wrong, without an error. Use `hessian_taylor` there.
+
     Example:
         The Hessian of x^2 y at (1, 3) has the entries 2 y, 2 x and 0.
 
