@@ -118,9 +118,9 @@ def test_planned_once(monkeypatch):
 def test_what_cannot_fit_is_refused_with_the_number():
     with pytest.raises(MemoryError, match="within the budget of 1,000 bytes, got 18,432 bytes; take products"):
         fd.jacobian(signal, chunk_size="auto", budget=1000)(X)
-    with pytest.raises(MemoryError, match=r"no recipe stays within .* one at a time takes [0-9,]+ bytes, over the"):
+    with pytest.raises(MemoryError, match=r"no recipe stays within .* one at a time needs [0-9,]+ bytes, over the"):
         fd.jacobian(signal, chunk_size="auto", budget=20_000)(X)
-    with pytest.raises(MemoryError, match="one at a time takes"):
+    with pytest.raises(MemoryError, match="one at a time needs"):
         fd.batch_jacobian(torch.sin, chunk_size="auto", budget=10)(X[:, None])
 
 
@@ -133,7 +133,7 @@ def test_a_graph_that_every_chunk_leaves_behind_counts():
     least = min(count(recipe(func, chunk_size=1), X).peak_bytes for recipe in (fd.jacobian_taylor, fd.jacobian_forward))
     transform = fd.jacobian(func, chunk_size="auto", budget=1.5 * least)
     assert count(transform, X).peak_bytes <= 1.5 * least
-    with pytest.raises(MemoryError, match="one at a time takes"):
+    with pytest.raises(MemoryError, match="one at a time needs"):
         fd.jacobian(func, chunk_size="auto", budget=least / 20)(X)
 
 
@@ -179,9 +179,9 @@ def test_named_recipes_say_who_takes_a_budget():
 
 def test_inside_a_transform_a_number_is_asked_for():
     inner = fd.jacobian(torch.sin, chunk_size="auto", budget=1e9)
-    with pytest.raises(RuntimeError, match="cannot inside vmap"):
+    with pytest.raises(RuntimeError, match="not possible inside vmap"):
         torch.func.vmap(inner)(X[:, None])
-    with pytest.raises(RuntimeError, match="cannot inside vmap"):
+    with pytest.raises(RuntimeError, match="not possible inside vmap"):
         torch.func.grad(lambda x: fd.batch_jacobian(torch.sin, chunk_size="auto", budget=1e9)(x).sum())(X[:, None])
 
 

@@ -176,7 +176,7 @@ X = torch.arange(4, dtype=torch.float64)
 )
 def test_results_that_differ_are_an_error_that_names_the_two(expected, other, words):
     candidates = {"one": lambda: expected, "same": lambda: expected, "two": lambda: other}
-    with pytest.raises(ValueError, match=f"'one' and 'two' must give the same result to be compared, but {words}"):
+    with pytest.raises(ValueError, match=f"expected 'one' and 'two' to give the same result, but {words}"):
         compare(candidates, rounds=8)
     assert compare(candidates, rounds=8, equal=False)["two"].n == 8
 

@@ -173,7 +173,7 @@ WRONG_PATTERNS = {
 def test_a_wrong_pattern_yields_no_number(name):
     transform = fd.jacobian_sparse(chain, pattern=WRONG_PATTERNS[name])
     for _ in range(2):  # also at later calls
-        with pytest.raises(RuntimeError, match=r"lacks entries: in (row|column) .* in all"):
+        with pytest.raises(RuntimeError, match=r"lacks entries\. In (row|column) .* in all"):
             transform(X)
     with pytest.raises(RuntimeError, match="lacks entries"):
         fd.hessian_sparse(rosenbrock, pattern=torch.eye(8))(X)
@@ -302,7 +302,7 @@ def test_check_says_otherwise(monkeypatch):
 
 def test_a_dense_term_is_refused_with_the_name_of_the_operation(monkeypatch):
     monkeypatch.setattr(sets, "LIMIT", 1000)
-    with pytest.raises(RuntimeError, match=r"operation (sub|mul) .*not sparse"):
+    with pytest.raises(RuntimeError, match=r"not sparse: after the operation (sub|mul)"):
         fd.jacobian_sparse(lambda x: x - x.mean())(random_point(100))
 
 

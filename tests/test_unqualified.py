@@ -135,9 +135,9 @@ def test_the_operator_is_right(name):
 
 def test_what_no_recipe_has_right_is_refused():
     assert_close(fd.batch_jacobian_summed(Forgetful.apply)(ROWS), torch.diag_embed(3 * ROWS**2))
-    with pytest.raises(RuntimeError, match="The function calls Forgetful"):
+    with pytest.raises(RuntimeError, match="func calls Forgetful"):
         fd.batch_hessian_summed(Forgetful.apply)(ROWS)
-    with pytest.raises(RuntimeError, match="The function calls Forgetful"):
+    with pytest.raises(RuntimeError, match="func calls Forgetful"):
         fd.hvp_operator(lambda x: Forgetful.apply(x).sum(), X)
     fd.hvp_operator(lambda x: Forgetful.apply(x).sum(), X, verify=False)(X)
 

@@ -10,8 +10,7 @@ Suppose each output depends on three neighbours, :math:`y_i = x_{i-1} - 2 x_i^2 
 have no row in common. So three passes give all entries, however many inputs there are.
 
 **Answer:** As many as the fullest row has entries, or a few more. :func:`funcdiff.jacobian_sparse` finds out which
-entries can differ from zero, and returns a sparse matrix of them. If a row is full or the function branches on values,
-see *What goes wrong*.
+entries can differ from zero, and returns a sparse matrix of them. The exceptions are full rows and branches on values.
 
 .. code-block:: python
 

@@ -237,13 +237,13 @@ CASES = [
         "rows that mix: attention over the batch",
         lambda: fd.batch_hessian_summed(attention)(ROWS),
         ValueError,
-        "of the largest derivative",
+        "times the largest derivative",
     ),
     BadInput(
         "rows that mix: batch norm in training mode",
         lambda: fd.batch_jacobian_summed(nn.BatchNorm1d(3, track_running_stats=False).double())(ROWS),
         ValueError,
-        "batch norm in training mode",
+        "Batch norm in training mode",
     ),
     BadInput(
         "rows summed away by the function itself",
@@ -279,7 +279,7 @@ CASES = [
         "vmap refuses: writing in place",
         lambda: fd.batch_jacobian(fill, jacobian=fd.jacobian_reverse)(ROWS),
         RuntimeError,
-        "out of place",
+        "Build the result with torch.stack",
     ),
     BadInput(
         "vmap refuses: the fast path of a transformer",

@@ -272,7 +272,8 @@ def looped(transform: Function, in_dims: Any, options: Options) -> Function:
             if shapes[0] != shapes[-1]:
                 raise ValueError(
                     f"expected derivatives of the same shape for every row, got {shapes[0]} for row 0 and {shapes[-1]} "
-                    f"for row {i}. Use torch.where or masked_fill in place of a mask, or differentiate each row alone."
+                    f"for row {i}. If func selects by a mask, use torch.where or masked_fill in place of it, or "
+                    "differentiate each row alone."
                 )
             return [result[None] for result in results]
 

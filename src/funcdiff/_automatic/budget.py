@@ -16,8 +16,8 @@ from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, undrawn
 
 NO_COUNTING_INSIDE = (
-    'chunk_size="auto" counts calls of its own, which it cannot inside vmap, grad, jvp or torch.compile; '
-    "give a number there: outside, explain(...) tells which"
+    'chunk_size="auto" runs a few calls to count their memory, which is not possible inside vmap, grad, jvp or '
+    "torch.compile. Pass a number there. explain(...), called outside, shows which"
 )
 
 
@@ -27,8 +27,8 @@ def check_budget(chunk_size: Any, budget: float | None) -> None:
         check_chunk_size(chunk_size)
     elif budget is None:
         raise ValueError(
-            'expected a budget in bytes with chunk_size="auto", got none: budget=2**30 for 1 GiB, or what '
-            "torch.cuda.mem_get_info() says is free"
+            'expected a budget in bytes with chunk_size="auto", got none. Pass budget=2**30 for 1 GiB, or the free '
+            "memory of the GPU, torch.cuda.mem_get_info()[0]"
         )
     elif chunk_size != "auto":
         raise ValueError(f'expected chunk_size="auto" with a budget, got {chunk_size!r}')
@@ -52,7 +52,7 @@ def plan_within(budget: float, plan: Plan, item: int, call: Callable[[str, int],
     best = float("inf")
     for candidate in plan.candidates:
         if not candidate.obstacle and order(candidate)[1] >= best:
-            candidate = dataclasses.replace(candidate, obstacle="slower even all at once")
+            candidate = dataclasses.replace(candidate, obstacle="slower even if all fits")
         elif not candidate.obstacle:
             candidate = _fitted(candidate, plan, budget, call)
             blocked, seconds = order(candidate)
@@ -77,7 +77,7 @@ def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], A
     """
     chunk, count = 1, _counted(1, call)
     if count.peak > budget:
-        raise MemoryError(f"one at a time takes {count.peak:,} bytes, over the budget of {budget:,.0f}; {_SMALLER}")
+        raise MemoryError(f"one at a time needs {count.peak:,} bytes, over the budget of {budget:,.0f}; {_SMALLER}")
     even = sorted({-(-total // parts) for parts in range(1, total + 1)})
     slope = float("inf")
     while chunk < total:

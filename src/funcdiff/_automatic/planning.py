@@ -85,15 +85,15 @@ class Plan:
         told = "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
         remedy = (
-            "write what is at fault with simpler operations, or pass verify=False if the derivative that torch gives "
-            "is what you mean"
+            "Write the operation at fault with simpler ones, or pass verify=False if you mean the derivative that "
+            "torch gives"
         )
         if all("it raises" in c.obstacle or "no Taylor rule" in c.obstacle for c in self.candidates):
             remedy = (
-                "no transform of torch.func differentiates it; call the recipe outside of vmap and grad, or use "
+                "No transform of torch.func differentiates it. Call the recipe outside of vmap and grad, or use "
                 "batch_jacobian or batch_hessian, which loop over the rows"
             )
-        return RefusedError(f"no recipe is known to be right on func ({told}). The function calls {suspects}: {remedy}")
+        return RefusedError(f"no recipe is known to be right on func ({told}). func calls {suspects}. {remedy}")
 
 
 LOOP = "a loop over rows"  # of a batch, each differentiated by itself

@@ -195,7 +195,7 @@ def _planned(kind: Kind, func: Function, args: Sequence[Tree], options: Options,
         plan = sparse_plan.make(kind, flat, primals, options, pattern)
     if plan.pattern.note and transforms_active() and any(_decides(leaf) and not _readable(leaf) for leaf in leaves):
         raise RefusedError(
-            f"{plan.pattern.note}, and inside vmap, grad and jvp these cannot be read: find the pattern outside with "
+            f"{plan.pattern.note}, and values cannot be read inside vmap, grad and jvp. Find the pattern outside with "
             f"{kind}_pattern, and pass it as pattern"
         )
     return plan
@@ -247,11 +247,13 @@ def _transform(
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if torch.compiler.is_compiling():
-            raise RefusedError(f"{kind}_sparse runs func to find its pattern, which torch.compile cannot follow")
+            raise RefusedError(
+                f"{kind}_sparse runs func to find its pattern, which torch.compile cannot follow. Call it outside"
+            )
         if layout not in (torch.strided, None) and transforms_active():
             raise RefusedError(
-                f"torch has no sparse tensors inside vmap, grad and jvp: pass layout=None to {kind}_sparse for the "
-                f"entries alone, in the order of {kind}_pattern, or layout=torch.strided for a dense matrix"
+                f"torch has no sparse tensors inside vmap, grad and jvp. Pass layout=torch.strided to {kind}_sparse "
+                f"for a dense matrix, or layout=None for the entries alone, in the order of {kind}_pattern"
             )
         plan, kept = found(args)
         try:

@@ -149,8 +149,8 @@ class SparsePlan:
         if bool(wrong.any()):
             where, place = "column" if by_columns else "row", int(wrong.nonzero()[0])
             raise ContradictedError(
-                f"the pattern lacks entries: in {where} {place}, {int(wrong.sum())} in all, a product with the whole "
-                f"function differs from that with the matrix. {self._reason()}"
+                f"the pattern lacks entries. In {where} {place}, {int(wrong.sum())} in all, the matrix times a random "
+                f"vector differs from the derivative of func along it. {self._reason()}"
             )
         self.checked += 1
         return values

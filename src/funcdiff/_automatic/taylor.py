@@ -211,6 +211,6 @@ def _one_draw(options: Options) -> Options:
     if options.randomness == "different":
         raise ValueError(
             f'expected randomness to be "error" or "same", got {options.randomness!r}: '
-            "second derivatives of different draws belong to no function"
+            "with another draw for each direction, the derivatives belong to no function"
         )
     return options

@@ -211,8 +211,8 @@ def overwrite(target: Any, result: Any) -> Any:
 def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
     """Refuse to turn a tensor under differentiation into a Python number."""
     raise RefusedError(
-        f"{func.__name__}() takes a number out of a tensor that is being differentiated, and its derivative would be "
-        "lost: keep it a tensor, or use .detach() first if a constant is meant"
+        f"{func.__name__}() converts a tensor that is differentiated to a Python number, which carries no derivative. "
+        "Keep it a tensor. If you mean a constant, call .detach() first"
     )
 
 
@@ -220,8 +220,8 @@ def check_grad_mode(enabled: bool) -> None:
     """Refuse an operation under no_grad() in a function that was called with gradients enabled."""
     if enabled and not torch.is_grad_enabled():
         raise RefusedError(
-            "func computes under torch.no_grad(), which reverse mode takes for a constant and forward mode ignores: "
-            "use .detach() where a constant is meant, and remove no_grad() where not"
+            "func computes under torch.no_grad(). Reverse mode treats the result as a constant, and forward mode "
+            "ignores no_grad. If you mean a constant, use .detach(); if not, remove no_grad()"
         )
 
 

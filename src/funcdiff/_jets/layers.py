@@ -136,7 +136,7 @@ def _batch_norm(func: Any, args: Any, kwargs: Any) -> Any:
     ) -> Any:
         if training and running_mean is not None and not is_for_one_call(running_mean):
             raise RefusedError(
-                "func changes the running statistics of a batch norm in training mode, at each evaluation: call "
+                "func contains a batch norm in training mode, which changes its running statistics at each call. Call "
                 "module.eval(), or use track_running_stats=False"
             )
         shape = _channels(input)
@@ -247,7 +247,8 @@ def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
         )
         if not inside and transforms_active():
             raise RefusedError(
-                "as_strided reads the storage of the whole batch under vmap: select entries by their index"
+                "func calls as_strided, which reads the memory of the whole batch under vmap. Select entries by their "
+                "index"
             )
         return input.reshape(-1)[index] if inside else unaltered(func, args, kwargs)
 

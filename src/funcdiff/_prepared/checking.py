@@ -13,8 +13,8 @@ from funcdiff._torch.transforms import undrawn
 Flat = Callable[..., Sequence[Tensor]]
 
 OTHER_RESULTS = (
-    "cannot prepare a function whose operations depend on more than its arguments: the traced operations give other "
-    "results than the function itself"
+    "cannot prepare this function: the recorded operations return other numbers than the function itself, so it "
+    "depends on more than its arguments"
 )
 BESIDE = 1 + 2**-6  # times the examples: another point, where what was read from the examples shows
 

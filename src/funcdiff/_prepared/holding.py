@@ -66,7 +66,9 @@ def holding(function: Callable[..., Any]) -> Holding:
         if id(thing) in seen or isinstance(thing, _PLAIN):
             continue
         if len(seen) > _MANY:
-            raise RefusedError("cannot prepare a function that holds so much: what changes in it would not be seen")
+            raise RefusedError(
+                "cannot prepare a function that uses so many objects: a change in one would go unnoticed"
+            )
         seen[id(thing)] = thing
         if isinstance(thing, Tensor):
             found.names.setdefault(id(thing), name)

@@ -20,8 +20,8 @@ from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
 NO_GRADIENTS = (
-    "cannot prepare a function whose result is to be differentiated again: the gradients of the traced operations "
-    "differ from those of the function. Prepare and call it under torch.no_grad(), or call the function itself"
+    "cannot prepare this function so that its result can be differentiated again: the gradients of the recorded "
+    "operations differ from its own. Prepare and call it under torch.no_grad(), or call the function itself"
 )
 
 
@@ -56,13 +56,13 @@ class Line:
     def refuse_stale(self) -> None:
         """Raise if the function holds another thing now."""
         if place := self.holding.changed():
-            raise RefusedError(f"{place} is another object than when the function was prepared: prepare it again")
+            raise RefusedError(f"{place} has been replaced since the function was prepared. Prepare it again")
         for tensor, pointer in self.memory:
             if tensor.data_ptr() != pointer:
                 name = self.holding.names.get(id(tensor), "a held tensor")
                 raise RefusedError(
-                    f"the numbers of {name} lie elsewhere than when the function was prepared (.data was replaced, or "
-                    "a module moved): prepare it again"
+                    f"{name} has other memory than when the function was prepared (.data was replaced, or a module "
+                    "moved). Prepare it again"
                 )
 
 
@@ -103,9 +103,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
         structures.append(structure)
         for result in results:
             if not isinstance(result, Tensor):
-                raise RefusedError(
-                    f"cannot prepare a function that returns {type(result).__name__}; it returns tensors"
-                )
+                raise RefusedError(f"cannot prepare a function that returns {type(result).__name__}. Return tensors")
         return results
 
     with undrawn():
@@ -116,8 +114,8 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     for tensor in kept:
         if id(tensor) not in held.names:
             raise RefusedError(
-                f"cannot prepare a function that holds a tensor of shape {list(tensor.shape)} where we do not find it "
-                "(in an object of C, or a generator): a replacement would not be seen. Pass it as an argument"
+                f"cannot prepare a function that uses a tensor of shape {list(tensor.shape)} from a place that Python "
+                "cannot inspect (an object of C, or a generator). Pass the tensor as an argument"
             )
     sources = [t for t in kept if t.requires_grad]
     carries = torch.is_grad_enabled() and (bool(sources) or any(x.requires_grad for x in examples))

@@ -127,8 +127,9 @@ class Prepared:
         if self._again:
             return self._prepared(args)
         raise RefusedError(
-            f"was prepared for {told(self._line.kind)}, got {told(kind_of(flatten(args)[0]))}, or in another "
-            "structure: prepare it for these arguments, or with again=True for whatever comes"
+            f"expected arguments as when it was prepared, {told(self._line.kind)}, got "
+            f"{told(kind_of(flatten(args)[0]))}, or another structure. Prepare it for these arguments, or pass "
+            "again=True to prepare it for each kind of arguments that comes"
         )
 
     def _prepared(self, args: Sequence[Tree]) -> Line:

@@ -109,7 +109,7 @@ class _Guard(TorchFunctionMode):
             func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))
         ):
             raise RefusedError(
-                f"torch differentiates {func.__name__} twice wrong, without an error: use its form in "
+                f"torch's second derivative of {func.__name__} is wrong, and it raises no error. Use its form in "
                 "torch.nn.functional, or write it with simpler operations"
             )
         return func(*args, **kwargs)

@@ -92,6 +92,6 @@ class Obstacles:
         """Stop at a function without a second derivative, where its graph can be read."""
         if self.sketch(False).once:
             raise RefusedError(
-                "func calls a torch.autograd.Function marked once_differentiable, which has no second derivative: "
-                "write its backward with torch operations, and without the mark"
+                "func calls a torch.autograd.Function marked once_differentiable, which has no second derivative. "
+                "Remove the mark, and write its backward with torch operations"
             )

@@ -84,9 +84,7 @@ class VectorFunction:
             )
             raise TypeError(message)
         if not value.isfinite().all():
-            raise ValueError(
-                "func is not finite at the primals: there is no derivative to check. Choose another point."
-            )
+            raise ValueError("expected func to be finite at the primals, got NaN or infinity. Choose another point.")
         return value
 
 

@@ -195,9 +195,8 @@ def _see(known: Trace, operation: Operation, mode: Intercept) -> Any:
             found = (rule or everything)(known, operation, floating)
         except TooManyError as error:
             raise RefusedError(
-                f"the operation {operation.name} makes outputs depend on so many inputs that their sets would have "
-                f"{error} members: the matrix is not sparse there. Use jacobian or hessian, products (hvp, jvp), or "
-                "take this term out of func"
+                f"the matrix is not sparse: after the operation {operation.name}, outputs depend on {error} inputs in "
+                "all. Use jacobian or hessian, use products (hvp, jvp), or take this term out of func"
             ) from None
     for x in written:
         known.watch(x, max(source, known.source_of(x)))

@@ -8,72 +8,73 @@ from typing import NoReturn
 import torch
 
 MUTATES = (
-    "func writes into one of its arguments in place, which no transform differentiates reliably (yours is untouched); "
-    "write out of place, x = x + 1, and use ReLU(inplace=False)"
+    "func writes into one of its arguments, which no transform differentiates reliably (your tensor is unchanged). "
+    "Write x = x + 1 in place of x += 1, and use ReLU(inplace=False)"
 )
 
 REMEDIES = (
     (
         "calling .item() on a Tensor",
-        "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts the derivative "
-        "and cannot be batched, not even after .detach(); keep it a tensor, by torch.stack or torch.where",
+        "func converts a tensor to a Python number (.item(), float(x), torch.tensor([x[0]])). A number carries no "
+        "derivative and cannot be batched, not even after .detach(). Keep it a tensor: use torch.stack or torch.where",
     ),
     (
         "data-dependent control flow",
-        "func branches on the value of a tensor, which vmap cannot batch; write the branch as torch.where, or use "
-        "jacobian_loop or batch_jacobian, which loop where vmap cannot batch",
+        "func branches on the value of a tensor, which vmap cannot batch. Write the branch as torch.where, or use "
+        "jacobian_loop or batch_jacobian, which loop if vmap cannot batch",
     ),
     (
         "operators that can support dynamic shape",
-        "func makes a tensor whose shape depends on values (x[x > 0], nonzero, unique), which vmap cannot batch; "
-        "use torch.where or masked_fill, or jacobian_loop or batch_jacobian, which loop where vmap cannot batch",
+        "func makes a tensor whose shape depends on values (x[x > 0], nonzero, unique), which vmap cannot batch. "
+        "Use torch.where or masked_fill, or jacobian_loop or batch_jacobian, which loop if vmap cannot batch",
     ),
     (
         "inplace arithmetic(self, *extra_args) is not possible",
-        "func writes batched values in place into a tensor that is not batched; build the result out of place "
-        "(torch.stack, torch.cat), or start from x.new_zeros(...), or use jacobian_loop or batch_jacobian, which loop "
-        "where vmap cannot batch",
+        "func writes the values of many rows in place into a tensor that all rows share. Build the result with "
+        "torch.stack or torch.cat, or start from x.new_zeros(...), or use jacobian_loop or batch_jacobian, which loop "
+        "if vmap cannot batch",
     ),
     (
         "random operation while in randomness error mode",
-        "func draws random numbers (dropout in training mode?), one draw a direction; call module.eval(), or pass "
-        'randomness="same" for one draw shared by all',
+        "func draws random numbers (dropout in training mode?), and each direction would get another draw. Call "
+        'module.eval(), or pass randomness="same" for one draw that all share',
     ),
     (
         "would mutate a captured Tensor",
-        "func writes in place into a captured tensor, another argument, or the running statistics of a batch norm in "
-        "training mode; call module.eval(), or clone that tensor inside func",
+        "func writes into a tensor that it did not make: a captured tensor, another argument, or the running "
+        "statistics of a batch norm in training mode. Call module.eval(), or clone the tensor inside func",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (
         "forward AD with",
-        "an operation in func has no forward-mode derivative; use a recipe of reverse mode alone: jacobian_reverse, "
-        "hessian_reverse_over_reverse, hvp_reverse_over_reverse (fused attention: under sdpa_kernel(SDPBackend.MATH))",
+        "an operation in func has no forward-mode derivative. Use a recipe of reverse mode alone: jacobian_reverse, "
+        "hessian_reverse_over_reverse, hvp_reverse_over_reverse. Put fused attention under "
+        "sdpa_kernel(SDPBackend.MATH)",
     ),
     (
         "_scaled_dot_product",
-        "fused attention has no second derivative; put the call inside "
+        "fused attention has no second derivative. Put the call inside "
         "`with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`",
     ),
     (
         "setup_context",
-        "func calls a torch.autograd.Function written in the old style, which torch.func refuses; give it a "
+        "func calls a torch.autograd.Function in the old style, which torch.func does not support. Give the class a "
         "setup_context, or use a recipe on plain autograd: jacobian_loop, hvp_double_backward",
     ),
     (
         "can't allocate memory",
-        "the result, or what is held on the way to it, does not fit into memory; pass chunk_size=... to take fewer "
+        "the result, or what is needed to compute it, does not fit in memory. Pass chunk_size=... to compute fewer "
         'directions at a time, or chunk_size="auto" with budget=... in bytes, or use hvp',
     ),
     (
         "_nested_tensor_from_mask",
-        "a TransformerEncoder packs the rows of its padding mask into a nested tensor, which vmap refuses; make it "
-        "with enable_nested_tensor=False, or call torch.backends.mha.set_fastpath_enabled(False)",
+        "a TransformerEncoder with a padding mask makes a nested tensor, which vmap does not support. Create it with "
+        "enable_nested_tensor=False, or call torch.backends.mha.set_fastpath_enabled(False)",
     ),
     (
         "saved tensor hooks",
-        "func uses saved-tensor hooks (checkpointing?), which torch.func refuses; use a recipe on plain autograd: "
-        "jacobian_loop, hvp_double_backward",
+        "func uses hooks on saved tensors (checkpointing?), which torch.func does not support. Use a recipe on plain "
+        "autograd: jacobian_loop, hvp_double_backward",
     ),
 )
 
@@ -117,12 +118,12 @@ def refuse(fragment: str) -> NoReturn:
 
 
 NUMBER = (
-    "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts the derivative; "
-    "keep it a tensor, by torch.stack or torch.where, or use .detach() first if the number is meant as a constant"
+    "func converts a tensor to a Python number (.item(), float(x), torch.tensor([x[0]])), which carries no derivative. "
+    "Keep it a tensor: use torch.stack or torch.where. If you mean a constant, call .detach() first"
 )
 LAZY = (
-    "expected a module whose parameters exist, got a lazy one that has not run yet (LazyLinear or its like); it takes "
-    "its shapes from the first input, so call it once on an input before you differentiate it"
+    "expected a module whose parameters exist, got a lazy one that has not run yet, such as LazyLinear. It creates its "
+    "parameters at the first call: call it once before you differentiate it"
 )
 
 

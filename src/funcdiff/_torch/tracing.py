@@ -52,16 +52,16 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
 
 
 READS = (
-    "cannot prepare a function that reads the values of tensors (.item(), .tolist(), if, a mask that selects): what it "
-    "does may be something else at the next call. Use torch.where in place of a branch, or call the function itself"
+    "cannot prepare a function that reads the values of tensors (.item(), .tolist(), if, a mask that selects): with "
+    "other values it may do something else. Use torch.where in place of a branch, or call the function itself"
 )
 WRITES = (
-    "cannot prepare a function that writes into a tensor that it holds or is given (add_, out=, a buffer of a module "
-    "in training): call .eval() first, write y = x + ... in place of x += ..., or call the function itself"
+    "cannot prepare a function that writes into an argument or a captured tensor (x += 1, out=, a module in training "
+    "mode). Call .eval() first, write y = x + 1 in place of x += 1, or call the function itself"
 )
 DRAWS = (
-    "cannot prepare a function that draws random numbers: each call would draw others. Call .eval() on modules with "
-    "dropout, or draw outside and pass the numbers as an argument"
+    "cannot prepare a function that draws random numbers, because each call draws others. Call .eval() on modules "
+    "with dropout, or draw outside and pass the numbers as an argument"
 )
 
 

@@ -26,8 +26,8 @@ def check_agreement(name: str, expected: Any, other: str, result: Any) -> None:
     """
     if difference := _difference(expected, result):
         raise ValueError(
-            f"{name!r} and {other!r} must give the same result to be compared, but {difference}; "
-            "mend one, or pass equal=False where they are meant to differ"
+            f"expected {name!r} and {other!r} to give the same result, but {difference}. "
+            "Correct one of them, or pass equal=False if they are meant to differ"
         )
 
 

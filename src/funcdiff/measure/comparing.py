@@ -111,8 +111,8 @@ def check_options(
         raise ValueError("expected at least one candidate, as {'name': function}; got none")
     if rounds < FEWEST_ROUNDS:
         raise ValueError(
-            f"expected rounds >= {FEWEST_ROUNDS}, which an interval of {CONFIDENCE:.0%} needs; got {rounds}; "
-            "for slow candidates set a budget instead"
+            f"expected rounds >= {FEWEST_ROUNDS}, which an interval of {CONFIDENCE:.0%} needs, got {rounds}. "
+            "If a candidate is slow, set a budget instead"
         )
     if threads < 1:
         raise ValueError(f"expected threads >= 1, got {threads}")

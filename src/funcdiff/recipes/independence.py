@@ -134,8 +134,8 @@ def refuse(leak: Tensor, limit: float) -> None:
     """Raise if the rows mix."""
     if leak > limit:
         raise ValueError(
-            "expected rows that do not depend on each other, got derivatives with respect to other rows of up "
-            f"to {float(leak):.2g} of the largest derivative. Such rows come from a batch norm in training mode, "
-            "attention or a mean over the batch. Call eval() on a batch norm, write a function of one row for "
-            "batch_jacobian or batch_hessian, or use jacobian_reverse of the whole batch."
+            "expected rows that do not depend on each other, got a derivative with respect to another row that is "
+            f"{float(leak):.2g} times the largest derivative. Batch norm in training mode, attention and a mean over "
+            "the batch make rows depend on each other. Call eval() on a batch norm, write a function of one row for "
+            "batch_jacobian or batch_hessian, or compute the Jacobian of the whole batch with jacobian_reverse."
         )
