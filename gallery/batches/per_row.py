@@ -4,7 +4,8 @@ How do I get one Jacobian for each row of a batch?
 
 You have a function :math:`f` of one sample, such as a network, and a batch ``X`` whose rows are samples. For each row
 you want its own Jacobian, :math:`J_b = \partial f(x_b) / \partial x_b`. For :math:`B` rows, :math:`n` inputs and
-:math:`m` outputs, the result has the shape :math:`(B, m, n)`.
+:math:`m` outputs, the result has the shape :math:`(B, m, n)`. If :math:`f` squares each entry, the Jacobian at the row
+:math:`(1, 2)` is the diagonal matrix of :math:`(2, 4)`, and at :math:`(3, 4)` that of :math:`(6, 8)`.
 
 The Jacobian of the whole batch is something else. It differentiates every row of the output with respect to every row
 of the input, in the shape :math:`(B, m, B, n)`. For 64 rows these are 4096 blocks. Only the 64 blocks on the diagonal

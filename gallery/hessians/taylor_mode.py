@@ -48,7 +48,7 @@ print(tuple(laplacian(network)(x).shape))
 # ----------------
 # Each value :math:`z` carries its first derivatives :math:`z_i` with respect to each input, and its second ones
 # :math:`z_{ij}`. A linear layer multiplies all of them by its weight. A scalar function :math:`g`, such as tanh,
-# transforms them by the chain rule:
+# changes them by the chain rule:
 #
 # .. math::
 #

@@ -12,8 +12,8 @@ Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x
 the gradient changes by :math:`(2 x_1,\; 2 x_0) = (4, 6)`, and this is :math:`Hv`. The Hessian itself is never built:
 for :math:`n` inputs it has :math:`n^2` entries, and the product has only :math:`n`.
 
-**Answer:** Call :func:`funcdiff.hvp`. It goes back through the gradient a second time, which needs less arithmetic in
-PyTorch than the usual ``jvp`` of ``grad``.
+**Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, through the function and then through its gradient.
+In PyTorch these need less arithmetic than the usual ``jvp`` of ``grad``.
 
 .. code-block:: python
 

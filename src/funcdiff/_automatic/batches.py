@@ -63,8 +63,8 @@ def batch_jacobian(
 ) -> Function:
     """Compute one Jacobian for each row of a batch.
 
-    Entry b of the result is the Jacobian of `func` at row b. The blocks between different rows, which are zero, are not
-    computed.
+    Entry b of the result is the Jacobian of `func` at row b. For 100 rows of 3 numbers and 2 outputs, the result has
+    the shape (100, 2, 3). The blocks between different rows, which are zero, are not computed.
 
     The recipe is chosen for this number of rows, as in `jacobian`. If vmap cannot batch `func` (a branch on values,
     `.item()`, an operation without a batching rule), the rows are differentiated one after the other, and `explain`
@@ -109,7 +109,8 @@ def batch_hessian(
 ) -> Function:
     """Compute one Hessian for each row of a batch.
 
-    Entry b of the result is the Hessian of `func` at row b.
+    Entry b of the result is the Hessian of `func` at row b. For 100 rows of 3 numbers and 2 outputs, the result has the
+    shape (100, 2, 3, 3).
 
     The recipe is chosen for this number of rows, as in `hessian`. If vmap cannot batch `func` (a branch on values,
     `.item()`, an operation without a batching rule), the rows are differentiated one after the other, and `explain`

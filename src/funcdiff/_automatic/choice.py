@@ -28,10 +28,10 @@ from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
-    "Whether to check the first result of a plan against finite differences of `func` along one random direction. A "
-    "recipe that fails is not used again. The check evaluates `func`, or its gradient, four to twenty times, "
-    "once for each plan. Without it, only what torch is known to get wrong is left out, and an operator that is not "
-    "torch's own is differentiated by plain reverse mode alone."
+    "Whether to compare the first result of a plan with finite differences of `func` along one random direction. If "
+    "they disagree, another recipe is used. The check evaluates `func`, or its gradient, four to twenty times, once "
+    "for each plan. Without it, a recipe is left out only if torch is known to be wrong on an operation, and an "
+    "operator that is not torch's own is differentiated by plain reverse mode alone."
 )
 AUTOMATIC = {
     "verify": VERIFY,
@@ -63,9 +63,11 @@ def jacobian(
 ) -> Function:
     """Compute the Jacobian: the derivative of each output with respect to each input.
 
-    Entry (i, j) is the derivative of output i with respect to input j. Forward mode computes the Jacobian column by
-    column, and reverse mode row by row. `jacobian` chooses: it uses forward mode if there are many more outputs than
-    inputs, and reverse mode otherwise.
+    Entry (i, j) is the derivative of output i with respect to input j. If `x` has 3 numbers and `func(x)` has 2, then
+    `jacobian(func)(x)` has the shape (2, 3).
+
+    Forward mode computes the columns of this matrix, and reverse mode its rows. `jacobian` chooses: it uses forward
+    mode if there are many more outputs than inputs, and reverse mode otherwise.
 
     At the first call with arguments of these shapes, `func` runs once more to count its operations. Recipes that are
     known to be wrong on one of them are left out, and the one with the lowest predicted time is used. This plan is kept
@@ -104,8 +106,11 @@ def hessian(
 ) -> Function:
     """Compute the Hessian: the second derivatives of each output with respect to each pair of inputs.
 
-    For a function with one output, entry (j, k) is the derivative with respect to inputs j and k. `hessian` chooses a
-    recipe: Taylor mode for few inputs and several outputs, and otherwise most often reverse mode inside.
+    Entry (i, j, k) is the derivative of output i with respect to inputs j and k. If `x` has 3 numbers and `func(x)` has
+    2, then `hessian(func)(x)` has the shape (2, 3, 3); for a scalar `func(x)` it has the shape (3, 3).
+
+    `hessian` chooses a recipe: most often Taylor mode for few inputs and several outputs, and reverse mode twice for
+    one output.
 
     The recipe is chosen as in `jacobian`. If it is a composition, normalization layers in `func` are differentiated as
     the simpler operations that they consist of, because torch 2.13's own second derivatives of them are wrong.

@@ -73,7 +73,7 @@ class Plan:
             return self.without(name, str(check))
         plain = name.partition(",")[0] in PLAIN and not inside and not check.raised
         if check.outcome == "undecided" and self.sketch.foreign and not plain:
-            return self.without(name, f"unproven for {', '.join(sorted(self.sketch.foreign))}; {check}")
+            return self.without(name, f"not known to be right on {', '.join(sorted(self.sketch.foreign))}; {check}")
         found = dataclasses.replace(self[name], check=str(check), settled=settled)
         return Plan(self.sketch, tuple(found if c.name == name else c for c in self.candidates))
 

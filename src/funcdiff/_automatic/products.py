@@ -34,9 +34,9 @@ Operator = Callable[..., Tree]  # of the tangents
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
     """Compute the Hessian-vector product Hv at a point: how the gradient changes in the direction v.
 
-    The Hessian is not computed. `func` must return a scalar: for a network whose output has the shape (1,), pass
-    `lambda x: net(x).squeeze()`. `hvp` goes back through the function and then through its gradient, unless torch gets
-    this wrong for an operation in `func`.
+    The product has the shape of the primals, and the Hessian is not computed. `func` must return a scalar: for a
+    network whose output has the shape (1,), pass `lambda x: net(x).squeeze()`. `hvp` goes back through the function and
+    then through its gradient, unless torch gets this wrong for an operation in `func`.
 
     The recipe is chosen as in `jacobian`. Under torch.compile, it is always two backward passes: normalization layers
     are then differentiated as the simpler operations that they consist of, and other operations are not looked at.

@@ -74,9 +74,9 @@ class Obstacles:
         """The operators on which the recipe is wrong, or unproven and not to be checked, in words."""
         composition = name.partition(",")[0]  # of whose Hessian a diagonal or a trace is taken
         if not self.verify and composition not in PLAIN and (foreign := self.sketch(False).foreign):
-            return f"unproven for {', '.join(sorted(foreign))}, and verify=False"
+            return f"not known to be right on {', '.join(sorted(foreign))}, and verify=False skips the check"
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
-            return f"forward mode takes {', '.join(sorted(own))} for a constant"  # torch has no rule to give it
+            return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
         wrong = WRONG.get(mode, frozenset()).union(WRONG.get(f"{mode}, vmap", ()) if self.inside else ())
         if not (found := self.sketch(False).operators & wrong):

@@ -74,7 +74,7 @@ class Check:
         return f"{verb} differences of func, {self.gap:.1g} apart"
 
 
-_SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func see through what it holds constant")
+_SAID = Check("agrees", 0.0, "agrees with plain autograd; differences of func also move what it holds constant")
 _DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
 _OTHERWISE = Check(
     "wrong", float("nan"), "contradicts plain autograd, by which a custom function defines its derivative"
@@ -232,7 +232,7 @@ def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], floa
                 return found[0][0]
             accused = all(check.outcome == "wrong" for check, _ in found)
             if not accused or _rough(answer, curve, value, step, seen) or _kink(curve, step) or _kink(curve, step / 5):
-                return Check("undecided", first.gap, "differences of func do not settle here")
+                return Check("undecided", first.gap, "differences of func do not converge here")
     except _OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
     return first
@@ -265,7 +265,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if bool((far & ~vague).any()):
         return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
     if bool(vague.any()):
-        return Check("undecided", reason="differences of func do not settle here"), value
+        return Check("undecided", reason="differences of func do not converge here"), value
     apart = float(gap.amax() / scale)
     close = _CLOSEST if seen.foreign else _CLOSE
     if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
