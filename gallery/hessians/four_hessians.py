@@ -116,7 +116,8 @@ costs.claim(
 # %%
 # Time: many inputs, few outputs
 # ------------------------------
-# We time the same six recipes. A candidate that takes longer than the budget of one second is called once.
+# Do the times follow the counts? We time the same six recipes. A candidate that takes longer than the budget of one
+# second is called once.
 
 times = compare(wide, *wide_args, rounds=9, budget=1.0)
 times

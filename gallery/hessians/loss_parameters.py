@@ -166,7 +166,7 @@ costs.claim(
 # %%
 # Time
 # ----
-# We time all six. A candidate that takes longer than the budget is called once.
+# Fewer FLOPs should take less time. We time all six. A candidate that takes longer than the budget is called once.
 
 times = compare(methods, start, rounds=9, budget=0.3)
 times
@@ -205,7 +205,8 @@ plot(study, title=title)
 #
 # What the Hessian tells us
 # -------------------------
-# We train the network, with a small decay of its weights, and compute the eigenvalues of the Hessian.
+# An eigenvalue is the curvature of the loss along its eigenvector: zero where the loss is flat, negative where it bends
+# downwards. We train the network, with a small decay of its weights, and compute all eigenvalues.
 
 decay = 1e-3
 options = {"max_iter": 100, "line_search_fn": "strong_wolfe"}

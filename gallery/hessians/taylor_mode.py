@@ -156,7 +156,8 @@ costs.claim("hessian_taylor", smaller_peak_than="hessian_forward_over_reverse", 
 # %%
 # Time
 # ----
-# We time the Hessians of the 20 rows.
+# Taylor mode makes 21 passes here, and forward over reverse about 156. Do the times follow? We time the Hessians of the
+# 20 rows.
 
 times = compare(hessians, batch, rounds=9)
 times

@@ -95,9 +95,10 @@ torch.testing.assert_close(vmap_over_vjp(weight, bias, x), expected)
 # %%
 # Count
 # -----
-# We compare ``jacobian`` with four other methods. Two of them do what we just wrote: :func:`funcdiff.jacobian_loop`
-# loops, and :func:`funcdiff.jacobian_reverse` uses ``vmap``. ``jacobian_batched_grad`` passes all unit vectors to
-# ``torch.autograd.grad`` with ``is_grads_batched=True``. We first check that all agree.
+# The loop and the batch do the same arithmetic in a different number of steps. We compare ``jacobian`` with four other
+# methods. :func:`funcdiff.jacobian_loop` loops and :func:`funcdiff.jacobian_reverse` uses ``vmap``, as we did by hand.
+# ``jacobian_batched_grad`` passes all unit vectors to ``torch.autograd.grad`` with ``is_grads_batched=True``. We first
+# check that all agree.
 
 from funcdiff import jacobian_batched_grad, jacobian_loop, jacobian_reverse
 

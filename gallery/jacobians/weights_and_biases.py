@@ -151,8 +151,9 @@ few_costs.claim("jacobian_batched_grad", fewer_flops_than="jacobian_forward", by
 # %%
 # Time
 # ----
-# We time the layer with 16 outputs. ``chunk_size=1024`` lets forward mode compute 1024 columns at a time, so that it
-# fits in the memory of a small machine. A candidate that takes longer than the budget is called once.
+# For the layer with 16 outputs, reverse mode makes 16 passes and forward mode 16400. We time both. ``chunk_size=1024``
+# lets forward mode compute 1024 columns at a time, so that it fits in the memory of a small machine. A candidate that
+# takes longer than the budget is called once.
 
 recipes = {
     "jacobian": jacobian(affine, argnums=(0, 1)),
@@ -163,7 +164,7 @@ few_times = compare(recipes, *few, rounds=9, budget=0.05)
 few_times
 
 # %%
-# Compare the last line with the first two. Forward mode made 16400 passes, reverse mode 16.
+# Compare the last line with the first two.
 
 few_times.claim("jacobian_batched_grad", faster_than="jacobian_forward", by=10)
 

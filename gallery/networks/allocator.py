@@ -198,8 +198,8 @@ policies.claim("keeping", faster_than="default")
 # %%
 # What goes wrong
 # ---------------
-# We end the two processes first. Then: *memory that you keep is overwritten by the next call.* What look like two
-# results are one.
+# *Memory that you keep is overwritten by the next call.* What look like two results are one. We first end the two
+# processes, and then show it.
 
 for child in (default_child, keeping_child):
     child.communicate()

@@ -99,8 +99,8 @@ for name, derivative in every.items():
 # %%
 # Count
 # -----
-# We count every method for the full batch. On the :term:`meta device`, tensors have shapes but no numbers, so that
-# counting the most expensive method needs neither its time nor its gigabytes.
+# How many FLOPs and how much memory does each method need? We count them for the full batch. On the :term:`meta
+# device`, tensors have shapes but no numbers, so counting takes neither the time nor the gigabytes of a method.
 
 from funcdiff.measure import compare, count, predict, sweep
 from funcdiff.plots import plot
@@ -173,7 +173,8 @@ full.claim("batch_jacobian", faster_than="jacobian_forward")
 # %%
 # Does the count predict the time?
 # --------------------------------
-# We assume one rate for all methods, in FLOPs per second, and predict each time from its count alone.
+# If arithmetic takes all the time, a method with twice the FLOPs takes twice as long. We test this. One rate for all
+# methods, in FLOPs per second, predicts each time from its count alone.
 
 prediction = predict(full, {name: costs[name] for name in full})
 plot(prediction)

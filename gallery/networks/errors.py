@@ -159,7 +159,8 @@ show_profiles(2, second(profile), surface_hessian(profile))
 # %%
 # Maps of the errors
 # ------------------
-# First we draw relative errors. The colours end at 1, where the error is as large as the derivative itself.
+# A map shows the error over the whole domain. First we draw relative errors. The colours end at 1, where the error is
+# as large as the derivative itself.
 
 
 def show_maps(order, errors, title, limit=None):
@@ -210,7 +211,7 @@ show_absolute(2)
 # %%
 # Count
 # -----
-# We count what values and derivatives on the whole grid cost.
+# What do the derivatives cost, compared with the values? We count both on the whole grid, in FLOPs.
 
 from funcdiff.measure import compare, count
 
@@ -222,7 +223,7 @@ count(candidates, rows)
 #
 # Time
 # ----
-# We time a thousand of the points.
+# Do the times follow the FLOPs? We time a thousand of the points.
 
 compare(candidates, rows[:1000], equal=False, rounds=8)
 

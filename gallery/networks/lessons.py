@@ -127,7 +127,7 @@ torch.testing.assert_close(second, difference, rtol=1e-5, atol=1e-7)
 # %%
 # Number of samples
 # -----------------
-# We train on 50, 150 and 500 samples.
+# More samples leave less room for wiggles between them. We train on 50, 150 and 500 samples.
 
 variants = {f"{n} samples": assess(trained(n)) for n in (50, 150)}
 variants["500 samples"] = base
@@ -185,8 +185,8 @@ variant_table({"GELU": base, **others})
 #
 # Precision
 # ---------
-# We evaluate the same weights in float32 and in float64. They differ by rounding only, which we compare with the error
-# of the fit.
+# A float32 number has about seven digits. Does this limit the derivatives? We evaluate the same weights in float32 and
+# in float64, and compare their difference with the error of the fit.
 
 network = trained(iterations=100).requires_grad_(False)
 single = derivatives(network, grid.float())
@@ -239,7 +239,7 @@ costs.claim("plain", fewer_flops_than="Sobolev")
 # %%
 # Time
 # ----
-# We time one iteration of each training.
+# What does fitting the slopes cost in time? We time one iteration of each training.
 
 times = compare(steps, equal=False, rounds=9)
 times

@@ -99,7 +99,8 @@ print(found.x, "after", found.nfev, "evaluations")
 # %%
 # Count
 # -----
-# We compare a whole batch, a loop over its rows, and the same Jacobians of tensors, without NumPy.
+# What does the wrapper cost, and what a loop? We count a whole batch, a loop over its rows, and the same Jacobians of
+# tensors, without NumPy.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot

@@ -171,7 +171,8 @@ torch.testing.assert_close(loaded(points).float(), network(x))
 # %%
 # Time
 # ----
-# We time the Jacobians and the Hessians of all samples with these weights in float64 and in float32.
+# A float64 number takes twice the memory of a float32 number. What does this cost in time? We time the Jacobians and
+# the Hessians of all samples in both.
 
 times = compare(
     {

@@ -148,7 +148,7 @@ costs.claim(reverse, fewer_flops_than=forward, by=1.4)
 # %%
 # Time
 # ----
-# First the network, where the arithmetic takes most of the time.
+# Do the times follow the FLOPs? First the network, where the arithmetic takes most of the time.
 
 times = compare(products(loss), rows, directions, rounds=12)
 times

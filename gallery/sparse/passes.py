@@ -176,8 +176,9 @@ costs.claim("jacobian_sparse", smaller_peak_than="jacobian", by=5)
 # %%
 # Time
 # ----
-# The comparison converts the sparse matrix to a dense one, so that both methods return the same. The first call, which
-# finds the pattern, is not part of it.
+# The dense recipe makes 1152 passes for 1152 inputs, and the sparse one twelve at most. We time both. The comparison
+# converts the sparse matrix to a dense one, so that both return the same. The first call, which finds the pattern, is
+# not part of it.
 
 times = measure.compare(methods, y, rounds=12, budget=3.0)
 times

@@ -103,7 +103,8 @@ torch.testing.assert_close(hvp(loss, (weights,), (v,)), expected)
 # %%
 # Count
 # -----
-# We count a gradient, a product in three forms, and the whole Hessian, all at one point.
+# What does one product cost, compared with a gradient and with the whole Hessian? We count them at one point, the
+# product in three forms.
 
 from funcdiff.measure import compare, count
 

@@ -203,7 +203,7 @@ costs.claim("laplacian", smaller_peak_than="by_autograd", by=2)
 # %%
 # Time
 # ----
-# We time a training step with two inputs.
+# Do fewer FLOPs mean less time? We time a training step with two inputs.
 
 times = compare(steps(network), points, rounds=15)
 times
