@@ -165,9 +165,23 @@ def test_each_silent_failure_has_a_cause_a_way_to_notice_it_and_a_remedy():
     failures = {title: body for title, body in sections(GUIDES / "silent_failures.rst") if ".. misleads::" in body}
     assert len(failures) >= 28
     for title, body in failures.items():
-        parts = [body.find(part) for part in (".. misleads::", "*Cause.*", "*How to notice:*", "*What to use:*")]
+        parts = [body.find(part) for part in (".. misleads::", "*How to notice:*", "*What to use:*")]
         assert min(parts) >= 0, title
         assert parts == sorted(parts), title
+        assert explained_first(body), title
+
+
+def explained_first(body):
+    """Whether a section begins with a cause in words, before it introduces code."""
+    cause, *_ = body.strip().split("\n\n")
+    return not cause.startswith((":", "..")) and not re.match(r"(In t|T)his (code|function) ", cause)
+
+
+def test_a_section_on_an_error_begins_with_the_cause():
+    for page in (GUIDES / "troubleshooting").glob("*.rst"):
+        for title, body in sections(page):
+            if ".. raises::" in body:
+                assert explained_first(body), (page.name, title)
 
 
 def test_a_page_that_runs_says_on_which_torch():
