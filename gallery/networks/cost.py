@@ -2,13 +2,13 @@ r"""
 What do the derivatives of my network cost?
 ===========================================
 
-Count the cost in evaluations of the network. For :math:`n` inputs and :math:`m` outputs, all first derivatives cost
-:math:`1 + n` evaluations column by column, or :math:`1 + m` row by row. All second derivatives cost
-:math:`1 + n + n(n+1)/2` if each is computed once. ``torch.func.hessian`` needs about :math:`(1 + n)(1 + m)`.
+Count the cost of a derivative in evaluations of the network. With 5 inputs and 25 outputs, a Jacobian costs 6
+evaluations column by column, and 26 row by row. A Hessian costs 21 evaluations by the best method, and about 156 by
+``torch.func.hessian``. A batch multiplies all of this by its number of rows.
 
-A network with 5 inputs and 25 outputs shows what this means. Its Jacobian costs 6 evaluations by columns and 26 by
-rows. Its Hessian costs 21 evaluations by the best method and 156 by ``torch.func.hessian``. Both are for one row; a
-batch multiplies everything by the number of rows.
+In general, :math:`n` inputs and :math:`m` outputs cost :math:`1 + n` or :math:`1 + m` evaluations for the Jacobian. The
+Hessian costs :math:`1 + n + n(n+1)/2` if each second derivative is computed once, and about :math:`(1 + n)(1 + m)` by
+``torch.func.hessian``.
 
 **Answer:** call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``, which count the FLOPs of each method and choose a
 fast one. You can count before you run anything: for a wide network, times follow the count.

@@ -29,7 +29,9 @@ def hessian_forward_over_reverse(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian as columns of the rows: forward mode over reverse mode (`torch.func.hessian`).
+    """Compute the Hessian by forward mode over reverse mode, as `torch.func.hessian` does.
+
+    Reverse mode computes the Jacobian row by row. Forward mode then differentiates all rows with respect to each input.
 
     Cost: About (1 + n)(1 + m) F. Try this composition first if m is small.
 
@@ -59,7 +61,9 @@ def hessian_reverse_over_reverse(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian as rows of the rows: reverse mode over reverse mode.
+    """Compute the Hessian by reverse mode over reverse mode.
+
+    Reverse mode computes the Jacobian row by row, and then goes back once more from each of its entries.
 
     Cost: m n backward passes through a forward and a backward pass, whose graphs all stay in memory. This composition
     needs no forward derivative, so use it if an operation has none.
@@ -85,7 +89,9 @@ def hessian_reverse_over_forward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian as rows of the columns: reverse mode over forward mode.
+    """Compute the Hessian by reverse mode over forward mode.
+
+    Forward mode computes the Jacobian column by column. Reverse mode then goes back from each of its entries.
 
     Cost: m n backward passes through n forward passes, whose graphs all stay in memory. This is seldom the right
     choice.
@@ -114,7 +120,9 @@ def hessian_forward_over_forward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian as columns of the columns: forward mode over forward mode.
+    """Compute the Hessian by forward mode over forward mode.
+
+    Forward mode computes the Jacobian column by column, and then differentiates all columns with respect to each input.
 
     Cost: About (1 + n)^2 F for every m, and no graph. Try this composition first if m is not small.
 
@@ -141,7 +149,7 @@ def hessian_double_backward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian as rows of the rows with plain autograd: reverse over reverse with the least overhead.
+    """Compute the Hessian by plain autograd applied twice: reverse over reverse with the least overhead.
 
     With `chunk_size=1`, this method supports functions that vmap refuses. Inside vmap, grad and torch.compile, where
     plain autograd is not available, this function is `hessian_reverse_over_reverse`.
