@@ -19,8 +19,8 @@ SHAPES = {
 ARGS = {
     "func": "The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors.",
     "argnums": "The position of the argument to differentiate with respect to, or a tuple of positions. With a tuple, "
-    "the result contains a tuple with a block for each of these arguments, and a Hessian a tuple of tuples with a block "
-    "for each pair.",
+    "the result contains a tuple with a block for each of these arguments, and a Hessian a tuple of tuples with a "
+    "block for each pair.",
     "has_aux": "Whether `func` returns `(output, aux)`. The new function then returns `({name}, aux)`.",
     "randomness": 'What random operations in `func` do, as in `torch.func.vmap`: "error" refuses them, "same" uses one '
     'draw for all directions, and "different" draws anew for each direction.',
