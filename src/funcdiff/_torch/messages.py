@@ -41,7 +41,7 @@ REMEDIES = (
     ),
     (
         "would mutate a captured Tensor",
-        "func writes into a tensor that it did not make: a captured tensor, another argument, or the running "
+        "func writes in place into a tensor that it did not make: a captured tensor, another argument, or the running "
         "statistics of a batch norm in training mode. Call module.eval(), or clone the tensor inside func",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
