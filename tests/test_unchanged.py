@@ -194,3 +194,36 @@ def test_a_function_of_a_product_is_freed():
     del net
     gc.collect()
     assert last() is None
+
+
+def scaled(x, by=2.0):
+    return by * x
+
+
+REPLACED = {
+    "code": lambda func: setattr(func, "__code__", (lambda x, by: x - by).__code__),
+    "defaults": lambda func: setattr(func, "__defaults__", (3.0,)),
+    "attributes": lambda func: setattr(func, "__dict__", {"by": 1}),
+}
+
+
+@pytest.mark.parametrize("holder", [lambda func: func, lambda func: lambda x: func(x)], ids=["itself", "held"])
+@pytest.mark.parametrize("part", REPLACED)
+def test_parts_of_a_function_that_are_replaced_are_seen(part, holder):
+    func = types.FunctionType(scaled.__code__, globals(), "scaled", scaled.__defaults__)
+    outer = holder(func)
+    evidence = Evidence(outer)
+    assert evidence.holds(outer)
+    REPLACED[part](func)
+    assert not evidence.holds(outer)
+
+
+def test_the_same_under_another_key_is_seen():
+    held = {"a": 1.5}
+
+    def func(x):
+        return held, x
+
+    evidence = Evidence(func)
+    held["b"] = held.pop("a")
+    assert not evidence.holds(func)

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from funcdiff._automatic.describing import EMPTY, UNBOUND, Walk, slots
+from funcdiff._automatic.describing import BARE, EMPTY, SHORT, UNBOUND, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
 _KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
 _CONTENTS = attrgetter("cell_contents")
 _OF_C = types.BuiltinFunctionType, types.MethodWrapperType
+_ALWAYS = {*BARE, *SHORT, types.FunctionType, *_OF_C, types.ModuleType, type}  # whose objects cannot change their class
 # What these hold changes where nobody sees it who looks for the same objects.
 _HIDDEN = np.ndarray, np.generic, bytearray, ContextVar, weakref.ReferenceType, type(functools.lru_cache(len))
 
@@ -93,9 +94,10 @@ class Evidence:
         """How what stands in the places of a kind is read, and these places."""
         cells, names, attributes = self._cells, self._names, self._attributes
         functions, objects, containers, mappings = self._functions, self._objects, self._containers, self._mappings
+        typed = [(variables, name) for variables, name in names if type(variables.get(name)) not in _ALWAYS]
         yield lambda: map(_CONTENTS, cells), cells
         yield lambda: [variables.get(name, UNBOUND) for variables, name in names], names
-        yield lambda: [type(variables.get(name, UNBOUND)) for variables, name in names], names
+        yield lambda: [type(variables.get(name, UNBOUND)) for variables, name in typed], typed
         yield lambda: [getattr(thing, name, UNBOUND) for thing, name in attributes], attributes
         yield lambda: chain.from_iterable(map(_PARTS, functions)), functions
         yield lambda: map(type, objects), objects
