@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from funcdiff._automatic import choice, lookup
 from funcdiff._automatic.budget import check_budget
+from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import LOOP, Plan
@@ -155,11 +156,15 @@ def over_rows(
     def mapped(recipe: Callable[..., Function]) -> Function:
         return vmap(recipe(func, **options), in_dims=in_dims, randomness=options.randomness)
 
-    def found(args: Sequence[Tree], chunk: int | None = None) -> Found:
-        batch = Batch(args, in_dims)
+    last = Last()
+
+    def found(args: Sequence[Tree]) -> Found:
+        return found_for(Batch(args, in_dims))
+
+    def found_for(batch: Batch, chunk: int | None = None) -> Found:
         names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
         planned = Choice(kind, names, options, verify, batch.at_once(chunk))
-        return lookup.for_transform(func, planned, batch.row(), inside=True)
+        return lookup.for_transform(func, planned, batch.row(), inside=True, last=last)
 
     def run(chunk: int | None, *args: Tree) -> Tree:
         batch = Batch(args, in_dims)
@@ -181,7 +186,7 @@ def over_rows(
                 verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
             return choice.and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
-        return choice.first_working(found(args, chunk), by, check if verify else None, inside=True)
+        return choice.first_working(found_for(batch, chunk), by, check if verify else None, inside=True)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)

@@ -12,6 +12,7 @@ from funcdiff._calling.types import Formula, Function
 from funcdiff._safety.guard import Recipe, with_safe_forms, with_safe_forms_where_needed
 from funcdiff._safety.verification import Kind
 from funcdiff.recipes import products, taylor
+from funcdiff.recipes.hessians import hessian_double_backward
 
 
 def recipe_of(formula: Formula, depth: int) -> Recipe:
@@ -42,6 +43,12 @@ LAPLACIANS: Mapping[str, Recipe] = {
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),
     "hvp_forward_over_reverse": with_safe_forms(products.hvp_forward_over_reverse),
+}
+# Where plain autograd is available, and func has no operation in whose place a corrected one has others, these are
+# right of func itself: the mode that puts them there takes longer than the rest of a small function.
+BARE: Mapping[str, Callable[..., Any]] = {
+    "hvp_double_backward": products.hvp_double_backward,
+    "hessian_double_backward": hessian_double_backward,
 }
 RECIPES: Mapping[Kind, Mapping[str, Recipe]] = {
     "jacobian": JACOBIANS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
-from funcdiff._automatic.candidates import RECIPES
+from funcdiff._automatic.cache import Last
+from funcdiff._automatic.candidates import BARE, RECIPES
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
@@ -146,9 +147,11 @@ def chosen(
     recipes = RECIPES[kind]
     choice = Choice(kind, names or tuple(recipes), options, verify, batch)
     traced = torch.compiler.is_compiling()
+    last = Last()
+    built: dict[Hashable, Function] = {}  # recipes of func
 
     def found(args: Sequence[Tree]) -> lookup.Found:
-        return lookup.for_transform(func, choice, args, budget, lambda name, chunk: run(name, chunk, args))
+        return lookup.for_transform(func, choice, args, budget, lambda name, chunk: run(name, chunk, args), last=last)
 
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
         return recipes[name](func, **{**options, "chunk_size": chunk})(*args)
@@ -170,8 +173,17 @@ def chosen(
 
     @left_alone
     def eager(args: Sequence[Tree]) -> Tree:
-        first = functools.partial(first_result, args) if verify else None
-        return first_working(found(args), lambda name, chunk: run(name, chunk or options.chunk_size, args), first)
+        now = found(args)
+
+        def result(name: str, chunk: int | None) -> Tree:
+            bare = name in BARE and now.plan.bare and plain_allowed()
+            key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
+            if key not in built:
+                recipe = BARE[name] if bare else recipes[name]
+                built[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
+            return built[key](*args)
+
+        return first_working(now, result, functools.partial(first_result, args) if verify else None)
 
     def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
         if plan.sketch.draws:
@@ -229,10 +241,11 @@ def _first_working(
     stopped: Exception | None = None
     doubted = False
     for name in plan.usable:
+        candidate = plan[name]
         try:
-            result = run(name, plan[name].chunk)
+            result = run(name, candidate.chunk)
             verdict = None
-            if check and not plan[name].settled and plain_allowed():
+            if check and not candidate.settled and plain_allowed():
                 with unobserved():
                     verdict = check(plan, name, result)
         except Exception as error:  # raised again unless torch cannot do it in this way

@@ -27,8 +27,8 @@ from funcdiff._torch.messages import LAZY, RefusedError
 
 _MANY = 10_000  # things that a function holds, and all that they hold
 _LONG = 1_000  # items of a list
-_UNBOUND = object()
-_BARE = frozenset(  # equal only to what is the same
+UNBOUND = object()
+BARE = frozenset(  # equal only to what is the same
     {
         *(int, str, bytes, type(None), type(...), type(NotImplemented), object, range, re.Pattern),
         *(torch.dtype, torch.device, torch.layout, torch.memory_format),
@@ -36,7 +36,7 @@ _BARE = frozenset(  # equal only to what is the same
         *(types.GetSetDescriptorType, types.MemberDescriptorType, types.GenericAlias, np.ufunc),
     }
 )
-_EMPTY = {kind: (kind,) for kind in (dict, OrderedDict, list, set, tuple)}
+EMPTY = {kind: (kind,) for kind in (dict, OrderedDict, list, set, tuple)}
 _COMPILED = "_torchdynamo_orig_callable"  # where torch.compile keeps what it was given
 _SCALARS = int, float, complex, str, bytes, bytearray
 _MEMBERS = functools.partial, property, classmethod, staticmethod, slice, types.MethodType
@@ -55,14 +55,14 @@ def described(*things: Any) -> tuple[Hashable, ...]:
     Raises:
         UndescribableError: One of them holds a generator, an open file, a large array, too much.
     """
-    return tuple(map(_Walk(), things))
+    return tuple(map(Walk(), things))
 
 
-def _kind_of_tensor(x: Tensor) -> Hashable:
+def kind_of_tensor(x: Tensor) -> Hashable:
     return type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad
 
 
-class _Walk:
+class Walk:
     """One description; a thing met again is named by its place, so that cycles end."""
 
     def __init__(self) -> None:
@@ -70,13 +70,13 @@ class _Walk:
 
     def __call__(self, thing: Any) -> Hashable:
         kind: Any = type(thing)
-        if kind in _BARE:
+        if kind in BARE:
             return thing  # type: ignore[no-any-return]  # all of these have a hash
-        if kind in _SHORT:
-            return _SHORT[kind](thing)
+        if kind in SHORT:
+            return SHORT[kind](thing)
         seen, place = self.seen, id(thing)
         if place in seen:
-            return _Walk, seen[place][0]
+            return Walk, seen[place][0]
         if len(seen) > _MANY:
             raise UndescribableError
         seen[place] = len(seen), thing
@@ -84,9 +84,7 @@ class _Walk:
 
     def all(self, things: Iterable[Any]) -> list[Hashable]:
         """Many at once, the commonest without a call."""
-        return [
-            x if (kind := type(x)) in _BARE else _EMPTY[kind] if kind in _EMPTY and not x else self(x) for x in things
-        ]
+        return [x if (kind := type(x)) in BARE else EMPTY[kind] if kind in EMPTY and not x else self(x) for x in things]
 
     def function(self, func: types.FunctionType) -> Hashable:
         variables = func.__globals__
@@ -96,8 +94,8 @@ class _Walk:
         code = analysed(func.__code__)
         held: list[Any] = [cell.cell_contents for cell in func.__closure__ or ()]
         if not fixed:
-            held += [variables.get(name, _UNBOUND) for name in code.variables]
-            held += [sys.modules.get(name, _UNBOUND) for name in code.imports]
+            held += [variables.get(name, UNBOUND) for name in code.variables]
+            held += [sys.modules.get(name, UNBOUND) for name in code.imports]
             if code.open_ended:
                 raise UndescribableError
             if code.environment:
@@ -113,8 +111,8 @@ class _Walk:
         """A module that a function names, by those of its attributes that the function may name."""
         place = id(module), id(code)
         if place in self.seen:
-            return _Walk, self.seen[place][0]
-        self.seen[place] = len(self.seen), module
+            return Walk, self.seen[place][0]
+        self.seen[place] = len(self.seen), (module, code)
         fixed = installed(module.__name__)
         if code.by_name and not fixed:
             raise UndescribableError
@@ -124,7 +122,7 @@ class _Walk:
     def member(self, thing: Any, code: Code, fixed: bool) -> Hashable:
         """An attribute of a module; of an installed one functions and settings, as others may be put in their place."""
         kind: Any = type(thing)
-        if kind is types.BuiltinFunctionType or kind in _BARE:
+        if kind is types.BuiltinFunctionType or kind in BARE:
             return thing  # type: ignore[no-any-return]  # these have a hash
         if kind is types.ModuleType:
             return self.namespace(thing, code)
@@ -142,9 +140,9 @@ class _Walk:
 
     def instance(self, thing: Any) -> Hashable:
         kind: Any = type(thing)
-        slots = [getattr(thing, name, _UNBOUND) for name in _slots(kind)]
+        inside = [getattr(thing, name, UNBOUND) for name in slots(kind)]
         held = vars(thing) if kind.__dictoffset__ else {}
-        return self(kind), tuple(held), *self.all((*held.values(), *slots))
+        return self(kind), tuple(held), *self.all((*held.values(), *inside))
 
     def layer(self, layer: nn.Module) -> Hashable:
         attributes = vars(layer)
@@ -154,7 +152,7 @@ class _Walk:
         training, tensors = held.pop("training", False), held.pop("_parameters", {})
         if any(type(x) in _LAZY for x in tensors.values()):
             raise RefusedError(LAZY)
-        kinds = [x if x is None else _kind_of_tensor(x) for x in tensors.values()] if tensors else ()
+        kinds = [x if x is None else kind_of_tensor(x) for x in tensors.values()] if tensors else ()
         layers = held.pop("_modules", {})
         rest = self.all((*held.values(), *layers.values())) if held or layers else ()
         return self(type(layer)), training, (*tensors,), *kinds, (*held, None, *layers), *rest
@@ -175,7 +173,7 @@ class _Walk:
     def base(self, thing: Any) -> Hashable:
         """The class of what holds items, and the attributes that it may have besides."""
         kind = type(thing)
-        return kind if kind in _EMPTY else self.instance(thing)
+        return kind if kind in EMPTY else self.instance(thing)
 
     def scalar(self, thing: Any) -> Hashable:
         kind: Any = next(kind for kind in _SCALARS if isinstance(thing, kind))
@@ -199,66 +197,67 @@ class _Walk:
         return module
 
     def variable(self, variable: ContextVar[Any]) -> Hashable:
-        return variable, self(variable.get(_UNBOUND))
+        return variable, self(variable.get(UNBOUND))
 
 
 _USUAL = frozenset(vars(nn.Module()))  # of these only what is not empty, or false
 _LAZY = nn.UninitializedParameter, nn.UninitializedBuffer
-_SHORT: dict[type, Callable[[Any], Hashable]] = {
+SHORT: dict[type, Callable[[Any], Hashable]] = {
     bool: lambda x: (bool, x),  # as True is equal to 1
     float: lambda x: (float, x if x and x == x else repr(x)),  # as 0.0 is equal to -0.0, and nan not to itself
-    Tensor: _kind_of_tensor,
-    nn.Parameter: _kind_of_tensor,
+    Tensor: kind_of_tensor,
+    nn.Parameter: kind_of_tensor,
 }
 
 
-def _never(_: _Walk, thing: Any) -> Hashable:
+def _never(_: Walk, thing: Any) -> Hashable:
     """A scripted function is compiled at its third call, and then differentiated otherwise: look at each."""
     raise UndescribableError(thing)
 
 
-_WAYS: Sequence[tuple[Any, Callable[[_Walk, Any], Hashable]]] = (
+_WAYS: Sequence[tuple[Any, Callable[[Walk, Any], Hashable]]] = (
     ((torch.jit.ScriptModule, torch.jit.ScriptFunction), _never),
-    (Tensor, lambda walk, x: (_kind_of_tensor(x), walk.instance(x))),
-    (nn.Module, _Walk.layer),
-    (type, _Walk.kind),
-    (types.FunctionType, _Walk.function),
-    (types.BuiltinFunctionType, _Walk.builtin),
-    (types.MethodWrapperType, _Walk.builtin),
-    (types.ModuleType, _Walk.module),
+    (Tensor, lambda walk, x: (kind_of_tensor(x), walk.instance(x))),
+    (nn.Module, Walk.layer),
+    (type, Walk.kind),
+    (types.FunctionType, Walk.function),
+    (types.BuiltinFunctionType, Walk.builtin),
+    (types.MethodWrapperType, Walk.builtin),
+    (types.ModuleType, Walk.module),
     (types.CodeType, lambda _, x: analysed(x)),
     (OPERATORS, lambda _, x: x),
-    (Enum, _Walk.instance),
-    ((list, tuple, set, frozenset, deque), _Walk.items),
-    ((dict, types.MappingProxyType), _Walk.mapping),
-    ((np.ndarray, np.generic), _Walk.array),
-    (_SCALARS, _Walk.scalar),
-    (type(functools.lru_cache(len)), _Walk.cached),
-    (ContextVar, _Walk.variable),
+    (Enum, Walk.instance),
+    ((list, tuple, set, frozenset, deque), Walk.items),
+    ((dict, types.MappingProxyType), Walk.mapping),
+    ((np.ndarray, np.generic), Walk.array),
+    (_SCALARS, Walk.scalar),
+    (type(functools.lru_cache(len)), Walk.cached),
+    (ContextVar, Walk.variable),
     (weakref.ReferenceType, lambda walk, x: (type(x), walk(x()))),
     (_ALONE, lambda _, x: weakref.ref(x)),
-    (_MEMBERS, _Walk.instance),
+    (_MEMBERS, Walk.instance),
 )
 
 
 @functools.lru_cache(maxsize=4096)
-def _way(kind: type) -> Callable[[_Walk, Any], Hashable]:
+def _way(kind: type) -> Callable[[Walk, Any], Hashable]:
     """How things of a class are described."""
     for kinds, way in _WAYS:
         if issubclass(kind, kinds):
             return way
     # Nothing hidden in C beside the attributes, the slots and the weak references.
-    pointers = len(_slots(kind)) + (kind.__dictoffset__ != 0) + (kind.__weakrefoffset__ != 0)
+    pointers = len(slots(kind)) + (kind.__dictoffset__ != 0) + (kind.__weakrefoffset__ != 0)
     if kind.__basicsize__ <= object.__basicsize__ + pointers * tuple.__itemsize__ and not kind.__itemsize__:
-        return _Walk.instance
+        return Walk.instance
     if hasattr(kind, "__get__"):
         return lambda _, x: x
     raise UndescribableError
 
 
 @functools.lru_cache(maxsize=4096)
-def _slots(kind: type) -> Sequence[str]:
-    return [name for c in kind.__mro__ for name, x in vars(c).items() if type(x) is types.MemberDescriptorType]
+def slots(kind: type) -> Sequence[str]:
+    held = [name for c in kind.__mro__ for name, x in vars(c).items() if type(x) is types.MemberDescriptorType]
+    return [name for name in held if not name.endswith("offset__")]  # which are numbers of the class
 
 
 def _told(name: str, value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
+from funcdiff._automatic.describing import BARE, SHORT
 from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
@@ -36,6 +38,12 @@ class Choice:
     verify: bool = True
     batch: int = 1
 
+    @functools.cached_property
+    def asked(self) -> Hashable:
+        """What of it decides a plan: the chunk does not."""
+        options = self.options
+        return self.kind, self.names, options.argnums, options.has_aux, options.randomness, self.batch, self.verify
+
 
 @dataclass(frozen=True)
 class Found:
@@ -59,8 +67,9 @@ def for_transform(
     *,
     inside: bool | None = None,
     proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
+    last: cache.Last | None = None,
 ) -> Found:
-    """The plan of a transform; with a budget `call` is counted.
+    """The plan of a transform, found again by what it recalls of the `last` call; with a budget `call` is counted.
 
     `inside` a transform, where results cannot be read, the plan is checked when it is made, by
     `proven` if it is given.
@@ -69,6 +78,9 @@ def for_transform(
     check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
     inside = not plain_allowed() if inside is None else inside
+    looking = _Call(func, leaves, (choice.asked, inside, budget, hashed(spec)), last)
+    if recalled := looking.recalled():
+        return recalled
 
     def make() -> Plan:
         flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
@@ -90,14 +102,18 @@ def for_transform(
             return proven(plan, flat, primals)
         return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
-    settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
-    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)))
+    return looking.looked_up(make)
 
 
-def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...]) -> Found:
+def for_product(
+    names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...], last: cache.Last | None = None
+) -> Found:
     """The plan of a product at a point."""
     leaves, spec = flatten(primals)
     inside = not plain_allowed()
+    looking = _Call(func, leaves, (names, verify, inside, hashed(spec)), last)
+    if recalled := looking.recalled():
+        return recalled
 
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
@@ -105,7 +121,7 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
         plan = planning.make(names, flat, copies, randomness="error", verify=verify)
         return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
 
-    return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
+    return looking.looked_up(make)
 
 
 def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
@@ -165,16 +181,37 @@ def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
     return hessian
 
 
-def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
-    key = _key(func, leaves, settings)
-    if (plan := cache.find(key)) is not None:
+class _Call:
+    """One search for a plan: for a function, the leaves of its arguments, and the settings of what is asked for."""
+
+    def __init__(self, func: Function, leaves: Sequence[Tree], settings: Hashable, last: cache.Last | None) -> None:
+        self.func, self.leaves, self.settings, self.last = func, leaves, settings, last
+        self.kinds = plain_allowed(), settings, *map(_kind, leaves)
+
+    def recalled(self) -> Found | None:
+        """What was found at the last call."""
+        return self.last.find(self.func, self.kinds) if self.last else None
+
+    def looked_up(self, make: Callable[[], Plan]) -> Found:
+        """The plan that is kept, or else one that is made."""
+        key = _key(self.func, self.leaves, self.settings)
+        if (plan := cache.find(key)) is not None:
+            found = Found(plan, key)
+            if self.last:
+                self.last.remember(self.func, self.kinds, key, found)
+            return found
+        with unobserved(), eagerly():
+            plan = make()
+        if plan.sketch.reads_values or _key(self.func, self.leaves, self.settings) != key:
+            return Found(plan, None)  # func may do something else at the next call
+        cache.keep(key, plan)
         return Found(plan, key)
-    with unobserved(), eagerly():
-        plan = make()
-    if plan.sketch.reads_values or _key(func, leaves, settings) != key:
-        return Found(plan, None)  # func may do something else at the next call
-    cache.keep(key, plan)
-    return Found(plan, key)
+
+
+def _kind(leaf: Any) -> Hashable:
+    """A leaf as far as the plan depends on it; equal to no other unless that is seen at once."""
+    kind: Any = type(leaf)
+    return SHORT[kind](leaf) if kind in SHORT else leaf if kind in BARE else object()
 
 
 def _key(func: Any, leaves: Sequence[Tree], settings: Hashable) -> Hashable:

@@ -52,12 +52,16 @@ class Plan:
         return [candidate.name for candidate in self.candidates if not candidate.obstacle]
 
     @functools.cached_property
-    def rewritten(self) -> bool:
-        """Whether func has operations that a corrected function has others for."""
-        return not self.sketch.operators.isdisjoint(REWRITTEN)
+    def bare(self) -> bool:
+        """Whether func has no operation in whose place a corrected function has others."""
+        return self.sketch.operators.isdisjoint(REWRITTEN)
+
+    @functools.cached_property
+    def _named(self) -> dict[str, Candidate]:
+        return {candidate.name: candidate for candidate in self.candidates}
 
     def __getitem__(self, name: str) -> Candidate:
-        return next(candidate for candidate in self.candidates if candidate.name == name)
+        return self._named[name]
 
     def without(self, name: str, obstacle: str) -> Plan:
         """The plan for when a recipe has turned out not to work."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from funcdiff._automatic import lookup
-from funcdiff._automatic.candidates import PRODUCTS
+from funcdiff._automatic.cache import Last
+from funcdiff._automatic.candidates import BARE, PRODUCTS
 from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.options import Options
@@ -21,6 +22,8 @@ from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 from funcdiff.recipes import products
 
 Operator = Callable[..., Tree]  # of the tangents
+_NAMES = tuple(PRODUCTS)
+_LAST = Last()  # products with one function are computed in a row
 
 
 @products.product(
@@ -53,11 +56,11 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     if torch.compiler.is_compiling():
         return next(iter(PRODUCTS.values()))(func, primals, tangents)
     check_tuple(primals)
-    found = lookup.for_product(tuple(PRODUCTS), func, verify, primals)
+    found = lookup.for_product(_NAMES, func, verify, primals, _LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
-        bare = name == "hvp_double_backward" and not found.plan.rewritten and plain_allowed()
-        return products.hvp_double_backward(func, at, along) if bare else PRODUCTS[name](func, at, along)
+        recipe = BARE[name] if name in BARE and found.plan.bare and plain_allowed() else PRODUCTS[name]
+        return recipe(func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:
         return _checked(func, primals, plan, name, lambda *along: product(name, primals, along))

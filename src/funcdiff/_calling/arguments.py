@@ -63,6 +63,9 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
     if not leaves:
         raise TypeError(f"expected at least one tensor as {role}, got none")
     for leaf in leaves:
+        dense = type(leaf) is Tensor and leaf.layout is torch.strided and not leaf.is_nested
+        if dense and leaf.is_floating_point() and leaf.device == leaves[0].device:
+            continue  # as nearly all are
         if not isinstance(leaf, Tensor):
             raise TypeError(f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}. {ADVICE[role]}")
         if leaf.is_complex():

@@ -96,7 +96,7 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     if start:
         vectors = vectors.roll(start, 1)
     if len(like) == 1:
-        return [vectors.view(stop - start, *like[0].shape)]
+        return [vectors if like[0].dim() == 1 else vectors.view(stop - start, *like[0].shape)]
     parts = torch.split(vectors, sizes, 1)
     return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
@@ -108,6 +108,8 @@ def gathered(run: Callable[[int, int], Sequence[Tensor]], total: int, options: O
     not lie among what the next chunks allocate, where they would keep the allocator from using that memory again.
     Tensors that carry a graph, or belong to a transform, are joined at the end.
     """
+    if (options.chunk_size or total) >= total > 0:
+        return list(run(0, total))
     whole: list[Tensor] = []
 
     def take(start: int, stop: int) -> Sequence[Tensor]:
@@ -123,7 +125,7 @@ def gathered(run: Callable[[int, int], Sequence[Tensor]], total: int, options: O
     parts = in_turn(take, total, options)
     if whole:
         return whole
-    joined = list(parts[0]) if len(parts) == 1 else [torch.cat(some) for some in zip(*parts, strict=True)]
+    joined = [torch.cat(some) for some in zip(*parts, strict=True)]
     return joined if total else [stacked[:0] for stacked in joined]
 
 

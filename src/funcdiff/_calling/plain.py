@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcdiff._calling.arguments import apart
 from funcdiff._calling.types import Flat
-from funcdiff._torch.graph import NOTHING, survey
+from funcdiff._torch.graph import NOTHING, pulled_back, survey
 from funcdiff._torch.transforms import plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
@@ -49,13 +49,11 @@ def backward(
 
     A scalar output needs no cotangent: it is 1.
     """
+    given = cotangents or [torch.ones_like(output) for output in outputs]
     if not all(output.requires_grad for output in outputs):
-        given = cotangents or [torch.ones_like(output) for output in outputs]
         pairs = [(output, u) for output, u in zip(outputs, given, strict=True) if output.requires_grad]
         if not pairs:
             return tuple(torch.zeros_like(x) for x in inputs)
-        outputs, cotangents = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(
-        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
-    )
+        outputs, given = zip(*pairs, strict=True)
+    gradients = pulled_back(outputs, inputs, given, create_graph=create_graph)
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))

@@ -93,18 +93,16 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     expanded tensor, and autograd cannot save an inference tensor. A copy, of inputs only, cures all three, and its
     version counter tells whether func wrote into it.
     """
-    copies = tuple(copied(arg) for arg in args)
+    copies = tuple(map(copied, args))
     if torch.compiler.is_compiling():
         return run(*copies)
-    watched = [
-        leaf for copy in copies for leaf in flatten(copy)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()
-    ]
-    before = [times_written(leaf) for leaf in watched]
+    watched = [leaf for leaf in flatten(copies)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()]
+    before = times_written(watched)
     try:
         result = run(*copies)
     except RuntimeError as error:
         reraise(error)
-    if before != [times_written(leaf) for leaf in watched]:
+    if before != times_written(watched):
         raise RuntimeError(MUTATES)
     return result
 

@@ -190,6 +190,8 @@ def _detach(line: _Line, args: Any, kwargs: Any) -> Any:
 @_rule(*COPIES)
 def _copy(line: _Line, args: Any, kwargs: Any) -> Any:
     """Nothing is written to in the line, so that a copy with the same layout copies nothing."""
+    if not isinstance(args[0], Value):  # a number that becomes a tensor
+        return None
     wanted = {name: kwargs.get(name) for name in ("dtype", "device", "layout")}
     x = args[0].example
     same = all(value is None or value == getattr(x, name) for name, value in wanted.items())

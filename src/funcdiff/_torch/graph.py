@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.autograd.variable import Variable
+from torch.overrides import has_torch_function
+
+_LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch leaves it untyped
+_run_backward = Variable._execution_engine.run_backward
 
 
 class Survey(NamedTuple):
@@ -19,14 +25,34 @@ class Survey(NamedTuple):
 NOTHING = Survey(callers=False, compiled=False)
 
 
+def pulled_back(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool
+) -> Sequence[Tensor | None]:
+    """What `torch.autograd.grad` returns, keeping the graph, for cotangents of the outputs' shapes, which it checks.
+
+    Its checks take as long as the backward pass of a small function.
+    """
+    if has_torch_function((*outputs, *inputs)):  # a subclass, or a mode, that has a gradient of its own
+        return torch.autograd.grad(
+            outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+    return _run_backward(
+        tuple(outputs),
+        tuple(cotangents),
+        True,
+        create_graph,
+        tuple(inputs),
+        allow_unreachable=True,
+        accumulate_grad=False,
+    )
+
+
 def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
     """Look at every node between the outputs and the primals."""
-    own = {id(primal) for primal in primals}
-    callers = compiled = False
-    for node in graph(outputs):
-        name = type(node).__name__
-        callers = callers or (name == "AccumulateGrad" and id(node.variable) not in own)  # type: ignore[attr-defined]  # only these nodes have one
-        compiled = compiled or name == "CompiledFunctionBackward"
+    nodes = graph(outputs)
+    leaves = [id(node.variable) for node in nodes if type(node) is _LEAF]  # type: ignore[attr-defined]  # only these have one
+    callers = not set(map(id, primals)).issuperset(leaves)
+    compiled = "CompiledFunctionBackward" in [type(node).__name__ for node in nodes]
     return Survey(callers, compiled) if callers or compiled else NOTHING
 
 
@@ -43,14 +69,13 @@ def once_differentiable(outputs: Sequence[Tensor]) -> bool:
     return any(f.backward.__globals__["__name__"] == "torch.autograd.function" for f in functions if f is not None)
 
 
-def graph(outputs: Sequence[Tensor]) -> Iterator[Node]:
+def graph(outputs: Sequence[Tensor]) -> Sequence[Node]:
     """Every node of the graph once."""
-    seen = {output.grad_fn for output in outputs} | {None}
-    waiting = [node for node in seen if node is not None]
-    while waiting:
-        node = waiting.pop()
-        yield node
+    nodes = list({output.grad_fn: None for output in outputs if output.grad_fn is not None})
+    seen = {None, *nodes}
+    for node in nodes:  # which grows meanwhile
         for following, _ in node.next_functions:
             if following not in seen:
                 seen.add(following)
-                waiting.append(following)  # type: ignore[arg-type]  # None is seen
+                nodes.append(following)  # type: ignore[arg-type]  # None is seen
+    return nodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 T = TypeVar("T", bound=Tensor)
 
 
-def times_written(x: Tensor) -> int:
-    """How often a tensor was written to in place."""
-    return x._version
+def times_written(tensors: Sequence[Tensor]) -> list[int]:
+    """How often each tensor was written to in place."""
+    return [x._version for x in tensors]
 
 
 def without_data(kind: type[T], like: Tensor) -> T:

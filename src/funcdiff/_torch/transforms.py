@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import _add_batch_dim, _remove_batch_dim, _vmap_decrement_nesting, _vmap_increment_nesting
-from torch._functorch.predispatch import lazy_load_decompositions
+from torch._functorch import predispatch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.func import vmap
 from torch.utils._python_dispatch import _disable_current_modes
@@ -42,7 +42,8 @@ def batched(func: Callable[..., Sequence[Tensor]], randomness: str) -> Callable[
     """`torch.func.vmap(func)` of flat tensors, batched along axis 0: vmap looks for trees at length each time."""
     if torch.compiler.is_compiling():
         return vmap(lambda *stacks: tuple(func(*stacks)), randomness=randomness)
-    lazy_load_decompositions()
+    if not predispatch.DECOMPOSITIONS_LOADED:
+        predispatch.lazy_load_decompositions()
 
     def run(*stacks: Tensor) -> Sequence[Tensor]:
         size = stacks[0].shape[0]
