@@ -181,6 +181,27 @@ def test_an_adjoint_that_forgets_its_input_is_refused():
             wrong()
 
 
+class Kernel(torch.autograd.Function):
+    """The sum of exp(x) - x, whose minimum is 0, with a slope that its backward holds constant."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.exp() - 1)
+        return (x.exp() - x).sum()
+
+    @staticmethod
+    def backward(ctx, u):
+        return u * ctx.saved_tensors[0]
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-9, 1e-6, 1e-3])
+def test_a_lost_second_derivative_is_refused_at_a_minimum(distance):
+    x = torch.full((3,), distance, dtype=torch.float64)
+    assert not torch.autograd.functional.hessian(Kernel.apply, x).any()
+    with pytest.raises(RuntimeError, match="contradicts differences of func"):
+        fd.hessian(Kernel.apply)(x)
+
+
 def test_without_the_check_a_custom_function_is_differentiated_by_plain_reverse_mode_alone():
     transform = fd.jacobian(lambda x: WithForwardRule.apply(WEIGHT @ x), verify=False)
     assert fd.explain(transform, X).recipe in ("jacobian_batched_grad", "jacobian_loop")

@@ -46,6 +46,9 @@ ORDER = {
         "physics_informed": "Physics-informed loss",
         "jacobian_regularisation": "Jacobian regularization",
     },
+    "jobs": {
+        "vibrations": "Vibrations of a molecule",
+    },
     "measuring": {
         "how_we_measure": "How we measure",
         "compiled": "torch.compile",

@@ -274,12 +274,16 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
 
 
 def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketch) -> bool:
-    """Whether shorter steps, down to where rounding hides everything, say otherwise than these differences do."""
+    """Whether shorter steps, down to where rounding hides everything, say otherwise than these differences do.
+
+    A gradient near a minimum is small because terms cancel: its size does not tell their rounding.
+    """
     scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
     while True:
         ahead, behind = curve(step), curve(-step)
         noise = 8 * seen.epsilon * ahead.abs().amax() / step
-        if not noise < _FAR * scale:
+        cancelled = step < seen.epsilon**0.8 and ahead.abs().amax() < _FAR * scale
+        if not noise < _FAR * scale or cancelled:
             return False
         if bool(((ahead - behind) / (2 * step) - value).abs().amax() > noise + _VAGUE * scale):
             return True

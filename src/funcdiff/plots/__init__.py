@@ -1,5 +1,6 @@
 """Drawing: the only part of the package that imports Matplotlib."""
 
+from funcdiff.plots.arrows import plot_arrows
 from funcdiff.plots.behind import numbers
 from funcdiff.plots.curves import plot_curves, plot_spectrum
 from funcdiff.plots.dots import plot_dots
@@ -21,6 +22,7 @@ __all__ = [
     "label_lines",
     "numbers",
     "plot",
+    "plot_arrows",
     "plot_comparison",
     "plot_curves",
     "plot_dots",
