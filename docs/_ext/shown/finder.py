@@ -29,6 +29,7 @@ TUTORIALS = {
     "Hessian diagonal": ("uses/physics_informed", "uses/physics_informed", "hessians/when_they_disagree"),
     "Laplacian": ("uses/physics_informed", "uses/physics_informed", "hessians/when_they_disagree"),
 }
+SPARSE = "sparse/passes"
 TYPICAL = [
     Question("Jacobian", 5, 25, 100, 1000),
     Question("Jacobian", 1000, 10, 0, 500),
@@ -61,6 +62,8 @@ _FORM = """
 <p class="finder-wrong"></p>
 <p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> {times} The memory estimate
 counts the result, the graphs that are kept, and four copies of a hidden layer for each direction, in float32.</p>
+<p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
+<a href="{passes}">{question}</a></p>
 </div>
 """
 _PACED = (
@@ -101,6 +104,9 @@ def form(pace, up):
         page=page,
         title=escape(title),
         times=_PACED if pace else _UNPACED,
+        sparse=" or ".join(f"<code>{name}</code>" for name in answers.SPARSE.values()),
+        passes=f"{up}tutorials/{SPARSE}.html",
+        question=escape(title_of(SPARSE)),
     )
     data = json.dumps({**model.facts(), **answers.facts(), "pace": pace, "tutorials": tutorials}).replace(
         "<", "\\u003c"

@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import funcdiff
+from _tools.finder.answers import SPARSE
 from _tools.finder.model import Question
 
 
@@ -175,6 +176,23 @@ ANSWERS = [
         ":math:`2 (1 + n) F` a row",
         "batches/per_row",
         _asks("Hessian", lambda n, m: m == 1 and n >= 20, rows=True),
+    ),
+    *(
+        Answer(
+            f"a sparse {need}",
+            f"{call}(f)(x)",
+            when,
+            (call,),
+            cost,
+            "sparse/passes",
+            _none,
+        )
+        for (need, call), when, cost in zip(
+            SPARSE.items(),
+            ("few inputs in each output", "few inputs in each term of a sum"),
+            (r":math:`(1 + \text{passes}) F`", r":math:`(2 + 2\,\text{passes}) F`"),
+            strict=True,
+        )
     ),
 ]
 

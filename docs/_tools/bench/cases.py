@@ -14,6 +14,7 @@ import funcdiff as fd
 from _tools.bench import jax_peer
 from _tools.bench.case import PRODUCTS, Case, Goal, Ways, at_least, compiled
 from _tools.bench.products import input_product, parameter_product, sine_product
+from _tools.bench.sparse import chain_hessian, stencil_jacobian
 from funcdiff.problems import study_network
 
 COMPOSITIONS = ("hessian_forward_over_forward", "torch.func.hessian")
@@ -31,6 +32,8 @@ def cases() -> Iterator[Case]:
     yield parameter_product(batch, generator)
     yield sine_product(*torch.randn(2, 2048, generator=generator))
     yield small_jacobian(generator)
+    yield stencil_jacobian(torch.rand(2 * 64**2, generator=generator, dtype=torch.float64))
+    yield chain_hessian(torch.rand(3000, generator=generator, dtype=torch.float64))
 
 
 def study_hessian(network: Any, on_meta: Any, batch: Tensor) -> Case:

@@ -11,8 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from funcdiff._torch.flops import FORMULAS
 
 
-def products_of(func: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+def products_of(func: Callable[..., Any], *args: Any) -> Callable[..., Any] | None:
     """A function that does the matrix products and convolutions of `func(*args)`, each call as it was, nothing else.
+
+    None if there are none.
 
     It returns what `func` returned, so that it can be compared with it.
     """
@@ -24,7 +26,7 @@ def products_of(func: Callable[..., Any], *args: Any) -> Callable[..., Any]:
             call()
         return result
 
-    return products
+    return products if recorder.calls else None
 
 
 class _Recorder(TorchDispatchMode):

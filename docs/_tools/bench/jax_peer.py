@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 Ways = dict[str, Callable[..., Any]]
 INSTALLED = find_spec("jax") is not None
+ASDEX = INSTALLED and find_spec("asdex") is not None  # sparse derivatives for JAX
 
 if INSTALLED:
     import jax
@@ -85,3 +87,47 @@ def layer_jacobian(weight: Tensor, bias: Tensor, x: Tensor) -> Ways:
         return {}
     jacobian = jax.jacrev(lambda weight, bias, x: jnp.tanh(weight @ x + bias), argnums=2)
     return _way("jacrev", jacobian, weight, bias, x)
+
+
+def sparse_jacobian(y: Tensor, pattern: Any) -> Ways:
+    """Of the Brusselator, by asdex."""
+    if not ASDEX:
+        return {}
+    side = int((len(y) // 2) ** 0.5)
+
+    def laplacian(u: Any) -> Any:
+        return jnp.roll(u, 1, 0) + jnp.roll(u, -1, 0) + jnp.roll(u, 1, 1) + jnp.roll(u, -1, 1) - 4 * u
+
+    def brusselator(y: Any) -> Any:
+        u, v = y.reshape(2, side, side)
+        du = 1 + u * u * v - 4.4 * u + 0.1 * laplacian(u)
+        return jnp.stack([du, 3.4 * u - u * u * v + 0.1 * laplacian(v)]).reshape(-1)
+
+    return _sparse("jacobian", brusselator, y, pattern)
+
+
+def sparse_hessian(x: Tensor, pattern: Any) -> Ways:
+    """Of the Rosenbrock chain, by asdex."""
+    if not ASDEX:
+        return {}
+    return _sparse("hessian", lambda x: (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum(), x, pattern)
+
+
+def _sparse(name: str, func: Callable[..., Any], x: Tensor, pattern: Any) -> Ways:
+    """A derivative of asdex under jit, in double precision: its entries in the order of the pattern."""
+    import asdex
+
+    with jax.enable_x64(True):
+        given = jnp.asarray(x.numpy())
+        call = jax.jit(getattr(asdex, name)(func, given))
+        rows, columns = call(given).indices.T
+        places = torch.from_dlpack(rows).long() * pattern.shape[1] + torch.from_dlpack(columns).long()
+        wanted = torch.from_numpy(pattern.rows * pattern.shape[1] + pattern.columns)
+        ordered, order = places.sort()
+        order = order[torch.searchsorted(ordered, wanted)]
+
+    def entries(*_: Tensor) -> Tensor:
+        with jax.enable_x64(True):
+            return torch.from_dlpack(jax.block_until_ready(call(given)).data)[order]
+
+    return {f"JAX {jax.__version__}, asdex {version('asdex')}, jit of {name}": entries}

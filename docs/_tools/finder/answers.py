@@ -25,6 +25,8 @@ AUTOMATIC = {
     "Hessian diagonal": ("hessian_diagonal", "hessian_diagonal"),
     "Laplacian": ("laplacian", "laplacian"),
 }
+# What to call where each output depends on only a few inputs, which no fully connected network does.
+SPARSE = {"Jacobian": "jacobian_sparse", "Hessian": "hessian_sparse"}
 # Each of these is a recipe itself: it chooses nothing.
 ONE_RECIPE = {"Gradient": "torch.func.grad", "Hessian diagonal": "hessian_diagonal", "Laplacian": "laplacian"}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from funcdiff._automatic import cache, lookup, sparse_plan
+from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget, largest_chunk
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.sparse_explaining import SparseExplanation
@@ -21,18 +23,23 @@ from funcdiff._calling.transform import guarded, taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._sparse.pattern import Pattern
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import plain_allowed, transforms_active, unobserved, unwrapped
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
+Stages = tuple[Function, Callable[[Tree], Tree]]  # what to trace, and what is done with its results
 _KEPT = 8  # plans of a transform, as patterns are large
 LAYOUTS = (torch.sparse_csr, torch.sparse_coo, torch.strided, None)
 SPARSE = functools.partial(
     documented,
     argnums="The position of the argument to differentiate with respect to, or a tuple of positions. The columns of "
     "the matrix are the entries of these arguments, one leaf after the other.",
-    chunk_size="The number of passes to compute at once, by default all.",
+    chunk_size="The number of passes to compute at once. By default, these are all passes, or on a CPU fewer if their "
+    'vectors do not fit its cache. With "auto", they are as many as the budget allows: the first call runs a few '
+    "chunks to count them.",
+    budget='The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`.',
     pattern="The places of the entries that may differ from zero, if you know them: what `jacobian_pattern` or "
     "`hessian_pattern` returned, a SciPy matrix or a tensor. By default, the first call finds them.",
     layout="The layout of the matrix: ``torch.sparse_csr``, ``torch.sparse_coo`` or ``torch.strided``. With None, the "
@@ -46,6 +53,7 @@ SPARSE = functools.partial(
         "lacks an entry.",
         "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers, "
         "or writes into its argument or a captured tensor; the matrix is not sparse; or no pattern agrees with `func`.",
+        "MemoryError": "One pass at a time exceeds the budget.",
     },
 )
 
@@ -56,7 +64,8 @@ def jacobian_sparse(
     argnums: int | tuple[int, ...] = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
     pattern: Any = None,
     layout: torch.layout | None = torch.sparse_csr,
     check: bool | None = None,
@@ -84,7 +93,9 @@ def jacobian_sparse(
                 [ 0., -1.,  1.,  0.],
                 [ 0.,  0., -1.,  1.]])
     """
-    return _transform("jacobian", func, Options(argnums, has_aux, chunk_size), pattern, layout, check)
+    check_budget(chunk_size, budget)
+    options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size)
+    return _transform("jacobian", func, options, pattern, layout, check, budget)
 
 
 @SPARSE("matrix")
@@ -93,7 +104,8 @@ def hessian_sparse(
     argnums: int | tuple[int, ...] = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
     pattern: Any = None,
     layout: torch.layout | None = torch.sparse_csr,
     check: bool | None = None,
@@ -118,7 +130,9 @@ def hessian_sparse(
                 [1., 0., 1.],
                 [0., 1., 0.]])
     """
-    return _transform("hessian", func, Options(argnums, has_aux, chunk_size), pattern, layout, check)
+    check_budget(chunk_size, budget)
+    options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size)
+    return _transform("hessian", func, options, pattern, layout, check, budget)
 
 
 def jacobian_pattern(
@@ -211,62 +225,104 @@ def _readable(leaf: Tensor) -> bool:
     return not unwrapped(leaf)[1]
 
 
+class _Plans:
+    """The plans that a transform keeps; in slots, where `prepare` does not watch what its function holds."""
+
+    __slots__ = "given", "kept"
+
+    def __init__(self, given: Pattern | None) -> None:
+        self.given, self.kept = given, dict[Any, SparsePlan]()
+
+
 def _transform(
-    kind: Kind, func: Function, options: Options, pattern: Any, layout: torch.layout | None, check: bool | None
+    kind: Kind,
+    func: Function,
+    options: Options,
+    pattern: Any,
+    layout: torch.layout | None,
+    check: bool | None,
+    budget: float | None,
 ) -> Function:
     if layout not in LAYOUTS:
         raise ValueError(f"expected layout to be one of {LAYOUTS}, got {layout!r}")
-    given = None if pattern is None else Pattern.of_matrix(pattern)
-    plans: dict[Any, SparsePlan] = {}
+    made_inside = torch.compiler.is_compiling()
+    plans = _Plans(None if pattern is None else Pattern.of_matrix(pattern))
 
     def found(args: Sequence[Tree]) -> tuple[SparsePlan, bool]:
         """The plan, and whether it was there before."""
         leaves, spec = flatten(tuple(args))
         settings = plain_allowed(), hashed(spec)
         key = cache.key_of((func, *leaves), *settings)
-        if (plan := plans.get(key)) is not None:
+        if (plan := plans.kept.get(key)) is not None:
             return plan, True
-        plan = _planned(kind, func, args, options, given)
+        plan = _planned(kind, func, args, options, plans.given)
+        if budget is not None:
+            plan.chunk, _ = largest_chunk(plan.together, budget, 1, lambda chunk: counted(plan, args, chunk))
         if not plan.reads and cache.key_of((func, *leaves), *settings) == key:
-            while len(plans) >= _KEPT:
-                plans.pop(next(iter(plans)), None)
-            plans[key] = plan
+            while len(plans.kept) >= _KEPT:
+                plans.kept.pop(next(iter(plans.kept)), None)
+            plans.kept[key] = plan
         return plan, False
 
-    def result(plan: SparsePlan, args: Sequence[Tree]) -> Tree:
+    def counted(plan: SparsePlan, args: Sequence[Tree], chunk: int) -> None:
+        entries(plan, args, dataclasses.replace(options, chunk_size=chunk), False)
+
+    def entries(plan: SparsePlan, args: Sequence[Tree], options: Options = options, check: bool | None = check) -> Tree:
+        """The entries, and the aux if there is one."""
+
         def run(*copies: Tree) -> Tree:
             flat, primals = taken_apart(func, copies, options)
             values, *aux = plan.values(flat, primals, options, check)
-            matrix = plan.matrix(values, layout)
-            return (matrix, *aux) if aux else matrix
+            return (values, *aux) if aux else values
 
         with eagerly():
             return guarded(run, args)
 
+    def finished(plan: SparsePlan, results: Tree) -> Tree:
+        """The matrix in place of its entries."""
+        if options.has_aux:
+            return plan.matrix(results[0], layout), *results[1:]
+        return plan.matrix(results, layout)
+
+    def result(plan: SparsePlan, args: Sequence[Tree]) -> Tree:
+        return finished(plan, entries(plan, args))
+
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-        if torch.compiler.is_compiling():
+        if made_inside and torch.compiler.is_compiling():
+            raise RefusedError(f"Make the {kind}_sparse of a function outside of what torch.compile compiles")
+        return eager(args)
+
+    @left_alone
+    def eager(args: Sequence[Tree]) -> Tree:
+        if budget is not None and not plain_allowed():
+            raise RefusedError(NO_COUNTING_INSIDE)
+        if layout not in (torch.strided, None) and (transforms_active() or being_traced()):
             raise RefusedError(
-                f"{kind}_sparse runs func to find its pattern, which torch.compile cannot follow. Call it outside"
-            )
-        if layout not in (torch.strided, None) and transforms_active():
-            raise RefusedError(
-                f"torch has no sparse tensors inside vmap, grad and jvp. Pass layout=torch.strided to {kind}_sparse "
-                f"for a dense matrix, or layout=None for the entries alone, in the order of {kind}_pattern"
+                f"torch has no sparse tensors inside vmap, grad, jvp and its tracer. Pass layout=None to {kind}_sparse "
+                f"for the entries alone, in the order of {kind}_pattern, or layout=torch.strided for a dense matrix"
             )
         plan, kept = found(args)
         try:
             return result(plan, args)
         except ContradictedError:
-            if not kept or given is not None:
+            if not kept or plans.given is not None:
                 raise
-        plans.clear()  # values that the pattern depends on have changed
+        plans.kept.clear()  # values that the pattern depends on have changed
         return result(found(args)[0], args)
 
     def explained(args: Sequence[Tree]) -> SparseExplanation:
         dense = lookup.for_transform(func, Choice(kind, tuple(RECIPES[kind]), options), args).plan
         return SparseExplanation(found(args)[0], dense)
 
+    def staged(function: Function, args: Sequence[Tree]) -> Stages:
+        """For `prepare`: the entries, which torch can trace, and what makes them a matrix."""
+        if function is not wrapper:  # one that only has the attributes of this one
+            return function, lambda results: results
+        plan, _ = found(args)
+        return lambda *args: entries(plan, args), lambda results: finished(plan, results)
+
+    wrapper.staged = staged  # type: ignore[attr-defined]  # for `prepare`
     wrapper.explained = explained  # type: ignore[attr-defined]  # for `explain`
     return wrapper

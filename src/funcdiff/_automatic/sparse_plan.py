@@ -25,6 +25,7 @@ from funcdiff._sparse.pattern import Pattern
 from funcdiff._sparse.tracer import Traced, trace
 from funcdiff._torch.messages import RefusedError, cannot
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import jvp, outside, plain_allowed, undrawn
 from funcdiff._torch.trees import flatten, unflatten
 from funcdiff.recipes import sparse
@@ -37,6 +38,7 @@ NAMES = {
 }
 
 
+_CACHE = 2**20  # bytes that a core keeps at hand
 _REVERSE, _ALONE = "reverse passes", "reverse passes, one by one"
 
 
@@ -58,6 +60,7 @@ class SparsePlan:
         unknown: Operations without a rule.
         item: The bytes of an entry.
         checked: How many results were compared.
+        chunk: How many passes a budget allows at once.
     """
 
     kind: Kind
@@ -69,6 +72,12 @@ class SparsePlan:
     unknown: frozenset[str] = frozenset()
     item: int = 8
     checked: int = 0
+    chunk: int | None = None
+
+    @property
+    def together(self) -> int:
+        """The most passes of one mode, which are computed at once unless in chunks."""
+        return max(1, *(max(groups.forward, groups.reverse) for _, groups in self.ways))
 
     def values(self, flat: Flat, primals: Primals, options: Options, check: bool | None) -> Derivative:
         """The entries; and the aux, if there is one."""
@@ -118,8 +127,8 @@ class SparsePlan:
         raise stopped or self.modes.refusal()
 
     def _by(self, name: str, groups: Groups, flat: Flat, primals: Primals, options: Options) -> Derivative:
-        if name == _ALONE:
-            options = dataclasses.replace(options, chunk_size=1)
+        chunk = 1 if name == _ALONE else options.chunk_size or self.chunk or self._cached(name, groups, primals)
+        options = dataclasses.replace(options, chunk_size=chunk)
         if self.kind == "jacobian":
             return sparse.jacobian_values(flat, primals, groups, options)
         function = corrected(_number(_value_of(flat, options), primals))
@@ -127,8 +136,18 @@ class SparsePlan:
         values = sparse.hessian_values_forward if name == "hessian_forward_over_reverse" else sparse.hessian_values
         return values(function, primals, groups, options), *aux
 
+    def _cached(self, name: str, groups: Groups, primals: Primals) -> int | None:
+        """How many passes to compute at once where all may be: on a CPU those whose vectors its cache holds.
+
+        Each chunk in forward mode computes the function again, so it has at least four passes.
+        """
+        if primals[0].device.type != "cpu" or not plain_allowed() or being_traced():
+            return None
+        fewest = 4 if "forward" in name and groups.forward else 1
+        return max(fewest, _CACHE // (max(1, *self.pattern.shape) * self.item))
+
     def _agreeing(self, values: Tensor, flat: Flat, primals: Primals) -> Tensor:
-        """The entries, compared with one product along a random direction; inside a transform NaN where it differs."""
+        """The entries, compared with one product along a random direction; NaN where no error can be raised."""
         product, like, by_columns = self._product(flat, primals)
         along = _direction(like, self.checked)
         whole, ours, size = product(along), *self._products(values.detach(), along, by_columns)
@@ -138,7 +157,7 @@ class SparsePlan:
         largest = size.nan_to_num(posinf=0.0).amax() if size.numel() else size.sum()
         wrong = (ours - whole).abs() > epsilon**0.5 * size + 1e3 * epsilon * largest
         wrong = wrong | (ours.isfinite() & ~whole.isfinite())
-        if not plain_allowed():
+        if not plain_allowed() or being_traced():
             return torch.where(wrong.any(), torch.full_like(values, float("nan")), values)
         if bool(wrong.any()):
             # Where terms cancel, all may be rounding: a product with a sum is then not the sum of the products.

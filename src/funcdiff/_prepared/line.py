@@ -34,6 +34,7 @@ class Line:
         spec: The structure of the arguments.
         tensors: The places of the tensors among the leaves.
         results: The structure of the results.
+        finish: What is done with them: of a sparse derivative the entries were traced, and become a matrix.
         written: The operations.
         traced: Their number before anything was left out.
         holding: What the function held.
@@ -44,6 +45,7 @@ class Line:
     spec: TreeSpec
     tensors: list[int]
     results: TreeSpec
+    finish: Callable[[Tree], Tree]
     written: Written
     traced: int
     holding: Holding
@@ -51,7 +53,7 @@ class Line:
 
     def __call__(self, leaves: Sequence[Any]) -> Tree:
         """The results, from the leaves of the arguments."""
-        return unflatten(self.written.run(*[leaves[i] for i in self.tensors]), self.results)
+        return self.finish(unflatten(self.written.run(*[leaves[i] for i in self.tensors]), self.results))
 
     def refuse_stale(self) -> None:
         """Raise if the function holds another thing now."""
@@ -94,12 +96,14 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     examples: list[Tensor] = [leaves[i] for i in places]
     structures: list[TreeSpec] = []
+    staged = getattr(function, "staged", None)
+    run, finish = staged(function, unflatten(leaves, spec)) if staged else (function, lambda results: results)
 
     def flat(*tensors: Tensor) -> Sequence[Tensor]:
         values = list(leaves)
         for i, tensor in zip(places, tensors, strict=True):
             values[i] = tensor
-        results, structure = flatten(function(*unflatten(values, spec)))
+        results, structure = flatten(run(*unflatten(values, spec)))
         structures.append(structure)
         for result in results:
             if not isinstance(result, Tensor):
@@ -136,7 +140,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
             raise RefusedError(NO_GRADIENTS)
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, tensor.data_ptr()) for tensor in kept]
-    return Line(kind_of(leaves), spec, places, structures[-1], line, count, held, memory)
+    return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory)
 
 
 def _name(function: Any) -> str:

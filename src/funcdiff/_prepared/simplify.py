@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, held_tensors, is_view
+from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
 LARGEST_CONSTANT = 2**20  # numbers: one that is larger is made anew in each call
@@ -53,7 +53,7 @@ def simplified(module: GraphModule, examples: Sequence[Tensor], *, keep_detach: 
         if node.op == "placeholder":
             values[node] = line.there(next(arguments), argument=len(values))
         elif node.op == "get_attr":
-            values[node] = line.held(held[node])
+            values[node] = line.there(held[node], constant=True) if fresh(node) else line.held(held[node])
         elif node.op == "output":
             results = torch.fx.node.map_arg(node.args[0], values.__getitem__)
         else:
@@ -357,7 +357,23 @@ def _quotient(line: _Line, args: Any, kwargs: Any) -> Any:
 def _sum(line: _Line, args: Any, kwargs: Any) -> Any:
     if kwargs or len(args) > 2:  # with a factor
         return None
-    return _neutral(args, 0) or _neutral(args[::-1], 0)
+    return _neutral(args, 0) or _neutral(args[::-1], 0) or _constants_first(line, *args)
+
+
+def _constants_first(line: _Line, total: Any, constant: Any) -> Any:
+    """Add two constants as large as the sum once: x + a + b as x + (a + b)."""
+    if not (_is_constant(constant) and isinstance(total, Value) and total.target is aten.add.Tensor):
+        return None
+    x, other = total.args[:2]
+    if total.kwargs or len(total.args) > 2 or not _is_constant(other) or _is_constant(x):
+        return None
+    if not other.example.shape == constant.example.shape == total.example.shape:
+        return None
+    return aten.add.Tensor, (x, line.step(aten.add.Tensor, (other, constant), {})), {}
+
+
+def _is_constant(x: Any) -> bool:
+    return isinstance(x, Value) and x.constant and isinstance(x.example, Tensor) and x.example.numel() > 1
 
 
 @_rule(aten.sub.Tensor, aten.sub.Scalar)

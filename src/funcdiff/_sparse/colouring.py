@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._sparse.sets import Ints
+from funcdiff._torch.tracing import being_traced
 
 
 class Pattern(Protocol):
@@ -54,9 +55,12 @@ class Groups:
     _sent: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Columns, rows and places as tensors, sent to a device once."""
-        if device not in self._sent:
-            self._sent[device] = tuple(torch.from_numpy(x).to(device) for x in (self.columns, self.rows, self.places))
+        """Columns, rows and places as tensors, sent to a device once; for torch's tracer they are constants."""
+        if being_traced() or device not in self._sent:
+            sent = tuple(torch.from_numpy(x).to(device) for x in (self.columns, self.rows, self.places))
+            if being_traced():
+                return sent
+            self._sent[device] = sent
         return self._sent[device]
 
     @cached_property

@@ -64,17 +64,22 @@ def _through(
 
 def by_matrix(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
     """Each matrix of a stack from the whole matrices at its place in the operands."""
+    if operation.name == "_linalg_solve_ex" and operation.tensors[1].shape == operation.tensors[0].shape[:-1]:
+        return _by_stack(known, operation.tensors, targets, operation.tensors[0].ndim - 2)
     stacks = [x.shape[:-2] for x in operation.tensors]
     if len(set(stacks)) > 1 or any(x.shape[: len(stacks[0])] != stacks[0] for x in targets):
         return everything(known, operation, targets)
+    return _by_stack(known, operation.tensors, targets, len(stacks[0]))
+
+
+def _by_stack(known: Known, operands: Sequence[Tensor], targets: Sequence[Tensor], depth: int) -> Found:
+    """Each place of a stack, which has `depth` axes, from the same place of the operands."""
     parts = []
-    for x in operation.tensors:
-        found = known.of(x)
-        if found is not None:
-            parts.append(sets.reduced(found, (x.ndim - 2, x.ndim - 1), known.n).reshape(stacks[0]))
-    whole = union(known, parts, stacks[0])
-    depth = len(stacks[0])
-    return [whole and whole.reshape((*stacks[0], *(1,) * (x.ndim - depth))).broadcast(x.shape) for x in targets]
+    for x in operands:
+        if (found := known.of(x)) is not None:
+            parts.append(sets.reduced(found, range(depth, x.ndim), known.n).reshape(x.shape[:depth]))
+    whole = union(known, parts, operands[0].shape[:depth])
+    return [whole and whole.reshape((*whole.ids.shape, *(1,) * (x.ndim - depth))).broadcast(x.shape) for x in targets]
 
 
 def attention(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:

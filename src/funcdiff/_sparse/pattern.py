@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._sparse.colouring import Groups, by_rows, one_sided, star
-from funcdiff._sparse.sets import Ints, Sets
+from funcdiff._sparse.sets import Ints, Sets, distinct
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -24,10 +24,12 @@ def _quietly() -> Iterator[None]:
     """Leave out torch's warning that compressed rows are in beta: the user did not choose them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        # torch 2.11 says so although it is told whether to check.
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled", UserWarning)
         yield
 
 
-with _quietly():  # torch says it once in a process
+with _quietly():  # torch says both once in a process
     torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
 _WIDTH, _HEIGHT = 40, 20  # characters of the picture in a terminal, 2 x 4 dots each
 
@@ -60,7 +62,7 @@ class Pattern:
     @classmethod
     def of_entries(cls, rows: ArrayLike, columns: ArrayLike, shape: tuple[int, int]) -> Pattern:
         """The pattern with entries at these places, each counted once."""
-        keys = np.unique(np.asarray(rows, np.int64) * max(shape[1], 1) + np.asarray(columns, np.int64))
+        keys = distinct(np.asarray(rows, np.int64) * max(shape[1], 1) + np.asarray(columns, np.int64))
         at, columns = np.divmod(keys, max(shape[1], 1))
         starts = np.concatenate([[0], np.cumsum(np.bincount(at, minlength=shape[0]))]).astype(np.int64)
         return cls(shape, starts, columns)

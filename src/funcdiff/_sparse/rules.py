@@ -17,7 +17,7 @@ from funcdiff._sparse.elements import (
     so_far,
 )
 from funcdiff._sparse.matrices import attention, by_matrix, multiplied
-from funcdiff._sparse.windows import convolved, convolved_back, pooled
+from funcdiff._sparse.windows import by_plane, convolved, convolved_back, pooled, pooled_back
 
 
 def _named(rule: Rule, names: str) -> dict[str, Rule]:
@@ -35,7 +35,7 @@ RULES: dict[str, Rule] = {
         "new_full new_empty_strided zero bernoulli uniform normal",
     ),
     **_named(same, "_to_copy copy fill lift lift_fresh alias_copy view_copy _reshape_copy detach_copy _reshape_alias"),
-    **_named(pointwise, "native_dropout rrelu_with_noise _prelu_kernel polar where"),
+    **_named(pointwise, "native_dropout rrelu_with_noise _prelu_kernel polar where masked_fill"),
     **_named(
         moved,
         "roll flip index _unsafe_index index_select gather take cat stack constant_pad_nd repeat tril triu diag_embed "
@@ -93,6 +93,19 @@ RULES: dict[str, Rule] = {
     "convolution_backward": convolved_back,
     **dict.fromkeys(
         ["avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"], pooled
+    ),
+    **dict.fromkeys(
+        [
+            *("avg_pool2d_backward", "avg_pool3d_backward"),
+            *("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward"),
+        ],
+        pooled_back,
+    ),
+    **_named(
+        by_plane,
+        "_adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward upsample_linear1d_backward "
+        "upsample_bilinear2d_backward upsample_bicubic2d_backward upsample_trilinear3d_backward "
+        "_upsample_bilinear2d_aa _upsample_bilinear2d_aa_backward",
     ),
     **_named(
         by_matrix,

@@ -88,12 +88,12 @@ def united(places: Sequence[Ints], parts: Sequence[Sets], shape: Sequence[int], 
         if not here.all():
             place, ids = place[here], ids[here]
         if int((table.starts[ids + 1] - table.starts[ids]).sum()) > 4 * len(ids):  # many may be the same
-            place, ids = divmod(_distinct(place * len(table) + ids), len(table))
+            place, ids = divmod(distinct(place * len(table) + ids), len(table))
         sizes, members = table.rows(ids)
         keys.append((np.repeat(place, sizes) << bits) | members)
     if sum(map(len, keys)) > LIMIT:
         raise TooManyError(f"{sum(map(len, keys)):,}")
-    found = _distinct(np.concatenate(keys) if keys else np.empty(0, np.int64))
+    found = distinct(np.concatenate(keys) if keys else np.empty(0, np.int64))
     starts = np.zeros(count + 2, np.int64)
     np.cumsum(np.bincount(found >> bits, minlength=count), out=starts[2:])
     return Sets(np.arange(1, count + 1).reshape(shape), Table(starts, found & ((1 << bits) - 1)))
@@ -128,7 +128,7 @@ def reduced(part: Sets, axes: Sequence[int], n: int) -> Sets:
     return united([places], [part], shape, n)
 
 
-def _distinct(keys: Ints) -> Ints:
+def distinct(keys: Ints) -> Ints:
     """The keys once each, in order. They mostly come as a few runs in order, which a stable sort only merges."""
     keys = np.sort(keys, kind="stable")
     if len(keys) < 2:

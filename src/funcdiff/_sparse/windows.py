@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from funcdiff._sparse import sets
 from funcdiff._sparse.elements import Found, Known, all_of, everything, union
@@ -70,12 +71,37 @@ def convolved_back(known: Known, operation: Operation, targets: Sequence[Tensor]
 
 def pooled(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
     """Each element from a window of its own channel."""
-    given, y = operation.given, targets[0]
-    x = given["self"]
-    dims = int(operation.name.split("pool")[1][0])
-    found = known.of(x)
-    if found is None or given.get("ceil_mode"):
+    x, y = operation.given["self"], targets[0]
+    if (found := known.of(x)) is None:
         return everything(known, operation, targets)
+    windows, links, given, shape = _of_pooling(operation, x, y)
+    return [_gathered(known, found.reshape(shape), windows, links, windows[0].shape, given).reshape(y.shape)]
+
+
+def pooled_back(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
+    """The gradient of pooling: each element from the windows that it is in."""
+    grad, x = operation.given["grad_output"], operation.given["self"]
+    if (found := known.of(grad)) is None:
+        return everything(known, operation, targets)
+    windows, links, given, shape = _of_pooling(operation, x, grad)
+    whole = _scattered(known, found.reshape(windows[0].shape), windows, links, shape, given)
+    return [whole.reshape(x.shape)]
+
+
+def by_plane(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
+    """Each element from all of its own channel."""
+    given = operation.given
+    found, y = known.of(given.get("grad_output", given.get("self"))), targets[0]
+    batched = y.ndim - (3 if "3d" in operation.name else 2 if "2d" in operation.name else 1)
+    if found is None:
+        return everything(known, operation, targets)
+    return [sets.reduced(found, range(batched, y.ndim), known.n).broadcast(y.shape)]
+
+
+def _of_pooling(operation: Operation, x: Tensor, y: Tensor) -> tuple[list[Ints], Links, dict[str, Any], Sequence[int]]:
+    """Pooling as a convolution of each channel: its windows, links and arguments, and the shape of its input."""
+    given = operation.given
+    dims = int(operation.name.split("pool")[1][0])
 
     def each(value: Any) -> list[int]:
         values = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -83,7 +109,7 @@ def pooled(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Fou
 
     kernel = each(given["kernel_size"])
     shape = (1, *x.shape) if x.ndim == dims + 1 else tuple(x.shape)
-    given = {
+    conv = {
         "stride": each(given["stride"] or kernel),
         "padding": each(given["padding"]),
         "dilation": each(given.get("dilation", 1)),
@@ -92,17 +118,20 @@ def pooled(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Fou
         "groups": shape[1],
     }
     like = x.detach().reshape(shape)
-    windows = _windows(like, {**given, "weight": like.new_empty((shape[1], 1, *kernel))})
-    links = [(k, None) for k in range(math.prod(kernel))]
-    whole = _gathered(known, found.reshape(shape), windows, links, windows[0].shape, given)
-    return [whole.reshape(y.shape)]
+    windows = _windows(like, {**conv, "weight": like.new_empty((shape[1], 1, *kernel))}, y.shape[-dims:])
+    return windows, [(k, None) for k in range(math.prod(kernel))], conv, shape
 
 
-def _windows(x: Tensor, given: dict[str, Any]) -> list[Ints]:
-    """For each entry of a kernel, and each channel of the input: the number + 1 of the element read, 0 beside it."""
+def _windows(x: Tensor, given: dict[str, Any], lengths: Sequence[int] = ()) -> list[Ints]:
+    """For each entry of a kernel, and each channel of the input: the number + 1 of the element read, 0 beside it.
+
+    Where the output has other `lengths`, as pooling rounds them up, its last windows reach beyond the padding.
+    """
     shape = tuple(given["weight"].shape[2:])
     channels = x.shape[1]
     numbers = torch.arange(1, x.numel() + 1, dtype=torch.float64).reshape(x.shape)
+    if lengths:
+        numbers = pad(numbers, [width for step in reversed(given["stride"]) for width in (0, step)])
     found = []
     for entry in every(*map(range, shape)):
         one = torch.zeros((channels, 1, *shape), dtype=torch.float64)
@@ -119,7 +148,8 @@ def _windows(x: Tensor, given: dict[str, Any]) -> list[Ints]:
             given["output_padding"],
             channels,
         )
-        found.append(read.numpy().astype(np.int64))
+        cut = tuple(map(slice, lengths))
+        found.append(read[(..., *cut)].numpy().astype(np.int64))
     return found
 
 

@@ -60,7 +60,11 @@ class Operation:
     @property
     def parts(self) -> Callable[..., Any] | None:
         """The same result by simpler operations, where torch has such a form."""
-        if self.foreign or any(a.alias_info for a in (*self.func._schema.arguments, *self.func._schema.returns)):
+        if self.foreign:
+            return None
+        if torch._C._dispatch_has_kernel_for_dispatch_key(self.func.name(), "CompositeImplicitAutograd"):
+            return self.func.decompose  # type: ignore[no-any-return]  # torch leaves it untyped
+        if any(a.alias_info for a in (*self.func._schema.arguments, *self.func._schema.returns)):
             return None  # a view must remain one
         if self.func.namespace == "prims":
             form: Callable[..., Any] | None = getattr(self.func.overloadpacket, "impl_aten", None)

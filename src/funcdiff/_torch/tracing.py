@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functionalize
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError
@@ -49,6 +49,11 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
             raise RefusedError(WRITES)
     module.graph.eliminate_dead_code()
     return module
+
+
+def being_traced() -> bool:
+    """Inside `traced`, or another use of torch's tracer."""
+    return get_proxy_mode() is not None
 
 
 READS = (

@@ -34,7 +34,8 @@ def jacobian_values(flat: Flat, primals: Primals, groups: Groups, options: Optio
         output, pull, *aux = plain_vjp(flat, *primals, has_aux=options.has_aux)
         outputs = flatten(output)[0]
         products.append(joined(pulled(pull, output, seeds(rows, outputs), groups.reverse, options)))
-    return torch.cat([product.reshape(-1) for product in products])[places], *aux
+    whole = torch.cat([product.reshape(-1) for product in products]) if len(products) > 1 else products[0].reshape(-1)
+    return whole.index_select(0, places), *aux
 
 
 def hessian_values(flat: Scalar, primals: Primals, groups: Groups, options: Options) -> Tensor:
@@ -52,7 +53,7 @@ def _products(
 ) -> Tensor:
     columns, _, places = groups.on(primals[0].device)
     stacks = pulled(product, primals, seeds(columns, primals), groups.forward, options)
-    return joined(stacks).reshape(-1)[places]
+    return joined(stacks).reshape(-1).index_select(0, places)
 
 
 def seeds(colours: Tensor, like: Sequence[Tensor]) -> Seeds:
