@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from fuzz.own import Forgetful
 from planted_faults import WrongJvp
 from torch.func import vmap
 from torch.testing import assert_close
@@ -142,3 +143,25 @@ def test_functions_rougher_than_the_steps_are_not_accused(frequency):
             x = X + shift * math.pi
             assert found(func, plainly(func, x), "jacobian", x) != "wrong"
             assert found(func, fd.hessian_double_backward(func)(x), "hessian", x) != "wrong"
+
+
+@pytest.mark.parametrize("size", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize("frequency", [3, 100, 1000])
+def test_a_small_term_that_forward_mode_misses_is_seen_beside_a_large_one(size, frequency):
+    def func(x):
+        return size * (frequency * x[0]).sin() / frequency**2 + WrongJvp.apply(x).square().sum()
+
+    right = torch.autograd.functional.hessian(func, X)
+    wrong = torch.func.hessian(func)(X)
+    assert (right - wrong).abs().max() > 1e-5 * right.abs().max()
+    assert found(func, right, "hessian") == "agrees"
+    assert found(func, wrong, "hessian") == "wrong"
+
+
+@pytest.mark.parametrize("conditioned", [1e2, 1e5, 1e9])
+def test_amplified_rounding_excuses_no_adjoint_that_forgets_its_input(conditioned):
+    def func(x):
+        matrix = torch.eye(3) / conditioned + torch.outer(x, x)
+        return Forgetful.apply(torch.linalg.solve(matrix, WEIGHT[:3].sum(1)) / conditioned).sum()
+
+    assert found(func, torch.autograd.functional.hessian(func, X), "hessian") == "wrong"

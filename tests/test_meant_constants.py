@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from fuzz.own import Forgetful, Old
 from torch.autograd import functional
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff._safety.verification import check
+from funcdiff._torch.tape import sketch
 
 X = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
 
@@ -184,6 +187,27 @@ def test_the_fisher_matrix_by_a_divergence_from_itself_stays_what_is_meant():
     fisher = p.diag() - torch.outer(p, p)
     assert_close(fd.hessian(divergence)(X), fisher)
     assert_close(fd.hvp(divergence, (X,), (X,)), fisher @ X)
+
+
+BESIDE = {  # func, and whether plain autograd has its second derivative right
+    "a custom function": (lambda x: Old.apply(x * x.detach().norm()).square().sum(), True),
+    "a custom function, and a branch": (lambda x: Old.apply(x * (2 if x.detach().sum() > 0 else 1)).exp().sum(), True),
+    "a custom function, and no_grad": (lambda x: Old.apply(x * torch.no_grad()(torch.norm)(x)).exp().sum(), True),
+    "an adjoint that forgets its input": (lambda x: Forgetful.apply(x.exp() * x.detach().norm()).sum(), False),
+    "an operator of torch's that is wrong twice": (
+        lambda x: torch._weight_norm(torch.outer(x * x.detach().norm(), X.cos()), x[:, None].sin() + 2, 0).sin().sum(),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_differences_judge_what_stands_beside_a_constant(name):
+    func, right = BESIDE[name]
+    plain = functional.hessian(func, X)
+    assert (check(func, [X], [plain], "hessian", sketch(func, [X])).outcome == "agrees") == right
+    if right:
+        assert_close(fd.hessian(func)(X), plain)
 
 
 def test_tensors_kept_from_another_call_are_no_constants():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 Function = Callable[[Tensor], Tensor]
 _STEPS = 2.0**-10, 2.0**-11, 2.0**-12
@@ -28,7 +30,6 @@ class Reference:
 
     func: Function
     x: Tensor
-    constants: bool = False  # whether differences see through what is held constant
     defined: bool = False  # whether the first derivative is a definition
     found: dict[int, Tensor | None] = field(default_factory=dict)  # differences of values and of gradients
 
@@ -64,8 +65,13 @@ class Reference:
 
     def _settled(self, order: int) -> Tensor | None:
 
+        kept: list[Tensor] = []
+        with _Constants(kept):
+            self.func(self.x.clone().requires_grad_())
+        still = Reference(_with(kept, self.func), self.x)
+
         def curve(point: Tensor) -> Tensor:
-            return self.func(point).detach() if order == 1 else self.gradients(point)[0].detach()
+            return still.func(point).detach() if order == 1 else still.gradients(point)[0].detach()
 
         columns, errors = [], []
         try:
@@ -84,7 +90,7 @@ class Reference:
         plain = self.jacobian if order == 1 else self.hessian
         if plain is not None and not plain.isfinite().all():
             plain = None
-        if not (self.constants or (self.defined and order == 1)):
+        if not (self.defined and order == 1):
             value = self._differences(order)
             if self.defined and value is None:  # of its second derivative nothing else is known
                 return None
@@ -99,6 +105,36 @@ class Reference:
         """What plain autograd gives, if it is finite."""
         matrix = self.jacobian if kind == "jacobian" else self.hessian
         return of_kind(kind, matrix) if matrix is not None and matrix.isfinite().all() else None
+
+
+class _Constants(TorchFunctionMode):
+    """Keeps what a function takes out of the graph, or puts what was kept in its place."""
+
+    def __init__(self, kept: list[Tensor], *, replay: bool = False) -> None:
+        super().__init__()
+        self.kept, self.replay, self.position, self.off = kept, replay, itertools.count(), False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch._C._set_grad_enabled:
+            self.off = not args[0]
+        result = func(*args, **(kwargs or {}))
+        inside = not torch.is_grad_enabled() and not self.off  # the forward of a custom function
+        if inside or not isinstance(result, Tensor) or not (self.off or func is Tensor.detach):
+            return result
+        if self.replay:
+            return self.kept[next(self.position)].clone()
+        self.kept.append(result.detach().clone())
+        return result
+
+
+def _with(kept: list[Tensor], func: Function) -> Function:
+    """`func` with what it takes out of the graph as it was when that was kept."""
+
+    def still(x: Tensor) -> Tensor:
+        with _Constants(kept, replay=True):
+            return func(x)
+
+    return still
 
 
 def _grad(y: Tensor, x: Tensor, *, create_graph: bool = False) -> Tensor:

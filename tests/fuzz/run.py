@@ -136,8 +136,7 @@ def judged(seed: int, *, every: bool = False) -> Iterator[Finding]:
     own = [Reference(func, x.to(dtype)) for x in points]
     if any(reference.by_plain_autograd("jacobian") is None for reference in own):
         dtype, own = torch.float64, [Reference(func, x) for x in points]
-    constant = func.of("constant") or func.of("unsaid")
-    references = [Reference(func, x, constant, func.of("defined")) for x in points]
+    references = [Reference(func, x, func.of("defined")) for x in points]
     kinds = [kind for kind in RECIPE if not (kind == "product" and func.outputs)]
     settings = {"alone": (kinds, 2), "batch": (list(BATCH), 1), "vmap": (kinds, 1)}
     for setting, (some, number) in settings.items():

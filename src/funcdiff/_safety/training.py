@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._safety.verification import Check, Func, Point, compared, direction
-from funcdiff._torch.functions import constants
+from funcdiff._torch.constants import constants
 from funcdiff._torch.messages import cannot
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import flatten

@@ -1,0 +1,136 @@
+"""What a function takes out of the graph: which of it is a constant by intent, and a function that keeps it fixed.
+
+NOTE [constants]. Who writes detach(), .data, no_grad() or a number of what was detached means a constant, also where
+NumPy made that number. Who sends an array through NumPy cannot do without detach(), and torch.autograd.grad() cuts its
+result unless create_graph=True: there it says nothing of what is meant. The forward of a custom autograd function runs
+without gradients: what it detaches is not cut by it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from funcdiff._torch.functions import set_grad_enabled
+from funcdiff._torch.transforms import transforms_active
+from funcdiff._torch.trees import Tree, map_leaves
+
+_READ_OUTSIDE = torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__
+_GRADIENTS = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
+_CONSTANTS = (
+    torch.detach,
+    torch.Tensor.detach,
+    torch.Tensor.detach_,
+    vars(torch._C.TensorBase)["data"].__get__,
+    torch.Tensor.item,
+    torch.Tensor.__float__,
+    torch.Tensor.numpy,
+    torch.Tensor.tolist,
+)
+
+
+class _Watch(TorchFunctionMode):
+    """Knows whether gradients are off by the function itself, and not by a custom autograd function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._off = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self._off &= not torch.is_grad_enabled()
+        counts = torch.is_grad_enabled() or self._off
+        if func is set_grad_enabled and torch.is_grad_enabled() != args[0]:
+            self._off = not args[0]
+        return self.seen(func, args, kwargs) if counts else func(*args, **kwargs)
+
+    def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+class Constants(_Watch):
+    """What a function takes out of the graph; see NOTE [constants].
+
+    Attributes:
+        found: Whether anything is taken out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+        self._reads = 0  # by NumPy
+        self._numbers = 0  # of NumPy's, used by torch
+        self._without_graph = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether NumPy read what did not come back as a number, or a gradient was taken without a graph of its own."""
+        return self._without_graph or self._reads > self._numbers
+
+    @property
+    def meant(self) -> bool:
+        """Whether all of it can be taken for constants by intent."""
+        return self.found and not self.lost
+
+    def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        self.found |= func in _CONSTANTS or (func is set_grad_enabled and not args[0])
+        self._reads += func in _READ_OUTSIDE
+        self._numbers += any(isinstance(arg, np.generic) for arg in args)
+        self._without_graph |= func in _GRADIENTS and not kwargs.get("create_graph")
+        return func(*args, **kwargs)
+
+
+def constants(run: Callable[[], Any]) -> Constants:
+    """What `run` takes out of the graph."""
+    with torch.enable_grad():
+        seen = Constants()
+        with seen:
+            run()
+    return seen
+
+
+class _Keeper(_Watch):
+    """Keeps what is taken out of the graph or, given `kept`, puts that in its place."""
+
+    def __init__(self, kept: list[tuple[Any, Any]] | None = None) -> None:
+        super().__init__()
+        self.replays = kept is not None
+        self.kept = kept or []
+        self._position = 0
+
+    def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        taken_out = func in _CONSTANTS or not torch.is_grad_enabled()
+        if not taken_out or func is set_grad_enabled or transforms_active() or any(result is arg for arg in args):
+            return result  # what is written in place is made of what was put there
+        if not self.replays:
+            self.kept.append((func, _copied(result)))
+            return result
+        expected, value = self.kept[self._position] if self._position < len(self.kept) else (None, None)
+        if expected is not func:
+            raise RuntimeError("func takes another way near the point")
+        self._position += 1
+        return _copied(value)
+
+
+def holding(func: Callable[..., Tree], args: list[Tensor]) -> Callable[..., Tree]:
+    """`func` with all that it takes out of the graph as it is at these arguments."""
+    keeper = _Keeper()
+    with torch.enable_grad(), keeper:
+        func(*args)
+
+    def held(*moved: Tensor) -> Tree:
+        with _Keeper(keeper.kept):
+            return func(*moved)
+
+    return held
+
+
+def _copied(result: Any) -> Any:
+    return map_leaves(lambda x: x.detach().clone() if isinstance(x, Tensor) else copy.copy(x), result)
