@@ -22,7 +22,7 @@ from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.reading import reading
-from funcdiff._torch.transforms import outside, plain_allowed, unobserved
+from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
 
@@ -69,6 +69,7 @@ def for_transform(
     check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
     inside = not plain_allowed() if inside is None else inside
+    once_more = kept_for_gradients(leaves)
 
     def make() -> Plan:
         flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
@@ -81,6 +82,7 @@ def for_transform(
             verify=choice.verify,
             by_cost=choice.kind in ("jacobian", "hessian"),
             inside=inside,
+            once_more=once_more,
         )
         if budget is not None and call is not None:
             return plan_within(budget, plan, primals[0].element_size(), call)
@@ -91,21 +93,21 @@ def for_transform(
         return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
 
     settings = choice.kind, choice.names, options.argnums, options.has_aux, options.randomness, choice.batch
-    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)))
+    return _looked_up(make, func, leaves, (*settings, choice.verify, inside, once_more, budget, hashed(spec)))
 
 
 def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...]) -> Found:
     """The plan of a product at a point."""
     leaves, spec = flatten(primals)
-    inside = not plain_allowed()
+    inside, once_more = not plain_allowed(), kept_for_gradients(leaves)
 
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
-        plan = planning.make(names, flat, copies, randomness="error", verify=verify)
+        plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
         return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
 
-    return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
+    return _looked_up(make, func, leaves, (names, verify, inside, once_more, hashed(spec)))
 
 
 def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
