@@ -15,6 +15,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from _ext.pages.tables import table
+from _ext.shown.grid import VARIANTS
 
 Script = dict[str, Any]
 KINDS = {  # by the verdicts before and after
@@ -82,12 +83,13 @@ class TorchChanges(SphinxDirective):
 
 def summary(scripts: list[Script], steps: list[tuple[str, str]], found: dict[Any, dict[str, list[Script]]]) -> str:
     """A sentence on what was compared, and one on what came out."""
+    every = versions(scripts)
     fixed = {name for step in steps for name in found[step, "Fixed"]}
     worse = {name for step in steps for name in found[step, "Newly wrong"]}
     return (
-        f"This page compares torch {', '.join(versions(scripts))}. From the first to the last, wrong derivatives of "
-        f"{len(fixed)} operations were fixed, and derivatives of {len(worse)} operations became wrong. The table "
-        "counts the operations that changed in each step."
+        f"This page compares torch {', '.join(every[:-1])} and {every[-1]}. From the first to the last, "
+        f"wrong derivatives of {len(fixed)} operations were fixed, and those of {len(worse)} operations became wrong. "
+        "The table counts the operations that changed in each step."
     )
 
 
@@ -107,10 +109,10 @@ def section(step: tuple[str, str], kinds: dict[str, dict[str, list[Script]]]) ->
 def entry(operation: str, scripts: list[Script]) -> Iterator[nodes.Node]:
     """The recipes that changed on an operation, the shortest script, and what it prints in each version."""
     shortest = scripts[0]
-    title = f"<code>{escape(operation)}</code>: {escape(', '.join(script['mode'] for script in scripts))}"
+    title = f"<code>{escape(operation)}</code>: {escape(', '.join(named(script['mode']) for script in scripts))}"
     yield nodes.raw("", f"<details class='torch-change'><summary>{title}</summary>", format="html")
     if len(scripts) > 1:
-        yield nodes.paragraph("", f"The script shows {shortest['mode']}.")
+        yield nodes.paragraph("", f"The script shows {named(shortest['mode'])}.")
     yield nodes.literal_block(shortest["script"], shortest["script"], language="python")
     rows = [[version, *_printed(shortest["printed"][version])] for version in versions([shortest])]
     yield table(["torch", "verdict", "expected", "obtained"], rows, [2, 2, 3, 3])
@@ -118,6 +120,12 @@ def entry(operation: str, scripts: list[Script]) -> Iterator[nodes.Node]:
         if "text" in printed:
             yield nodes.paragraph("", f"The error of torch {version}: {printed['text']}")
     yield nodes.raw("", "</details>", format="html")
+
+
+def named(mode: str) -> str:
+    """A recipe and its variant in words: `hessian_taylor in a batch`."""
+    recipe, _, variant = mode.partition(", ")
+    return f"{recipe} {VARIANTS.get(variant, variant)}".rstrip()
 
 
 def _printed(printed: dict[str, str]) -> list[str]:
