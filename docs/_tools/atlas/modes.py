@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from funcdiff._automatic.candidates import PRODUCTS
+from funcdiff._automatic.candidates import RECIPES as CHOICES
 from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
 from funcdiff._safety.modes import Derivative, Function, Modes
 from funcdiff.checks.registry import RECIPES, REGISTRY
@@ -59,9 +61,10 @@ NAMES = [name for group in MODES for name in group]
 _AUTOMATIC = {entry.name for entry in REGISTRY if entry.automatic}
 PLANNED = [name for name in NAMES if name.partition(",")[0] in _AUTOMATIC]  # these read what is known to be wrong
 FIXED = [name for name in NAMES if name not in PLANNED]
-COMPARED = [  # with other versions of torch, where nothing reads more
+_CHOSEN = {name.partition(",")[0] for names in (*CHOICES.values(), PRODUCTS) for name in names}
+_IN_A_BATCH = {f"{INSIDE_TRANSFORM.get(name, name)}, vmap" for name in _CHOSEN}
+COMPARED = [  # with other versions of torch: the recipes, and in a batch those that the automatic ones choose among
     name
     for name in FIXED
-    for recipe, _, variant in [name.partition(", ")]
-    if recipe != "vhp" and (not variant or (variant == "vmap" and recipe not in INSIDE_TRANSFORM))
+    if name in _IN_A_BATCH or ("," not in name and name not in ("vhp", "hvp_reverse_over_forward"))
 ]
