@@ -158,12 +158,29 @@ def picture(session):
     session.run("python", "docs/picture.py")
 
 
+KNOWN = "src/funcdiff/_safety/wrong_in"  # a file for each version of torch
+CHANGES = "docs/reference/changes.json"
+
+
 @nox.session
 def atlas(session):
     """Differentiate every operator by every recipe anew, for the atlas; after `--`, only by those named."""
     install(session, "-e", ".[gallery]", groups=["tests"])
-    made = ["docs/reference/atlas.json", "src/funcdiff/_safety/known_wrong.json"]
-    session.run("python", "-m", "_tools.atlas.run", *made, *session.posargs, env=TOOLS)
+    session.run("python", "-m", "_tools.atlas.run", "docs/reference/atlas.json", KNOWN, *session.posargs, env=TOOLS)
+    session.run("python", "-m", "_tools.atlas.changes", CHANGES, env=TOOLS)
+
+
+@nox.session(name="atlas-of")
+def atlas_of(session):
+    """Find what another torch gets wrong: `-- 2.15.0`; with `scripts` after it, only run the scripts of changes."""
+    version, *rest = session.posargs
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.install(f"torch=={version}")  # in place of the one that the constraints pin
+    made = [] if rest else [f"build/atlas-{version}.json"]
+    if made:
+        Path("build").mkdir(exist_ok=True)
+        session.run("python", "-m", "_tools.atlas.run", *made, KNOWN, "compared", env=TOOLS)
+    session.run("python", "-m", "_tools.atlas.changes", CHANGES, *made, env=TOOLS)
 
 
 @nox.session

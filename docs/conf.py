@@ -70,6 +70,7 @@ extensions = [
     "_ext.shown.atlas",
     "_ext.shown.bad_input",
     "_ext.shown.bench",
+    "_ext.shown.changes",
     "_ext.shown.finder",
     "_ext.shown.gpu",
     "_ext.shown.headline",

@@ -54,3 +54,33 @@ class WrongDoubleBackward(WrongJvp):
     @staticmethod
     def jvp(ctx, v):
         return v * ctx.saved_tensors[0].cos()
+
+
+class _ConstantCurve(torch.autograd.Function):
+    """The cosine, whose derivative is right but cannot be differentiated."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.cos()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, u):
+        return -u * ctx.saved_tensors[0].detach().sin()
+
+
+class WrongOnceMore(WrongJvp):
+    """The sine, right twice in reverse mode, wrong when differentiated once more."""
+
+    @staticmethod
+    def backward(ctx, u):
+        return u * _ConstantCurve.apply(ctx.saved_tensors[0])
+
+    @staticmethod
+    def jvp(ctx, v):
+        return v * ctx.saved_tensors[0].cos()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from _tools.atlas import blame, data
 
 ATLAS = data.read(Path(__file__).parents[1] / "docs" / "reference" / "atlas.json")
-KNOWN = json.loads(resources.files("funcdiff._safety").joinpath("known_wrong.json").read_text())
+KNOWN = json.loads(resources.files("funcdiff._safety").joinpath("wrong_in", "2.13.json").read_text())
 
 
 def test_the_package_knows_what_the_atlas_found():

@@ -47,7 +47,7 @@ PLACES = [
     Place("src/funcdiff/plots/style.py", "add its colour to COLOURS", '^    "{name}": [A-Z]+,$'),
     Place("gallery/**/*.py, docs/guides/**/*.rst", "use it in a tutorial or a guide", r"\b{name}\b"),
     Place(
-        "src/funcdiff/_safety/known_wrong.json",
+        "src/funcdiff/_safety/wrong_in/2.13.json",
         "run `nox -s atlas -- {name}`",
         '"{name}": ',
         # Those of batches and sparse ones only call recipes that are judged.
@@ -100,7 +100,7 @@ def test_every_public_recipe_is_registered_once():
         ("src/funcdiff/_automatic/candidates.py", [*candidates.JACOBIANS, *candidates.HESSIANS, *candidates.PRODUCTS]),
         ("src/funcdiff/_automatic/costs.py", FORMULAS),
         ("src/funcdiff/_safety/known_wrong.py", [*known_wrong.CORRECTED, *known_wrong.INSIDE_TRANSFORM]),
-        ("src/funcdiff/_safety/known_wrong.json", known_wrong.WRONG),
+        ("src/funcdiff/_safety/wrong_in", known_wrong.WRONG),
         ("tests/recipes.py", NOT_COMPILED),
     ],
 )

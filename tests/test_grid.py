@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from _ext.shown.grid import by_verdict, grid, note
+from _ext.shown.grid import by_verdict, grid, note, together
 
 RIGHT, REFUSES = {"outcome": "right"}, {"outcome": "refuses", "text": "NotImplementedError: no formula for <b>"}
 WRONG = {"outcome": "wrong", "error": 0.25, "outcomes": ["wrong", "right"]}
@@ -34,18 +34,24 @@ def row_of(html, name):
 
 def test_neighbours_of_one_verdict_are_one_cell(atlas):
     html = grid(atlas)
-    assert row_of(html, "fine") == [("atlas-right first", "4", "✓"), ("atlas-right first", "", "✓")]
+    assert row_of(html, "fine") == [
+        ("atlas-right first", "4", "✓"),
+        ("atlas-right", "", "✓"),
+        ("atlas-right first", "", "✓"),
+    ]
     assert row_of(html, "bad_<wbr>one") == [
         ("atlas-wrong first", "2", "✗"),
         ("atlas-refuses", "", "–"),
         ("atlas-right", "", "✓"),
+        ("atlas-wrong", "", "✗"),
         ("atlas-right first", "", "✓"),
     ]
 
 
 def test_each_column_is_a_recipe_of_the_data(atlas):
     heads = re.findall(r"data-recipe='([^']*)'", grid(atlas))
-    assert set(heads) == {"jacobian_loop", "jacobian_reverse", "jacobian_forward", "jacobian", "laplacian"}
+    recipes = {"jacobian_loop", "jacobian_reverse", "jacobian_forward", "jacobian", "laplacian"}
+    assert set(heads) == {*recipes, "Jacobian in a batch"}
     atlas["modes"]["products"] = ["hvp", "vhp"]  # a group that no entry knows yet
     html = grid(atlas)
     assert "Hessian-vector product" in html
@@ -65,7 +71,27 @@ def test_a_variant_with_another_verdict_is_marked_and_told(atlas):
     (first, second) = row_of(grid(atlas), "rows")[:2]
     assert first[0] == "atlas-right atlas-varies first"
     assert second[0] == "atlas-right"
-    assert note(atlas["entries"][2], "jacobian_loop", ["jacobian_loop, vmap"]).startswith("vmap: refuses: NotImpl")
+    assert note(atlas["entries"][2], "jacobian_loop", ["jacobian_loop, vmap"]).startswith(
+        "in a batch: refuses: NotImpl"
+    )
+
+
+def test_a_group_shows_its_gravest_verdict_in_a_batch_and_once_more(atlas):
+    atlas["modes"]["once_more"] = ["laplacian, once more"]
+    atlas["modes"]["jacobians"] = [*MODES, "jacobian, vmap"]
+    fine, bad, *_ = atlas["entries"]
+    fine["modes"] |= {"jacobian, vmap": RIGHT, "laplacian, once more": WRONG}
+    html = grid(atlas)
+    assert [marks for marks, _, _ in row_of(html, "fine")[1:]] == [
+        "atlas-right",
+        "atlas-right atlas-varies atlas-varies-wrong first",
+        "atlas-wrong",
+    ]
+    assert "laplacian wrong by up to 0.25 on 1 of 2 samples" in html
+    assert together(bad, ["jacobian_loop, vmap", "jacobian_reverse"]).startswith(
+        "jacobian_loop, jacobian_reverse wrong"
+    )
+    assert "<td>1</td><td>1</td>" in html  # of the totals: in a batch, and the laplacian once more
 
 
 def test_rows_may_stand_by_their_gravest_verdict(atlas):

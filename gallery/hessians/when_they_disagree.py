@@ -296,4 +296,5 @@ for name, recipe in {**everything, "hessian": hessian}.items():
 #   :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong under ``vmap``.
 # * If you differentiate with respect to the weight of a norm, none of the four compositions is right: use
 #   :func:`funcdiff.hessian_taylor`, or for one output :func:`funcdiff.hessian_double_backward`.
+# * If you differentiate a Hessian once more, use :func:`funcdiff.hessian_taylor`: the gradient of others can be wrong.
 # * If you are not sure about an operation, call :func:`funcdiff.check_derivatives` once.

@@ -105,7 +105,7 @@ def test_tutorial_without_a_place_in_the_order(project):
     ("name", "addition"),
     [
         ("src/funcdiff/__init__.py", "\nADDED = 1\n"),
-        ("src/funcdiff/_safety/known_wrong.json", "\n"),
+        ("src/funcdiff/_safety/wrong_in/2.13.json", "\n"),
         ("docs/conf.py", "\nADDED = 1\n"),
         ("torch", None),
     ],

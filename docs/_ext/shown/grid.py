@@ -1,6 +1,7 @@
 """The grid of verdicts: an operation in each row, a recipe in each column, a colour and a symbol for each verdict.
 
-Neighbouring cells with the same verdict and the same text are one cell, so that the page stays light.
+The last columns of a group show the gravest verdict on any of its recipes in a batch, and on any differentiated once
+more. Neighbouring cells with the same verdict and the same text are one cell, so that the page stays light.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ GROUPS = {
     "diagonals": "Hessian diagonal",
     "laplacians": "Laplacian",
 }
+VARIANTS = {"vmap": "in a batch", "once more": "once more"}
+GRAVEST = ("wrong", "refuses", "undecided", "right")
 SECTIONS = {  # the gravest first
     "wrong": "Some recipe is wrong",
     "refuses": "Some recipe refuses",
     "undecided": "Some verdict is undecided",
     "right": "Every recipe is right",
 }
+Groups = dict[str, dict[str, list[str]]]  # by group and column: the modes that it shows
 AUTOMATIC = ("jacobian", "hessian", "hvp")
 NAMED = ("vhp", "batch_jacobian")  # these have no prefix of their group
 
@@ -47,8 +51,7 @@ def by_verdict(entry: Entry) -> str:
 
 def grid(atlas: Atlas, section: Callable[[Entry], str] = by_kind) -> str:
     """The table, a line for what is said of a cell, and the texts of all cells."""
-    groups = {key: [m for m in modes if m == base(m)] for key, modes in atlas["modes"].items()}
-    groups = {key: modes for key, modes in groups.items() if modes}
+    groups = _columns(atlas)
     variants: dict[str, list[str]] = {}
     for mode in (mode for modes in atlas["modes"].values() for mode in modes if mode != base(mode)):
         variants.setdefault(base(mode), []).append(mode)
@@ -71,30 +74,47 @@ def grid(atlas: Atlas, section: Callable[[Entry], str] = by_kind) -> str:
     )
 
 
+def _columns(atlas: Atlas) -> Groups:
+    """The columns of each group: its recipes one by one, then all of them in a batch, then differentiated once more."""
+    every = [mode for modes in atlas["modes"].values() for mode in modes]
+    groups: Groups = {}
+    for key, modes in atlas["modes"].items():
+        recipes = [mode for mode in modes if mode == base(mode)]
+        columns = {mode: [mode] for mode in recipes}
+        for variant, title in VARIANTS.items():
+            if varied := [mode for mode in every if base(mode) in recipes and mode == f"{base(mode)}, {variant}"]:
+                columns[f"{GROUPS.get(key, key)} {title}"] = varied
+        if columns:
+            groups[key] = columns
+    return groups
+
+
 def _legend(varies: bool) -> str:
     marks = "".join(
         f"<span><span class='atlas-{name}'>{symbol}</span> {name}</span>" for name, symbol in SYMBOLS.items() if symbol
     )
-    more = "<span><span class='atlas-right atlas-varies'>✓</span> other verdict in chunks or under vmap</span>"
+    more = (
+        "<span><span class='atlas-right atlas-varies'>✓</span> other verdict in chunks, in a batch or once more</span>"
+    )
     return f"<p class='atlas-legend'>{marks}{more if varies else ''}</p>"
 
 
-def _head(groups: dict[str, list[str]]) -> str:
-    columns, above, below = [], [], []
-    for key, modes in groups.items():
+def _head(groups: Groups) -> str:
+    widths, above, below = [], [], []
+    for key, columns in groups.items():
         title = escape(GROUPS.get(key, key))
-        columns.append(f"<colgroup><col class='first'>{'<col>' * (len(modes) - 1)}</colgroup>")
-        if len(modes) == 1:
-            above.append(
-                f"<th scope='col' rowspan='2' data-recipe='{modes[0]}' class='first'><span>{title}</span></th>"
-            )
+        widths.append(f"<colgroup><col class='first'>{'<col>' * (len(columns) - 1)}</colgroup>")
+        if len(columns) == 1:
+            (name,) = columns
+            above.append(f"<th scope='col' rowspan='2' data-recipe='{name}' class='first'><span>{title}</span></th>")
             continue
-        above.append(f"<th scope='colgroup' colspan='{len(modes)}' class='first'>{title}</th>")
-        for i, mode in enumerate(modes):
+        above.append(f"<th scope='colgroup' colspan='{len(columns)}' class='first'>{title}</th>")
+        for i, (name, modes) in enumerate(columns.items()):
             first = "" if i else " class='first'"
-            below.append(f"<th scope='col' data-recipe='{mode}'{first}><span>{short(mode)}</span></th>")
+            words = _named(modes[0].partition(", ")[2]) or short(name)
+            below.append(f"<th scope='col' data-recipe='{escape(name)}'{first}><span>{words}</span></th>")
     head = f"<tr><td rowspan='2'></td>{''.join(above)}</tr><tr>{''.join(below)}</tr>"
-    return f"<colgroup><col class='name'></colgroup>{''.join(columns)}<thead>{head}</thead>"
+    return f"<colgroup><col class='name'></colgroup>{''.join(widths)}<thead>{head}</thead>"
 
 
 def short(mode: str) -> str:
@@ -105,14 +125,14 @@ def short(mode: str) -> str:
     return escape(words.replace("_", " ").replace("taylor", "Taylor"))
 
 
-def _totals(atlas: Atlas, groups: dict[str, list[str]]) -> str:
+def _totals(atlas: Atlas, groups: Groups) -> str:
     """On how many operations each recipe is wrong, and refuses."""
     rows = []
     for outcome in ("wrong", "refuses"):
         counts = [
-            sum(entry.get("modes", {}).get(mode, {}).get("outcome") == outcome for entry in atlas["entries"])
-            for modes in groups.values()
-            for mode in modes
+            sum("modes" in entry and _gravest(entry, modes) == outcome for entry in atlas["entries"])
+            for columns in groups.values()
+            for modes in columns.values()
         ]
         cells = "".join(f"<td>{count or ''}</td>" for count in counts)
         rows.append(f"<tr><th scope='row'>{outcome}, of {len(atlas['entries'])}</th>{cells}</tr>")
@@ -125,7 +145,7 @@ def _body(title: str, rows: list[str], columns: int) -> str:
     return f"<tbody>{head}{''.join(rows)}</tbody>"
 
 
-def _row(entry: Entry, groups: dict[str, list[str]], variants: dict[str, list[str]], place: str) -> tuple[str, str]:
+def _row(entry: Entry, groups: Groups, variants: dict[str, list[str]], place: str) -> tuple[str, str]:
     """The row, and what is said of its cells; nothing where every recipe is right."""
     name = breaking(entry["name"])
     if not entry.get("modes"):
@@ -133,7 +153,7 @@ def _row(entry: Entry, groups: dict[str, list[str]], variants: dict[str, list[st
         none = f"<td class='atlas-none' colspan='{span}'>not judged: {escape(entry['reason'])}</td>"
         return f"<tr><th scope='row'>{name}</th>{none}</tr>", ""
     texts: dict[str, list[str]] = {}
-    cells = "".join(cell for modes in groups.values() for cell in _cells(entry, modes, variants, texts))
+    cells = "".join(cell for columns in groups.values() for cell in _cells(entry, columns, variants, texts))
     if not texts:
         return f"<tr><th scope='row'>{name}</th>{cells}</tr>", ""
     told = " ".join(f"<span>{', '.join(modes)}: {escape(text)}</span>" for text, modes in texts.items())
@@ -142,14 +162,18 @@ def _row(entry: Entry, groups: dict[str, list[str]], variants: dict[str, list[st
 
 
 def _cells(
-    entry: Entry, modes: list[str], variants: dict[str, list[str]], texts: dict[str, list[str]]
+    entry: Entry, columns: dict[str, list[str]], variants: dict[str, list[str]], texts: dict[str, list[str]]
 ) -> Iterator[str]:
-    def told(mode: str) -> tuple[str, str]:
-        return _outcome(entry, mode), note(entry, mode, variants.get(mode, []))
+    def told(column: str) -> tuple[str, str, str]:
+        modes = columns[column]
+        if modes == [column]:
+            return _outcome(entry, column), note(entry, column, variants.get(column, [])), ""
+        return _gravest(entry, modes), together(entry, modes), column
 
-    for i, ((outcome, text), run) in enumerate(groupby(modes, key=told)):
+    for i, ((outcome, text, whole), run) in enumerate(groupby(columns, key=told)):
         same = list(run)
-        kind = [f"atlas-{outcome}", *_varying(entry, same, variants), *([] if i else ["first"])]
+        marks = [] if whole else _varying(entry, same, variants)
+        kind = [f"atlas-{outcome}", *marks, *([] if i else ["first"])]
         span = f" colspan='{len(same)}'" if len(same) > 1 else ""
         if text:
             texts.setdefault(text, []).extend(same)
@@ -168,15 +192,33 @@ def _outcome(entry: Entry, mode: str) -> str:
     return str(entry["modes"].get(mode, {"outcome": "untested"})["outcome"])
 
 
+def _gravest(entry: Entry, modes: Sequence[str]) -> str:
+    found = {_outcome(entry, mode) for mode in modes}
+    return next((outcome for outcome in GRAVEST if outcome in found), "untested")
+
+
+def together(entry: Entry, modes: Sequence[str]) -> str:
+    """What is said of recipes that share a column: of each that is not right."""
+    told: dict[str, list[str]] = {}
+    for mode in modes:
+        if text := _verdict(entry, mode):
+            told.setdefault(text, []).append(base(mode))
+    return ". ".join(f"{', '.join(names)} {text}" for text, names in told.items())
+
+
 def note(entry: Entry, mode: str, variants: Sequence[str] = ()) -> str:
     """What is said of a recipe on an operation, and of its variants where they differ; nothing where all is right."""
     parts = [_verdict(entry, mode)]
     parts += [
-        f"{variant.partition(', ')[2]}: {_verdict(entry, variant) or 'right'}"
+        f"{_named(variant.partition(', ')[2])}: {_verdict(entry, variant) or 'right'}"
         for variant in variants
         if _outcome(entry, variant) not in ("untested", _outcome(entry, mode))
     ]
     return ". ".join(filter(None, parts))
+
+
+def _named(variant: str) -> str:
+    return VARIANTS.get(variant, variant)
 
 
 def _verdict(entry: Entry, mode: str) -> str:

@@ -1,37 +1,70 @@
-"""The columns of the derivative atlas: every recipe, and what chunks and vmap make of some."""
+"""The columns of the derivative atlas: every recipe, and what chunks, a batch and one more derivative make of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.func import vmap
 
-import funcdiff
-from funcdiff._safety.modes import Derivative, Modes
+from funcdiff._automatic.candidates import PRODUCTS
+from funcdiff._automatic.candidates import RECIPES as CHOICES
+from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
+from funcdiff._safety.modes import Derivative, Function, Modes
 from funcdiff.checks.registry import RECIPES, REGISTRY
 
-
-def _under_vmap(recipe: Any) -> Derivative:
-    """The derivative at the second of two points: what vmap makes of the recipe."""
-    return lambda func, x: vmap(recipe(func))(torch.stack([x + 0.1, x]))[1]
+ENTRIES = {entry.name: entry for entry in REGISTRY}
 
 
-def _one_by_one(recipe: Any) -> Derivative:
-    return lambda func, x: recipe(func, chunk_size=1)(x)
+def _under_vmap(name: str) -> Any:
+    """What vmap makes of a recipe at the second of two points."""
+    return lambda func, x, *v: vmap(lambda row: ENTRIES[name](func, row, *v))(torch.stack([x + 0.1, x]))[1]
+
+
+def _one_by_one(name: str) -> Derivative:
+    return lambda func, x: ENTRIES[name].recipe(func, chunk_size=1)(x)
+
+
+def _once_more(name: str) -> Derivative:
+    """The gradient, by plain autograd, of the Laplacian that the recipe gives of a function with one output."""
+
+    def gradient(func: Function, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(_trace(name, func, x), x)[0]
+
+    return gradient
+
+
+def _trace(name: str, func: Function, x: Tensor) -> Tensor:
+    entry = ENTRIES[name]
+    if entry.takes_vector:
+        return torch.stack([entry(func, x, axis) @ axis for axis in torch.eye(len(x)).to(x)]).sum()
+    found = entry(func, x)
+    return found.trace() if entry.kind == "hessian" else found.sum()
 
 
 def _modes() -> Modes:
-    """The recipes; Jacobians also one direction at a time and under vmap, and two Hessians one direction at a time."""
+    """The recipes, alone and in a batch; some one direction at a time; second derivatives differentiated once more."""
     one_by_one = (*RECIPES.jacobians, "hessian_forward_over_reverse", "hessian_reverse_over_reverse")
-    chunked = {f"{name}, chunk_size=1": _one_by_one(getattr(funcdiff, name)) for name in one_by_one}
-    batched = {f"{name}, vmap": _under_vmap(getattr(funcdiff, name)) for name in RECIPES.jacobians}
-    hessians = {name: recipe for name, recipe in chunked.items() if name.startswith("hessian")}
-    first = {name: recipe for name, recipe in chunked.items() if name.startswith("jacobian")}
-    return RECIPES._replace(jacobians=RECIPES.jacobians | first | batched, hessians=RECIPES.hessians | hessians)
+    second = [name for group in (RECIPES.hessians, *RECIPES[2:5]) for name in group]
+
+    def with_variants(group: Any) -> Any:
+        chunked = {f"{name}, chunk_size=1": _one_by_one(name) for name in group if name in one_by_one}
+        return group | chunked | {f"{name}, vmap": _under_vmap(name) for name in group}
+
+    return Modes(*map(with_variants, RECIPES[:5]), {f"{name}, once more": _once_more(name) for name in second})
 
 
 MODES = _modes()
 NAMES = [name for group in MODES for name in group]
 _AUTOMATIC = {entry.name for entry in REGISTRY if entry.automatic}
 PLANNED = [name for name in NAMES if name.partition(",")[0] in _AUTOMATIC]  # these read what is known to be wrong
+FIXED = [name for name in NAMES if name not in PLANNED]
+_CHOSEN = {name.partition(",")[0] for names in (*CHOICES.values(), PRODUCTS) for name in names}
+_IN_A_BATCH = {f"{INSIDE_TRANSFORM.get(name, name)}, vmap" for name in _CHOSEN}
+COMPARED = [  # with other versions of torch: the recipes, and in a batch those that the automatic ones choose among
+    name
+    for name in FIXED
+    if name in _IN_A_BATCH or ("," not in name and name not in ("vhp", "hvp_reverse_over_forward"))
+]

@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
 from _tools.atlas.blame import operators_in
 from _tools.atlas.cases import Sample
-from _tools.atlas.scripts import EXPRESSIONS, LONGEST, differ, numbers, writers
+from _tools.atlas.scripts import EXPRESSIONS, LONGEST, differ, numbers, worst, writers
 from funcdiff._safety.culprits import Operation, operations, wrong_alone
 from funcdiff._safety.modes import Modes
 
@@ -73,10 +72,7 @@ def reproduction(
             continue
         others = {name: numbers(write(name)) for name in wrong if _order(name) == _order(mode)}
         modes = [name for name, values in others.items() if values is not None and differ(*values)]
-        expected, obtained = (x.flatten() for x in found)
-        worst = (expected - obtained).nan_to_num(torch.inf).abs().argmax()
-        numbers_found = {"expected": f"{expected[worst]:.5g}", "obtained": f"{obtained[worst]:.5g}"}
-        return {"modes": modes, "script": write(mode), **numbers_found}
+        return {"modes": modes, "script": write(mode), **worst(*found)}
     return None
 
 
@@ -95,5 +91,6 @@ def _operators(operation: Operation) -> set[str]:
 
 
 def _order(mode: str) -> str:
-    """First or second derivative, in a batch or not."""
-    return ("first" if mode.startswith("jacobian") else "second") + mode[-4:] * mode.endswith("vmap")
+    """First or second derivative, in a batch or differentiated once more or neither."""
+    variant = mode.partition(", ")[2].removeprefix("chunk_size=1")
+    return ("first" if mode.startswith("jacobian") else "second") + variant

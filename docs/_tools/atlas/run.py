@@ -1,9 +1,10 @@
 """Judges every case of the atlas and writes the findings as JSON, and what they say of operators into the package.
 
 `nox -s atlas` makes both anew; with names of modes after `--` it judges only those, and keeps what the first holds of
-the others. A run that was stopped goes on where it was, from the file beside the atlas that ends in ``.begun``: delete
-it where the package changed since. The automatic recipes read what is known to be wrong: where that changed they are
-judged again.
+the others. For another torch, `nox -s atlas-of -- VERSION` judges less ("compared"): the recipes among which the
+automatic ones choose. A run that was stopped goes on where it was, from the file beside the atlas that ends in
+``.begun``: delete it where the package changed since. The automatic recipes come last, when it is known what to leave
+out; where that changed they are judged again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from _tools.atlas.blame import known_wrong, operators_in
 from _tools.atlas.cases import Key, Sample, cases, samples
 from _tools.atlas.data import Atlas, Entry, mode_names, outcomes, read, written
 from _tools.atlas.journal import Journal
-from _tools.atlas.modes import MODES, NAMES, PLANNED
+from _tools.atlas.modes import COMPARED, FIXED, MODES, NAMES, PLANNED
+from _tools.atlas.quick import shapes_in_cpp
 from _tools.atlas.repro import Suspect, reproductions
 from funcdiff._safety.culprits import between_cubics
 from funcdiff._safety.examination import Examination
@@ -83,12 +85,11 @@ def run(*keys: Key, only: Collection[str] = NAMES, kept: Atlas | None = None, ea
     """The atlas of these cases; where there is a `kept` one of the same torch, of its cases and other modes too."""
     if kept and kept["torch"] != torch.__version__:
         raise SystemExit(f"the atlas is of torch {kept['torch']}, this is {torch.__version__}: make it anew whole")
-    if lacking := set(NAMES) - set(only) - set(mode_names(kept) if kept else ()):
-        raise SystemExit(f"the atlas lacks {', '.join(sorted(lacking))}: name these too, or make it anew whole")
     entries = list(each(partial(entry, only=only), keys))
+    judged = {*only, *(mode_names(kept) if kept else ())}
     return {
         "torch": torch.__version__,
-        "modes": {kind: list(group) for kind, group in MODES._asdict().items()},
+        "modes": {kind: [name for name in group if name in judged] for kind, group in MODES._asdict().items()},
         "entries": _joined(kept["entries"], entries) if kept else entries,
         "reproductions": kept["reproductions"] if kept else [],
     }
@@ -117,9 +118,9 @@ def culprits(atlas: Atlas) -> Iterator[Culprit]:
         places = {}
         for found in atlas["entries"]:
             for i, names in enumerate(found["operators"]):
-                wrong = [m for m in NAMES if operator in blamed[m] and outcomes(found, m)[i] == "wrong"]
+                wrong = [m for m in blamed if operator in blamed[m] and outcomes(found, m)[i] == "wrong"]
                 if wrong and operator in names:
-                    right = [m for m in NAMES if outcomes(found, m)[i] == "right"]
+                    right = [m for m in blamed if outcomes(found, m)[i] == "right"]
                     places[(found["kind"], found["name"]), found["samples"][i]] = (wrong, right)
         yield operator, places
 
@@ -139,7 +140,7 @@ def _joined(old: list[Entry], new: list[Entry]) -> list[Entry]:
         if any(before[key] != after[key] for key in ("samples", "moving", "operators")):
             raise SystemExit(f"the samples of {before['name']} changed: make the atlas anew whole")
         both = before.get("modes", {}) | after.get("modes", {})
-        joined.append(before | ({"modes": {name: both[name] for name in NAMES}} if both else {}))
+        joined.append(before | ({"modes": {name: both[name] for name in NAMES if name in both}} if both else {}))
     return joined
 
 
@@ -150,19 +151,25 @@ def _line(text: str, length: int) -> str:
 def _quiet() -> None:
     warnings.simplefilter("ignore")  # torch's own samples warn by the dozen
     torch.set_num_threads(1)
+    shapes_in_cpp()
 
 
 def settled(made: Atlas, before: dict[str, Any], known: Path) -> Atlas:
     """The atlas with the recipes that read `known` judged by what the atlas itself says; `known` written."""
     for _ in range(_PASSES):
-        after = known_wrong(made)
-        known.write_text(json.dumps(after, indent=1) + "\n")
+        after = _known(made, known)
         if not (again := touched(made, before, after)):
             return made
         with pool() as processes:  # new ones, which read what is known now
-            made = run(*again, only=PLANNED, kept=made, each=processes.map)
+            made = run(*again, only=[m for m in PLANNED if m in mode_names(made)], kept=made, each=processes.map)
         before = after
     raise SystemExit("recipes that are right by what is known make known what makes them wrong: see to the choice")
+
+
+def _known(made: Atlas, known: Path) -> dict[str, Any]:
+    found = known_wrong(made)
+    known.write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
 def pool(processes: int = PROCESSES) -> ProcessPoolExecutor:
@@ -170,15 +177,29 @@ def pool(processes: int = PROCESSES) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, get_context("spawn"), _quiet)
 
 
-def _main(atlas: Path, known: Path, *named: str) -> None:
-    before, only = json.loads(known.read_text()), named or NAMES
-    journal = Journal(atlas.with_suffix(".begun"), {"torch": torch.__version__, "modes": list(only)})
-    each = partial(journal.each, pool=pool, processes=PROCESSES)
-    made = run(*cases(), only=only, kept=read(atlas) if named else None, each=each)
+def _main(atlas: Path, folder: Path, *named: str) -> None:
+    known = folder / f"{'.'.join(torch.__version__.split('.')[:2])}.json"
+    before = json.loads(known.read_text()) if known.exists() else {"modes": {}}
+    every, some = COMPARED if "compared" in named else NAMES, set(named) - {"compared"}
+    made = read(atlas) if some else None
+    if lacking := set(every) - (some or set(every)) - set(mode_names(made) if made else ()):
+        raise SystemExit(f"the atlas lacks {', '.join(sorted(lacking))}: name these too, or make it anew whole")
+    stages = [[name for name in stage if name in every and (not some or name in some)] for stage in (FIXED, PLANNED)]
+    journals = []
+    for stage, modes in zip(("fixed", "planned"), stages, strict=True):
+        if modes:
+            file = atlas.with_suffix(f".{stage}.begun")
+            journals.append(Journal(file, {"torch": torch.__version__, "modes": modes}))
+            each = partial(journals[-1].each, pool=pool, processes=PROCESSES)
+            made = run(*cases(), only=modes, kept=made, each=each)
+            if stage == "fixed" and stages[1]:
+                before = _known(made, known)  # for the others to read
+    assert made is not None
     made = settled(made, before, known)
     with pool() as processes:
         atlas.write_text(written(with_reproductions(made, processes.map)))
-    journal.close()
+    for journal in journals:
+        journal.close()
 
 
 if __name__ == "__main__":

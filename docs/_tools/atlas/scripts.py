@@ -19,26 +19,39 @@ from funcdiff._safety.culprits import Operation
 LONGEST = 1500  # characters
 
 _GRADIENT = "torch.autograd.grad(f(s), s, create_graph=True)[0]"
-_TWICE = f"lambda s: torch.autograd.grad({_GRADIENT}.sum(), s)[0]"
+_TWICE = f"lambda s: torch.autograd.grad({_GRADIENT}.sum(), s, create_graph=True)[0]"
 
+_TWO = "(torch.stack([{0} + 0.1, {0}]))[1]"
+_HESSIANS = {
+    "hessian_forward_over_reverse": "jacfwd(jacrev(f))",
+    "hessian_reverse_over_reverse": "jacrev(jacrev(f))",
+    "hessian_reverse_over_forward": "jacrev(jacfwd(f))",
+    "hessian_forward_over_forward": "jacfwd(jacfwd(f))",
+}
+_PRODUCTS = {
+    "hvp_forward_over_reverse": "jvp(grad(f), ({0},), (torch.ones_like({0}),))[1]",
+    "hvp_reverse_over_reverse": "vjp(grad(f), {0})[1](torch.ones_like({0}))[0]",
+    "vhp": "vjp(grad(f), {0})[1](torch.ones_like({0}))[0]",
+    "hvp_reverse_over_forward": "grad(lambda s: jvp(f, (s,), (torch.ones_like(s),))[1])({0})",
+}
+_SECOND_ORDER = {
+    **{name: f"{transform}({{0}})" for name, transform in _HESSIANS.items()},
+    **_PRODUCTS,
+    "hvp_double_backward": f"({_TWICE})({{0}}.requires_grad_())",
+    "hvp_operator": f"({_TWICE})({{0}}.requires_grad_())",
+}
 EXPRESSIONS = {
     "jacobian_loop": "torch.autograd.functional.jacobian(f, {0})",
     "jacobian_batched_grad": "torch.autograd.functional.jacobian(f, {0}, vectorize=True)",
     "jacobian_reverse": "jacrev(f)({0})",
     "jacobian_forward": "jacfwd(f)({0})",
     "jacobian_reverse, chunk_size=1": "jacrev(f, chunk_size=1)({0})",
-    "jacobian_reverse, vmap": "vmap(jacrev(f))(torch.stack([{0} + 0.1, {0}]))[1]",
-    "jacobian_forward, vmap": "vmap(jacfwd(f))(torch.stack([{0} + 0.1, {0}]))[1]",
-    "hessian_forward_over_reverse": "jacfwd(jacrev(f))({0})",
-    "hessian_reverse_over_reverse": "jacrev(jacrev(f))({0})",
-    "hessian_reverse_over_forward": "jacrev(jacfwd(f))({0})",
-    "hessian_forward_over_forward": "jacfwd(jacfwd(f))({0})",
-    "hvp_forward_over_reverse": "jvp(grad(f), ({0},), (torch.ones_like({0}),))[1]",
-    "hvp_reverse_over_reverse": "vjp(grad(f), {0})[1](torch.ones_like({0}))[0]",
-    "vhp": "vjp(grad(f), {0})[1](torch.ones_like({0}))[0]",
-    "hvp_reverse_over_forward": "grad(lambda s: jvp(f, (s,), (torch.ones_like(s),))[1])({0})",
-    "hvp_double_backward": f"({_TWICE})({{0}}.requires_grad_())",
-    "hvp_operator": f"({_TWICE})({{0}}.requires_grad_())",
+    "jacobian_reverse, vmap": f"vmap(jacrev(f)){_TWO}",
+    "jacobian_forward, vmap": f"vmap(jacfwd(f)){_TWO}",
+    **_SECOND_ORDER,
+    **{f"{name}, vmap": f"vmap({transform}){_TWO}" for name, transform in _HESSIANS.items()},
+    **{f"{name}, vmap": f"vmap(lambda s: {product.format('s')}){_TWO}" for name, product in _PRODUCTS.items()},
+    **{f"{name}, once more": second for name, second in _SECOND_ORDER.items()},
 }
 
 _ONE = """\
@@ -76,6 +89,19 @@ print("expected", (f(t + h) - 2 * f(t) + f(t - h)) / h**2)
 print("obtained", {obtained}.sum())
 """
 
+_THIRD = """\
+import torch
+from torch.func import {functions}
+
+torch.manual_seed(0)
+{inputs}
+f = lambda t: {call}.pow(3).sum()
+t, h = torch.zeros(2, dtype=torch.float64).requires_grad_(), 1e-4
+second = lambda t: torch.autograd.functional.hessian(f, t).sum()
+print("expected", (second(t + h) - second(t - h)) / (2 * h))
+print("obtained", torch.autograd.grad({obtained}.sum(), t)[0].sum())
+"""
+
 
 class _Name(str):
     """Prints as itself, where a repr of the arguments is written into a script."""
@@ -86,17 +112,38 @@ class _Name(str):
         return str(self)
 
 
+def printed(script: str) -> tuple[Tensor, Tensor]:
+    """What `script` prints as expected and obtained."""
+    found: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(script, {"print": found.__setitem__})
+    return found["expected"].detach(), found["obtained"].detach()
+
+
 def numbers(script: str) -> tuple[Tensor, Tensor] | None:
-    """What `script` prints as expected and obtained; None where it fails."""
-    printed: dict[str, Tensor] = {}
+    """The same; None where it fails."""
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            exec(script, {"print": printed.__setitem__})
-        expected, obtained = printed["expected"].detach(), printed["obtained"].detach()
+        expected, obtained = printed(script)
     except Exception:
         return None
     return (expected, obtained) if expected.isfinite().all() and obtained.shape == expected.shape else None
+
+
+def worst(expected: Tensor, obtained: Tensor) -> dict[str, str]:
+    """The two numbers that lie furthest apart."""
+    pair = expected.flatten(), obtained.flatten()
+    place = (pair[0] - pair[1]).nan_to_num(torch.inf).abs().argmax()
+    return {name: f"{x[place]:.5g}" for name, x in zip(("expected", "obtained"), pair, strict=True)}
+
+
+def outcome(script: str) -> dict[str, str]:
+    """The verdict of this torch on a script, with the numbers that it prints or its error."""
+    try:
+        expected, obtained = printed(script)
+    except Exception as error:
+        return {"outcome": "refuses", "text": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+    return {"outcome": "wrong" if differ(expected, obtained) else "right", **worst(expected, obtained)}
 
 
 def differ(expected: Tensor, obtained: Tensor) -> bool:
@@ -143,7 +190,8 @@ def _write(operation: Operation, source: str, moved: tuple[int, ...], several: b
     x = letters[moved[0]]
     obtained = EXPRESSIONS[mode].format("t" if several or second else x)
     functions = [name for name in ("grad", "jacfwd", "jacrev", "jvp", "vjp", "vmap") if f"{name}(" in obtained]
-    template = _SECOND if second else _SEVERAL if several else _ONE
+    second_or_third = _THIRD if mode.endswith("once more") else _SECOND
+    template = second_or_third if second else _SEVERAL if several else _ONE
     return template.format(
         functions=", ".join(functions) or "jacrev",
         inputs="\n".join(inputs),

@@ -11,6 +11,7 @@ from funcdiff._automatic.planning import Candidate, Plan
 from funcdiff._automatic.products import hvp, hvp_operator
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.types import Function
+from funcdiff._safety.known_wrong import NOTE
 from funcdiff._torch.trees import Tree
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Explanation:
         rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch
         counted = f"{s.inputs} inputs, {s.outputs} outputs, {amount_of_flops(s.flops)} a pass; times of a typical core"
+        counted += f". {NOTE}." if NOTE else ""
         fit = ("at once", "peak") if within else ()
         return Table(("recipe", "matrix FLOPs", "numbers written", "predicted", *fit, ""), rows, counted)
 

@@ -24,7 +24,7 @@ from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.reading import reading
-from funcdiff._torch.transforms import outside, plain_allowed, unobserved
+from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
 
@@ -78,7 +78,8 @@ def for_transform(
     check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
     inside = not plain_allowed() if inside is None else inside
-    looking = _Call(func, leaves, (choice.asked, inside, budget, hashed(spec)), last)
+    once_more = kept_for_gradients(leaves)
+    looking = _Call(func, leaves, (choice.asked, inside, once_more, budget, hashed(spec)), last)
     if recalled := looking.recalled():
         return recalled
 
@@ -93,6 +94,7 @@ def for_transform(
             verify=choice.verify,
             by_cost=choice.kind in ("jacobian", "hessian"),
             inside=inside,
+            once_more=once_more,
         )
         if budget is not None and call is not None:
             return plan_within(budget, plan, primals[0].element_size(), call)
@@ -110,15 +112,15 @@ def for_product(
 ) -> Found:
     """The plan of a product at a point."""
     leaves, spec = flatten(primals)
-    inside = not plain_allowed()
-    looking = _Call(func, leaves, (names, verify, inside, hashed(spec)), last)
+    inside, once_more = not plain_allowed(), kept_for_gradients(leaves)
+    looking = _Call(func, leaves, (names, verify, inside, once_more, hashed(spec)), last)
     if recalled := looking.recalled():
         return recalled
 
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
-        plan = planning.make(names, flat, copies, randomness="error", verify=verify)
+        plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
         return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
 
     return looking.looked_up(make)

@@ -114,16 +114,18 @@ def make(
     verify: bool = True,
     by_cost: bool = True,
     inside: bool | None = None,
+    once_more: bool = False,
 ) -> Plan:
     """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
 
     Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order. `inside`
-    says that they will run inside a transform, by default whether this is one.
+    says that they will run inside a transform, by default whether this is one; `once_more`, that what they return will
+    be differentiated.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
-    obstacles = Obstacles(flat, primals, randomness, verify, inside)
+    obstacles = Obstacles(flat, primals, randomness, verify, inside, once_more)
     plain = obstacles.sketch(False)
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()

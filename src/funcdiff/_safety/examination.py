@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 import zlib
 from collections.abc import Callable, Collection
@@ -17,6 +18,7 @@ from funcdiff._safety.verdicts import Gap, Outcome, Verdict, contradicts
 
 _WITNESSES = 3  # attempts to confirm a wrong: a witness may stumble over a kink
 _CONTESTED = "one set of differences contradicts it, another decides nothing"
+_SIMPLEST = ("hessian_reverse_over_reverse", "hessian_double_backward", "hessian", "hessian_forward_over_reverse")
 _FASTEST = ("jacobian_reverse", "jacobian_forward", "jacobian_batched_grad", "jacobian_loop")
 
 
@@ -160,6 +162,43 @@ class Examination:
             lambda: (self._curvatures(torch.ones_like(self._origin())), lambda laplacian: laplacian),
             float(len(self.axes)),
         )
+
+    def _once_more(self, name: str) -> _Question:
+        weight, generator = self._weight, self._generator(name)
+
+        def witness() -> tuple[Estimate, Callable[[Tensor], Tensor]]:
+            along = self._random(len(self.axes), generator)
+            return slope_along(self._trace, along, start=0.1, ratio=3.0), lambda gradient: gradient @ along
+
+        def answer() -> Tensor:
+            return self.modes.once_more[name](lambda x: self.func(x) @ weight, self._origin())
+
+        return _Question(answer, self.slope_of_trace, witness, float(weight.abs().sum() * len(self.axes)))
+
+    @cached_property
+    def slope_of_trace(self) -> Estimate:
+        """Differences of the Laplacian of the outputs' sum, weighted."""
+        return stacked([slope_along(self._trace, axis) for axis in self.axes])
+
+    @cached_property
+    def _weight(self) -> Tensor:
+        return self._random(len(self.centre), self._generator("once more"))
+
+    def _trace(self, point: Tensor) -> Tensor:
+        """That Laplacian, by a Hessian that is right at the origin."""
+        if (hessian := self._sound) is None:
+            return point.new_full((), math.nan)
+
+        def trace(x: Tensor) -> Tensor:
+            return self._weight @ hessian(self.func, x).diagonal(0, -2, -1).sum(-1)
+
+        return nan_outside(trace, point[0])(point)
+
+    @cached_property
+    def _sound(self) -> Callable[..., Tensor] | None:
+        names = dict.fromkeys((*(name for name in _SIMPLEST if name in self.modes.hessians), *self.modes.hessians))
+        right = (name for name in names if self._by_differences("hessians", name).outcome == "right")
+        return next((self.modes.hessians[name] for name in right), None)
 
     def _curvatures(self, weights: Tensor) -> Estimate:
         """The second derivatives along every axis, weighted and summed."""

@@ -1,14 +1,36 @@
-"""What is known to be wrong: the operators on which the derivative atlas found each recipe wrong."""
+"""What is known to be wrong, by torch's version: the operators that the derivative atlas found each recipe wrong on."""
 
 import json
+from collections.abc import Mapping
 from importlib import resources
+from typing import NamedTuple
 
-WRONG = {
-    mode: frozenset(operators)
-    for mode, operators in json.loads(resources.files("funcdiff._safety").joinpath("known_wrong.json").read_text())[
-        "modes"
-    ].items()
-}
+import torch
+
+_FILES = resources.files("funcdiff._safety").joinpath("wrong_in")
+
+
+class Known(NamedTuple):
+    """The operators that each recipe gets wrong; and what that was taken from, if the atlas has no such torch."""
+
+    wrong: Mapping[str, frozenset[str]]
+    note: str = ""
+
+
+def known(version: str) -> Known:
+    """What the atlas found with this minor version of torch; what it did not judge there, as found with any other."""
+    kept = {file.name.removesuffix(".json"): json.loads(file.read_text())["modes"] for file in _FILES.iterdir()}
+    minor = ".".join(version.split(".")[:2])
+    every = {mode for modes in kept.values() for mode in modes}
+    wrong = {mode: frozenset(name for modes in kept.values() for name in modes.get(mode, ())) for mode in every}
+    if minor in kept:
+        return Known(wrong | {mode: frozenset(names) for mode, names in kept[minor].items()})
+    versions = ", ".join(sorted(kept, key=lambda name: [*map(int, name.split("."))]))
+    note = f"The atlas does not cover torch {minor}: a recipe that is wrong with any of torch {versions} is left out"
+    return Known(wrong, note)
+
+
+WRONG, NOTE = known(torch.__version__)
 INSIDE_TRANSFORM = {  # what a recipe on plain autograd becomes inside a transform
     "jacobian_batched_grad": "jacobian_reverse",
     "hessian_double_backward": "hessian_reverse_over_reverse",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,3 +21,5 @@ class Modes(NamedTuple):
     products: dict[str, Product]
     diagonals: dict[str, Derivative]
     laplacians: dict[str, Derivative]
+    once_more: Mapping[str, Derivative] = MappingProxyType({})
+    """The gradient of the Laplacian of a function with one output: second derivatives, differentiated once more."""

@@ -47,7 +47,11 @@ def numbers_like(x: Tensor) -> Tensor:
 
 
 class Obstacles:
-    """A function at a point, sketched as it is and, where a recipe asks, with what torch gets wrong put right."""
+    """A function at a point, sketched as it is and, where a recipe asks, with what torch gets wrong put right.
+
+    `inside` says that the recipes run under vmap or another transform, `once_more` that what they return is
+    differentiated again.
+    """
 
     def __init__(
         self,
@@ -56,9 +60,11 @@ class Obstacles:
         randomness: str,
         verify: bool = True,
         inside: bool | None = None,
+        once_more: bool = False,
     ) -> None:
         self.flat, self.primals, self.randomness, self.verify = flat, primals, randomness, verify
         self.inside = not plain_allowed() if inside is None else inside
+        self.once_more = once_more
         self._sketches: dict[bool, Sketch] = {}
 
     def sketch(self, with_safe_forms: bool) -> Sketch:
@@ -78,7 +84,8 @@ class Obstacles:
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
-        wrong = WRONG.get(mode, frozenset()).union(WRONG.get(f"{mode}, vmap", ()) if self.inside else ())
+        asked = {"": True, ", vmap": self.inside, ", once more": self.once_more}
+        wrong = frozenset().union(*(WRONG.get(mode + variant, ()) for variant, applies in asked.items() if applies))
         if not (found := self.sketch(False).operators & wrong):
             return ""
         if mode in CORRECTED:

@@ -88,3 +88,8 @@ def unwrapped(x: torch.Tensor) -> tuple[torch.Tensor, set[int], bool]:
         x = torch._C._functorch.get_unwrapped(x)
         graph = graph or x.requires_grad
     return x, levels, graph
+
+
+def kept_for_gradients(leaves: Sequence[Any]) -> bool:
+    """Whether results of these may be differentiated in reverse mode, by plain autograd or by a transform around."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and unwrapped(x)[2] for x in leaves)
