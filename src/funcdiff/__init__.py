@@ -5,6 +5,7 @@ from funcdiff._automatic.cache import clear_plans
 from funcdiff._automatic.choice import hessian, jacobian
 from funcdiff._automatic.curvature import fisher_operator, gauss_newton_operator, gauss_newton_product
 from funcdiff._automatic.explaining import explain
+from funcdiff._automatic.gram import gram_matrix
 from funcdiff._automatic.linear import jacobian_operator
 from funcdiff._automatic.products import hvp, hvp_operator
 from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian_pattern, jacobian_sparse
@@ -51,6 +52,7 @@ __all__ = [
     "fisher_operator",
     "gauss_newton_operator",
     "gauss_newton_product",
+    "gram_matrix",
     "hessian",
     "hessian_diagonal",
     "hessian_double_backward",
