@@ -6,11 +6,12 @@ from funcdiff._automatic.choice import hessian, jacobian
 from funcdiff._automatic.curvature import fisher_operator, gauss_newton_operator, gauss_newton_product
 from funcdiff._automatic.explaining import explain
 from funcdiff._automatic.gram import gram_matrix
+from funcdiff._automatic.laplacians import bilaplacian, laplacian
 from funcdiff._automatic.linear import jacobian_operator
 from funcdiff._automatic.products import hvp, hvp_operator
 from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian_pattern, jacobian_sparse
 from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
-from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
+from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor
 from funcdiff._calling.modules import module_function, ravel
 from funcdiff._calling.operator import Operator
 from funcdiff._prepared.preparing import Prepared, prepare
@@ -44,6 +45,7 @@ __all__ = [
     "batch_hessian_summed",
     "batch_jacobian",
     "batch_jacobian_summed",
+    "bilaplacian",
     "check_batch_independence",
     "check_derivatives",
     "clear_plans",
