@@ -108,9 +108,14 @@ def for_transform(
 
 
 def for_product(
-    names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...], last: cache.Last | None = None
+    names: tuple[str, ...],
+    func: Function,
+    verify: bool,
+    primals: tuple[Tree, ...],
+    kind: Kind = "hessian",
+    last: cache.Last | None = None,
 ) -> Found:
-    """The plan of a product at a point."""
+    """The plan of a product with the Hessian, or with the Jacobian, at a point."""
     leaves, spec = flatten(primals)
     inside, once_more = not plain_allowed(), kept_for_gradients(leaves)
     looking = _Call(func, leaves, (names, verify, inside, once_more, hashed(spec)), last)
@@ -121,7 +126,8 @@ def for_product(
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
-        return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
+        recipe = hessian_by_products if kind == "hessian" else jacobian_by_products
+        return _proven(plan, flat, copies, kind, recipe) if verify and inside else plan
 
     return looking.looked_up(make)
 
@@ -159,6 +165,11 @@ def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recip
         if not plan[name].obstacle:
             return plan
     raise plan.refusal()
+
+
+def jacobian_by_products(name: str) -> Recipe:
+    """The recipe for whole Jacobians that differentiates as the products do, to be checked."""
+    return RECIPES["jacobian"][name.partition(",")[0]]
 
 
 def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
