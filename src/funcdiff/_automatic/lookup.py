@@ -17,6 +17,7 @@ from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
+from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
@@ -166,6 +167,7 @@ def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
 
 
 def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
+    refuse_wrapped(func)
     key = _key(func, leaves, settings)
     if (plan := cache.find(key)) is not None:
         return Found(plan, key)
