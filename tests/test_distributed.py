@@ -65,3 +65,55 @@ def test_the_rows_of_a_batch_are_shared(gang, name, where, count):
     gaps, lengths = zip(*passed(gang(cases.rows, name, where, count)), strict=True)
     assert max(gaps) < CLOSE
     assert sum(lengths) == count
+
+
+@pytest.mark.parametrize(
+    "name", ["not contiguous", "expanded", "scalar", "one number", "requires grad", "linear", "mixed"]
+)
+def test_points_of_unusual_kinds(gang, name):
+    assert max(passed(gang(cases.unusual, name))) < (1e-6 if name == "mixed" else CLOSE)
+
+
+def test_half_precision_is_added_up_in_single_precision(gang):
+    for dtype, error in passed(gang(cases.bfloat16)):
+        assert dtype == torch.bfloat16
+        assert error < 0.05
+
+
+def test_weights_that_are_used_twice(gang):
+    assert max(passed(gang(cases.shared_weights))) < CLOSE
+
+
+def test_operators_take_turns(gang):
+    assert max(passed(gang(cases.interleaved))) < CLOSE
+
+
+def test_every_process_runs_the_same_solver(gang):
+    results = passed(gang(cases.in_step))
+    for values, expected, calls in results:
+        assert values == results[0][0]
+        assert values == pytest.approx(expected, rel=1e-8, abs=1e-10)
+        assert calls == results[0][2]
+
+
+@pytest.mark.parametrize("name", ["vmap", "grad"])
+def test_inside_a_transform_it_is_refused(gang, name):
+    for error in gang(cases.inside, name):
+        assert "communicates, which vmap, grad" in error.text
+
+
+RECIPES = [
+    *("jacobian", "jacobian_reverse", "jacobian_forward", "jacobian_batched_grad", "jacobian_loop"),
+    *("hessian", "hessian_double_backward", "hessian_reverse_over_reverse", "hvp", "hvp_operator"),
+    *("hvp_double_backward", "hvp_reverse_over_reverse", "vhp"),
+]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_take_sharded_arguments(gang, name):
+    assert max(passed(gang(cases.sharded_arguments, name))) < CLOSE
+
+
+@pytest.mark.parametrize("name", ["hvp", "hvp_double_backward", "jacobian", "hessian", "hessian_double_backward"])
+def test_recipes_take_the_parameters_of_a_network_under_fully_shard(gang, name):
+    assert max(passed(gang(cases.fully_sharded, name))) < CLOSE

@@ -19,6 +19,7 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded, taken_apart
 from funcdiff._calling.types import Function
+from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._torch.compiler import eagerly
@@ -251,6 +252,7 @@ def _transform(
                 f"torch has no sparse tensors inside vmap, grad and jvp: pass layout=None to {kind}_sparse for the "
                 f"entries alone, in the order of {kind}_pattern, or layout=torch.strided for a dense matrix"
             )
+        refuse_wrapped(func)
         plan, kept = found(args)
         try:
             return result(plan, args)

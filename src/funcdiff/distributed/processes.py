@@ -20,7 +20,7 @@ from funcdiff._torch.processes import device_of, running, store_of, timeout_of
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff.distributed.digests import number
 
-_GRACE = 1.0  # seconds in which the processes that are left report, of the timeout; at most a quarter of it
+_GRACE = 1.0  # seconds in which the processes that are left report; at most an eighth of the timeout
 TAIL = 1 + 32  # numbers after a sum: how many processes failed, and how many have each bit of a digest set
 
 
@@ -91,12 +91,12 @@ class Processes:
     def _wait(self, start: Callable[[], Any]) -> None:
         timeout = timeout_of(self.group, self.device)
         try:
-            start().wait(timeout - datetime.timedelta(seconds=self._grace(timeout)))
+            start().wait(timeout - datetime.timedelta(seconds=2 * self._grace(timeout)))
         except RuntimeError as error:
             self._lost(error)
 
     def _grace(self, timeout: datetime.timedelta) -> float:
-        return min(_GRACE, timeout.total_seconds() / 4)
+        return min(_GRACE, timeout.total_seconds() / 8)
 
     def _lost(self, error: RuntimeError) -> NoReturn:
         """Say which processes are missing: those that do not report where the group met."""
