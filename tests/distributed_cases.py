@@ -264,7 +264,7 @@ def sharded_arguments(name):
     recipe = getattr(fd, name)
     if name.startswith("hvp_operator"):
         return gap(recipe(g(W), x)(x), recipe(g(weight), point())(point()))
-    if name.startswith("hvp"):
+    if name.startswith(("hvp", "vhp")):
         return gap(recipe(g(W), (x,), (x,)), recipe(g(weight), (point(),), (point(),)))
     make = g if name.startswith("hessian") else f
     return gap(recipe(make(W))(x), recipe(make(weight))(point()))
