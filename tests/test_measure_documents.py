@@ -187,4 +187,6 @@ def test_costs_are_recorded_as_plain_values(log):
         "bytes_written": 12,
         "peak_bytes": 12,
         "uncounted": [],
+        "collectives": 0,
+        "bytes_sent": 0,
     }

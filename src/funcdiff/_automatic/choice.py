@@ -25,6 +25,7 @@ from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError, cannot, reason
+from funcdiff._torch.processes import spread
 from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten
 
@@ -173,6 +174,8 @@ def chosen(
 
     @left_alone
     def eager(args: Sequence[Tree]) -> Tree:
+        if any(map(spread, flatten(tuple(args))[0])):
+            return run(next(filter(_plain_reverse, recipes)), options.chunk_size, args)
         now = found(args)
 
         def result(name: str, chunk: int | None) -> Tree:
@@ -197,6 +200,11 @@ def chosen(
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
+
+
+def _plain_reverse(name: str) -> bool:
+    """Whether a recipe suits sharded tensors: torch 2.13 has no forward mode of them, and to plan would communicate."""
+    return name.partition(",")[0] in ("jacobian_batched_grad", "hessian_double_backward")
 
 
 def for_rows(kind: Kind, rows: int) -> Recipe:

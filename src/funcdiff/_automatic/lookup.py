@@ -19,6 +19,7 @@ from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
+from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
@@ -207,6 +208,7 @@ class _Call:
 
     def looked_up(self, make: Callable[[], Plan]) -> Found:
         """The plan that is kept, or else one that is made."""
+        refuse_wrapped(self.func)
         key = _key(self.func, self.leaves, self.settings)
         if (plan := cache.find(key)) is not None:
             found = Found(plan, key)

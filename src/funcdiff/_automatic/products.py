@@ -18,6 +18,7 @@ from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import corrected, has_graph
 from funcdiff._safety.verification import Check, check_product, direction
+from funcdiff._torch.processes import spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 from funcdiff.recipes import products
@@ -53,9 +54,9 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
         >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
         tensor([ 6., 12.])
     """
-    if torch.compiler.is_compiling():
-        return next(iter(PRODUCTS.values()))(func, primals, tangents)
     check_tuple(primals)
+    if _unplanned(primals):
+        return next(iter(PRODUCTS.values()))(func, primals, tangents)
     found = lookup.for_product(_NAMES, func, verify, primals, last=_LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
@@ -93,7 +94,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
         >>> [hessian(v) for v in torch.eye(2)]
         [tensor([6., 2.]), tensor([2., 0.])]
     """
-    if torch.compiler.is_compiling():
+    if _unplanned(primals):
         return _OPERATORS["hvp_double_backward"](func, *primals)
 
     def first_product(plan: Plan, name: str, operator: Operator) -> Check:
@@ -103,6 +104,11 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
     first = first_product if verify else None
     operator: Operator = first_working(found, lambda name, _: _OPERATORS[name](func, *primals), first)
     return operator
+
+
+def _unplanned(primals: tuple[Tree, ...]) -> bool:
+    """Where func cannot run beforehand, or where to run it communicates."""
+    return torch.compiler.is_compiling() or any(map(spread, flatten(primals)[0]))
 
 
 def _by_double_backward(func: Function, *primals: Tree) -> Operator:

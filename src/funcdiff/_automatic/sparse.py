@@ -21,6 +21,7 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import guarded, taken_apart
 from funcdiff._calling.types import Function
+from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._torch.compiler import eagerly, left_alone
@@ -303,6 +304,7 @@ def _transform(
                 f"torch has no sparse tensors inside vmap, grad, jvp and its tracer. Pass layout=None to {kind}_sparse "
                 f"for the entries alone, in the order of {kind}_pattern, or layout=torch.strided for a dense matrix"
             )
+        refuse_wrapped(func)
         plan, kept = found(args)
         try:
             return result(plan, args)

@@ -13,6 +13,7 @@ from torch import Tensor
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Blocks, Derivative
 from funcdiff._torch.counter import Counter
+from funcdiff._torch.processes import beside
 from funcdiff._torch.transforms import batched, plain_allowed, undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
@@ -96,9 +97,12 @@ def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     if start:
         vectors = vectors.roll(start, 1)
     if len(like) == 1:
-        return [vectors if like[0].dim() == 1 else vectors.view(stop - start, *like[0].shape)]
+        return [beside(vectors if like[0].dim() == 1 else vectors.view(stop - start, *like[0].shape), like[0])]
     parts = torch.split(vectors, sizes, 1)
-    return [part.to(leaf.dtype).view(stop - start, *leaf.shape) for part, leaf in zip(parts, like, strict=True)]
+    return [
+        beside(part.to(leaf.dtype).view(stop - start, *leaf.shape), leaf)
+        for part, leaf in zip(parts, like, strict=True)
+    ]
 
 
 def gathered(run: Callable[[int, int], Sequence[Tensor]], total: int, options: Options) -> list[Tensor]:

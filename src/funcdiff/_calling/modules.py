@@ -12,7 +12,8 @@ from torch.nn.parameter import is_lazy
 from funcdiff._calling.arguments import check_leaves
 from funcdiff._calling.types import Function
 from funcdiff._torch.layers import BatchNorm, Dropout, for_one_call
-from funcdiff._torch.messages import LAZY
+from funcdiff._torch.messages import DDP, FSDP, LAZY
+from funcdiff._torch.processes import without_hooks, wrapper_of
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
 Parameters = dict[str, Tensor]
@@ -25,7 +26,9 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
     its first argument, a dictionary by name.
 
     Args:
-        module: The network. `func` reads its buffers, and its mode, at each call.
+        module: The network. `func` reads its buffers, and its mode, at each call. One under `fully_shard` (FSDP2) is
+            called without its hooks, in its present mode. Its parameters are sharded, DTensors: pass them to `func`
+            with inputs that are DTensors too, or to `funcdiff.distributed.hvp_operator`, which gathers them.
         training: Whether the network may be in training mode, which is refused otherwise. In this mode, dropout draws
             masks, batch norm mixes the rows of the batch, and running statistics are updated on copies, not in the
             module.
@@ -35,8 +38,9 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
         module.
 
     Raises:
-        ValueError: A layer in training mode would make the function random, or mix the rows of a batch, or a lazy
-            layer has not run yet.
+        ValueError: A layer in training mode would make the function random, or mix the rows of a batch, a lazy layer
+            has not run yet, or the network is in `DistributedDataParallel` (use its `.module`) or in
+            `FullyShardedDataParallel` (use `fully_shard`).
         KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
 
     Example:
@@ -50,15 +54,20 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
     """
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise ValueError(LAZY)
+    wrappers = {wrapper_of(part) for part in module.modules()}
+    for name, remedy in (("DDP", DDP), ("FSDP", FSDP)):
+        if name in wrappers:
+            raise ValueError(remedy)
     if not training:
         refuse_training(module)
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
     names = parameters.keys()
+    called = without_hooks(module) if "FSDP2" in wrappers else module
 
     def func(parameters: Parameters, *inputs: Tree) -> Tree:
         check_names(parameters, names)
-        buffers = {name: for_one_call(buffer) for name, buffer in module.named_buffers()} if training else {}
-        return functional_call(module, {**buffers, **parameters}, inputs)
+        buffers = {name: for_one_call(buffer) for name, buffer in called.named_buffers()} if training else {}
+        return functional_call(called, {**buffers, **parameters}, inputs)
 
     return func, dict(parameters)
 

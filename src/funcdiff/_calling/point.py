@@ -11,6 +11,7 @@ from funcdiff._calling.arguments import check_leaves, kind
 from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.transform import guarded
 from funcdiff._calling.types import Function, Primals
+from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
 Scalar = Callable[..., Tensor]  # func as a function of its leaves, to one number
@@ -29,6 +30,7 @@ def at_point(
     """
     x, spec = check_primals(primals)
     refuse_lazy(func)
+    refuse_wrapped(func)
     vectors = [check_tangents(v, x, spec) for v in tangents]
     size = len(x)
 

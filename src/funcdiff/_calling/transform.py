@@ -20,6 +20,7 @@ from funcdiff._calling.arguments import (
 from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
+from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
@@ -37,6 +38,7 @@ def transform(formula: Formula, func: Function, options: Options, *, depth: int 
         refuse_keywords(kwargs)
         check_range(options.argnums, len(args))
         refuse_lazy(func)
+        refuse_wrapped(func, hooks=False)
 
         def run(*copies: Tree) -> Tree:
             flat, primals = taken_apart(func, copies, options)

@@ -23,6 +23,7 @@ from torch.func import vmap
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._torch.constants import constants, holding
 from funcdiff._torch.messages import cannot, reason
+from funcdiff._torch.processes import beside
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, flatten
@@ -237,7 +238,8 @@ def direction(like: Point, seed: int = 0) -> list[Tensor]:
     parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in like]
     length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
     scales = [max(1.0, _size(x)) / length for x in like]
-    return [(part * s).to(dtype=x.dtype, device=x.device) for part, s, x in zip(parts, scales, like, strict=True)]
+    moves = [(part * s).to(dtype=x.dtype, device=x.device) for part, s, x in zip(parts, scales, like, strict=True)]
+    return [beside(move, x) for move, x in zip(moves, like, strict=True)]
 
 
 def values(flat: Func, point: Point, along: Point) -> Curve:

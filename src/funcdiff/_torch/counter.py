@@ -11,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from funcdiff._torch.collectives import bytes_sent
 from funcdiff._torch.flops import FORMULAS, UNCOUNTED
 from funcdiff._torch.tensors import with_number
 
@@ -26,12 +27,15 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         bytes_written: By all of them.
         peak: The most bytes alive at once of what was made inside.
         uncounted: The operations that multiply matrices and have no formula.
+        collectives: Calls of torch.distributed that send.
+        bytes_sent: By this process, over a ring.
         fixed: The bytes alive before the first chunk, where chunks are counted.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.flops = self.operations = self.bytes_written = self.alive = self.peak = self.fixed = 0
+        self.collectives = self.bytes_sent = 0
         self.uncounted: set[str] = set()
         self._on_meta: bool | None = None  # whether the call computes on meta tensors, known from its first operation
         self._sizes: dict[int, int] = {}  # of the storages alive that were made inside
@@ -72,6 +76,10 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if (sent := bytes_sent(func, args)) is not None:
+            self.collectives += sent > 0
+            self.bytes_sent += round(sent)
+            return func(*args, **kwargs)
         formula = FORMULAS.get(func.overloadpacket)
         if formula is None:
             with self:  # in inference mode composite operations arrive whole

@@ -127,6 +127,21 @@ LAZY = (
 )
 
 
+DDP = (
+    "func uses a module in DistributedDataParallel, whose second derivatives are those of this process's own data and "
+    "not the mean over all, without an error from torch; use its .module, and for the product over all data "
+    "funcdiff.distributed.hvp_operator"
+)
+FSDP = (
+    "func uses a module in FullyShardedDataParallel, which keeps parameters as parts of flat vectors; shard it with "
+    "torch.distributed.fsdp.fully_shard instead, which module_function supports"
+)
+FSDP2 = (
+    "func calls a module under fully_shard, whose hooks free parameters that second derivatives need; make it a "
+    "function of its parameters without hooks: func, parameters = module_function(module)"
+)
+
+
 def reraise(error: RuntimeError) -> NoReturn:
     """Raise `error` again, below the remedy for it where there is one (and it was not raised by an inner recipe)."""
     for fragment, remedy in REMEDIES if error.__cause__ is None else ():

@@ -21,6 +21,8 @@ class Cost(Shown):
             and captured tensors hold is not, nor are workspaces inside a kernel.
         uncounted: Operations met that multiply matrices but have no formula: with one of these, `flops` is a lower
             bound.
+        collectives: Calls of `torch.distributed` that send.
+        bytes_sent: What this process sends in them over a ring: of a sum of N bytes on P processes 2 N (P - 1) / P.
     """
 
     kind: ClassVar[str] = "cost"
@@ -30,6 +32,8 @@ class Cost(Shown):
     bytes_written: int
     peak_bytes: int
     uncounted: tuple[str, ...] = ()
+    collectives: int = 0
+    bytes_sent: int = 0
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -38,9 +42,15 @@ class Cost(Shown):
         sizes = amount_of_bytes(self.bytes_written), amount_of_bytes(self.peak_bytes)
         return f"{bound}{amount_of_flops(self.flops)}", str(self.operations), *sizes
 
+    @property
+    def sent(self) -> str:
+        """What is sent, as it stands in a table."""
+        return f"{amount_of_bytes(self.bytes_sent)} in {self.collectives}"
+
     def table(self) -> Table:
         """Return the counts, one a row."""
-        return Table(("cost", ""), tuple(zip(self.columns, self.cells, strict=True)))
+        rows = tuple(zip(self.columns, self.cells, strict=True))
+        return Table(("cost", ""), (*rows, ("sent", self.sent)) if self.collectives else rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts in plain JSON values."""
@@ -124,8 +134,11 @@ class Costs(Shown, Mapping[str, Cost]):
 
     def table(self) -> Table:
         """Return the counts, one function a row."""
-        rows = tuple((name, *cost.cells) for name, cost in self.items())
-        return Table(("function", *Cost.columns), rows, "Exact counts of one call. A multiply-add counts as 2 FLOPs.")
+        sends = any(cost.collectives for cost in self.values())
+        columns = ("function", *Cost.columns, *(["sent"] if sends else []))
+        rows = tuple((name, *cost.cells, *([cost.sent] if sends else [])) for name, cost in self.items())
+        told = " Sent is what one process sends, in so many calls." if sends else ""
+        return Table(columns, rows, f"Exact counts of one call. A multiply-add counts as 2 FLOPs.{told}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts in plain JSON values."""

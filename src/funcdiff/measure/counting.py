@@ -24,6 +24,8 @@ def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args:
     minutes or not fit in memory. There, forward mode through sums and products with constants may show a few operations
     more than on real tensors, because torch uses them to infer shapes. FLOPs are the same.
 
+    Inside a process group, what this process sends to others is counted too, by the formulas of a ring.
+
     Args:
         func: A function, or a mapping of name to function; called as ``func(*args)``.
         *args: The arguments.
@@ -54,4 +56,5 @@ def _count(func: Callable[..., Any], *args: Any) -> Cost:
     with Counter() as counter:
         func(*args)
     uncounted = tuple(sorted(counter.uncounted))
-    return Cost(counter.flops, counter.operations, counter.bytes_written, counter.peak, uncounted)
+    sent = counter.collectives, counter.bytes_sent
+    return Cost(counter.flops, counter.operations, counter.bytes_written, counter.peak, uncounted, *sent)

@@ -1,0 +1,133 @@
+"""A Jacobian or Hessian for every row of a batch, with the rows shared out over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from torch.distributed.tensor import DTensor, Shard
+
+from funcdiff._automatic import batches
+from funcdiff._automatic.batches import Batch
+from funcdiff._calling.documented import documented
+from funcdiff._calling.types import Function
+from funcdiff._torch.trees import Tree, map_leaves, unflatten
+from funcdiff.distributed.documented import TEXTS
+from funcdiff.distributed.processes import Processes
+from funcdiff.distributed.sharing import gathered, joined, part_of
+from funcdiff.distributed.together import together
+
+_OF_ROWS: Mapping[str, Any] = dict(
+    TEXTS,
+    func="The function of one row. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of "
+    "tensors.",
+    in_dims="The axis of each argument that is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
+    "tuple with an entry for each argument. The entry None marks an argument that all rows share. An argument that is "
+    "sharded over this axis stays where it is.",
+    chunk_size='The number of rows to compute at once, by default all of the own part; or "auto", with a budget.',
+)
+
+
+@documented("Jacobians", **_OF_ROWS)
+def batch_jacobian(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    in_dims: Any = 0,
+    *,
+    gather: bool = False,
+    group: Any = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
+    verify: bool = True,
+) -> Function:
+    """Compute a Jacobian for every row of a batch, with the rows shared out over the processes.
+
+    Shapes: (B, output, input) for B rows, of a `DTensor` that is sharded over the rows.
+
+    Cost: On each of P processes that of `funcdiff.batch_jacobian` for B / P rows.
+
+    Example:
+        The Jacobian of x^2 is 2 x. Here one process is the group.
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> batch_jacobian(torch.square, gather=True)(torch.tensor([[1.0], [2.0]]))
+        tensor([[[2.]],
+        <BLANKLINE>
+                [[4.]]])
+        >>> dist.destroy_process_group()
+    """
+    recipe = batches.batch_jacobian(func, argnums, in_dims, chunk_size=chunk_size, budget=budget, verify=verify)
+    local = _own_rows(recipe, in_dims)
+    return together("batch_jacobian", func, local, group=group, gather=gather, argnums=argnums, in_dims=in_dims)
+
+
+@documented("Hessians", **_OF_ROWS)
+def batch_hessian(
+    func: Function,
+    argnums: int | tuple[int, ...] = 0,
+    in_dims: Any = 0,
+    *,
+    gather: bool = False,
+    group: Any = None,
+    chunk_size: int | Literal["auto"] | None = None,
+    budget: float | None = None,
+    verify: bool = True,
+) -> Function:
+    """Compute a Hessian for every row of a batch, with the rows shared out over the processes.
+
+    Shapes: (B, output, input, input) for B rows, of a `DTensor` that is sharded over the rows.
+
+    Cost: On each of P processes that of `funcdiff.batch_hessian` for B / P rows.
+
+    Example:
+        The Hessian of the sum of cubes is 6 x. Here one process is the group.
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> batch_hessian(lambda x: x.pow(3).sum(), gather=True)(torch.tensor([[1.0], [2.0]]))
+        tensor([[[ 6.]],
+        <BLANKLINE>
+                [[12.]]])
+        >>> dist.destroy_process_group()
+    """
+    recipe = batches.batch_hessian(func, argnums, in_dims, chunk_size=chunk_size, budget=budget, verify=verify)
+    local = _own_rows(recipe, in_dims)
+    return together("batch_hessian", func, local, group=group, gather=gather, argnums=argnums, in_dims=in_dims)
+
+
+def _own_rows(recipe: Function, in_dims: Any) -> Callable[[Processes, Sequence[Tree]], Tree]:
+    def local(processes: Processes, args: Sequence[Tree]) -> Tree:
+        batch = Batch(args, in_dims)
+        if batch.size is None:
+            return recipe(*args)  # where in_dims does not fit args, vmap says so
+        span = part_of(batch.size, processes)
+
+        def rows(x: Any, dim: int | None) -> Any:
+            if isinstance(x, DTensor) and dim is not None and _holds_rows(x, dim, processes):
+                return x.to_local()
+            (whole,) = gathered([x])
+            return whole if dim is None else whole.narrow(dim, span.start, span.stop - span.start)
+
+        own = [rows(x, dim) for x, dim in zip(batch.leaves, batch.dims, strict=True)]
+        size, empty = batch.size, batch.size > 0 and span.start == span.stop
+        if empty:  # the shapes of the results, of a row of ones: a function of one row need not bear none
+            own = [x if dim is None else _one(x, dim) for x, dim in zip(own, batch.dims, strict=True)]
+        results = recipe(*unflatten(own, batch.spec))
+        return map_leaves(lambda x: joined(x[:0] if empty else x, 0, size, processes), results)
+
+    return local
+
+
+def _one(x: Any, dim: int) -> Any:
+    shape = list(x.shape)
+    shape[dim] = 1
+    return x.new_ones(shape)
+
+
+def _holds_rows(x: DTensor, dim: int, processes: Processes) -> bool:
+    """Whether each process already has the rows that it computes."""
+    mesh: Any = x.device_mesh
+    return x.placements == (Shard(dim % x.dim()),) and mesh.get_group() is processes.group
