@@ -21,6 +21,7 @@ from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._torch.messages import MUTATES, reraise
+from funcdiff._torch.settings import INFERENCE_SILENCES
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
 
@@ -93,9 +94,12 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     expanded tensor, and autograd cannot save an inference tensor. A copy, of inputs only, cures all three, and its
     version counter tells whether func wrote into it.
     """
-    copies = tuple(copied(arg) for arg in args)
     if torch.compiler.is_compiling():
-        return run(*copies)
+        return run(*(copied(arg) for arg in args))
+    if INFERENCE_SILENCES and torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():  # no graph, as nothing in inference mode has one
+            return guarded(run, args)
+    copies = tuple(copied(arg) for arg in args)
     watched = [
         leaf for copy in copies for leaf in flatten(copy)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()
     ]
