@@ -1,6 +1,7 @@
 """The project's sessions: `nox --list` names them; `.ci/run` runs what a continuous integration must."""
 
 import atexit
+import re
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def docs_fast(session):
 def tests(session):
     """Test the package, its doctests, the gallery's sources and the pages that are computed."""
     install(session, "-e", ".[gallery]", groups=["tests", "docs"])
+    session.run("pytest", *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
+
+
+@nox.session(name="tests-torch")
+@nox.parametrize("torch", ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"])
+def tests_torch(session, torch):
+    """Test the package with each supported PyTorch; the site, whose pages are of the pinned one, is left out."""
+    pinned = Path("constraints.txt").read_text()
+    constraints = Path(session.create_tmp(), "constraints.txt")
+    constraints.write_text(re.sub("^torch==.*", f"torch=={torch}", pinned, flags=re.MULTILINE))
+    groups = nox.project.dependency_groups(PROJECT, "tests", "docs")
+    session.install("-c", str(constraints), "-e", ".[gallery]", f"torch=={torch}", *groups)
     session.run("pytest", *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
 
 

@@ -5,6 +5,7 @@ import torch
 from recipes import DIAGONALS, HESSIANS, JACOBIANS, NOT_COMPILED, PRODUCTS, TRANSFORMS
 from torch.func import grad, vmap
 from torch.testing import assert_close
+from versions import since
 
 import funcdiff as fd
 from funcdiff.checks.registry import EXACT
@@ -206,7 +207,10 @@ WITH_OPTIONS = {
 COMPILED = {entry.name: on_cubes(entry) for entry in EXACT if entry.name not in NOT_COMPILED} | WITH_OPTIONS
 
 
-@pytest.mark.parametrize("name", COMPILED)
+ITS_OWN_FAULT = pytest.param("batch_hessian, nothing captured", marks=since("2.13", "the compiler fails within itself"))
+
+
+@pytest.mark.parametrize("name", [ITS_OWN_FAULT if name in ITS_OWN_FAULT.values else name for name in COMPILED])
 def test_compiles_as_one_graph(name):
     torch.compiler.reset()
     compiled = torch.compile(COMPILED[name], fullgraph=True, backend="aot_eager")

@@ -9,8 +9,11 @@ from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as mapped
 from torch._higher_order_ops.scan import scan
 from torch.testing import assert_close
+from versions import since
 
 import funcdiff as fd
+
+pytestmark = since("2.13", "control flow operators are left to torch, which has no second derivative of them")
 
 X = torch.tensor([0.5, 0.2], dtype=torch.float64)
 WEIGHT = torch.tensor([[0.3, 0.1], [-0.2, 0.5]], dtype=torch.float64)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Mapping[str, Any]):
     """What to differentiate with respect to, and how; `recipe(func, **options)` passes all of it on."""
 
     argnums: int | tuple[int, ...] = 0
@@ -22,8 +22,11 @@ class Options:
         if self.randomness not in ("error", "same", "different"):
             raise ValueError(f'expected randomness to be "error", "same" or "different", got {self.randomness!r}')
 
-    def keys(self) -> Iterable[str]:
-        return "argnums", "has_aux", "chunk_size", "randomness"
+    def __iter__(self) -> Iterator[str]:
+        return iter(("argnums", "has_aux", "chunk_size", "randomness"))
+
+    def __len__(self) -> int:
+        return 4
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)

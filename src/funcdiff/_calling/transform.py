@@ -22,6 +22,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._torch.messages import MUTATES, reraise
+from funcdiff._torch.settings import INFERENCE_SILENCES
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
 
@@ -95,9 +96,12 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     expanded tensor, and autograd cannot save an inference tensor. A copy, of inputs only, cures all three, and its
     version counter tells whether func wrote into it.
     """
-    copies = tuple(map(copied, args))
     if torch.compiler.is_compiling():
-        return run(*copies)
+        return run(*map(copied, args))
+    if INFERENCE_SILENCES and torch.is_inference_mode_enabled():
+        with torch.inference_mode(False), torch.no_grad():  # no graph, as nothing in inference mode has one
+            return guarded(run, args)
+    copies = tuple(map(copied, args))
     watched = [leaf for leaf in flatten(copies)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()]
     before = times_written(watched)
     try:
