@@ -7,9 +7,9 @@ When is forward mode faster than reverse mode?
 therefore compares :math:`n` with :math:`m`. With 4 inputs and 1024 outputs, forward mode makes 4 passes and reverse
 mode 1024.
 
-The rule counts passes, but passes do not all take the same time. It can name the slower mode in three cases: if the
-function is small and starting its operations takes most of the time, if the network has a bottleneck, and if one
-operation is expensive in one mode only.
+The rule counts passes, but passes do not all take the same time. It fails in three cases: if the function is small, so
+that starting its operations takes most of the time; if the network has a bottleneck; and if one operation is expensive
+in one mode only.
 
 **Answer:** Forward mode is faster if it needs several times fewer passes and arithmetic takes most of the time.
 :func:`funcdiff.jacobian` predicts the times: it uses forward mode if there are many more outputs than inputs, and

@@ -6,8 +6,8 @@ Each call of a small Jacobian runs a few short tensor operations, and a lot of P
 records the operations once. Later calls run the recording and skip the Python. The first call pays for it: compiling
 takes as long as very many calls.
 
-A derivative is itself a function, ``jacobian(f)``. Compile this function, and not ``f`` inside it. PyTorch
-differentiates what it can see, and what is compiled is closed to it.
+A derivative is itself a function, ``jacobian(f)``. Compile this function, and not ``f`` inside it. If you differentiate
+a function that is compiled already, PyTorch runs it without the recording.
 
 **Answer:** compile the derivative: ``torch.compile(jacobian(f))``. It becomes much faster if the function is small and
 you call it often, and little faster if matrix products take the time.

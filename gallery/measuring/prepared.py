@@ -3,7 +3,7 @@ Can I read my derivative?
 =========================
 
 Underneath, a derivative is a short list of tensor operations. For a layer :math:`y = \tanh(Wx + b)` the Jacobian is
-:math:`\mathrm{diag}(1 - y^2)\, W`: the operations are a product, a sum, a tanh and a product again. In
+:math:`\mathrm{diag}(1 - y^2)\, W`. The operations are a product, a sum, a tanh, its slope, and a product again. In
 ``jacobian(layer)(x)`` you do not see them. They run inside transforms, graphs and checks, and for a small function
 these take most of the time.
 

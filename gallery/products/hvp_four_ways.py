@@ -9,8 +9,8 @@ A Hessian-vector product says how the gradient changes if :math:`x` moves in the
     Hv = \frac{\mathrm{d}}{\mathrm{d}t}\, \nabla f(x + t v) \quad \text{at } t = 0.
 
 Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x_1,\; x_0^2)`. Along :math:`v = (1, 0)`
-the gradient changes by :math:`(2 x_1,\; 2 x_0) = (4, 6)`, and this is :math:`Hv`. The Hessian itself is never built:
-for :math:`n` inputs it has :math:`n^2` entries, and the product has only :math:`n`.
+the gradient changes at the rate :math:`(2 x_1,\; 2 x_0) = (4, 6)`, and this is :math:`Hv`. The Hessian itself is never
+built: for :math:`n` inputs it has :math:`n^2` entries, and the product has only :math:`n`.
 
 **Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, through the function and then through its gradient.
 In PyTorch these need less arithmetic than the usual ``jvp`` of ``grad``.

@@ -3,7 +3,7 @@ Does scipy's Newton method need my Hessian?
 ===========================================
 
 Newton's method replaces the function by the parabola that touches it at :math:`x`, and steps to the minimum of the
-parabola. The step :math:`d` solves :math:`H d = -g`, with the gradient :math:`g` and the Hessian :math:`H`. For
+parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:`d` solves :math:`H d = -g`. For
 :math:`n` parameters :math:`H` has :math:`n^2` entries.
 
 The equation can be solved without them. The conjugate gradient method only multiplies :math:`H` by vectors, and one
