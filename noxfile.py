@@ -135,9 +135,12 @@ def faults(session):
 
 @nox.session
 def prepared(session):
-    """Judge prepared derivatives of torch's operators and layers; after `--`, only of those named."""
+    """Judge prepared derivatives of operators and layers, or those named; with "networks", time them on random ones."""
     install(session, "-e", ".[gallery]", groups=["tests"])
-    session.run("python", "tests/prepared_soundness.py", *session.posargs, env=TOOLS)
+    if session.posargs[:1] == ["networks"]:
+        session.run("python", "-m", "_tools.bench.prepared", *session.posargs[1:], env=TOOLS)
+    else:
+        session.run("python", "tests/prepared_soundness.py", *session.posargs, env=TOOLS)
 
 
 @nox.session

@@ -227,3 +227,26 @@ def test_the_same_under_another_key_is_seen():
     evidence = Evidence(func)
     held["b"] = held.pop("a")
     assert not evidence.holds(func)
+
+
+def test_what_a_transform_remembers_tells_no_function_from_another():
+    inner = fd.jacobian(sine)
+
+    def func(x):
+        return inner(x).sum()
+
+    before = described(func)
+    for _ in range(4):
+        inner(X)
+    assert described(func) == before
+    assert Evidence(func).holds(func)
+
+
+def test_a_prepared_derivative_may_be_called_unprepared_as_well():
+    transform = fd.jacobian(sine)
+    prepared = fd.prepare(transform, X)
+    for _ in range(4):
+        transform(X)
+    with torch.no_grad():
+        transform(X)
+    assert_close(prepared(X), transform(X))

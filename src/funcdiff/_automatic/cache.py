@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from threading import RLock
 from typing import Any
 
-from funcdiff._automatic.describing import described
+from funcdiff._automatic.describing import Memory, described
 from funcdiff._automatic.unchanged import Evidence
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.settings import overriding, settings
@@ -38,13 +38,17 @@ def key_of(things: Sequence[Any], *rest: Hashable) -> Hashable:
         return object()
 
 
-class Last:
+class Last(Memory):
     """What was found at the last call of a transform, found again without a description of its function.
 
     Evidence is gathered at a second call alike, and no longer after it was of no use a few times in a row.
+
+    Attributes:
+        recipes: Those that were made of the function.
     """
 
     def __init__(self) -> None:
+        self.recipes: dict[Hashable, Callable[..., Any]] = {}
         self._last: tuple[Any, ...] | None = None
         self._once: Hashable = None
         self._useless = 0

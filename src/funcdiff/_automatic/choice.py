@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -149,7 +149,6 @@ def chosen(
     choice = Choice(kind, names or tuple(recipes), options, verify, batch)
     traced = torch.compiler.is_compiling()
     last = Last()
-    built: dict[Hashable, Function] = {}  # recipes of func
 
     def found(args: Sequence[Tree]) -> lookup.Found:
         return lookup.for_transform(func, choice, args, budget, lambda name, chunk: run(name, chunk, args), last=last)
@@ -181,10 +180,10 @@ def chosen(
         def result(name: str, chunk: int | None) -> Tree:
             bare = name in BARE and now.plan.bare and plain_allowed()
             key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
-            if key not in built:
+            if key not in last.recipes:
                 recipe = BARE[name] if bare else recipes[name]
-                built[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
-            return built[key](*args)
+                last.recipes[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
+            return last.recipes[key](*args)
 
         return first_working(now, result, functools.partial(first_result, args) if verify else None)
 

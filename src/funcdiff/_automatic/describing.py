@@ -43,6 +43,10 @@ _MEMBERS = functools.partial, property, classmethod, staticmethod, slice, types.
 _ALONE = logging.Logger, io.IOBase, torch.Generator, type(threading.Lock()), type(threading.RLock())
 
 
+class Memory:
+    """What a transform remembers between its calls: it decides nothing, and tells no function from another."""
+
+
 class UndescribableError(Exception):
     """A thing holds what cannot be told apart from another, or too much of it."""
 
@@ -217,6 +221,7 @@ def _never(_: Walk, thing: Any) -> Hashable:
 
 _WAYS: Sequence[tuple[Any, Callable[[Walk, Any], Hashable]]] = (
     ((torch.jit.ScriptModule, torch.jit.ScriptFunction), _never),
+    (Memory, lambda _, x: Memory),
     (Tensor, lambda walk, x: (kind_of_tensor(x), walk.instance(x))),
     (nn.Module, Walk.layer),
     (type, Walk.kind),

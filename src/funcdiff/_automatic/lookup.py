@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +38,7 @@ class Choice:
     verify: bool = True
     batch: int = 1
 
-    @functools.cached_property
+    @property
     def asked(self) -> Hashable:
         """What of it decides a plan: the chunk does not."""
         options = self.options

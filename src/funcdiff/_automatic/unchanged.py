@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from funcdiff._automatic.describing import BARE, EMPTY, SHORT, UNBOUND, Walk, slots
+from funcdiff._automatic.describing import BARE, EMPTY, SHORT, UNBOUND, Memory, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
@@ -112,7 +112,7 @@ class Evidence:
             self._class(thing)
         elif isinstance(thing, _HIDDEN):
             self.complete = False
-        elif not isinstance(thing, (*_OF_C, types.ModuleType, types.CodeType)):  # these are told by themselves
+        elif not isinstance(thing, (*_OF_C, Memory, types.ModuleType, types.CodeType)):  # these are told by themselves
             self._object(thing, root)
 
     def _function(self, func: types.FunctionType, root: bool) -> None:

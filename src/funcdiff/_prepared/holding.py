@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from funcdiff._automatic.describing import Memory
 from funcdiff._automatic.naming import analysed, installed
 from funcdiff._torch.messages import RefusedError
 
 _MANY = 100_000
 _GONE = object()
-_PLAIN = int, float, complex, str, bytes, type(None)
+_PLAIN = int, float, complex, str, bytes, type(None), Memory  # these have no parts that decide a result
 _USUAL = frozenset(vars(nn.Module())) - {"training"}  # what every module has, and we look at by itself
 _OF_MODULES = "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"
 
