@@ -30,7 +30,7 @@ from torch.testing import assert_close
 
 import funcdiff as fd
 from funcdiff._automatic import sparse_plan
-from funcdiff._sparse import sets
+from funcdiff._sparse import colouring, sets
 from funcdiff._sparse.pattern import Pattern
 
 X = random_point(8)
@@ -394,6 +394,22 @@ def test_stars_on_random_graphs():
         seeds = (groups.columns == np.arange(groups.forward)[:, None]).astype(float)
         read = (seeds @ matrix).ravel()[groups.places]
         np.testing.assert_allclose(read, matrix[pattern.rows, pattern.columns])
+
+
+def test_the_smallest_are_coloured_last_where_it_pays():
+    """Of two kinds of unknowns, few that meet many and many that meet few, as in bundle adjustment."""
+    few, many = 8, 60
+    meeting = (np.arange(many)[:, None] * 3 + np.arange(3)) % few
+    matrix = np.eye(few + many)
+    for point, cameras in enumerate(meeting):
+        matrix[few + point, cameras] = matrix[cameras, few + point] = 1
+    matrix = np.kron(matrix, np.ones((3, 3)))
+    for order in (slice(None), slice(None, None, -1)):
+        pattern = Pattern.of_matrix(torch.from_numpy(matrix[order, order].copy())).only_mutual()
+        assert pattern.passes <= 18
+    natural = Pattern.of_matrix(torch.from_numpy(matrix)).only_mutual()
+    starts, neighbours = natural.starts.tolist(), natural.columns.tolist()
+    assert colouring._star_in_order(range(len(matrix)), starts, neighbours)[0].max() > 50
 
 
 def missing_and_gap(seed):

@@ -3,8 +3,20 @@
 import functools
 
 import pytest
+import sparse_practice
 import torch
-from sparse_problems import HESSIANS, JACOBIANS, brusselator, chain, messages, random_point, rosenbrock
+from sparse_practice import JACOBIANS as PRACTICE
+from sparse_problems import (
+    HESSIANS,
+    JACOBIANS,
+    brusselator,
+    by_compressed_rows,
+    by_coordinates,
+    chain,
+    messages,
+    random_point,
+    rosenbrock,
+)
 from torch.testing import assert_close
 
 import funcdiff as fd
@@ -86,6 +98,23 @@ def test_a_sparse_matrix_inside_a_prepared_function_is_refused_and_its_entries_a
     entries = fd.jacobian_sparse(chain, layout=None)
     line = prepare(lambda x: entries(x).square().sum(), X)
     assert_close(line(2 * X), entries(2 * X).square().sum())
+
+
+def test_constant_sparse_matrices():
+    x = random_point(6)
+    transform = fd.jacobian_sparse(by_coordinates)
+    assert_close(prepare(transform, x)(2 * x).to_dense(), transform(2 * x).to_dense())
+    with pytest.raises(RuntimeError, match=r"sparse tensor.*to_sparse\(\)"):
+        prepare(fd.jacobian_sparse(by_compressed_rows), x)
+
+
+@pytest.mark.parametrize("name", ["finite volumes", "elements by scatter", "convolution, dilated", "two arguments"])
+def test_lines_of_functions_from_practice(name):
+    kind, cases = (fd.hessian_sparse, sparse_practice.HESSIANS) if "two" in name else (fd.jacobian_sparse, PRACTICE)
+    func, args = cases[name]
+    transform = kind(func, tuple(range(len(args))))
+    line, others = prepare(transform, *args), [0.9 * x + 0.01 for x in args]
+    assert_close(line(*others).to_dense(), transform(*others).to_dense(), rtol=1e-12, atol=1e-12)
 
 
 def test_what_only_looks_like_the_transform_is_prepared_itself():

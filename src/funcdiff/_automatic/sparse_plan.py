@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -215,9 +216,11 @@ def make(kind: Kind, flat: Flat, primals: Sequence[Tensor], options: Options, gi
     sketch, reads = modes.sketch, modes.sketch.reads_values
     shape = (sketch.outputs if kind == "jacobian" else sketch.inputs), sketch.inputs
     if given is None:
-        with reading() as read:
+        with (
+            reading() if kind == "hessian" else nullcontext() as read
+        ):  # a gradient may read what its function does not
             found = _traced(kind, function, primals)
-        reads = reads or read.seen
+        reads = reads or (read is not None and read.seen)
         pattern = found.pattern.only_mutual() if kind == "hessian" else found.pattern
         doubt = f"the pattern depends on values used by {', '.join(sorted(found.values))}" if found.values else ""
         doubt = "the pattern is that of the branch taken" if reads else doubt

@@ -118,7 +118,13 @@ class _Line:
 def owned(steps: list[Value], result: Value) -> Value:
     """The result; or a copy, where a caller who writes into it would write into what is given, held or kept."""
     memory = result.example.untyped_storage().data_ptr()
-    kept = [v for v in steps if isinstance(v.example, Tensor) and (v.target is None or ready(v))]
+    kept = [
+        value
+        for value in steps
+        if isinstance(value.example, Tensor)
+        and value.example.layout is torch.strided  # a sparse one shares no memory with a result
+        and (value.target is None or ready(value))
+    ]
     if all(v.example.untyped_storage().data_ptr() != memory for v in kept):
         return result
     copy = Value(aten.clone.default, (result,), {}, result.example.clone())

@@ -5,6 +5,8 @@ Colours that are taken are kept as the bits of an integer, so that the first fre
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,7 +59,9 @@ class Groups:
     def on(self, device: torch.device) -> tuple[Tensor, ...]:
         """Columns, rows and places as tensors, sent to a device once; for torch's tracer they are constants."""
         if being_traced() or device not in self._sent:
-            sent = tuple(torch.from_numpy(x).to(device) for x in (self.columns, self.rows, self.places))
+            small = np.int16 if self.passes < 2**15 else np.int64  # colours are compared at each call
+            colours = self.columns.astype(small), self.rows.astype(small)
+            sent = tuple(torch.from_numpy(x).to(device) for x in (*colours, self.places))
             if being_traced():
                 return sent
             self._sent[device] = sent
@@ -117,11 +121,11 @@ def star(pattern: Pattern) -> Groups:
     """
     n = pattern.shape[0]
     starts, neighbours = pattern.starts.tolist(), pattern.columns.tolist()
-    natural = _star_in_order(range(n), starts, neighbours)
-    if natural[0].max(initial=0) > 2:  # three colours are the fewest for a band
-        by_degree = np.argsort(-np.diff(pattern.starts), kind="stable")
-        natural = min(natural, _star_in_order(by_degree.tolist(), starts, neighbours), key=lambda f: int(f[0].max()))
-    colours, twice = natural
+    found = _star_in_order(range(n), starts, neighbours)
+    if found[0].max(initial=0) * n >= pattern.nnz:  # more than a row has entries on average
+        other = _star_in_order(_smallest_last(starts, neighbours), starts, neighbours)
+        found = min(found, other, key=lambda f: int(f[0].max()))
+    colours, twice = found
     colours[np.diff(pattern.starts) == 0] = -1
     rows, columns = pattern.rows, pattern.columns
     if colours.max(initial=0) < 63:
@@ -130,6 +134,25 @@ def star(pattern: Pattern) -> Groups:
         met = np.array([twice[i] >> c & 1 for i, c in zip(rows.tolist(), colours[columns].tolist(), strict=True)], bool)
     read = np.where(met & (rows != columns), columns, rows), np.where(met & (rows != columns), rows, columns)
     return Groups(colours, np.full(n, -1), colours[read[1]] * n + read[0])
+
+
+def _smallest_last(starts: list[int], neighbours: list[int]) -> list[int]:
+    """Vertices in the reverse of the order in which the one with the fewest neighbours left is taken away."""
+    left = [stop - start for start, stop in itertools.pairwise(starts)]
+    waiting = [(count, v) for v, count in enumerate(left)]
+    heapq.heapify(waiting)
+    taken: list[int] = []
+    while waiting:
+        count, v = heapq.heappop(waiting)
+        if count != left[v]:  # it stands there once more, with fewer
+            continue
+        left[v] = -1
+        taken.append(v)
+        for w in neighbours[starts[v] : starts[v + 1]]:
+            if left[w] >= 0:
+                left[w] -= 1
+                heapq.heappush(waiting, (left[w], w))
+    return taken[::-1]
 
 
 def _star_in_order(order: Iterable[int], starts: list[int], neighbours: list[int]) -> tuple[Ints, list[int]]:

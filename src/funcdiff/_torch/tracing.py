@@ -34,6 +34,8 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
         with undrawn(), eagerly(), reading() as read:
             module: GraphModule = make_fx(flat)(*examples)
     except RuntimeError as error:
+        if "Sparse CSR tensors do not have strides" in str(error):
+            raise RefusedError(COMPRESSED) from error
         if "value out of a tracing tensor" not in str(error) and "data-dependent" not in str(error):
             raise
         raise RefusedError(READS) from error
@@ -56,6 +58,10 @@ def being_traced() -> bool:
     return get_proxy_mode() is not None
 
 
+COMPRESSED = (
+    "cannot prepare a function that uses a sparse tensor in compressed rows, which torch's tracer does not know: keep "
+    "it in coordinates (matrix.to_sparse()), or call the function itself"
+)
 READS = (
     "cannot prepare a function that reads the values of tensors (.item(), .tolist(), if, a mask that selects): with "
     "other values it may do something else. Use torch.where in place of a branch, or call the function itself"
