@@ -94,8 +94,10 @@ def for_transform(
     return _looked_up(make, func, leaves, (*settings, choice.verify, inside, budget, hashed(spec)))
 
 
-def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...]) -> Found:
-    """The plan of a product at a point."""
+def for_product(
+    names: tuple[str, ...], func: Function, verify: bool, primals: tuple[Tree, ...], kind: Kind = "hessian"
+) -> Found:
+    """The plan of a product with the Hessian, or with the Jacobian, at a point."""
     leaves, spec = flatten(primals)
     inside = not plain_allowed()
 
@@ -103,7 +105,8 @@ def for_product(names: tuple[str, ...], func: Function, verify: bool, primals: t
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify)
-        return _proven(plan, flat, copies, "hessian", hessian_by_products) if verify and inside else plan
+        recipe = hessian_by_products if kind == "hessian" else jacobian_by_products
+        return _proven(plan, flat, copies, kind, recipe) if verify and inside else plan
 
     return _looked_up(make, func, leaves, (names, verify, inside, hashed(spec)))
 
@@ -141,6 +144,11 @@ def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recip
         if not plan[name].obstacle:
             return plan
     raise plan.refusal()
+
+
+def jacobian_by_products(name: str) -> Recipe:
+    """The recipe for whole Jacobians that differentiates as the products do, to be checked."""
+    return RECIPES["jacobian"][name.partition(",")[0]]
 
 
 def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:

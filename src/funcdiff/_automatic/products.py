@@ -10,6 +10,7 @@ from funcdiff._automatic import lookup
 from funcdiff._automatic.candidates import PRODUCTS
 from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.planning import Plan
+from funcdiff._calling.operator import Operator
 from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
@@ -19,8 +20,6 @@ from funcdiff._safety.verification import Check, check_product, direction
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 from funcdiff.recipes import products
-
-Operator = Callable[..., Tree]  # of the tangents
 
 
 @products.product(
@@ -63,20 +62,16 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
 
 
 @products.product(
-    returns="A function that takes the tangents, one for each primal, and returns Hv as the other products do.",
+    returns="The operator. It takes the tangents, one for each primal, and returns Hv as the other products do.",
     primals="The point, which is copied: later changes to it do not change the operator.",
     verify=VERIFY,
     raises=products.ERRORS,
 )
-def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Callable[..., Tree]:
+def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operator:
     """Make the map from v to Hv at one point. The graph of the gradient is built once, for many products.
 
-    The operator composes with vmap, which computes the products with many vectors at once. SciPy accepts it as it is,
-    for float64 and `x0` of shape (n,)::
-
-        hessian = hvp_operator(func, torch.tensor(x0))
-        LinearOperator((n, n), matvec=lambda v: hessian(torch.tensor(v).reshape(n)).numpy(), dtype=x0.dtype)
-        hessp = lambda x, v: hvp_operator(func, torch.tensor(x))(torch.tensor(v)).numpy()
+    The operator composes with vmap, and ``operator @ V`` computes the products with the columns of V at once. SciPy's
+    solvers accept it as it is: ``scipy.sparse.linalg.eigsh(operator)``.
 
     Cost: 2 F once, then 2 F for each product. The graph of two passes stays in memory as long as the operator.
 
@@ -91,7 +86,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Callabl
     if torch.compiler.is_compiling():
         return _OPERATORS["hvp_double_backward"](func, *primals)
 
-    def first_product(plan: Plan, name: str, operator: Callable[..., Tree]) -> Check:
+    def first_product(plan: Plan, name: str, operator: Operator) -> Check:
         return _checked(func, primals, plan, name, operator)
 
     found = lookup.for_product(tuple(_OPERATORS), func, verify, primals)
@@ -119,7 +114,7 @@ _OPERATORS: Mapping[str, Callable[..., Operator]] = {
 }
 
 
-def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, operator: Operator) -> Check:
+def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, operator: Callable[..., Tree]) -> Check:
     """Hold a product along a random direction against differences of the gradient."""
     flat, point = lookup.value_of(func, copied(primals), Options(tuple(range(len(primals)))))
     along = direction(point)

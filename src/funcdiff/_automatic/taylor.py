@@ -70,7 +70,7 @@ def hessian_taylor(
         tensor([[10.,  6.],
                 [ 6.,  0.]])
     """
-    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("hessian", func, options)
 
 
@@ -103,7 +103,7 @@ def jacobian_taylor(
         tensor([[7., 0., 3.],
                 [0., 7., 5.]])
     """
-    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("jacobian", func, options)
 
 
@@ -139,49 +139,8 @@ def hessian_diagonal(
         >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
         tensor([6., 0.])
     """
-    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
+    options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return chosen("diagonal", func, options, verify=verify)
-
-
-@documented(
-    "Laplacian",
-    argnums="The position of the argument over whose entries the sum goes, or a tuple of positions.",
-    chunk_size="The number of first derivatives to compute at once, by default all.",
-    verify=VERIFY,
-    randomness=ONE_DRAW,
-    raises=ERRORS,
-)
-def laplacian(
-    func: Function,
-    argnums: int | tuple[int, ...] = 0,
-    *,
-    has_aux: bool = False,
-    chunk_size: int | None = None,
-    randomness: str = "error",
-    verify: bool = True,
-) -> Function:
-    """Compute the sum of the second derivatives along every input by collapsed Taylor mode: never a Hessian.
-
-    The function runs once, on its value, its n first derivatives and the sum of its second derivatives. If an operation
-    has no Taylor rule, torch's own modes compute the diagonal of the Hessian, which is then summed. To train through a
-    Laplacian, differentiate the result.
-
-    Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
-    arXiv:2505.13644.
-
-    Shapes: Those of the output.
-
-    Cost: (2 + n) F for any number of outputs.
-
-    Example:
-        The Laplacian of (x^2 + y^2) x is 8 x.
-
-        >>> import torch
-        >>> laplacian(lambda x: x.square().sum() * x[0])(torch.tensor([3.0, 5.0]))
-        tensor(24.)
-    """
-    options = _one_draw(Options(argnums, has_aux, chunk_size, randomness))
-    return chosen("laplacian", func, options, verify=verify)
 
 
 def _by_jets(kind: Kind, func: Function, options: Options) -> Function:
@@ -205,7 +164,7 @@ def _by_jets(kind: Kind, func: Function, options: Options) -> Function:
     return wrapper
 
 
-def _one_draw(options: Options) -> Options:
+def one_draw(options: Options) -> Options:
     if options.randomness == "different":
         raise ValueError(
             f'expected randomness to be "error" or "same", got {options.randomness!r}: '

@@ -49,6 +49,7 @@ _OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what f
 Kind = Literal["jacobian", "hessian", "diagonal", "laplacian"]
 Point = Sequence[Tensor]
 Func = Callable[..., Tree]  # of the differentiated leaves, without aux
+Map = Callable[[Point], Point]
 Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
 
 
@@ -91,10 +92,7 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
-        if seen.foreign - _TRANSPARENT and (defined := _as_defined(flat, point, along, answer, seen)):
-            return defined
-        found = compared(joined(answer), values(flat, point, along), seen)
-        return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
+        return _check_slope(flat, point, along, answer, seen)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
     weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
@@ -106,6 +104,25 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     return check_product(flat, point, along, weights, answer, seen)
 
 
+def check_linear(flat: Func, point: Point, outputs: Point, push: Map, pull: Map, seen: Sketch) -> Check:
+    """Hold Jv against differences of `flat`, and J^T u against Jv: u pairs with Jv as J^T u does with v."""
+    if not any(x.numel() for x in point):
+        return Check("agrees", 0.0)
+    if point[0].is_meta:
+        return _NO_VALUES
+    along, cotangents = direction(point), direction(outputs, seed=6)
+    answer = push(along)
+    found = _check_slope(flat, point, along, answer, seen)
+    if found.outcome == "wrong":
+        return found
+    own, theirs = joined(answer) * joined(cotangents), joined(pull(cotangents)) * joined(along)
+    gap = (own.double().sum() - theirs.double().sum()).abs()
+    scale = torch.maximum(own.abs().double().sum(), theirs.abs().double().sum())
+    if bool(gap > max(_CLOSE, 16 * seen.epsilon) * scale) or not bool(gap.isfinite()):
+        return Check("wrong", float(gap / scale), "its products with J and with J^T contradict each other")
+    return found
+
+
 def check_product(flat: Func, point: Point, along: Point, weights: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
     if point[0].is_meta:
@@ -115,6 +132,14 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
     if found.outcome == "wrong":
         return _unless_meant(found, flat, point, along, answer, seen, weights)
     return _unless_cut(found, flat, point, along, weights, seen)
+
+
+def _check_slope(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check:
+    """Hold the derivative of `flat` along a direction against differences."""
+    if seen.foreign - _TRANSPARENT and (defined := _as_defined(flat, point, along, answer, seen)):
+        return defined
+    found = compared(joined(answer), values(flat, point, along), seen)
+    return found if found.outcome != "wrong" else _unless_meant(found, flat, point, along, answer, seen)
 
 
 def check_on_plane(

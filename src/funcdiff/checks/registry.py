@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._automatic import batches, choice, sparse, summed, taylor
+from funcdiff._automatic import batches, choice, laplacians, sparse, summed, taylor
 from funcdiff._automatic import products as automatic_products
 from funcdiff._safety.modes import Function, Modes
 from funcdiff.recipes import hessians, jacobians, products
@@ -112,7 +112,7 @@ REGISTRY = (
     Entry(automatic_products.hvp, "product", _product, automatic=True),
     Entry(automatic_products.hvp_operator, "operator", _operator, automatic=True),
     Entry(taylor.hessian_diagonal, "diagonal", automatic=True),
-    Entry(taylor.laplacian, "laplacian", automatic=True),
+    Entry(laplacians.laplacian, "laplacian", automatic=True),
     Entry(batches.batch_jacobian, "batch_jacobian"),
     Entry(batches.batch_hessian, "batch_hessian"),
     Entry(summed.batch_jacobian_summed, "batch_jacobian", _of_batch),

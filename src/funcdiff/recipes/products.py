@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.documented import documented
+from funcdiff._calling.operator import Leaves, Operator, Space, symmetric
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._calling.point import Scalar, at_point, check_primals, check_tangents, whole
+from funcdiff._calling.point import Scalar, at_point, check_primals
 from funcdiff._calling.types import Function, Primals
 from funcdiff._torch.graph import survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
-from funcdiff._torch.trees import Tree, unflatten
+from funcdiff._torch.trees import Tree, flatten, unflatten
 
 SCALAR = "The function. It takes tensors or pytrees of tensors, and returns a scalar, a tensor of shape ()."
 VECTOR = "a tuple like `primals`, with the same structure, shapes, dtypes and devices."
@@ -137,26 +138,21 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
     return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
 
 
-def operator_double_backward(func: Function, *primals: Tree) -> Callable[..., Tree]:
+def operator_double_backward(func: Function, *primals: Tree) -> Operator:
     """The map from v to Hv by plain autograd: the graph of the gradient is built once."""
-    x, spec = check_primals(primals)
-    apply = at_point(curvature, func, primals, depth=0)
-
-    def operator(*tangents: Tree) -> Tree:
-        return whole(apply(check_tangents(tangents, x, spec)), spec)
-
-    return operator
+    space = Space.of(primals)
+    return symmetric(at_point(curvature, func, primals, depth=0), space)
 
 
-def operator_forward_over_reverse(func: Function, *primals: Tree) -> Callable[..., Tree]:
+def operator_forward_over_reverse(func: Function, *primals: Tree) -> Operator:
     """The map from v to Hv as `hvp_forward_over_reverse` computes it, with a graph for each product."""
     x, spec = check_primals(primals)
     at = unflatten([leaf.clone() for leaf in x], spec)
 
-    def operator(*tangents: Tree) -> Tree:
-        return hvp_forward_over_reverse(func, at, tangents)
+    def apply(v: Leaves) -> Leaves:
+        return flatten(hvp_forward_over_reverse(func, at, unflatten(v, spec)))[0]
 
-    return operator
+    return symmetric(apply, Space.of(primals))
 
 
 def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:

@@ -1,0 +1,127 @@
+"""Laplacians along other directions than the axes: with weights, or random."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._calling.arguments import check_leaves, check_range, kind, refuse_keywords, replace_args, select_args
+from funcdiff._calling.options import Options
+from funcdiff._calling.types import Function
+from funcdiff._torch.transforms import outside, plain_allowed
+from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
+
+
+def check_draws(samples: int | None) -> None:
+    """A positive number, or none."""
+    if samples is not None and (type(samples) is not int or samples < 1):
+        raise ValueError(f"expected samples to be a positive int, or None for the exact result, got {samples!r}")
+
+
+def on_directions(func: Function, options: Options) -> Function:
+    """`func` as a function `(t, directions, *args)` of the steps t along the directions (n, r), from t = 0."""
+
+    def moved(t: Tensor, directions: Tensor, *args: Tree) -> Tree:
+        leaves, spec = flatten(select_args(args, options.argnums))
+        parts = torch.split(directions @ t, [leaf.numel() for leaf in leaves])
+        steps = [x + part.reshape(x.shape).to(x.dtype) for x, part in zip(leaves, parts, strict=True)]
+        return func(*replace_args(args, options.argnums, unflatten(steps, spec)))
+
+    return moved
+
+
+def directed(
+    laplacian: Callable[[Function, Options], Function],
+    func: Function,
+    options: Options,
+    weights: Tensor | None,
+    factor: Tensor | None,
+    samples: int | None,
+    generator: torch.Generator | None,
+) -> Function:
+    """The sum of `func`'s second derivatives along the columns of L, where L L^T are the weights.
+
+    It is the plain Laplacian with respect to steps t along these columns, so all that is known of Laplacians applies.
+    """
+    if weights is not None and factor is not None:
+        raise ValueError("expected weights or factor, got both: the weights of a factor L are L L^T")
+    check_draws(samples)
+    steps = Options(0, options.has_aux, options.chunk_size, options.randomness)
+    by_steps = laplacian(on_directions(func, options), steps)
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        refuse_keywords(kwargs)
+        check_range(options.argnums, len(args))
+        leaves = flatten(select_args(args, options.argnums))[0]
+        check_leaves(leaves, "differentiated argument")
+        n, like = sum(leaf.numel() for leaf in leaves), leaves[0]
+
+        def along(directions: Tensor | None) -> Tree:
+            """By default those of the axes, which are then drawn from."""
+            if samples is not None:
+                signs = drawn(n if directions is None else directions.shape[1], samples, like, generator)
+                directions = (signs if directions is None else directions @ signs) / samples**0.5
+            assert directions is not None  # without samples there is a factor
+            return by_steps(like.new_zeros(directions.shape[1]), directions, *args)
+
+        if weights is None:
+            return along(factor if factor is None else _checked("factor", factor, n, like))
+        positive, negative = _halves(_checked("weights", weights, n, like))
+        result = along(positive)
+        if negative is None:
+            return result
+        other = along(negative)
+        if options.has_aux:
+            return map_leaves(torch.sub, result[0], other[0]), result[1]
+        return map_leaves(torch.sub, result, other)
+
+    return wrapper
+
+
+def drawn(rows: int, count: int, like: Tensor, generator: torch.Generator | None, *, normal: bool = False) -> Tensor:
+    """Random signs, or normal numbers, (rows, count); inside transforms the same for all that is batched there."""
+    device = generator.device if generator is not None else like.device
+    options: Any = {"generator": generator, "device": device}
+
+    def draw() -> Tensor:
+        if normal:
+            return torch.randn((rows, count), **options)
+        return 2 * torch.randint(2, (rows, count), **options) - 1
+
+    if plain_allowed() or torch.compiler.is_compiling():
+        return draw().to(like)
+    with outside():
+        numbers = draw()
+    return numbers.to(like.device, like.dtype)
+
+
+def _halves(weights: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Factors L and M with L L^T - M M^T = W; no M where W is known to have no negative part.
+
+    NOTE [without eigenvectors]. Those of equal eigenvalues have no derivative, and inside a transform signs cannot be
+    read: there L = (I + W) / 2 and M = (I - W) / 2, whose squares differ by W.
+    """
+    if not plain_allowed() or weights.requires_grad:
+        axes = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
+        return (axes + weights) / 2, (axes - weights) / 2
+    values, vectors = torch.linalg.eigh((weights + weights.mT) / 2)
+    least = len(values) * torch.finfo(values.dtype).eps * values.abs().amax()
+    positive = vectors[:, values > least] * values[values > least].sqrt()
+    negative = vectors[:, values < -least] * (-values[values < -least]).sqrt()
+    return positive, negative if negative.shape[1] else None
+
+
+def _checked(name: str, given: Tensor, n: int, like: Tensor) -> Tensor:
+    expected = f"({n}, {n})" if name == "weights" else f"({n}, r)"
+    if not isinstance(given, Tensor):
+        raise TypeError(f"expected {name} to be a tensor of shape {expected}, got {kind(given)}")
+    if given.dim() != 2 or given.shape[0] != n or (name == "weights" and given.shape[1] != n):
+        raise ValueError(f"expected {name} of shape {expected} for {n} inputs, got {tuple(given.shape)}")
+    if given.dtype != like.dtype:
+        raise TypeError(f"expected {name} of the dtype of the argument, {like.dtype}, got {given.dtype}")
+    return given

@@ -1,0 +1,94 @@
+"""The Jacobian as an operator, by the recipe that is right for the function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from funcdiff._automatic import lookup
+from funcdiff._automatic.choice import VERIFY, first_working
+from funcdiff._automatic.planning import Plan
+from funcdiff._calling.documented import documented
+from funcdiff._calling.operator import Operator
+from funcdiff._calling.options import Options
+from funcdiff._calling.point import check_tuple
+from funcdiff._calling.transform import copied
+from funcdiff._calling.types import Function
+from funcdiff._safety.guard import corrected, has_graph
+from funcdiff._safety.verification import Check, check_linear
+from funcdiff._torch.trees import Tree, flatten
+from funcdiff.recipes.linear import Formula, Linearized, by_double_backward, by_forward
+from funcdiff.recipes.linear import linearized as linearized_by
+
+FUNC = "The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors."
+POINT = "The point, which is copied: later changes to it do not change the operator."
+_FORMULAS: Mapping[str, Formula] = {
+    "jacobian_batched_grad, products": by_double_backward,
+    "jacobian_forward, products": by_forward,
+}
+
+
+@documented(
+    "operator",
+    returns="The operator: `operator(v)` is Jv, shaped like the output, and `operator.T(u)` is J^T u, shaped like the "
+    "primals, with a tuple for several primals.",
+    func=FUNC,
+    primals=POINT,
+    verify=VERIFY,
+    raises={
+        "TypeError": "A primal or an output is not a real, dense, floating-point tensor.",
+        "ValueError": "A tangent has another shape than its primal.",
+        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers, "
+        "or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
+    },
+)
+def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Operator:
+    """Make the maps from v to Jv and from u to J^T u at one point, which SciPy's solvers accept as one matrix.
+
+    `scipy.sparse.linalg.lsqr`, `lsmr` and `svds` solve least squares and find singular values on it. `func` runs once,
+    and its graph serves all products.
+
+    Shapes: Those of the output for Jv, and of the primals for J^T u. ``operator @ V`` takes flat vectors.
+
+    Cost: 1 F once, then 2 F for each product J^T u, and 2 F for each Jv after another 2 F once. The graph stays in
+    memory as long as the operator.
+
+    Example:
+        A Gauss-Newton step by SciPy solves for the root of (x^2 - 4, x y - 6) in a few steps.
+
+        >>> import torch
+        >>> from scipy.sparse.linalg import lsqr
+        >>> def residual(x):
+        ...     return torch.stack([x[0] ** 2 - 4, x[0] * x[1] - 6])
+        >>> x = torch.tensor([1.0, 1.0], dtype=torch.float64)
+        >>> for _ in range(8):
+        ...     x = x - torch.tensor(lsqr(jacobian_operator(residual, x), residual(x))[0])
+        >>> x
+        tensor([2., 3.], dtype=torch.float64)
+    """
+    return linearized(func, primals, verify=verify).jacobian
+
+
+def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True) -> Linearized:
+    """`func` and its Jacobian at a point, by the first formula that is right."""
+    check_tuple(primals)
+
+    def run(name: str) -> Linearized:
+        # Differentiated once more, Jv is a second derivative.
+        safe = corrected(func, once_more=True) if has_graph(primals) else func
+        return linearized_by(_FORMULAS[name], safe, primals)
+
+    if torch.compiler.is_compiling():
+        return run("jacobian_forward, products")
+    found = lookup.for_product(tuple(_FORMULAS), func, verify, primals, "jacobian")
+    first = partial(_checked, func, primals) if verify else None
+    made: Linearized = first_working(found, lambda name, _: run(name), first)
+    return made
+
+
+def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, made: Linearized) -> Check:
+    """Hold Jv against differences of the function, and J^T u against Jv."""
+    flat, point = lookup.value_of(func, copied(primals), Options(tuple(range(len(primals)))))
+    return check_linear(flat, point, flatten(made.output)[0], made.push, made.pull, plan.sketch)

@@ -1,0 +1,143 @@
+"""Operators of a loss over a data set: one pass through the batches for each product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
+
+from funcdiff._calling.documented import documented
+from funcdiff._calling.operator import Leaves, Map, Maps, Operator
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.trees import Tree, tree_leaves
+
+_SAME = 1e-10  # of the sum of absolute values: above this difference of the sums, the data of two passes differ
+
+
+@documented(
+    "operator",
+    returns="The operator, with the same inputs and outputs as those of the batches.",
+    operator_factory="A function that takes a batch and returns its operator: what `hvp_operator`, "
+    "`gauss_newton_operator` or `fisher_operator` return. If the batch is a tuple or a list, as (inputs, targets), its "
+    "members are the arguments.",
+    loader="The batches: a `torch.utils.data.DataLoader`, a list, or another object that every loop starts anew.",
+    reduction='"mean" if the loss is a mean over the rows of a batch: the operators are then averaged, each weighted '
+    'with the rows of its batch. "sum" if the loss is a sum: the operators are added.',
+    progress="Whether to show the progress of each pass with tqdm.",
+    raises={
+        "TypeError": "The loader is an iterator, which is empty after one pass, a batch has no tensor with rows, or "
+        "the factory returns no operator.",
+        "ValueError": "The loader is empty, or `reduction` is none of the two.",
+        "RuntimeError": "The data differ from one pass to the next: they are augmented or drawn at random, so that the "
+        "products belong to no matrix.",
+    },
+)
+def over_batches(
+    operator_factory: Callable[..., Operator],
+    loader: Iterable[Any],
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    progress: bool = False,
+) -> Operator:
+    """Make the operator of a loss over all batches of a loader from the operator of each batch.
+
+    Each product is one pass through the data: the operator of a batch is made, multiplied and dropped. So the memory is
+    that of one batch, and ``operator @ V`` computes the products with all columns of V in one pass. Shuffled batches,
+    and a smaller last batch, make no difference.
+
+    Shapes: Those of the operators.
+
+    Cost: For each pass, that of making and multiplying the operator of each batch.
+
+    Example:
+        The mean of x^2 t over t = 1, 2, 6 has the second derivative 6, also in batches of two.
+
+        >>> import torch
+        >>> from funcdiff import hvp_operator
+        >>> loader = torch.tensor([1.0, 2.0, 6.0]).split(2)
+        >>> x = torch.tensor([5.0])
+        >>> over_batches(lambda t: hvp_operator(lambda x: (x**2 * t).mean(), x), loader)(torch.ones(1))
+        tensor([6.])
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f'expected reduction to be "mean" or "sum", got {reduction!r}')
+    if isinstance(loader, Iterator):
+        raise TypeError(
+            f"expected a loader that every loop starts anew, got a {type(loader).__name__}, which is empty after one "
+            "pass. Pass the DataLoader itself, or list(...) of the batches."
+        )
+    seen: list[Tensor] = []  # the rows and the sum of the data, in the first pass
+
+    def made(batch: Any) -> Operator:
+        operator = operator_factory(*batch) if isinstance(batch, (tuple, list)) else operator_factory(batch)
+        if not isinstance(operator, Operator):
+            raise TypeError(f"expected operator_factory to return an operator, got a {type(operator).__name__}")
+        return operator
+
+    def one_pass(map_of: Callable[[Operator], Map]) -> Map:
+        def run(vectors: Leaves) -> Leaves:
+            total: list[Tensor] = []
+            rows, sums = 0, torch.zeros(2, dtype=torch.float64)
+            for batch in tqdm(loader, desc="batches", leave=False, disable=not progress):
+                size = _rows(batch)
+                rows, sums = rows + size, sums + _checksum(batch)
+                weight = size if reduction == "mean" else 1
+                parts = map_of(made(batch))(vectors)
+                total = (
+                    [weight * x for x in parts]
+                    if not total
+                    else [torch.add(t, x, alpha=weight) for t, x in zip(total, parts, strict=True)]
+                )
+            _compare(seen, rows, sums)
+            return [x / rows for x in total] if reduction == "mean" else total
+
+        return run
+
+    first = next(iter(loader), None)
+    if first is None:
+        raise ValueError("expected at least one batch, got an empty loader")
+    like = made(first)
+    return Operator(
+        Maps(
+            one_pass(lambda operator: operator.maps.apply),
+            one_pass(lambda operator: operator.maps.adjoint),
+            one_pass(lambda operator: operator.maps.apply_many),
+            one_pass(lambda operator: operator.maps.adjoint_many),
+        ),
+        like.inputs,
+        like.outputs,
+    )
+
+
+def _rows(batch: Tree) -> int:
+    """The number of rows of a batch: of its first tensor."""
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.dim():
+            return len(leaf)
+    raise TypeError(f"expected each batch to hold a tensor with a row for each sample, got a {type(batch).__name__}")
+
+
+def _checksum(batch: Tree) -> Tensor:
+    """Two sums: one that differs if the data do, in whatever order and batches the rows come, and its size."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.numel() and not leaf.is_complex():
+            rows = leaf.detach().double().reshape(len(leaf) if leaf.dim() else 1, -1)
+            weights = 1 + torch.arange(rows.shape[1], dtype=torch.float64, device=rows.device).cos() / 2  # of no order
+            sums += torch.stack([(rows @ weights).sum(), (rows.abs() @ weights).sum()]).cpu()
+    return sums
+
+
+def _compare(seen: list[Tensor], rows: int, sums: Tensor) -> None:
+    """Refuse data that are others than in the first pass."""
+    now = torch.cat([torch.tensor([rows], dtype=torch.float64), sums])
+    if not seen:
+        seen.append(now)
+    elif not bool(((now - seen[0]).abs() <= _SAME * now[-1:].clamp(min=1e-300)).all()) or now[0] != seen[0][0]:
+        raise RefusedError(
+            f"the loader gave other data than in its first pass: {rows} rows, then {int(seen[0][0])}, or other values. "
+            "Its products belong to no matrix. Switch off random augmentation, random sampling and drop_last."
+        )

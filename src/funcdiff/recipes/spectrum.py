@@ -1,0 +1,122 @@
+"""The density of a symmetric matrix's eigenvalues, by stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcdiff._calling.documented import documented
+from funcdiff.recipes.traces import QUANTILE, Estimate, interval, multiplied, random_signs, square
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """The distribution of n eigenvalues, as points with weights, seen from each of k random vectors.
+
+    Attributes:
+        points: The points, of shape (k, steps): those at the ends are close to the extreme eigenvalues.
+        weights: The share of the eigenvalues near each point, of the same shape. Each row sums to 1.
+        size: The number of eigenvalues n.
+        products: The number of products spent.
+    """
+
+    points: Tensor
+    weights: Tensor
+    size: int
+    products: int
+
+    def density(self, at: Tensor, width: float) -> Estimate:
+        """The density at the points `at`, each eigenvalue smeared to a normal distribution of the given deviation."""
+        distance = (at[:, None, None] - self.points) / width
+        height = torch.exp(-(distance**2) / 2) / (width * (2 * torch.pi) ** 0.5)
+        return self._mean((height * self.weights).sum(-1))
+
+    def trace(self, func: Callable[[Tensor], Tensor]) -> Estimate:
+        """The trace of a function of the matrix, the sum of `func` over the eigenvalues: `torch.log` for log det."""
+        values = torch.where(self.weights > 0, func(self.points), 0.0)
+        mean = self._mean((values * self.weights).sum(-1))
+        return Estimate(self.size * mean.value, self.size * mean.error, self.products)
+
+    def _mean(self, samples: Tensor) -> Estimate:
+        """The mean over the vectors, with its error."""
+        found = interval(samples.double(), 0.0, self.points, self.products, QUANTILE)
+        return Estimate(found.value.to(self.points), found.error.to(self.points), self.products)
+
+
+@documented(
+    "density",
+    returns="The density: points and weights. Its methods `density` and `trace` return estimates with an error.",
+    operator="The symmetric matrix: an operator of this package, a tensor, or anything with a `shape` and products "
+    "``operator @ V``.",
+    steps="The number of Lanczos steps. Features of the density narrower than the spectrum divided by `steps` are "
+    "not resolved, except near its ends.",
+    probes="The number of random vectors, at least 3.",
+    generator="The source of the vectors, by default that of torch.",
+    raises={
+        "TypeError": "`operator` has no shape.",
+        "ValueError": "The matrix is not square, or an option is out of range.",
+        "RuntimeError": "The products contradict each other: the matrix is not symmetric.",
+    },
+)
+def spectral_density(
+    operator: Any, *, steps: int = 40, probes: int = 10, generator: torch.Generator | None = None
+) -> SpectralDensity:
+    """Estimate how the eigenvalues of a symmetric matrix are distributed, without computing them.
+
+    Lanczos' method makes a small tridiagonal matrix from each random vector. Its eigenvalues are the points, and the
+    squared first entries of its eigenvectors the weights. For single eigenvalues at the ends, use SciPy's ``eigsh``,
+    which accepts the operator as it is.
+
+    Source: Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature" (2017); Ghorbani,
+    Krishnan and Xiao, "An investigation into neural net optimization via Hessian eigenvalue density" (2019).
+
+    Shapes: Points and weights of shape (probes, steps).
+
+    Cost: `steps` times `probes` products, `probes` of them at once, and memory for as many vectors.
+
+    Example:
+        The logarithm of the determinant of diag(2, ..., 2) is 8 log 2 = 5.5452.
+
+        >>> import torch
+        >>> density = spectral_density(2 * torch.eye(8), generator=torch.Generator().manual_seed(0))
+        >>> density.trace(torch.log).value
+        tensor(5.5452)
+    """
+    if steps < 1 or probes < 3:
+        raise ValueError(f"expected at least 1 step and 3 probes, got {steps} and {probes}")
+    size, like = square(operator)
+    vectors = [random_signs(size, probes, like, generator) / size**0.5]
+    diagonals: list[Tensor] = []
+    offs: list[Tensor] = []
+    for step in range(min(steps, size)):
+        new = multiplied(operator, like, vectors[-1])
+        diagonals.append((vectors[-1] * new).sum(0))
+        scale = new.norm(dim=0)
+        stack = torch.stack(vectors)
+        for _ in range(2):  # once more, for what rounding left
+            new = new - (stack * (stack * new).sum(1, keepdim=True)).sum(0)
+        length = new.norm(dim=0)
+        going = length > 10 * torch.finfo(like.dtype).eps * size**0.5 * scale
+        offs.append(torch.where(going, length, 0.0))  # a vector whose space is exhausted goes on as zero
+        vectors.append(torch.where(going, new / length.clamp(min=torch.finfo(like.dtype).tiny), 0.0))
+        if step == 0:
+            _check_symmetric(operator, like, vectors[0], vectors[1], diagonals[0], offs[0])
+        if not bool(going.any()):
+            break
+    products = probes * (len(diagonals) + 1)
+    diagonal, off = torch.stack(diagonals, -1).double(), torch.stack(offs, -1).double()[:, :-1]
+    matrix = torch.diag_embed(diagonal) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+    values, bases = torch.linalg.eigh(matrix)
+    return SpectralDensity(values.to(like), (bases[:, 0] ** 2).to(like), size, products)
+
+
+def _check_symmetric(operator: Any, like: Tensor, q: Tensor, other: Tensor, diagonal: Tensor, off: Tensor) -> None:
+    """Refuse a matrix that is not symmetric: then q^T A p differs from p^T A q."""
+    back = (q * multiplied(operator, like, other)).sum(0)
+    scale = torch.maximum(torch.maximum(back.abs(), off.abs()), diagonal.abs()).amax()
+    if bool((back - off).abs().amax() > torch.finfo(like.dtype).eps ** 0.5 * scale):
+        raise RuntimeError("expected a symmetric operator, but p^T A q and q^T A p differ")
