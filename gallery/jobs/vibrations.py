@@ -195,7 +195,9 @@ for atoms in (38, 76, 152):
     }
     costs = count(candidates, torch.empty(atoms, 3, device="meta"))
     peaks.append([cost.peak_bytes for cost in costs.values()])
-    print(f"{atoms:3} atoms: {peaks[-1][0]:11,} bytes, and {peaks[-1][1]:10,} within")
+    print(
+        f"{atoms:3} atoms: {peaks[-1][0]:,} bytes at once, {peaks[-1][1]:,} in chunks"
+    )
 
 # %%
 # With twice as many atoms, all columns at once need about eight times the memory. For 152 atoms:

@@ -48,6 +48,8 @@ ORDER = {
     },
     "jobs": {
         "vibrations": "Vibrations of a molecule",
+        "directions": "GGN and Hessian",
+        "surrogate_posterior": "Posterior of a surrogate",
     },
     "measuring": {
         "how_we_measure": "How we measure",
