@@ -20,7 +20,7 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
@@ -165,6 +165,7 @@ def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
     return hessian
 
 
+@left_alone
 def _looked_up(make: Callable[[], Plan], func: Function, leaves: Sequence[Tree], settings: Hashable) -> Found:
     key = _key(func, leaves, settings)
     if (plan := cache.find(key)) is not None:

@@ -20,6 +20,7 @@ from funcdiff._calling.arguments import (
 from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
+from funcdiff._torch.compiler import compiled
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
@@ -95,7 +96,7 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     """
     copies = tuple(copied(arg) for arg in args)
     if torch.compiler.is_compiling():
-        return run(*copies)
+        return compiled(run, copies)
     watched = [
         leaf for copy in copies for leaf in flatten(copy)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()
     ]

@@ -120,6 +120,14 @@ NUMBER = (
     "func turns a tensor into a Python number (.item(), float(x), torch.tensor([x[0]])), which cuts the derivative; "
     "keep it a tensor, by torch.stack or torch.where, or use .detach() first if the number is meant as a constant"
 )
+CUSTOM = (
+    "func calls a custom torch.autograd.Function, whose backward torch.compile ignores inside a derivative; compile "
+    "the derivative itself, torch.compile(jacobian(func)), or call it outside of the compiled function"
+)
+INFERENCE = (
+    "func computes in torch.inference_mode(), whose results reverse mode takes for constants or refuses, and which "
+    "forward mode ignores: use .detach() where a constant is meant, and remove inference_mode() where not"
+)
 LAZY = (
     "expected a module whose parameters exist, got a lazy one that has not run yet (LazyLinear or its like); it takes "
     "its shapes from the first input, so call it once on an input before you differentiate it"
