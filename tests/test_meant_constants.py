@@ -141,6 +141,46 @@ def test_a_compiled_derivative_of_a_custom_function_is_its_own(func):
         assert_close(compiled(x), torch.eye(3).double())
 
 
+class Doubled(Rounded):
+    """In the new style, which the compiler traces."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.round()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, u):
+        return 2 * u
+
+
+INSIDE = {
+    "jacobian": lambda x: fd.jacobian(Doubled.apply)(x),
+    "batch_jacobian": lambda x: fd.batch_jacobian(Doubled.apply)(x[None])[0],
+    "batch_jacobian_summed": lambda x: fd.batch_jacobian_summed(Doubled.apply)(x[None])[0],
+    "under vmap": lambda x: torch.func.vmap(fd.jacobian(Doubled.apply))(x[None])[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*Dynamo detected a call to a:UserWarning")  # of what it leaves to eager code
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # which the compiler does
+@pytest.mark.parametrize("name", INSIDE)
+def test_the_compiler_does_not_ignore_a_custom_function_inside_a_derivative(name):
+    torch.compiler.reset()
+    assert_close(torch.compile(INSIDE[name], backend="eager")(X), 2 * torch.eye(3).double())
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"whose backward torch.compile ignores"):
+        torch.compile(INSIDE[name], backend="eager", fullgraph=True)(X)
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: fd.jacobian(torch.sin)(Doubled.apply(x)), backend="eager", fullgraph=True)
+    assert_close(compiled(X), X.round().cos().diag())  # outside of the derivative it may stand
+
+
 def test_what_is_refused_is_refused_in_our_words_when_it_is_compiled():
     with pytest.raises(RuntimeError, match="contradicts differences") as refusal:
         torch.compile(fd.hessian(lambda x: Exp.apply(x).sum()), backend="eager")(X)
@@ -250,3 +290,64 @@ def test_a_custom_function_inside_vmap_is_referred_to_the_loop():
     with pytest.raises(RuntimeError, match=r"use batch_jacobian .* loop over the rows") as refusal:
         torch.func.vmap(fd.jacobian(Exp.apply))(torch.stack([X, X]))
     assert "verify=False" not in str(refusal.value)
+
+
+# Gradients switched off inside func
+
+FEW = torch.randn(600, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+MANY = torch.randn(2000, 600, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def scaled(switch):
+    """A function for which forward mode is fastest and has no Taylor rule, with a norm that is computed otherwise."""
+
+    def func(x):
+        y = torch.linalg.svdvals(torch.outer(x, x.cos()) + torch.eye(3))
+        with switch():
+            size = x.norm()
+        return MANY @ torch.sin(FEW @ y * size.clone())
+
+    return func
+
+
+@pytest.mark.parametrize("transform", [fd.jacobian, fd.batch_jacobian, lambda f: torch.func.vmap(fd.jacobian(f))])
+def test_what_is_computed_without_gradients_is_constant_whatever_is_fastest(transform):
+    func = scaled(torch.no_grad)
+    x = X if transform is fd.jacobian else torch.stack([X, X + 0.1])
+    found = transform(func)(x)
+    assert_close(found if transform is fd.jacobian else found[1], functional.jacobian(func, x.reshape(-1, 3)[-1]))
+    alone = fd.explain(fd.jacobian(func), X)
+    assert "ignores torch.no_grad()" in repr(alone)
+    assert "jacobian_forward" in repr(fd.explain(fd.jacobian(scaled(torch.enable_grad)), X)).splitlines()[2]
+
+
+INFERENCE = {
+    "a term": lambda x: 20 * x.sin() + torch.inference_mode()(torch.square)(x),
+    "a factor": lambda x: x * torch.inference_mode()(torch.norm)(x).clone(),
+    "the whole": torch.inference_mode()(torch.sin),
+    "where forward mode is fastest": scaled(torch.inference_mode),
+}
+EVERY = {
+    **TWICE,
+    "jacobian": lambda f: fd.jacobian(f)(X),
+    "batch_jacobian": lambda f: fd.batch_jacobian(f)(torch.stack([X, 2 * X])),
+    "hvp_operator": lambda f: fd.hvp_operator(lambda x: f(x).sum(), X)(X),
+    "under vmap": lambda f: torch.func.vmap(fd.jacobian(f))(torch.stack([X, 2 * X])),
+    "of a gradient": lambda f: torch.func.grad(lambda x: fd.jacobian(f)(x).sum())(X),
+    "compiled": lambda f: torch.compile(fd.jacobian(f), backend="eager")(X),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("name", INFERENCE)
+def test_computing_in_inference_mode_is_refused(name, kind):
+    with pytest.raises(RuntimeError, match=r"computes in torch.inference_mode"):
+        EVERY[kind](lambda x: INFERENCE[name](x) if kind not in TWICE else INFERENCE[name](x).sum())
+
+
+def test_inference_mode_on_what_is_detached_and_around_a_call_changes_nothing():
+    detached = lambda x: x.sin() + torch.inference_mode()(torch.square)(x.detach())  # noqa: E731  # as the others
+    assert_close(fd.jacobian(detached)(X), X.cos().diag())
+    with torch.inference_mode():
+        assert_close(fd.jacobian(torch.sin)(X), X.cos().diag())
+        assert_close(fd.hessian(lambda x: x.sin().sum())(X), -X.sin().diag())

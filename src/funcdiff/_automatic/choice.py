@@ -221,6 +221,7 @@ def and_trained(
     return trained if trained.outcome == "wrong" else verdict
 
 
+@left_alone
 def first_working(
     found: lookup.Found,
     run: Callable[[str, int | None], Tree],

@@ -22,7 +22,7 @@ from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
@@ -205,6 +205,7 @@ class _Call:
         """What was found at the last call."""
         return self.last.find(self.func, self.kinds) if self.last else None
 
+    @left_alone
     def looked_up(self, make: Callable[[], Plan]) -> Found:
         """The plan that is kept, or else one that is made."""
         refuse_wrapped(self.func)

@@ -21,6 +21,7 @@ from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._calling.wrapped import refuse_wrapped
+from funcdiff._torch.compiler import compiled
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.settings import INFERENCE_SILENCES
 from funcdiff._torch.tensors import times_written
@@ -97,7 +98,7 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     version counter tells whether func wrote into it.
     """
     if torch.compiler.is_compiling():
-        return run(*map(copied, args))
+        return compiled(run, tuple(map(copied, args)))
     if INFERENCE_SILENCES and torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():  # no graph, as nothing in inference mode has one
             return guarded(run, args)

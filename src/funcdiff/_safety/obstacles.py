@@ -81,6 +81,8 @@ class Obstacles:
         composition = name.partition(",")[0]  # of whose Hessian a diagonal or a trace is taken
         if not self.verify and composition not in PLAIN and (foreign := self.sketch(False).foreign):
             return f"not known to be right on {', '.join(sorted(foreign))}, and verify=False skips the check"
+        if self.sketch(False).gradless and name.partition(",")[0] not in PLAIN:
+            return "ignores torch.no_grad() in func"
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition

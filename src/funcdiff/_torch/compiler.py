@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Any, TypeVar
@@ -16,13 +16,16 @@ from torch._C._dynamo.eval_frame import (
     get_eval_frame_callback,
     set_code_exec_strategy,
 )
+from torch._guards import TracingContext
 
 from funcdiff._torch import control_flow
+from funcdiff._torch.messages import CUSTOM, RefusedError
 
 _EVAL_FRAME = "torch._dynamo.eval_frame"
 _changing = Lock()
 _inside = 0  # calls that run eagerly just now
 _before: Any = None  # the stance that the first of them found
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -103,3 +106,34 @@ def left_alone(func: F) -> F:
     set_code_exec_strategy(func.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
     func._torchdynamo_disable = True  # type: ignore[attr-defined]  # a mark that torch looks for
     return func
+
+
+def compiled(run: Callable[..., T], args: Sequence[Any]) -> T:
+    """`run(*args)` as the compiler traces it, which leaves what is refused here to eager code, unless fullgraph=True.
+
+    Raises:
+        RefusedError: A custom autograd function was traced. Inside a transform, the compiler ignores its backward.
+    """
+    start = _traced()
+    result = run(*args)
+    if _custom_function_since(start):
+        raise RefusedError(CUSTOM)
+    return result
+
+
+@run_while_compiling
+def _traced() -> int:
+    """How many functions the compiler has traced so far."""
+    return len(TracingContext.get_traced_code() or ())
+
+
+@run_while_compiling
+def _custom_function_since(start: int) -> bool:
+    forwards = {function.forward.__code__ for function in _subclasses(torch.autograd.Function)}
+    return any(code in forwards for code in (TracingContext.get_traced_code() or ())[start:])
+
+
+def _subclasses(of: Any) -> Iterator[Any]:
+    for one in type.__subclasses__(of):
+        yield one
+        yield from _subclasses(one)

@@ -35,26 +35,31 @@ _CONSTANTS = (
 )
 
 
-class _Watch(TorchFunctionMode):
-    """Knows whether gradients are off by the function itself, and not by a custom autograd function."""
+class Switches(TorchFunctionMode):
+    """Sees whether a function switches gradients off itself: in the forward of a custom function they are off as well.
+
+    Attributes:
+        off: Whether it has, and not on again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._off = False
+        self.off = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        self._off &= not torch.is_grad_enabled()
-        counts = torch.is_grad_enabled() or self._off
+        self.off &= not torch.is_grad_enabled()
+        counts = torch.is_grad_enabled() or self.off
         if func is set_grad_enabled and torch.is_grad_enabled() != args[0]:
-            self._off = not args[0]
+            self.off = not args[0]
         return self.seen(func, args, kwargs) if counts else func(*args, **kwargs)
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError
+        """Run a call that is not one of a custom function's forward."""
+        return func(*args, **kwargs)
 
 
-class Constants(_Watch):
+class Constants(Switches):
     """What a function takes out of the graph; see NOTE [constants].
 
     Attributes:
@@ -95,7 +100,7 @@ def constants(run: Callable[[], Any]) -> Constants:
     return seen
 
 
-class _Keeper(_Watch):
+class _Keeper(Switches):
     """Keeps what is taken out of the graph or, given `kept`, puts that in its place."""
 
     def __init__(self, kept: list[tuple[Any, Any]] | None = None) -> None:

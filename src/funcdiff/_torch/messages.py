@@ -121,6 +121,14 @@ NUMBER = (
     "func converts a tensor to a Python number (.item(), float(x), torch.tensor([x[0]])), which carries no derivative. "
     "Keep it a tensor: use torch.stack or torch.where. If you mean a constant, call .detach() first"
 )
+CUSTOM = (
+    "func calls a custom torch.autograd.Function, whose backward torch.compile ignores inside a derivative; compile "
+    "the derivative itself, torch.compile(jacobian(func)), or call it outside of the compiled function"
+)
+INFERENCE = (
+    "func computes in torch.inference_mode(), whose results reverse mode takes for constants or refuses, and which "
+    "forward mode ignores: use .detach() where a constant is meant, and remove inference_mode() where not"
+)
 LAZY = (
     "expected a module whose parameters exist, got a lazy one that has not run yet, such as LazyLinear. It creates its "
     "parameters at the first call: call it once before you differentiate it"

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from funcdiff._torch.constants import Switches
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
-from funcdiff._torch.messages import NUMBER, RefusedError, refuse
+from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
 from funcdiff._torch.reading import reading
 from funcdiff._torch.tensors import materialised
 from funcdiff._torch.transforms import outside, undrawn
@@ -42,6 +43,7 @@ class Sketch:
             autograd functions, by name. What torch derives for them may be anything.
         once: Whether one of them is marked as differentiable once only.
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
+        gradless: Whether it switches gradients off to compute with its input, which forward mode ignores.
         draws: Whether it draws random numbers.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
         on_gpu: Whether the input is on a GPU.
@@ -62,6 +64,7 @@ class Sketch:
     foreign: frozenset[str] = frozenset()
     once: bool = False
     epsilon: float = field(default=0.0, compare=False)
+    gradless: bool = False
     draws: bool = False
     reads_values: bool = False
     on_gpu: bool = False
@@ -91,6 +94,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         foreign=custom_functions(outputs) | tape.foreign,
         once=once_differentiable(outputs),
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
+        gradless=tape.gradless,
         draws=tape.draws,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
@@ -98,7 +102,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
 
 
 def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
-    with undrawn(), reading() as read, _Tape(primals, randomness) as tape:
+    with undrawn(), reading() as read, Switches() as switches, _Tape(primals, randomness, switches) as tape:
         outputs = flatten(flat(*primals))[0]
     return tape, outputs, read.seen
 
@@ -142,17 +146,20 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     calls: int
     general: int
 
-    def __init__(self, primals: Sequence[Tensor], randomness: str) -> None:
+    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Switches) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
         self.randomness = randomness
+        self.switches = switches
         self.graph = any(x.requires_grad for x in primals)
         self.bent: set[int] = set()  # of the live storages, those with second derivatives
         self.operators: set[str] = set()
         self.foreign: set[str] = set()
         self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
+        self.gradless = False
         self.draws = False
+        self.inference = torch.is_inference_mode_enabled()  # already, by the caller
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
             setattr(self, name, 0)
@@ -180,6 +187,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         )
         bent = bends or any(self._key(x) in self.bent for x in moving)
         if moved:
+            off = self.switches.off and not torch.is_grad_enabled()
+            self.gradless |= off and any(x.requires_grad for x in moving)
             self.calls += 1
             self.general += bends and name not in _BY_HAND
             self.operators.add(name)
@@ -215,6 +224,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
 
     def _refuse(self, func: Any, name: str, args: Any, kwargs: Any, given: set[int], moving: Sequence[Tensor]) -> None:
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
+        if torch.is_inference_mode_enabled() and not self.inference and any(x.requires_grad for x in moving):
+            raise RefusedError(INFERENCE)
         # A number of what was detached is a constant by intent.
         if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
             raise RefusedError(NUMBER)
