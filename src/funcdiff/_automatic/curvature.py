@@ -97,7 +97,7 @@ def gauss_newton_operator(model: Function, loss: Function, *primals: Tree, verif
     model_at = linearized(model, primals, verify=verify)
     curvature = hvp_operator(loss, model_at.output, verify=verify)
     jacobian = model_at.jacobian
-    return jacobian.T @ curvature @ jacobian
+    return jacobian.T.after(curvature).after(jacobian)
 
 
 @documented(
@@ -157,7 +157,7 @@ def fisher_operator(
     model_at = linearized(model, primals, verify=verify)
     jacobian = model_at.jacobian
     if likelihood == "gaussian" and samples is None:
-        return jacobian.T @ jacobian
+        return jacobian.T.after(jacobian)
     output = _one(model_at.output, likelihood)
 
     def covariance(u: Leaves) -> Leaves:
@@ -178,7 +178,7 @@ def fisher_operator(
         labels = torch.multinomial(rows.to(_source(generator, output)), samples, replacement=True, generator=generator)
         drawn = torch.nn.functional.one_hot(labels.T.to(output.device), output.shape[-1])
         scores = drawn.reshape(samples, *output.shape) - probabilities
-    return jacobian.T @ symmetric(covariance, Space.of((output,))) @ jacobian
+    return jacobian.T.after(symmetric(covariance, Space.of((output,)))).after(jacobian)
 
 
 def _one(output: Tree, likelihood: str) -> Tensor:
