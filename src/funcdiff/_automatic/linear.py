@@ -66,9 +66,13 @@ def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Op
     return linearized(func, primals, verify=verify).jacobian
 
 
-def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True) -> Linearized:
-    """`func` and its Jacobian at a point, by the first formula that is right."""
+def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True, once: bool = False) -> Linearized:
+    """`func` and its Jacobian at a point, by the first formula that is right; for products `once`, forward mode first.
+
+    For one Jv, forward mode needs a forward pass less, and no graph of a backward pass.
+    """
     check_tuple(primals)
+    names = tuple(_FORMULAS)[:: -1 if once else 1]
 
     def run(name: str) -> Linearized:
         # Differentiated once more, Jv is a second derivative.
@@ -77,7 +81,7 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
 
     if torch.compiler.is_compiling():
         return run("jacobian_forward, products")
-    found = lookup.for_product(tuple(_FORMULAS), func, verify, primals, "jacobian")
+    found = lookup.for_product(names, func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
     made: Linearized = first_working(found, lambda name, _: run(name), first)
     return made
