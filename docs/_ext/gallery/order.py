@@ -46,6 +46,10 @@ ORDER = {
         "physics_informed": "Physics-informed loss",
         "jacobian_regularisation": "Jacobian regularization",
     },
+    "distributed": {
+        "right_product": "Data on several machines",
+        "rows_of_a_hessian": "Rows over processes",
+    },
     "measuring": {
         "how_we_measure": "How we measure",
         "compiled": "torch.compile",
