@@ -207,6 +207,13 @@ def bench(session):
 
 
 @nox.session
+def scaling(session):
+    """Measure products over 1, 2 and 4 processes of this machine, for the page on scaling."""
+    install(session, "-e", ".")
+    session.run("python", "-m", "_tools.scaling.run", "docs/reference/scaling.json", env=TOOLS)
+
+
+@nox.session
 def gpu(session):
     """Measure on a GPU and on its machine's processor, for the page of GPU figures; without a GPU it says so."""
     install(session, "-e", ".[gallery]")

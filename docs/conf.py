@@ -75,6 +75,7 @@ extensions = [
     "_ext.shown.gpu",
     "_ext.shown.headline",
     "_ext.shown.house",
+    "_ext.shown.scaling",
     "_ext.shown.studies",
     "_ext.shown.what_works",
     "_ext.shown.which_recipe",

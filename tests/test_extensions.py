@@ -9,10 +9,19 @@ DOCS = Path(__file__).parents[1] / "docs"
 MAY_IMPORT = {
     "_ext/gallery": {"_ext.gallery"},
     "_ext/pages": {"_ext.gallery", "_ext.pages"},
-    "_ext/shown": {"_ext.gallery", "_ext.pages", "_ext.shown", "_tools.atlas", "_tools.bench", "_tools.finder"},
+    "_ext/shown": {
+        "_ext.gallery",
+        "_ext.pages",
+        "_ext.shown",
+        "_tools.atlas",
+        "_tools.bench",
+        "_tools.finder",
+        "_tools.scaling",
+    },
     "_tools/atlas": {"_tools.atlas"},
     "_tools/bench": {"_tools.bench"},
     "_tools/gpu": {"_tools.bench", "_tools.gpu"},
+    "_tools/scaling": {"_tools.bench", "_tools.scaling"},
     "_tools/finder": {"_tools.atlas", "_tools.finder"},
 }
 

@@ -13,6 +13,7 @@ from _ext.shown.finder import TUTORIALS, TYPICAL, tutorial_of
 from _ext.shown.which_recipe import ANSWERS
 from _tools.finder import answers
 from _tools.finder.model import NEEDS, NORMS, Question
+from funcdiff import distributed
 from funcdiff._automatic.choice import for_rows
 from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
 
@@ -86,7 +87,7 @@ def contradictions(rows):
 def test_which_recipe_says_what_the_finder_says():
     assert contradictions(ANSWERS) == []
     asked = [row for row in ANSWERS if any(map(row.asks, GRID))]
-    without = {"hvp_operator", *answers.SPARSE.values()}  # for which the finder has no question
+    without = {"hvp_operator", "distributed.hvp_operator", *answers.SPARSE.values()}  # for which the finder has no question
     assert {row.call.partition("(")[0] for row in ANSWERS if row not in asked} == without
 
 
@@ -155,7 +156,8 @@ def test_forward_mode_is_explained_in_one_sentence(page):
 
 def names_in(text):
     """The functions that an answer names, as roles or as code."""
-    return {name for name in [*fd.__all__, "grad"] if f"funcdiff.{name}`" in text or f"``{name}(" in text}
+    names = [*fd.__all__, *(f"distributed.{name}" for name in distributed.__all__), "grad"]
+    return {name for name in names if f"funcdiff.{name}`" in text or f"``{name}(" in text}
 
 
 @pytest.mark.parametrize("tutorial", LED_TO)

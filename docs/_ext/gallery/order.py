@@ -51,6 +51,10 @@ ORDER = {
         "directions": "GGN and Hessian",
         "surrogate_posterior": "Posterior of a surrogate",
     },
+    "distributed": {
+        "right_product": "Data on several machines",
+        "rows_of_a_hessian": "Rows over processes",
+    },
     "measuring": {
         "how_we_measure": "How we measure",
         "compiled": "torch.compile",

@@ -5,7 +5,7 @@ import importlib
 from sphinx.errors import ExtensionError
 
 PAGE = "reference/api"
-MODULES = ("funcdiff", "funcdiff.measure", "funcdiff.plots")
+MODULES = ("funcdiff", "funcdiff.distributed", "funcdiff.measure", "funcdiff.plots")
 
 
 def public_names():

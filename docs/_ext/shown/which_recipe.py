@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 import funcdiff
 from _tools.finder.answers import SPARSE
 from _tools.finder.model import Question
+from funcdiff import distributed
 
 
 class Answer(NamedTuple):
@@ -121,6 +122,15 @@ ANSWERS = [
         ("hvp_operator",),
         ":math:`2 F`, and :math:`2 F` each",
         "products/many_vectors",
+        _none,
+    ),
+    Answer(
+        "a Hessian times v",
+        "distributed.hvp_operator(f, x)(v)",
+        "data on several machines",
+        ("hvp_operator",),
+        ":math:`2 F` each, and one sum",
+        "distributed/right_product",
         _none,
     ),
     Answer(
@@ -265,7 +275,7 @@ def _cells(answer: Answer) -> tuple[str, ...]:
 def _linked(name: str, text: str) -> str:
     if name.startswith("torch."):
         return f":func:`{text} <{name}>`"
-    if name not in funcdiff.__all__:
+    if name not in funcdiff.__all__ and name.removeprefix("distributed.") not in distributed.__all__:
         raise ValueError(f"docs/_ext/shown/which_recipe.py names {name}, which funcdiff does not have")
     return f":func:`{text} <funcdiff.{name}>`"
 

@@ -72,6 +72,8 @@ def analysed(code: CodeType) -> Code:
 def installed(module: str | None) -> bool:
     """Whether a module belongs to torch, to Python or to an installed package, and is not the user's own."""
     name = module or ""
+    if name == "__main__":  # the user's, whatever file started the process
+        return False
     if name.partition(".")[0] in ("torch", "funcdiff", *sys.builtin_module_names):
         return True
     file = str(getattr(sys.modules.get(name), "__file__", None))
