@@ -87,7 +87,8 @@ def contradictions(rows):
 def test_which_recipe_says_what_the_finder_says():
     assert contradictions(ANSWERS) == []
     asked = [row for row in ANSWERS if any(map(row.asks, GRID))]
-    without = {"hvp_operator", "distributed.hvp_operator", *answers.SPARSE.values()}  # for which the finder has no question
+    # For these the finder has no question.
+    without = {"hvp_operator", "distributed.hvp_operator", *answers.SPARSE.values()}
     assert {row.call.partition("(")[0] for row in ANSWERS if row not in asked} == without
 
 
