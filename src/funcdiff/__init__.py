@@ -5,7 +5,8 @@ from funcdiff._automatic.cache import clear_plans
 from funcdiff._automatic.choice import hessian, jacobian
 from funcdiff._automatic.explaining import explain
 from funcdiff._automatic.products import hvp, hvp_operator
-from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian_pattern, jacobian_sparse
+from funcdiff._automatic.sparse import hessian_sparse, jacobian_sparse
+from funcdiff._automatic.sparse_patterns import hessian_pattern, jacobian_pattern
 from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor, laplacian
 from funcdiff._calling.modules import module_function, ravel
