@@ -127,11 +127,22 @@ def test_what_only_looks_like_the_transform_is_prepared_itself():
     assert_close(prepare(doubled, X)(X), 2 * transform(X))
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # torch 2.11 loads constants so
+def test_a_sparse_matrix_is_not_saved_and_its_entries_are(tmp_path):
+    with pytest.raises(RuntimeError, match="layout=None"):
+        prepare(fd.jacobian_sparse(chain), X).save(tmp_path / "line.pt2")
+    line = prepare(fd.jacobian_sparse(chain, layout=None), X)
+    line.save(tmp_path / "line.pt2")
+    assert_close(fd.Prepared.load(tmp_path / "line.pt2")(2 * X), line(2 * X))
+
+
 def test_compiled_code_calls_it_between_graphs():
     transform = fd.jacobian_sparse(chain, layout=None)
     step = torch.compile(lambda x: transform(x.sin()).square().sum() + 1, backend="eager")
     assert_close(step(X), transform(X.sin()).square().sum() + 1)
-    line = prepare(fd.jacobian_sparse(chain), X)
+    matrix = fd.jacobian_sparse(chain)
+    assert_close(torch.compile(lambda x: matrix(x) @ x.sin(), backend="eager")(X), matrix(X) @ X.sin())
+    line = prepare(matrix, X)
     assert_close(torch.compile(line, backend="eager")(X).to_dense(), line(X).to_dense())
 
 

@@ -9,7 +9,8 @@ from funcdiff._automatic.gram import gram_matrix
 from funcdiff._automatic.laplacians import bilaplacian, laplacian
 from funcdiff._automatic.linear import jacobian_operator
 from funcdiff._automatic.products import hvp, hvp_operator
-from funcdiff._automatic.sparse import hessian_pattern, hessian_sparse, jacobian_pattern, jacobian_sparse
+from funcdiff._automatic.sparse import hessian_sparse, jacobian_sparse
+from funcdiff._automatic.sparse_patterns import hessian_pattern, jacobian_pattern
 from funcdiff._automatic.summed import batch_hessian_summed, batch_jacobian_summed
 from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobian_taylor
 from funcdiff._calling.modules import module_function, ravel

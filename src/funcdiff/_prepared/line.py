@@ -15,6 +15,7 @@ from funcdiff._prepared.holding import Holding, holding
 from funcdiff._prepared.simplify import owned, simplified
 from funcdiff._prepared.writing import Written, written
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.tensors import place_of
 from funcdiff._torch.tracing import fresh, held_tensors, traced
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
@@ -60,7 +61,7 @@ class Line:
         if place := self.holding.changed():
             raise RefusedError(f"{place} has been replaced since the function was prepared. Prepare it again")
         for tensor, pointer in self.memory:
-            if _place(tensor) != pointer:
+            if place_of(tensor) != pointer:
                 name = self.holding.names.get(id(tensor), "a held tensor")
                 raise RefusedError(
                     f"{name} has other memory than when the function was prepared (.data was replaced, or a module "
@@ -139,13 +140,8 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
         if not same_gradients(flat, line.run, examples, sources):
             raise RefusedError(NO_GRADIENTS)
     count = sum(node.op == "call_function" for node in module.graph.nodes)
-    memory = [(tensor, _place(tensor)) for tensor in kept]
+    memory = [(tensor, place_of(tensor)) for tensor in kept]
     return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory)
-
-
-def _place(tensor: Tensor) -> int:
-    """Where the numbers of a tensor lie."""
-    return (tensor if tensor.layout is torch.strided else tensor._values()).data_ptr()
 
 
 def _name(function: Any) -> str:

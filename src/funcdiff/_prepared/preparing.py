@@ -29,7 +29,7 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
 
     Args:
         function: A function of tensors or pytrees that returns tensors or pytrees, such as `jacobian(f)`,
-            `vmap(hessian(f))`, `batch_hessian(f)`, or a lambda around `hvp`.
+            `vmap(hessian(f))`, `batch_hessian(f)`, `jacobian_sparse(f)`, or a lambda around `hvp`.
         *example_args: Arguments as they will come. Their structure, shapes, dtypes and devices are what is prepared.
         again: Prepare anew when arguments of another kind come, and keep each line. By default they are refused.
 
@@ -104,9 +104,14 @@ class Prepared:
 
         Args:
             path: The file.
+
+        Raises:
+            RuntimeError: The result is sparse, which ``torch.export`` does not support.
         """
         line = self._line
         examples = tuple(torch.ones(k[0], dtype=k[1], device=k[2]) if isinstance(k, tuple) else k for k in line.kind)
+        if any(result.layout is not torch.strided for result in flatten(line(examples))[0]):
+            raise RefusedError("torch.export has no sparse tensors: prepare with layout=None, which saves the entries")
         torch.export.save(torch.export.export(_Exported(line), examples), path)
 
     @classmethod

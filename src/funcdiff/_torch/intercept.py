@@ -86,8 +86,9 @@ class Intercept(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
 
 
 def storage_of(x: Tensor) -> int:
-    """What tells the memory of a tensor from others, as long as it is there."""
-    return int(x.untyped_storage()._cdata)
+    """What tells the memory of a tensor from others, as long as it is there; of a sparse one that of its entries."""
+    part = x if x.layout is torch.strided else x._values()
+    return int(part.untyped_storage()._cdata)
 
 
 def when_freed(x: Tensor, call: Callable[[int], Any]) -> None:

@@ -16,6 +16,11 @@ def times_written(tensors: Sequence[Tensor]) -> list[int]:
     return [x._version for x in tensors]
 
 
+def place_of(x: Tensor) -> int:
+    """Where the numbers of a tensor lie, those of a sparse one as well."""
+    return (x if x.layout is torch.strided else x._values()).data_ptr()
+
+
 def without_data(kind: type[T], like: Tensor) -> T:
     """A tensor of a subclass, with the shape, dtype and device of another, that owns no memory."""
     return Tensor._make_wrapper_subclass(kind, like.shape, dtype=like.dtype, device=like.device)

@@ -1,0 +1,112 @@
+"""The pattern of a sparse Jacobian or Hessian, found by running the function once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from funcdiff._automatic import sparse_plan
+from funcdiff._automatic.sparse_plan import Kind, SparsePlan
+from funcdiff._calling.arguments import check_range
+from funcdiff._calling.options import Options
+from funcdiff._calling.transform import taken_apart
+from funcdiff._calling.types import Function
+from funcdiff._safety.obstacles import stand_ins
+from funcdiff._sparse.pattern import Pattern
+from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.transforms import transforms_active, unobserved, unwrapped
+from funcdiff._torch.trees import Tree, flatten, unflatten
+
+
+def jacobian_pattern(
+    func: Function, *primals: Tree, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Pattern:
+    """Find which entries of the Jacobian may differ from zero, by running the function once.
+
+    The pattern shows itself as a picture of the matrix. It has `shape`, `nnz` and `passes`, and `jacobian_sparse`
+    accepts it. For SciPy, `pattern.scipy()` is a matrix of ones.
+
+    Args:
+        func: The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors.
+        *primals: Its arguments.
+        argnums: The position of the argument to differentiate with respect to, or a tuple of positions.
+        has_aux: Whether `func` returns `(output, aux)`.
+
+    Returns:
+        The pattern. It contains every entry that can differ from zero at arguments of these shapes, and may contain
+        more. If `func` branches on values, or captures tensors whose values decide the pattern, its `note` says so:
+        it then holds for this branch and these values.
+
+    Raises:
+        TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
+        RuntimeError: As in `jacobian_sparse`.
+
+    Example:
+        >>> import torch
+        >>> pattern = jacobian_pattern(lambda x: x[1:] - x[:-1], torch.zeros(100))
+        >>> pattern.shape, pattern.nnz, pattern.passes
+        ((99, 100), 198, 2)
+    """
+    return _pattern("jacobian", func, primals, Options(argnums, has_aux))
+
+
+def hessian_pattern(
+    func: Function, *primals: Tree, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
+) -> Pattern:
+    """Find which entries of the Hessian of a scalar function may differ from zero, by running its gradient once.
+
+    Args:
+        func: The function. It takes tensors or pytrees of tensors, and returns a scalar.
+        *primals: Its arguments.
+        argnums: The position of the argument to differentiate with respect to, or a tuple of positions.
+        has_aux: Whether `func` returns `(output, aux)`.
+
+    Returns:
+        The pattern, as `jacobian_pattern` returns it.
+
+    Raises:
+        TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
+        ValueError: `func` does not return a scalar.
+        RuntimeError: As in `hessian_sparse`.
+
+    Example:
+        >>> import torch
+        >>> pattern = hessian_pattern(lambda x: (x[1:] * x[:-1]).sum(), torch.zeros(100))
+        >>> pattern.shape, pattern.nnz, pattern.passes
+        ((100, 100), 198, 3)
+    """
+    return _pattern("hessian", func, primals, Options(argnums, has_aux))
+
+
+def _pattern(kind: Kind, func: Function, primals: Sequence[Tree], options: Options) -> Pattern:
+    return planned(kind, func, primals, options, None).pattern
+
+
+def planned(kind: Kind, func: Function, args: Sequence[Tree], options: Options, pattern: Pattern | None) -> SparsePlan:
+    """The plan for these arguments, made at other numbers, outside of modes and transforms."""
+    check_range(options.argnums, len(args))
+    leaves, spec = flatten(tuple(args))
+    with unobserved(), eagerly():
+        pairs = zip(leaves, stand_ins(leaves), strict=True)
+        point = [leaf if _decides(leaf) and _readable(leaf) else number for leaf, number in pairs]
+        flat, primals = taken_apart(func, unflatten(point, spec), options)
+        plan = sparse_plan.make(kind, flat, primals, options, pattern)
+    if plan.pattern.note and transforms_active() and any(_decides(leaf) and not _readable(leaf) for leaf in leaves):
+        raise RefusedError(
+            f"{plan.pattern.note}, and values cannot be read inside vmap, grad and jvp. Find the pattern outside with "
+            f"{kind}_pattern, and pass it as pattern"
+        )
+    return plan
+
+
+def _decides(leaf: Any) -> bool:
+    """Whether an argument may be an index, on whose values a pattern depends."""
+    return isinstance(leaf, Tensor) and not leaf.is_floating_point()
+
+
+def _readable(leaf: Tensor) -> bool:
+    """Whether the values of an argument are at hand, also inside a transform."""
+    return not unwrapped(leaf)[1]
