@@ -160,8 +160,8 @@ def laplace_distance(x):  # squared: 95% are below 5.99 if Laplace is right
 
 
 around, near = grid_between(most_likely - 4 * bars, most_likely + 4 * bars, 41)
-reach = 4.1 * torch.stack([-bars, bars], dim=1) + most_likely[:, None]
-found = torch.tensor(np.histogram2d(*drawn.T, bins=41, range=reach)[0])
+reach = (4.1 * torch.stack([-bars, bars], dim=1) + most_likely[:, None]).numpy()
+found = torch.tensor(np.histogram2d(*drawn.T.numpy(), bins=41, range=reach)[0])
 exact, laplace = (-misfit(near)).exp(), (-laplace_distance(near) / 2).exp()
 share = (laplace_distance(drawn) < 5.99).double().mean()
 assert share < 0.94
