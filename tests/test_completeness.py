@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 NOT_RECIPES = {
     *("check_batch_independence", "check_derivatives", "clear_plans", "explain", "module_function", "ravel"),
     *("hessian_pattern", "jacobian_pattern", "prepare", "Prepared"),
+    *("Operator", "over_batches", "Estimate", "SpectralDensity"),
 }
 
 
@@ -50,8 +51,7 @@ PLACES = [
         "src/funcdiff/_safety/known_wrong.json",
         "run `nox -s atlas -- {name}`",
         '"{name}": ',
-        # Those of batches and sparse ones only call recipes that are judged.
-        lambda entry: not entry.random and not entry.kind.startswith(("batch", "sparse")),
+        lambda entry: entry.judged,
     ),
     Place(
         "tests/test_*.py",

@@ -177,9 +177,10 @@ def test_a_page_that_runs_says_on_which_torch():
         assert bool(ran) == (".. ran-on::" in text), page
 
 
-def test_thirty_needs_each_lead_somewhere():
+def test_every_need_leads_somewhere():
     needs = re.split(r"^#\. ", (GUIDES / "needs.rst").read_text(), flags=re.M)[1:]
-    assert len(needs) == 30
+    assert f"Answers to {len(needs)} common questions" in (GUIDES / "needs.rst").read_text()
+    assert len(needs) >= 30
     for need in needs:
         documents = re.findall(r":doc:`[^`<]+</([^`>]+)>`", need)
         labels = re.findall(r":ref:`[^`<]+<([\w-]+)>`", need)

@@ -63,6 +63,7 @@ def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
     first, second = problem.jacobian(x), problem.hessian(x)
     output, n = first.shape[: first.dim() - x.dim()], x.numel()
     diagonal = second.reshape(*output, n, n).diagonal(dim1=-2, dim2=-1)
+    matrix = first.reshape(first.shape[: first.dim() - x.dim()].numel(), n)
     rows = torch.stack([x, 0.5 * x, -x])
     answers = {
         "jacobian": first,
@@ -70,13 +71,18 @@ def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
         "hessian": second,
         "diagonal": diagonal.reshape(first.shape),
         "laplacian": diagonal.sum(-1),
+        "bilaplacian": diagonal.sum(-1),
+        "operator_jacobian": first,
+        "gram": (matrix.mT @ matrix).reshape(*x.shape, *x.shape),
         "batch_jacobian": vmap(problem.jacobian)(rows),
         "batch_hessian": vmap(problem.hessian)(rows),
     }
     v = torch.linspace(-1, 2, n, dtype=x.dtype).reshape(x.shape)
     if not output:
         answers["sparse_hessian"] = second
-        answers["product"] = answers["operator"] = (second.reshape(n, n) @ v.reshape(n)).reshape(x.shape)
+        answers["product"] = answers["operator"] = answers["curvature"] = (second.reshape(n, n) @ v.reshape(n)).reshape(
+            x.shape
+        )
     for entry in EXACT:
         if entry.kind in answers:
             arguments = (rows,) if entry.kind.startswith("batch") else (x, v) if entry.takes_vector else (x,)

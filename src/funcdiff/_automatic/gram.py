@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
@@ -203,8 +204,10 @@ def _left(budget: float, size: int, like: Tensor) -> float:
 def _matrix(derivative: Tree, primals: Sequence[Tensor], batch: int) -> Tensor:
     """The blocks of a Jacobian, or of that of each row of a batch, as one matrix."""
     blocks = flatten(derivative)[0]
-    shape = blocks[0].shape[:batch]
-    flat = [block.reshape(*shape, -1, x.numel()) for block, x in zip(blocks, itertools.cycle(primals), strict=False)]
+    pairs = zip(blocks, itertools.cycle(primals), strict=False)
+    flat = [block.flatten(block.dim() - x.dim()) if x.dim() else block[..., None] for block, x in pairs]
+    flat = [block.reshape(*block.shape[:batch], math.prod(block.shape[batch:-1]), block.shape[-1]) for block in flat]
     count = len(primals)
     rows = [torch.cat(flat[i : i + count], -1) for i in range(0, len(flat), count)]
-    return torch.cat(rows, -2).reshape(-1, rows[0].shape[-1])
+    whole = torch.cat(rows, -2)
+    return whole.flatten(0, 1) if batch else whole

@@ -32,8 +32,8 @@ _FORMULAS: Mapping[str, Formula] = {
 
 @documented(
     "operator",
-    returns="The operator: `operator(v)` is Jv, shaped like the output, and `operator.T(u)` is J^T u, shaped like the "
-    "primals, with a tuple for several primals.",
+    returns="The operator. It takes the tangents and returns Jv, shaped like the output. Its transpose `operator.T` "
+    "takes a vector like the output and returns J^T u, shaped like the primals, with a tuple for several of them.",
     func=FUNC,
     primals=POINT,
     verify=VERIFY,
@@ -56,24 +56,23 @@ def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Op
     memory as long as the operator.
 
     Example:
-        A Gauss-Newton step by SciPy solves for the root of (x^2 - 4, x y - 6) in a few steps.
+        The Jacobian of (x z, y z) at (3, 5, 7) has z on the diagonal and x and y in the last column.
 
         >>> import torch
-        >>> from scipy.sparse.linalg import lsqr
-        >>> def residual(x):
-        ...     return torch.stack([x[0] ** 2 - 4, x[0] * x[1] - 6])
-        >>> x = torch.tensor([1.0, 1.0], dtype=torch.float64)
-        >>> for _ in range(8):
-        ...     x = x - torch.tensor(lsqr(jacobian_operator(residual, x), residual(x))[0])
-        >>> x
-        tensor([2., 3.], dtype=torch.float64)
+        >>> operator = jacobian_operator(lambda x: x[:2] * x[2], torch.tensor([3.0, 5.0, 7.0]))
+        >>> operator(torch.tensor([0.0, 0.0, 1.0])), operator.T(torch.tensor([1.0, 0.0]))
+        (tensor([3., 5.]), tensor([7., 0., 3.]))
     """
     return linearized(func, primals, verify=verify).jacobian
 
 
-def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True) -> Linearized:
-    """`func` and its Jacobian at a point, by the first formula that is right."""
+def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True, once: bool = False) -> Linearized:
+    """`func` and its Jacobian at a point, by the first formula that is right; for products `once`, forward mode first.
+
+    For one Jv, forward mode needs a forward pass less, and no graph of a backward pass.
+    """
     check_tuple(primals)
+    names = tuple(_FORMULAS)[:: -1 if once else 1]
 
     def run(name: str) -> Linearized:
         # Differentiated once more, Jv is a second derivative.
@@ -82,7 +81,7 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
 
     if torch.compiler.is_compiling():
         return run("jacobian_forward, products")
-    found = lookup.for_product(tuple(_FORMULAS), func, verify, primals, "jacobian")
+    found = lookup.for_product(names, func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
     made: Linearized = first_working(found, lambda name, _: run(name), first)
     return made

@@ -50,7 +50,7 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
     if not training:
         refuse_training(module)
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    names = parameters.keys()
+    names = tuple(parameters)  # not a view of keys, which a plan could not be kept for
 
     def func(parameters: Parameters, *inputs: Tree) -> Tree:
         check_names(parameters, names)

@@ -40,7 +40,9 @@ class Space:
     def split(self, rows: Tensor) -> list[Tensor]:
         """Flat vectors (k, size) as stacks (k, ...) of leaves."""
         parts = torch.split(rows, [leaf.numel() for leaf in self.like], 1)
-        return [part.reshape(-1, *leaf.shape).to(leaf.dtype) for part, leaf in zip(parts, self.like, strict=True)]
+        return [
+            part.reshape(len(rows), *leaf.shape).to(leaf.dtype) for part, leaf in zip(parts, self.like, strict=True)
+        ]
 
     def join(self, stacks: Leaves) -> Tensor:
         """Stacks (k, ...) of leaves as flat vectors (k, size)."""
@@ -127,9 +129,7 @@ class Operator:
     def __matmul__(self, other: Any) -> Any:
         """The products with flat vectors, a tensor or an array, or with another operator."""
         if isinstance(other, Operator):
-            if self.shape[1] != other.shape[0]:
-                raise ValueError(f"expected {self.shape[1]} rows in the operator on the right, got {other.shape[0]}")
-            return Operator(self.maps.after(other.maps), other.inputs, self.outputs)
+            return self.after(other)
         if not isinstance(other, Tensor):
             first = self.inputs.like[0]
             vectors = torch.tensor(np.asarray(other), dtype=first.dtype, device=first.device)
@@ -138,12 +138,20 @@ class Operator:
         if other.dim() not in (1, 2) or other.shape[0] != size:
             raise ValueError(f"expected vectors of shape ({size},) or ({size}, k), got {tuple(other.shape)}")
         rows = other[None] if other.dim() == 1 else other.mT
+        if not len(rows):
+            return other.new_zeros(self.shape[0], 0)
         stacks = self.inputs.split(rows)
         if len(rows) == 1:  # without vmap
             products = self.outputs.join([leaf[None] for leaf in self.maps.apply([leaf[0] for leaf in stacks])])
         else:
             products = self.outputs.join(self.maps.apply_many(stacks))
         return products[0] if other.dim() == 1 else products.mT
+
+    def after(self, first: Operator) -> Operator:
+        """The product ``self @ first``: torch.compile knows no ``@`` of classes."""
+        if self.shape[1] != first.shape[0]:
+            raise ValueError(f"expected {self.shape[1]} rows in the operator on the right, got {first.shape[0]}")
+        return Operator(self.maps.after(first.maps), first.inputs, self.outputs)
 
     matvec = matmat = __matmul__  # the names that SciPy looks for
 

@@ -86,6 +86,8 @@ def over_batches(
                 rows, sums = rows + size, sums + _checksum(batch)
                 weight = size if reduction == "mean" else 1
                 parts = map_of(made(batch))(vectors)
+                if any(x.shape != t.shape for x, t in zip(parts, total, strict=False)):
+                    raise ValueError("expected operators of one shape, got another for a batch of other rows")
                 total = (
                     [weight * x for x in parts]
                     if not total

@@ -49,7 +49,7 @@ class SpectralDensity:
 
 @documented(
     "density",
-    returns="The density: points and weights. Its methods `density` and `trace` return estimates with an error.",
+    returns="The density, as points and weights. Its methods `density` and `trace` return estimates with an error.",
     operator="The symmetric matrix: an operator of this package, a tensor, or anything with a `shape` and products "
     "``operator @ V``.",
     steps="The number of Lanczos steps. Features of the density narrower than the spectrum divided by `steps` are "
