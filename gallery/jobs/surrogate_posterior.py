@@ -160,8 +160,8 @@ def laplace_distance(x):  # squared: 95% are below 5.99 if Laplace is right
 
 
 around, near = grid_between(most_likely - 4 * bars, most_likely + 4 * bars, 41)
-reach = 4.1 * torch.stack([-bars, bars], dim=1) + most_likely[:, None]
-found = torch.tensor(np.histogram2d(*drawn.T, bins=41, range=reach)[0])
+reach = (4.1 * torch.stack([-bars, bars], dim=1) + most_likely[:, None]).numpy()
+found = torch.tensor(np.histogram2d(*drawn.T.numpy(), bins=41, range=reach)[0])
 exact, laplace = (-misfit(near)).exp(), (-laplace_distance(near) / 2).exp()
 share = (laplace_distance(drawn) < 5.99).double().mean()
 assert share < 0.94
@@ -254,7 +254,7 @@ assert off[0] > off[1]
 # Where the map is blue, the error bars of the network are too small.
 #
 # *The noise is smaller than the error of the network.* We measure at 1000 parameters away from the edge, and count how
-# often the 95% region of the Fisher information has the true ones. One curve adds the network's error to the noise.
+# often the 95% region of the Fisher information contains them. One curve adds the network's error to the noise.
 
 true = uniform(1000, [1.2, 0.24], [2.8, 1.36], seed=3)
 unit = torch.randn(1000, 8, generator=generator)
@@ -280,8 +280,8 @@ worst = curves["network"][0]
 ax = plot_curves(
     {name: (sigmas, np.array(curve)) for name, curve in curves.items()},
     xlabel="standard deviation of the noise",
-    ylabel="regions with the true parameters",
-    title=f"With little noise, the network's 95% regions are {worst:.0%} regions",
+    ylabel="share of regions that are right",
+    title=f"With little noise, the network's regions are right in {worst:.0%} of cases",
 )
 ax.set_xscale("log")
 assert worst < 0.5 < 0.9 < curves["with error"][0]

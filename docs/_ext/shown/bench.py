@@ -210,8 +210,40 @@ def regret(data: Data) -> list[nodes.Node]:
     ]
 
 
+def curvature(data: Data) -> list[nodes.Node]:
+    """Curvature of networks beside the peer, a row for each job."""
+    found = data["curvature"]
+    if found is None:
+        return [nodes.paragraph("", "Not part of this run: curvlinops was not installed.")]
+    place, rows, marks, slower, larger = found["environment"], [], [], [], []
+    for job in found["jobs"]:
+        times, costs, ratio = job["times"]["candidates"], job["costs"], job["ratio"]
+        title = f"{job['network']}: {job['job']}"
+        peaks = [costs[who]["peak_bytes"] for who in ("ours", "theirs")]
+        medians = [seconds(times[who]["median"]) for who in ("ours", "theirs")]
+        rows.append([job["network"], job["job"], *medians, interval(ratio), *map(amount_of_bytes, peaks)])
+        marks.append(_mark(title, ratio, f"{ratio['median']:.2g}×", who="funcdiff"))
+        slower += [title] if ratio["low"] > 1 else []
+        larger += [title] if peaks[0] > peaks[1] else []
+    text = (
+        f"Measured beside {found['peer']} on {place['date'][:10]} with {place['threads']} thread on "
+        f"{place['processor']}, torch {place['torch']}, in {found['rounds']} rounds. Ours is slower beyond doubt in "
+        f"{len(slower)} of {len(rows)} rows{_listed(slower)}. Its peak is larger in {len(larger)}{_listed(larger)}."
+    )
+    header = ["network", "job", "ours", "curvlinops", "ratio", "our peak", "their peak"]
+    return [
+        nodes.paragraph("", text),
+        _html(chart(marks, "our time over that of curvlinops")),
+        *behind("All jobs as a table", table(header, rows, [3, 4, 2, 2, 3, 2, 2], "benchmark")),
+    ]
+
+
+def _listed(titles: list[str]) -> str:
+    return f" ({'; '.join(titles)})" if titles else ""
+
+
 PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {
-    part.__name__: part for part in (conditions, goals, profiles, cases, networks, memory, regret)
+    part.__name__: part for part in (conditions, goals, profiles, cases, networks, memory, regret, curvature)
 }
 
 

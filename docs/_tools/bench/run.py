@@ -1,4 +1,4 @@
-"""Runs the benchmark on one core and writes it as JSON: `nox -s bench`."""
+"""Runs the benchmark on one core and writes it as JSON: `nox -s bench`, or with `-- curvature` that part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import funcdiff as fd
-from _tools.bench import budget, regret
+from _tools.bench import budget, curvature, regret
 from _tools.bench.case import PRODUCTS, Case, Goal
 from _tools.bench.cases import cases
 from _tools.bench.floor import products_of
@@ -24,7 +24,6 @@ from funcdiff.measure.agreement import check_agreement
 
 LINE = 800  # in the file: a method's times, with their ratio
 ROUNDS = 15
-LINE = 800  # in the file: a method's times, with their ratio
 ROUNDS_OF_GOALS = 41  # of the few ways that goals are about, beside nothing else
 BUDGET = 5.0  # seconds a call, beyond which one sample is enough
 
@@ -133,11 +132,15 @@ def objection(expected: Any, way: Callable[..., Any], args: tuple[Any, ...]) -> 
     return ""
 
 
-def main(path: Path) -> None:
-    """Run everything on the first core that this process may use, where the system lets it choose."""
+def main(path: Path, *parts: str) -> None:
+    """Run everything, or curvature alone, on the first core that may be used, where the system lets it choose."""
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
+    if parts == ("curvature",):
+        result = json.loads(path.read_text()) | {"curvature": curvature.run()}
+        path.write_text(written(result) + "\n")
+        return
     with tempfile.TemporaryDirectory() as cache:  # compiled code of an earlier run would shorten first calls
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         torch.compile(torch.sin)(torch.ones(1))  # what the compiler finds out about the machine is charged to nobody
@@ -149,6 +152,7 @@ def main(path: Path) -> None:
             "networks": [_told(run_network, network) for network in networks()],
             "memory": budget.run_alone(2048, 2000, 1e9),
             "regret": regret.run(),
+            "curvature": curvature.run(),
         }
     path.write_text(written(result) + "\n")
 
@@ -171,4 +175,4 @@ def _told(run: Callable[[Any], dict[str, Any]], subject: Case | Network) -> dict
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
