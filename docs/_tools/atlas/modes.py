@@ -15,6 +15,7 @@ from funcdiff._safety.modes import Derivative, Function, Modes
 from funcdiff.checks.registry import RECIPES, REGISTRY
 
 ENTRIES = {entry.name: entry for entry in REGISTRY}
+_AUTOMATIC = {entry.name for entry in REGISTRY if entry.automatic}
 
 
 def _under_vmap(name: str) -> Any:
@@ -45,20 +46,23 @@ def _trace(name: str, func: Function, x: Tensor) -> Tensor:
 
 
 def _modes() -> Modes:
-    """The recipes, alone and in a batch; some one direction at a time; second derivatives differentiated once more."""
+    """The recipes; some one direction at a time; in a batch, and second derivatives differentiated once more.
+
+    Of the automatic ones the second derivatives only alone: what they choose elsewhere is checked where it is used.
+    """
     one_by_one = (*RECIPES.jacobians, "hessian_forward_over_reverse", "hessian_reverse_over_reverse")
-    second = [name for group in (RECIPES.hessians, *RECIPES[2:5]) for name in group]
+    second = [name for group in (RECIPES.hessians, *RECIPES[2:5]) for name in group if name not in _AUTOMATIC]
+    batched = (*RECIPES.jacobians, *second)
 
     def with_variants(group: Any) -> Any:
         chunked = {f"{name}, chunk_size=1": _one_by_one(name) for name in group if name in one_by_one}
-        return group | chunked | {f"{name}, vmap": _under_vmap(name) for name in group}
+        return group | chunked | {f"{name}, vmap": _under_vmap(name) for name in group if name in batched}
 
     return Modes(*map(with_variants, RECIPES[:5]), {f"{name}, once more": _once_more(name) for name in second})
 
 
 MODES = _modes()
 NAMES = [name for group in MODES for name in group]
-_AUTOMATIC = {entry.name for entry in REGISTRY if entry.automatic}
 PLANNED = [name for name in NAMES if name.partition(",")[0] in _AUTOMATIC]  # these read what is known to be wrong
 FIXED = [name for name in NAMES if name not in PLANNED]
 _CHOSEN = {name.partition(",")[0] for names in (*CHOICES.values(), PRODUCTS) for name in names}
