@@ -121,21 +121,45 @@ def _logdet(func: Any, args: Any, kwargs: Any) -> Any:
     return on(torch.masked_fill, value, sign < 0, float("nan"))
 
 
-@form(*named("det"), twice=True)
+def _minors(A: Any) -> Any:  # noqa: N803  # as torch spells it
+    """The determinant of up to three rows as a polynomial: fastest, and right where it is zero."""
+    if A.shape[-1] == 1:
+        return A[..., 0, 0]
+    if A.shape[-1] == 2:
+        return A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0]
+    return on(torch.sum, on(torch.linalg.cross, A[..., 0, :], A[..., 1, :]) * A[..., 2, :], -1)
+
+
+def _regular(matrix: Any) -> Any:
+    """The determinant of a matrix that has an inverse."""
+    matrix = jet_of(matrix)
+    if isinstance(matrix, Jet):
+        sign, value = _log_determinant(matrix)
+        return on(torch.exp, value) * sign
+    factors, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+    return factors.diagonal(dim1=-2, dim2=-1).prod(-1) * _parity(pivots)
+
+
+@form(*named("det"))
 def _det(func: Any, args: Any, kwargs: Any) -> Any:
+    """NOTE: The second derivative of a determinant is finite where the inverse is not; plain autograd may get it wrong.
+
+    From the singular vectors of the value, which are constants here, the three smallest singular values come last. The
+    determinant is that of the block before them, which has an inverse, times that of its Schur complement.
+    """
+
     def det(A: Any) -> Any:  # noqa: N803  # as torch spells it
-        # Up to three rows the polynomial is fastest, and right where the determinant is zero.
-        if A.shape[-1] == 1:
-            return A[..., 0, 0]
-        if A.shape[-1] == 2:
-            return A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0]
-        if A.shape[-1] == 3:
-            return on(torch.sum, on(torch.linalg.cross, A[..., 0, :], A[..., 1, :]) * A[..., 2, :], -1)
-        if isinstance(A, Jet):
-            sign, value = _log_determinant(A)
-            return on(torch.exp, value) * sign
-        factors, pivots, _ = torch.linalg.lu_factor_ex(A)
-        return factors.diagonal(dim1=-2, dim2=-1).prod(-1) * _parity(pivots)
+        if A.shape[-1] <= 3:
+            return _minors(A)
+        A = jet_of(A)  # noqa: N806
+        value = plain(A).detach()
+        if value.is_complex():
+            return _regular(A)
+        left, _, right = torch.linalg.svd(value)
+        M = on(torch.matmul, on(torch.matmul, left.mT, A), right.mT)  # noqa: N806
+        block = M[..., :-3, :-3]
+        schur = M[..., -3:, -3:] - on(torch.matmul, M[..., -3:, :-3], _solved(block, M[..., :-3, -3:]))
+        return _regular(block) * _minors(schur) * (_regular(left) * _regular(right)).sign()
 
     return det(*args, *kwargs.values())
 

@@ -115,7 +115,7 @@ class _Keeper(Switches):
         if not taken_out or func is set_grad_enabled or transforms_active() or any(result is arg for arg in args):
             return result  # what is written in place is made of what was put there
         if not self.replays:
-            self.kept.append((func, _copied(result)))
+            self.kept.append((func, result))
             return result
         expected, value = self.kept[self._position] if self._position < len(self.kept) else (None, None)
         if expected is not func:
@@ -129,9 +129,10 @@ def holding(func: Callable[..., Tree], args: list[Tensor]) -> Callable[..., Tree
     keeper = _Keeper()
     with torch.enable_grad(), keeper:
         func(*args)
+    kept = [(func, _copied(result)) for func, result in keeper.kept]  # as what is written in place has left it
 
     def held(*moved: Tensor) -> Tree:
-        with _Keeper(keeper.kept):
+        with _Keeper(kept):
             return func(*moved)
 
     return held
