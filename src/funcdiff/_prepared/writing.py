@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.simplify import Value, ready
+from funcdiff._prepared.simplify import Value, parts_of, ready
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,17 @@ def _freeing(
     """Each line followed by `del` of what no later one uses."""
     own = {id(value): word for word, value in body}
     last: dict[str, int] = {}
-    for i, (_, value) in enumerate(body):
-        for part in _parts((value.args, value.kwargs)):
+    for i, (word, value) in enumerate(body):
+        last[word] = i  # what was written to in place is not used by this name
+        for part in parts_of((value.args, value.kwargs)):
             if id(part) in own:
                 last[own[id(part)]] = i
-    for part in _parts(results):
+    for part in parts_of(results):
         last.pop(names[id(part)], None)
     return [
         f"{line}; del {', '.join(gone)}" if (gone := [w for w, at in last.items() if at == i]) else line
         for i, line in enumerate(lines)
     ]
-
-
-def _parts(tree: Any) -> list[Value]:
-    if isinstance(tree, Value):
-        return [tree]
-    if isinstance(tree, dict):
-        tree = list(tree.values())
-    return [part for branch in tree for part in _parts(branch)] if isinstance(tree, list | tuple) else []
 
 
 def _operation(target: Any) -> str:
