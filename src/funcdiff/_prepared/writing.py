@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +22,18 @@ class Written:
         run: The function of the arguments' tensors; it returns a list.
         code: Its text; what stands before the asterisk are its arguments, after it what it holds.
         held: The tensors that it holds, by their names in the text.
-        steps: The number of its operations.
+        operations: How often each of its operations stands in it.
     """
 
     run: Callable[..., list[Tensor]]
     code: str
     held: Mapping[str, Tensor]
-    steps: int
+    operations: Counter[str]
+
+    @property
+    def steps(self) -> int:
+        """The number of its operations."""
+        return self.operations.total()
 
 
 def written(
@@ -60,7 +66,12 @@ def written(
     running = [f"def {name}({', '.join(arguments)}):", *_freeing(lines, body, results, names), returned]
     space: dict[str, Any] = {"torch": torch, "aten": torch.ops.aten, "device": torch.device, **kept}
     exec("\n    ".join(running), space)
-    return Written(space[name], "\n    ".join([head, *lines, returned]), kept, len(lines))
+    return Written(
+        space[name],
+        "\n    ".join([head, *lines, returned]),
+        kept,
+        Counter(_operation(value.target) for _, value in body),
+    )
 
 
 def _freeing(
