@@ -298,3 +298,11 @@ def test_a_plan_that_is_not_kept_is_said_to_be_checked_at_each_call():
     x = torch.ones(3)
     transform(x)
     assert "checked at each call" in repr(fd.explain(transform, x))
+
+
+def test_an_explanation_says_when_preparing_pays():
+    small = repr(fd.explain(fd.jacobian(lambda x: x.sin().sum()), torch.ones(3)))
+    assert "3 inputs, 1 output," in small
+    assert "with prepare, which pays from about" in small
+    weight = torch.ones(2048, 2048)
+    assert "prepare" not in repr(fd.explain(fd.jacobian(lambda x: weight @ x), torch.ones(2048)))

@@ -294,3 +294,12 @@ def test_threads_share_it():
         thread.join()
     for (n, _), result in found.items():
         assert_close(result, expected[n])
+
+
+def test_what_is_left_is_explained():
+    squares = prepare(fd.jacobian(lambda x: x**2), torch.ones(2))
+    told = fd.explain(squares)
+    total = sum(int(times) for _, times in told.table().rows)
+    assert total == squares.operations[1]
+    assert f"{squares.operations[0]} as traced" in repr(told)
+    assert "<table" in told._repr_html_()

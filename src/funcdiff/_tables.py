@@ -64,7 +64,21 @@ def amount_of_flops(value: int) -> str:
     return scaled(value, [(10**12, "TFLOP"), (10**9, "GFLOP"), (10**6, "MFLOP"), (10**3, "kFLOP"), (1, "FLOP")])
 
 
+def number_of(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    >>> number_of(1, "output"), number_of(16, "input")
+    ('1 output', '16 inputs')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 _QUANTITY = re.compile(r"[≥< 0-9.]*\d (?P<unit>[kKMGT]?(?:s|B|iB|FLOP)|[mµn]s)")
+
+
+_RIGHT = ' style="text-align: right"'
+_LEFT = ' class="remark" style="text-align: left"'
+_REMARK = 30  # letters
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,20 +105,26 @@ class Table:
 
     def _repr_html_(self) -> str:
         """Lay the table out in HTML, its headers scoped for screen readers."""
-        right = ' style="text-align: right"'
+        right = _RIGHT
         head = "".join(
             f'<th scope="col"{right if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
         )
         units = [max(map(len, map(_unit_of, column)), default=0) for column in list(zip(*self.rows, strict=True))[1:]]
         body = "\n".join(
             f'<tr><th scope="row">{escape(row[0])}</th>'
-            + "".join(f"<td{right}>{_aligned(cell, widest)}</td>" for cell, widest in zip(row[1:], units, strict=True))
+            + "".join(_cell(cell, widest) for cell, widest in zip(row[1:], units, strict=True))
             + "</tr>"
             for row in self.rows
         )
         caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
         head = f"<thead><tr>{head}</tr></thead>\n<tbody>"
         return f'<table class="funcdiff-table">\n{caption}{head}\n{body}\n</tbody>\n</table>'
+
+
+def _cell(cell: str, widest: int) -> str:
+    """A cell in HTML: a number on the right, and a remark, which may be long, on the left."""
+    remark = len(cell) > _REMARK
+    return f"<td{_LEFT if remark else _RIGHT}>{_aligned(cell, widest)}</td>"
 
 
 def _unit_of(cell: str) -> str:

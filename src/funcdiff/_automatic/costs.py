@@ -17,12 +17,16 @@ Rates = tuple[float, float, float, float, float, float, float]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call: FLOPs of its matrix products, numbers it writes, numbers it returns, and predicted seconds."""
+    """Of one call: FLOPs of its matrix products, numbers it writes, numbers it returns, and predicted seconds.
+
+    Of these `machinery` is what does not depend on sizes: the call, and its operations.
+    """
 
     flops: int
     elements: int
     results: int
     seconds: float
+    machinery: float
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Formula:
 
     def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int, rates: Rates) -> Cost:
         amounts = parts, parts * s.calls, parts * s.general, flops, elements, results, parts * s.flops
-        return Cost(flops, elements, results, sum(map(operator.mul, rates, amounts)))
+        times = list(map(operator.mul, rates, amounts))
+        return Cost(flops, elements, results, sum(times), sum(times[:3]))
 
 
 def pairs(n: int) -> int:

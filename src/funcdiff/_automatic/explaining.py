@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from funcdiff._tables import Table
 
 
+# Medians over random networks on one core: the share of a call's machinery that a prepared line does not have, the
+# calls that preparing takes the time of, and the seconds that torch.compile takes.
+_LEFT_OUT = 0.83
+_PREPARING = 160
+_COMPILING = 7.0
+
+
 @dataclass(frozen=True, repr=False)
 class Explanation:
     """What was chosen, and what every candidate would cost."""
@@ -34,7 +42,7 @@ class Explanation:
     def table(self) -> Table:
         """The candidates, the one that is taken first."""
         # Here, as recipes work without the measuring.
-        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, seconds
+        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, number_of, seconds
 
         unchecked = "not checked yet" if self.kept else "checked at each call"
         within = any(c.chunk for c in self.plan.candidates)  # a budget
@@ -48,10 +56,25 @@ class Explanation:
 
         rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch
-        counted = f"{s.inputs} inputs, {s.outputs} outputs, {amount_of_flops(s.flops)} a pass; times of a typical core"
+        sizes = f"{number_of(s.inputs, 'input')}, {number_of(s.outputs, 'output')}"
+        counted = f"{sizes}, {amount_of_flops(s.flops)} a pass; times of a typical core{self._preparing()}"
         counted += f". {NOTE}." if NOTE else ""
         fit = ("at once", "peak") if within else ()
         return Table(("recipe", "matrix FLOPs", "numbers written", "predicted", *fit, ""), rows, counted)
+
+    def _preparing(self) -> str:
+        """From how many calls on it pays to prepare or to compile, where that is known and worth saying."""
+        from funcdiff._tables import seconds
+
+        cost = self.plan.candidates[0].cost
+        saved = _LEFT_OUT * cost.machinery if cost else 0
+        if cost is None or saved < cost.seconds / 10 or self.plan.sketch.on_gpu:
+            return ""
+        calls, compiled = _PREPARING * cost.seconds / saved, _COMPILING / saved
+        return (
+            f". A call is predicted to take {seconds(cost.seconds)}, and {seconds(cost.seconds - saved)} with prepare, "
+            f"which pays from about {_rounded(calls)} calls on (torch.compile: from about {_rounded(compiled)})"
+        )
 
     def __repr__(self) -> str:
         return repr(self.table())
@@ -60,16 +83,46 @@ class Explanation:
         return self.table()._repr_html_()
 
 
-def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation:
+@dataclass(frozen=True, repr=False)
+class PreparedExplanation:
+    """The operations that a prepared function consists of, how many were traced, and the bytes of what it holds."""
+
+    recipe: str
+    operations: Counter[str]
+    traced: int
+    held: int
+
+    def table(self) -> Table:
+        """The operations, the commonest first."""
+        from funcdiff._tables import Table, amount_of_bytes, number_of
+
+        rows = tuple((name, str(times)) for name, times in self.operations.most_common())
+        left = number_of(self.operations.total(), "operation")
+        told = f"{left}, {self.traced} as traced; holds {amount_of_bytes(self.held)} of tensors"
+        return Table(("operation", "times"), rows, told)
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def _rounded(count: float) -> str:
+    return f"{float(f'{count:.1g}'):,.0f}"
+
+
+def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation | PreparedExplanation:
     """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
 
     Args:
         transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
-            or `hvp_operator` itself, followed by its own arguments.
+            or `hvp_operator` itself, followed by its own arguments; or what `prepare` returned, without arguments.
         *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
 
     Returns:
-        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first.
+        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first. For
+        a small function it says from how many calls on preparing pays. Of a prepared function it counts the operations.
 
     Example:
         A function from 2 inputs to 1000 outputs: forward mode is chosen.

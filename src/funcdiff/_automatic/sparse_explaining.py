@@ -28,7 +28,7 @@ class SparseExplanation:
 
     def table(self) -> Table:
         """Both, in a row each."""
-        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, seconds
+        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, number_of, seconds
 
         plan, best = self.sparse, self.dense.candidates[0]
         (m, n), nnz = plan.pattern.shape, plan.pattern.nnz
@@ -57,7 +57,8 @@ class SparseExplanation:
                 "" if self.recipe != plan.kind else f"faster here: use {plan.kind}",
             ),
         )
-        counted = f"{n} inputs, {m} outputs, {amount_of_flops(plan.modes.sketch.flops)} a pass; times of a typical core"
+        sizes = f"{number_of(n, 'input')}, {number_of(m, 'output')}"
+        counted = f"{sizes}, {amount_of_flops(plan.modes.sketch.flops)} a pass; times of a typical core"
         return Table(("recipe", "passes", "entries", "memory", "predicted", ""), rows, counted)
 
     def _seconds(self) -> float:

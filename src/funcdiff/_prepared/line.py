@@ -12,6 +12,7 @@ from torch import Tensor
 
 from funcdiff._prepared.checking import copy, refuse_other_results, same_gradients
 from funcdiff._prepared.holding import Holding, holding
+from funcdiff._prepared.reuse import in_place, without_lone_parts
 from funcdiff._prepared.simplify import owned, simplified
 from funcdiff._prepared.writing import Written, written
 from funcdiff._torch.messages import RefusedError
@@ -129,6 +130,9 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
         with torch.no_grad():
             steps, results = simplified(module, [x.detach() for x in examples], keep_detach=keep_detach)
             results = [owned(steps, result) for result in results]
+            steps = without_lone_parts(steps)
+            if not carries:
+                steps, results = in_place(steps, results)
         line = written(steps, results, _name(function), _arguments(function, len(examples)), held.names)
         refuse_other_results(flat, line.run, examples)
         return line

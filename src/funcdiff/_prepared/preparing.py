@@ -11,6 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from funcdiff._automatic.explaining import PreparedExplanation
 from funcdiff._prepared.line import Line, kind_of, made, told
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import transforms_active
@@ -85,6 +86,12 @@ class Prepared:
     def operations(self) -> tuple[int, int]:
         """The number of operations that were traced, and of those that are left."""
         return self._line.traced, self._line.written.steps
+
+    def explained(self, primals: Sequence[Tree]) -> PreparedExplanation:
+        """What `explain` shows of it; its arguments are those that it was prepared for."""
+        name = str(getattr(self, "__name__", "function"))
+        held = sum(tensor.nbytes for tensor in self.held.values())
+        return PreparedExplanation(name, self._line.written.operations, self._line.traced, held)
 
     def __call__(self, *args: Tree) -> Tree:
         """The results of the function that was prepared."""

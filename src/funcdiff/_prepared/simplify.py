@@ -94,7 +94,7 @@ class _Line:
         return self.known[key]
 
     def new(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
-        parts = list(_values((args, kwargs)))
+        parts = list(parts_of((args, kwargs)))
         constant = all(part.constant for part in parts)
         example = target(*_examples(args), **_examples(kwargs))
         # A view of a held tensor shares its memory, and so follows what is written there.
@@ -105,13 +105,13 @@ class _Line:
 
     def needed_for(self, results: Any) -> list[Value]:
         needed: set[int] = set()
-        queue = list(_values(results))
+        queue = list(parts_of(results))
         while queue:
             value = queue.pop()
             if id(value) not in needed:
                 needed.add(id(value))
                 if not ready(value):
-                    queue += _values((value.args, value.kwargs))
+                    queue += parts_of((value.args, value.kwargs))
         return [value for value in self.order if id(value) in needed]
 
 
@@ -138,14 +138,15 @@ def ready(value: Value) -> bool:
     return value.fixed or (value.constant and value.target is not None and small)
 
 
-def _values(tree: Any) -> Iterable[Value]:
+def parts_of(tree: Any) -> Iterable[Value]:
+    """The values in a tree of arguments."""
     if isinstance(tree, Value):
         yield tree
     elif isinstance(tree, list | tuple):
         for part in tree:
-            yield from _values(part)
+            yield from parts_of(part)
     elif isinstance(tree, dict):
-        yield from _values(list(tree.values()))
+        yield from parts_of(list(tree.values()))
 
 
 def _examples(tree: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.simplify import Value, ready
+from funcdiff._prepared.simplify import Value, parts_of, ready
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,18 @@ class Written:
         run: The function of the arguments' tensors; it returns a list.
         code: Its text; what stands before the asterisk are its arguments, after it what it holds.
         held: The tensors that it holds, by their names in the text.
-        steps: The number of its operations.
+        operations: How often each of its operations stands in it.
     """
 
     run: Callable[..., list[Tensor]]
     code: str
     held: Mapping[str, Tensor]
-    steps: int
+    operations: Counter[str]
+
+    @property
+    def steps(self) -> int:
+        """The number of its operations."""
+        return self.operations.total()
 
 
 def written(
@@ -60,7 +66,12 @@ def written(
     running = [f"def {name}({', '.join(arguments)}):", *_freeing(lines, body, results, names), returned]
     space: dict[str, Any] = {"torch": torch, "aten": torch.ops.aten, "device": torch.device, **kept}
     exec("\n    ".join(running), space)
-    return Written(space[name], "\n    ".join([head, *lines, returned]), kept, len(lines))
+    return Written(
+        space[name],
+        "\n    ".join([head, *lines, returned]),
+        kept,
+        Counter(_operation(value.target) for _, value in body),
+    )
 
 
 def _freeing(
@@ -69,24 +80,17 @@ def _freeing(
     """Each line followed by `del` of what no later one uses."""
     own = {id(value): word for word, value in body}
     last: dict[str, int] = {}
-    for i, (_, value) in enumerate(body):
-        for part in _parts((value.args, value.kwargs)):
+    for i, (word, value) in enumerate(body):
+        last[word] = i  # what was written to in place is not used by this name
+        for part in parts_of((value.args, value.kwargs)):
             if id(part) in own:
                 last[own[id(part)]] = i
-    for part in _parts(results):
+    for part in parts_of(results):
         last.pop(names[id(part)], None)
     return [
         f"{line}; del {', '.join(gone)}" if (gone := [w for w, at in last.items() if at == i]) else line
         for i, line in enumerate(lines)
     ]
-
-
-def _parts(tree: Any) -> list[Value]:
-    if isinstance(tree, Value):
-        return [tree]
-    if isinstance(tree, dict):
-        tree = list(tree.values())
-    return [part for branch in tree for part in _parts(branch)] if isinstance(tree, list | tuple) else []
 
 
 def _operation(target: Any) -> str:
