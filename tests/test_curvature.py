@@ -268,3 +268,30 @@ def test_operators_multiply_transpose_and_scale():
 def test_bad_input_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_attention_and_norms_have_right_products_also_when_trained_through(captured):
+    torch.manual_seed(0)
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=captured)
+
+    def model(x):
+        x = F.layer_norm(scale * x, (3,))
+        return F.scaled_dot_product_attention(x, x.sin(), x[:, :, :2])
+
+    x, v = torch.randn(1, 4, 3, dtype=torch.float64), torch.randn(1, 4, 3, dtype=torch.float64)
+    jacobian = fd.jacobian(model)(x).reshape(8, 12)
+    operator = fd.jacobian_operator(model, x)
+    assert_close(operator @ v.reshape(12), jacobian @ v.reshape(12))
+    assert_close(operator.T @ jacobian[:, 0], jacobian.T @ jacobian[:, 0])
+    if captured:
+        found = torch.autograd.grad(operator(v).square().sum(), scale)[0]
+        step = 1e-5
+        ends = []
+        for shift in (step, -step):
+            with torch.no_grad():
+                scale += shift
+            ends.append(fd.jacobian_operator(model, x)(v).square().sum().detach())
+            with torch.no_grad():
+                scale -= shift
+        assert_close(found, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-6)
