@@ -42,6 +42,11 @@ def conditions(data: Data) -> list[nodes.Node]:
         f"and row. Each time is a median of {len(data['cases'][0]['rounds'])} rounds. With 4 processes on "
         f"{data['cores']} cores, the processes wait for each other's arithmetic."
     )
+    if data["load"] > 2 * data["cores"]:
+        text += (
+            f" Other programs ran at the same time (load average {data['load']:.0f}): times are longer, and the part of "
+            "the sum is smaller, than on an idle machine."
+        )
     return [nodes.paragraph("", text)]
 
 
