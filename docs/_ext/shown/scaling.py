@@ -44,8 +44,8 @@ def conditions(data: Data) -> list[nodes.Node]:
     )
     if data["load"] > 2 * data["cores"]:
         text += (
-            f" Other programs ran at the same time (load average {data['load']:.0f}): times are longer, and the part of "
-            "the sum is smaller, than on an idle machine."
+            f" Other programs ran at the same time (load average {data['load']:.0f}): times are longer, and the part "
+            "of the sum is smaller, than on an idle machine."
         )
     return [nodes.paragraph("", text)]
 
