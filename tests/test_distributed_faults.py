@@ -120,6 +120,23 @@ def test_a_module_in_ddp_is_refused_wherever_it_hides(gang, name):
         assert "use its .module" in error.text, error
 
 
+@pytest.mark.parametrize("name", ["hvp", "hvp_double_backward", "hessian", "jacobian", "distributed"])
+def test_the_hooks_of_fully_shard_are_refused_with_the_remedy(gang, name):
+    for error in gang(faults.hooked, name):
+        assert "func, parameters = module_function(module)" in error.text, error
+
+
+def test_a_jacobian_by_name_with_respect_to_the_input_goes_through_the_hooks(gang):
+    for found in passed(gang(faults.hooked, "jacobian_reverse")):
+        assert found.shape == (1, 4)
+
+
+def test_the_older_fsdp_is_refused(gang):
+    for error in gang(faults.flat):
+        assert error.kind == "ValueError"
+        assert "shard it with torch.distributed.fsdp.fully_shard" in error.text
+
+
 def test_without_a_group_the_remedy_is_named():
     from funcdiff import distributed
 
