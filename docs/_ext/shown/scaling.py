@@ -182,7 +182,7 @@ def modelled(_: Data) -> list[nodes.Node]:
     for network, link, _hue in LINES:
         sums = [seconds(model.all_reduce(network.parameters, network.item, link, p)) for p in (2, 4096)]
         rows = f"{model.rows_worth(network, link):,.0f} rows"
-        gains = [f"{model.strong(network, link, p, 64 * network.rows):.3g}" for p in (64, 4096)]
+        gains = [multiple(model.strong(network, link, p, 64 * network.rows)) for p in (64, 4096)]
         body.append([SHORT[network], link.name, *sums, rows, *gains])
     told = "The gain is how many times faster than one process, on 64,000 rows in all."
     return [table(header, body, [2, 4, 2, 2, 2, 2, 2], "benchmark"), nodes.paragraph("", told)]

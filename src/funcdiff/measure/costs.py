@@ -45,7 +45,7 @@ class Cost(Shown):
     @property
     def sent(self) -> str:
         """What is sent, as it stands in a table."""
-        return f"{amount_of_bytes(self.bytes_sent)} in {self.collectives}"
+        return f"{amount_of_bytes(self.bytes_sent)} in {self.collectives}" if self.collectives else "–"
 
     def table(self) -> Table:
         """Return the counts, one a row."""
