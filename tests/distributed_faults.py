@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from distributed_cases import data, network, point
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 import funcdiff as fd
 from funcdiff import distributed
@@ -141,3 +142,30 @@ def wrapped(name):
         "distributed": lambda: distributed.hvp_operator(hidden, x),
     }
     return calls[name]()
+
+
+def hooked(name):
+    """A network under fully_shard that is called with its hooks."""
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    fully_shard(net)
+    x = point()
+
+    def loss(x):
+        return net(x).square().sum()
+
+    calls = {
+        "hvp": lambda: fd.hvp(loss, (x,), (x,)),
+        "hvp_double_backward": lambda: fd.hvp_double_backward(loss, (x,), (x,)),
+        "hessian": lambda: fd.hessian(loss)(x),
+        "jacobian": lambda: fd.jacobian(net)(x),
+        "distributed": lambda: distributed.hessian(loss)(x),
+        "jacobian_reverse": lambda: fd.jacobian_reverse(net)(x).detach(),
+    }
+    return calls[name]()
+
+
+def flat():
+    """A network in the older FullyShardedDataParallel, as far as it is made on a processor."""
+    net = FullyShardedDataParallel.__new__(FullyShardedDataParallel)
+    nn.Module.__init__(net)
+    return fd.module_function(nn.Sequential(net))

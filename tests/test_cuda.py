@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.func import vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff import distributed
 from funcdiff.checks.registry import EXACT
 from funcdiff.measure import compare, count
 from funcdiff.problems import study_network
@@ -160,3 +162,15 @@ def test_check_derivatives_runs_there(network):
     report = fd.check_derivatives(network.cuda(), torch.ones(3, dtype=torch.float64, device="cuda"))
     (verdict,) = [line for line in str(report).splitlines() if line.startswith("hessian_double_backward")]
     assert "right" in verdict
+
+
+def test_a_product_over_processes_runs_over_nccl():
+    """One process: a second one would need a second GPU."""
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        x = torch.tensor([1.0, 2.0], dtype=torch.float64, device="cuda")
+        operator = distributed.hvp_operator(lambda x: x.pow(3).mean(), x, samples=2)
+        assert_close(operator(x), 3 * x * x)
+        assert_close(distributed.jacobian(torch.sin)(x).full_tensor(), x.cos().diag())
+    finally:
+        dist.destroy_process_group()

@@ -3,9 +3,11 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff._torch.processes import without_hooks
 from funcdiff.problems import study_network, two_layers
 
 X = torch.tensor([0.3, -1.0, 0.8], dtype=torch.float64)
@@ -168,3 +170,17 @@ def test_study_network_repeats_and_leaves_the_random_state():
     assert not one.training
     assert study_network((2, 3), dtype=torch.float64)[0].weight.dtype == torch.float64
     assert [tuple(p.shape) for p in study_network().parameters()][::2] == [(1000, 5), (1000, 1000), (25, 1000)]
+
+
+def test_a_copy_without_hooks_shares_what_the_module_shares():
+    layer = nn.Linear(2, 2)
+    net = nn.Sequential(layer, nn.BatchNorm1d(2), layer).eval()
+    net.register_forward_hook(lambda module, inputs, output: 2 * output)
+    bare = without_hooks(net)
+    assert bare[0] is bare[2]
+    assert bare[0] is not layer
+    assert bare[1].running_mean is net[1].running_mean
+    x = torch.randn(3, 2)
+    assert_close(bare(x), net(x))  # the user's own hook is kept
+    twice = {name: 2 * value for name, value in net.named_parameters()}
+    assert_close(functional_call(bare, twice, x), functional_call(net, twice, x))

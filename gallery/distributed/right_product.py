@@ -14,7 +14,7 @@ get the same bits, so each can run ``eigsh`` by itself.
 
     predict, parameters = module_function(network)  # not the DDP wrapper
     w, unravel = ravel(parameters)
-    loss = lambda w: cross_entropy(predict(unravel(w), pixels), labels)  # of the own share
+    loss = lambda w: cross_entropy(predict(unravel(w), pixels), labels)  # own share
     product = hvp_operator(loss, w, samples=len(pixels))
     product(v)  # of the mean over all samples, on every process
 """
@@ -22,8 +22,7 @@ get the same bits, so each can run ``eigsh`` by itself.
 # %%
 # Use it
 # ------
-# We start two processes that talk over gloo, torch's backend for processors. The function below runs ``work`` in both
-# and returns both results. If ``torchrun --nproc-per-node 2`` has started this file twice, those are the processes.
+# We import what both processes need.
 
 import os
 import tempfile
@@ -38,6 +37,11 @@ from torch.nn.functional import cross_entropy
 
 from funcdiff import hessian, hvp, module_function, ravel
 from funcdiff.distributed import hvp_operator
+
+# %%
+# We start two processes that talk over gloo, torch's backend for processors. The function ``on_two_processes`` calls
+# ``work`` in both and returns both results. If ``torchrun --nproc-per-node 2`` has started this file twice, those are
+# the processes.
 
 
 def member(rank, store, work, *args):

@@ -13,7 +13,7 @@ own operations work.
 
     from funcdiff.distributed import hessian
 
-    H = hessian(loss, chunk_size="auto", budget=40e6)(w)  # 40 MB in each process
+    H = hessian(loss, chunk_size="auto", budget=budget)(w)  # bytes in each process
     H.to_local()  # the rows of this process
     H.abs().sum(1).max().full_tensor()  # from the rows of all
 """
@@ -21,8 +21,7 @@ own operations work.
 # %%
 # Use it
 # ------
-# We start two processes that talk over gloo, torch's backend for processors. The function below runs ``work`` in both
-# and returns both results. If ``torchrun --nproc-per-node 2`` has started this file twice, those are the processes.
+# We import what both processes need.
 
 import os
 import tempfile
@@ -33,6 +32,11 @@ from joblib import Parallel, delayed
 
 import funcdiff as fd
 from funcdiff import distributed
+
+# %%
+# We start two processes that talk over gloo, torch's backend for processors. The function ``on_two_processes`` calls
+# ``work`` in both and returns both results. If ``torchrun --nproc-per-node 2`` has started this file twice, those are
+# the processes.
 
 
 def member(rank, store, work, *args):
@@ -130,9 +134,8 @@ def bound_and_product(w):
 for bound, product in on_two_processes(bound_and_product, w):
     torch.testing.assert_close(bound, closed_form.abs().sum(1).max())
     torch.testing.assert_close(product, closed_form @ w)
-print(
-    f"bound {bound:.4f}, largest eigenvalue {torch.linalg.eigvalsh(closed_form)[-1]:.4f}"
-)
+largest = torch.linalg.eigvalsh(closed_form)[-1]
+print(f"bound {bound:.4f}, largest eigenvalue {largest:.4f}")
 
 # %%
 # Count

@@ -42,6 +42,11 @@ def conditions(data: Data) -> list[nodes.Node]:
         f"and row. Each time is a median of {len(data['cases'][0]['rounds'])} rounds. With 4 processes on "
         f"{data['cores']} cores, the processes wait for each other's arithmetic."
     )
+    if data["load"] > 2 * data["cores"]:
+        text += (
+            f" Other programs ran at the same time (load average {data['load']:.0f}): times are longer, and the part "
+            "of the sum is smaller, than on an idle machine."
+        )
     return [nodes.paragraph("", text)]
 
 
@@ -177,7 +182,7 @@ def modelled(_: Data) -> list[nodes.Node]:
     for network, link, _hue in LINES:
         sums = [seconds(model.all_reduce(network.parameters, network.item, link, p)) for p in (2, 4096)]
         rows = f"{model.rows_worth(network, link):,.0f} rows"
-        gains = [f"{model.strong(network, link, p, 64 * network.rows):.3g}" for p in (64, 4096)]
+        gains = [multiple(model.strong(network, link, p, 64 * network.rows)) for p in (64, 4096)]
         body.append([SHORT[network], link.name, *sums, rows, *gains])
     told = "The gain is how many times faster than one process, on 64,000 rows in all."
     return [table(header, body, [2, 4, 2, 2, 2, 2, 2], "benchmark"), nodes.paragraph("", told)]

@@ -126,7 +126,7 @@ ANSWERS = [
     ),
     Answer(
         "a Hessian times v",
-        "distributed.hvp_operator(f, x)(v)",
+        "distributed.hvp_operator",
         "data on several machines",
         ("hvp_operator",),
         ":math:`2 F` each, and one sum",
@@ -207,7 +207,7 @@ ANSWERS = [
 ]
 
 ROW, BOX, TOP = 34, 26, 24
-NEED, WHEN, RECIPE = (0, 212), (247, 312), (594, 262)  # left edge and width of the columns
+NEED, WHEN, RECIPE = (0, 228), (254, 312), (592, 264)  # left edge and width of the columns
 
 
 def picture(answers: list[Answer]) -> str:

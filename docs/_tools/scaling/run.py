@@ -115,7 +115,13 @@ def main(path: Path) -> None:
             process.join()
     for case in cases:
         case["overhead"] = statistics.median(r["product"] / r["local"] for r in case["rounds"])
-    result = {"environment": environment().to_dict(), "cores": os.cpu_count(), **counted(), "cases": cases}
+    result = {
+        "environment": environment().to_dict(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[1],
+        **counted(),
+        "cases": cases,
+    }
     path.write_text(written(result) + "\n")
 
 

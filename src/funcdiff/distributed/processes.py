@@ -109,6 +109,8 @@ class Processes:
                 time.sleep(0.02)
                 missing = [rank for rank in missing if store.add(str(rank), 0) < failures]
             told = f"{self._named(missing)} did not take part" if missing else "the others stopped waiting"
+            if len(missing) > 1:  # who is not next to the one that is gone may not know yet
+                told = f"at least one of {self._named(missing)} did not take part, and the others may still wait"
         except RuntimeError:  # the store lies in a process, often that of rank 0
             told = "and neither does the store of the group, which often lies in the process of rank 0"
         raise RuntimeError(

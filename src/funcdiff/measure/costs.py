@@ -21,7 +21,7 @@ class Cost(Shown):
             and captured tensors hold is not, nor are workspaces inside a kernel.
         uncounted: Operations met that multiply matrices but have no formula: with one of these, `flops` is a lower
             bound.
-        collectives: Calls of `torch.distributed` that send.
+        collectives: Calls of torch.distributed that send.
         bytes_sent: What this process sends in them over a ring: of a sum of N bytes on P processes 2 N (P - 1) / P.
     """
 
@@ -45,7 +45,7 @@ class Cost(Shown):
     @property
     def sent(self) -> str:
         """What is sent, as it stands in a table."""
-        return f"{amount_of_bytes(self.bytes_sent)} in {self.collectives}"
+        return f"{amount_of_bytes(self.bytes_sent)} in {self.collectives}" if self.collectives else "–"
 
     def table(self) -> Table:
         """Return the counts, one a row."""
