@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff._automatic import linear
+from funcdiff.recipes.linear import by_double_backward
 
 T = torch.linspace(0, 1, 6, dtype=torch.float64)
 X = torch.tensor([1.2, 0.7], dtype=torch.float64)
@@ -168,37 +170,24 @@ def test_sampled_fisher_is_right_on_average_and_repeated_by_a_generator(likeliho
     assert ((draws.mean(0) - exact).abs() <= 4.5 * error + 1e-12).all()  # 81 entries
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda f: fd.jacobian_operator(f, X),
-        lambda f: fd.gauss_newton_operator(f, lambda y: y.square().sum(), X),
-        lambda f: fd.fisher_operator(f, X),
-    ],
-)
-def test_a_wrong_derivative_is_found_and_not_used(make):
-    class Wrong(torch.autograd.Function):
-        @staticmethod
-        def forward(x):
-            return x.sin()
+@pytest.mark.parametrize("which", ["push", "pull"])
+def test_a_formula_that_is_wrong_is_found_and_not_used(which, monkeypatch):
+    name = "jacobian_batched_grad, products"
 
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.save_for_backward(*inputs)
+    def wrong(flat, x):
+        output, push, pull = by_double_backward(flat, x)
+        maps = {"push": push, "pull": pull}
+        right = maps[which]
+        maps[which] = lambda v: [1.5 * leaf for leaf in right(v)]
+        return output, maps["push"], maps["pull"]
 
-        @staticmethod
-        def backward(ctx, g):
-            return g * ctx.saved_tensors[0].cos()
-
-        @staticmethod
-        def jvp(ctx, v):
-            return 3 * v  # never to be seen: the backward formula serves both products
-
-    operator = make(Wrong.apply)
-    slope = X.cos()
-    expected = {True: slope, False: slope**2}[operator(X).allclose(slope * X)]
-    factor = operator(X) / (expected * X)
-    assert_close(factor, factor[0].expand(2))
+    monkeypatch.setitem(linear._FORMULAS, name, wrong)
+    fd.clear_plans()
+    assert_close(eye(fd.fisher_operator(decay, X)), decay_jacobian(X).T @ decay_jacobian(X))
+    fd.clear_plans()
+    unchecked = eye(fd.fisher_operator(decay, X, verify=False))  # the fault is there
+    assert_close(unchecked, 1.5 * decay_jacobian(X).T @ decay_jacobian(X))
+    fd.clear_plans()
 
 
 def test_numbers_read_out_of_the_graph_are_refused():
@@ -268,3 +257,30 @@ def test_operators_multiply_transpose_and_scale():
 def test_bad_input_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_attention_and_norms_have_right_products_also_when_trained_through(captured):
+    torch.manual_seed(0)
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=captured)
+
+    def model(x):
+        x = F.layer_norm(scale * x, (3,))
+        return F.scaled_dot_product_attention(x, x.sin(), x[:, :, :2])
+
+    x, v = torch.randn(1, 4, 3, dtype=torch.float64), torch.randn(1, 4, 3, dtype=torch.float64)
+    jacobian = fd.jacobian(model)(x).reshape(8, 12)
+    operator = fd.jacobian_operator(model, x)
+    assert_close(operator @ v.reshape(12), jacobian @ v.reshape(12))
+    assert_close(operator.T @ jacobian[:, 0], jacobian.T @ jacobian[:, 0])
+    if captured:
+        found = torch.autograd.grad(operator(v).square().sum(), scale)[0]
+        step = 1e-5
+        ends = []
+        for shift in (step, -step):
+            with torch.no_grad():
+                scale += shift
+            ends.append(fd.jacobian_operator(model, x)(v).square().sum().detach())
+            with torch.no_grad():
+                scale -= shift
+        assert_close(found, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-6)

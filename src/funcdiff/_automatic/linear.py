@@ -18,6 +18,7 @@ from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import corrected, has_graph
 from funcdiff._safety.verification import Check, check_linear
+from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 from funcdiff.recipes.linear import Formula, Linearized, by_double_backward, by_forward
 from funcdiff.recipes.linear import linearized as linearized_by
@@ -75,12 +76,16 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
     names = tuple(_FORMULAS)[:: -1 if once else 1]
 
     def run(name: str) -> Linearized:
-        # Differentiated once more, Jv is a second derivative.
-        safe = corrected(func, once_more=True) if has_graph(primals) else func
-        return linearized_by(_FORMULAS[name], safe, primals)
+        """Leave operations alone that plain autograd differentiates correctly, unless products are trained through."""
+        if plain_allowed() and not has_graph(primals):
+            spared: list[object] = []
+            made = linearized_by(_FORMULAS[name], corrected(func, spared), primals)
+            if not spared or not has_graph(made.output):  # else func captured what is being trained
+                return made
+        return linearized_by(_FORMULAS[name], corrected(func, once_more=True), primals)
 
     if torch.compiler.is_compiling():
-        return run("jacobian_forward, products")
+        return linearized_by(by_forward, func, primals)  # the guard's forms end torch 2.13's process here
     found = lookup.for_product(names, func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
     made: Linearized = first_working(found, lambda name, _: run(name), first)

@@ -12,6 +12,7 @@ from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
 from funcdiff._calling.documented import documented
 from funcdiff._calling.operator import Leaves, Map, Maps, Operator
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, tree_leaves
 
 _SAME = 1e-10  # of the sum of absolute values: above this difference of the sums, the data of two passes differ
@@ -23,7 +24,7 @@ _SAME = 1e-10  # of the sum of absolute values: above this difference of the sum
     operator_factory="A function that takes a batch and returns its operator: what `hvp_operator`, "
     "`gauss_newton_operator` or `fisher_operator` return. If the batch is a tuple or a list, as (inputs, targets), its "
     "members are the arguments.",
-    loader="The batches: a `torch.utils.data.DataLoader`, a list, or another object that every loop starts anew.",
+    loader="The batches: a ``DataLoader``, a list, or another object that every loop starts anew.",
     reduction='"mean" if the loss is a mean over the rows of a batch: the operators are then averaged, each weighted '
     'with the rows of its batch. "sum" if the loss is a sum: the operators are added.',
     progress="Whether to show the progress of each pass with tqdm.",
@@ -88,11 +89,7 @@ def over_batches(
                 parts = map_of(made(batch))(vectors)
                 if any(x.shape != t.shape for x, t in zip(parts, total, strict=False)):
                     raise ValueError("expected operators of one shape, got another for a batch of other rows")
-                total = (
-                    [weight * x for x in parts]
-                    if not total
-                    else [torch.add(t, x, alpha=weight) for t, x in zip(total, parts, strict=True)]
-                )
+                total = [weight * x for x in parts] if not total else _added(total, parts, weight)
             _compare(seen, rows, sums)
             return [x / rows for x in total] if reduction == "mean" else total
 
@@ -112,6 +109,13 @@ def over_batches(
         like.inputs,
         like.outputs,
     )
+
+
+def _added(total: list[Tensor], parts: Leaves, weight: int) -> list[Tensor]:
+    """The total with a batch more, in its place unless a graph or a transform wants the old one."""
+    if not plain_allowed() or any(x.requires_grad for x in (*total, *parts)):
+        return [torch.add(t, x, alpha=weight) for t, x in zip(total, parts, strict=True)]
+    return [t.add_(x, alpha=weight) for t, x in zip(total, parts, strict=True)]
 
 
 def _rows(batch: Tree) -> int:

@@ -49,7 +49,7 @@ class SpectralDensity:
 
 @documented(
     "density",
-    returns="The density, as points and weights. Its methods `density` and `trace` return estimates with an error.",
+    returns="The density, as points and weights. Its methods return estimates with an error.",
     operator="The symmetric matrix: an operator of this package, a tensor, or anything with a `shape` and products "
     "``operator @ V``.",
     steps="The number of Lanczos steps. Features of the density narrower than the spectrum divided by `steps` are "
@@ -57,7 +57,7 @@ class SpectralDensity:
     probes="The number of random vectors, at least 3.",
     generator="The source of the vectors, by default that of torch.",
     raises={
-        "TypeError": "`operator` has no shape.",
+        "TypeError": "The operator has no shape.",
         "ValueError": "The matrix is not square, or an option is out of range.",
         "RuntimeError": "The products contradict each other: the matrix is not symmetric.",
     },

@@ -45,7 +45,7 @@ _estimate = partial(
     chunk_size="The number of products to compute at once.",
     generator="The source of the signs, by default that of torch.",
     raises={
-        "TypeError": "`operator` has no shape.",
+        "TypeError": "The operator has no shape.",
         "ValueError": "The matrix is not square, or an option is out of range.",
         "RuntimeError": "A product fails.",
     },
