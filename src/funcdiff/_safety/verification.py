@@ -52,6 +52,7 @@ Point = Sequence[Tensor]
 Func = Callable[..., Tree]  # of the differentiated leaves, without aux
 Map = Callable[[Point], Point]
 Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
+Kept = dict[float, Tensor]  # values of func on a line
 Judge = Callable[[Func, Tensor], "Check"]  # what differences of a function say of an answer
 
 
@@ -131,13 +132,15 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
         return _NO_VALUES
 
     def judge(func: Func, answer: Tensor) -> Check:
-        return compared(answer, gradients(func, point, along, weights), seen, size)
+        own = kept if func is flat else None
+        return compared(answer, gradients(func, point, along, weights, own), seen, size)
 
     def own() -> Tensor:
         return joined(_plainly(flat, point, along, weights))
 
+    kept: Kept = {}
     size = functools.partial(_largest, flat, point, weights)
-    return _second(judge, joined(answer), own, flat, point, along, seen, weights)
+    return _second(judge, joined(answer), own, flat, point, along, seen, weights, kept)
 
 
 def _check_slope(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check:
@@ -223,13 +226,15 @@ def _on_plane(
         return entries if kind == "diagonal" else entries.sum()[None]
 
     def judge(func: Func, answer: Tensor) -> Check:
-        curves = [gradients(func, [origin[1]], [axis], [weights]) for axis in axes]
+        lines = [kept if func is restricted else None, None]
+        curves = [gradients(func, [origin[1]], [axes[k]], [weights], lines[k]) for k in (0, 1)]
         return compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
 
     def own() -> Tensor:
         return asked(lambda k: joined(_plainly(restricted, [origin[1]], [axes[k]], [weights])))
 
-    return _second(judge, answer, own, restricted, [origin[1]], [axes[0] + axes[1]], seen, [weights])
+    kept: Kept = {}
+    return _second(judge, answer, own, restricted, [origin[1]], [axes[0]], seen, [weights], kept)
 
 
 def direction(like: Point, seed: int = 0) -> list[Tensor]:
@@ -242,22 +247,29 @@ def direction(like: Point, seed: int = 0) -> list[Tensor]:
     return [beside(move, x) for move, x in zip(moves, like, strict=True)]
 
 
-def values(flat: Func, point: Point, along: Point) -> Curve:
-    """The values of `flat` on the line through the point."""
+def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> Curve:
+    """The values of `flat` on the line through the point, those that are kept not computed again."""
 
     def curve(t: float) -> Tensor:
+        if kept and t in kept:
+            return kept[t]
         with torch.enable_grad():  # func may take gradients of its own
             return joined(flatten(flat(*_moved(point, along, t)))[0])
 
     return curve
 
 
-def gradients(flat: Func, point: Point, along: Point, cotangents: Point) -> Curve:
-    """The gradients of the outputs' sum, weighted by the cotangents, by plain autograd, on the line."""
+def gradients(flat: Func, point: Point, along: Point, cotangents: Point, kept: Kept | None = None) -> Curve:
+    """The gradients of the outputs' sum, weighted by the cotangents, by plain autograd, on the line.
+
+    The values come with them, and are kept where that is asked for.
+    """
 
     def curve(t: float) -> Tensor:
         moved = _moved(point, along, t)
         outputs = flatten(tracked(flat, moved))[0]
+        if kept is not None:
+            kept[t] = joined(outputs)
         return joined(backward(outputs, moved, list(cotangents), create_graph=False))
 
     return curve
@@ -361,11 +373,12 @@ def _second(
     along: Point,
     seen: Sketch,
     weights: Point,
+    kept: Kept,
 ) -> Check:
     """What is found of a second derivative, `own` being that by plain autograd."""
     found = _as_meant(judge, answer, flat, point, along, seen, weights)
     if found.outcome != "wrong":
-        found = _unless_cut(found, flat, point, along, weights, seen)
+        found = _unless_cut(found, flat, point, along, weights, seen, kept)
     if found.outcome == "wrong" or not found.gap > 0 or not seen.foreign - _TRANSPARENT:
         return found
     try:
@@ -424,10 +437,19 @@ def _believed(
     return _SAID
 
 
-def _first(flat: Func, point: Point, along: Point, weights: Point, seen: Sketch, *, scale: float = 1.0) -> Check:
+def _first(
+    flat: Func,
+    point: Point,
+    along: Point,
+    weights: Point,
+    seen: Sketch,
+    *,
+    scale: float = 1.0,
+    kept: Kept | None = None,
+) -> Check:
     """The gradient of the weighted outputs' sum by plain autograd, times `scale`, held against differences of func."""
     slope = scale * (gradients(flat, point, along, weights)(0.0) * joined(along)).sum()[None]
-    curve = values(flat, point, along)
+    curve = values(flat, point, along, kept)
     return compared(slope, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
 
 
@@ -446,7 +468,9 @@ def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Ske
     return _DEFINED if same else _OTHERWISE
 
 
-def _unless_cut(found: Check, flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> Check:
+def _unless_cut(
+    found: Check, flat: Func, point: Point, along: Point, weights: Point, seen: Sketch, kept: Kept
+) -> Check:
     """`found` of a second derivative, unless the gradient that it was held against is wrong itself.
 
     A constant that is meant, or a custom function, may make another gradient on purpose.
@@ -459,7 +483,7 @@ def _unless_cut(found: Check, flat: Func, point: Point, along: Point, weights: P
         designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
         if not cut and (held.found or designed):
             return found
-        first = _first(flat, point, along, weights, seen)
+        first = _first(flat, point, along, weights, seen, kept=kept)
     except _OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
     if first.outcome != "wrong":
