@@ -82,17 +82,17 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "at least as many outputs as inputs",
+        "5 outputs or more per input",
         ("hessian_taylor",),
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
-        _asks("Hessian", lambda n, m: m >= n),
+        _asks("Hessian", lambda n, m: m >= 5 * n),
     ),
     Answer(
         "a Hessian",
         "hessian(f)(x)",
         "at most 3 inputs",
-        ("hessian_taylor",),
+        ("hessian_taylor", "hessian_double_backward"),  # the second one for one output at one point
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
         _asks("Hessian", lambda n, m: n <= 3),
@@ -172,7 +172,7 @@ ANSWERS = [
     Answer(
         "a Hessian for each row",
         "batch_hessian(f)(X)",
-        "at least as many outputs as inputs",
+        "5 outputs or more per input",
         ("hessian_taylor",),
         ":math:`(1 + n + q) F` a row",
         "batches/per_row",
