@@ -26,6 +26,7 @@ PRODUCTS = [*of("product"), *map(at_a_point, of("operator"))]
 # Recipes that torch.compile cannot take as one graph where func captures a tensor, each with the reason.
 NOT_COMPILED = {
     "batch_hessian": "torch 2.13 fails an assertion of its own, as it does for vmap(torch.func.jacfwd(func))",
+    "bilaplacian": "torch 2.13 ends the process when it runs the compiled graph, so that it is refused",
     "trace_estimate": "its draws differ from those of the eager function",
     "diagonal_estimate": "its draws differ from those of the eager function",
     "spectral_density": "its draws differ from those of the eager function",

@@ -17,6 +17,7 @@ from funcdiff._calling.arguments import check_leaves, check_range, refuse_keywor
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
+from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 _laplacian = partial(
@@ -166,4 +167,12 @@ def _twice(func: Function, options: Options, verify: bool) -> Function:
     """The Laplacian of the Laplacian."""
     inner = chosen("laplacian", func, options, verify=verify)
     outer = Options(options.argnums, options.has_aux, None, options.randomness)
-    return chosen("laplacian", inner, outer, names=_OUTER, verify=verify)
+    twice = chosen("laplacian", inner, outer, names=_OUTER, verify=verify)
+
+    @functools.wraps(func, updated=())
+    def wrapper(*args: Tree, **kwargs: Any) -> Tree:
+        if torch.compiler.is_compiling():
+            raise RefusedError("torch 2.13 ends the process when it runs a compiled bilaplacian: call it uncompiled")
+        return twice(*args, **kwargs)
+
+    return wrapper
