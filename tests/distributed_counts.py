@@ -17,7 +17,7 @@ import funcdiff as fd
 from funcdiff import distributed
 from funcdiff.measure import count
 
-SENT = 200  # where struct tcp_info has tcpi_bytes_sent, since Linux 4.19
+SENT = 200  # where struct tcp_info has tcpi_bytes_sent and tcpi_bytes_retrans, since Linux 4.19
 
 
 def wire():
@@ -28,7 +28,8 @@ def wire():
             continue
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as connection:
             told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-            total += struct.unpack_from("Q", told, SENT)[0] if len(told) >= SENT + 8 else 0
+            sent, again = struct.unpack_from("QQ", told, SENT) if len(told) >= SENT + 16 else (0, 0)
+            total += sent - again
     return total
 
 
