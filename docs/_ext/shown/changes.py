@@ -89,8 +89,8 @@ def summary(scripts: list[Script], steps: list[tuple[str, str]], found: dict[Any
     more = f" Derivatives of {len(worse)} operations became wrong." if worse else ""
     return (
         f"This page compares torch {', '.join(every[:-1])} and {every[-1]}. From the first to the last, wrong "
-        f"derivatives of {len(fixed)} operations were fixed.{more} The table counts the operations that changed in each "
-        "step."
+        f"derivatives of {len(fixed)} operations were fixed.{more} The table counts the operations that changed in "
+        "each step."
     )
 
 
