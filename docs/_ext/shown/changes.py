@@ -86,10 +86,11 @@ def summary(scripts: list[Script], steps: list[tuple[str, str]], found: dict[Any
     every = versions(scripts)
     fixed = {name for step in steps for name in found[step, "Fixed"]}
     worse = {name for step in steps for name in found[step, "Newly wrong"]}
+    more = f" Derivatives of {len(worse)} operations became wrong." if worse else ""
     return (
-        f"This page compares torch {', '.join(every[:-1])} and {every[-1]}. From the first to the last, "
-        f"wrong derivatives of {len(fixed)} operations were fixed, and those of {len(worse)} operations became wrong. "
-        "The table counts the operations that changed in each step."
+        f"This page compares torch {', '.join(every[:-1])} and {every[-1]}. From the first to the last, wrong "
+        f"derivatives of {len(fixed)} operations were fixed.{more} The table counts the operations that changed in "
+        "each step."
     )
 
 
@@ -98,7 +99,7 @@ def section(step: tuple[str, str], kinds: dict[str, dict[str, list[Script]]]) ->
     before, after = step
     yield nodes.rubric(text=f"From torch {before} to {after}")
     if not any(kinds.values()):
-        yield nodes.paragraph("", "No difference was found between these two versions.")
+        yield nodes.paragraph("", "No script has another verdict in these two versions.")
     for kind, operations in kinds.items():
         if operations:
             yield nodes.paragraph("", "", nodes.strong(text=f"{kind}: {len(operations)}"))
