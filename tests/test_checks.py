@@ -88,7 +88,8 @@ def test_the_reference_is_the_derivative_by_hand(problem, seed):
 
 def test_without_a_right_jacobian_the_values_alone_judge_the_hessian():
     examination = Examination(lambda t: WrongJvp.apply(t + 0.3) * t.detach(), 2, modes=RECIPES)
-    assert {v.outcome for v in examination.verdicts() if v.mode.startswith("jacobian")} == {"wrong"}
+    # The automatic recipes see at this point a derivative that is zero, of a function that is not constant.
+    assert {v.outcome for v in examination.verdicts() if v.mode.startswith("jacobian")} == {"wrong", "refuses"}
     expected = torch.zeros(2, 2, 2, dtype=torch.float64)
     expected[0, 0, 0] = expected[1, 1, 1] = 2 * math.cos(0.3)
     torch.testing.assert_close(examination.hessian.value, expected, rtol=1e-7, atol=1e-7)

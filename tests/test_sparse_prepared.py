@@ -55,7 +55,7 @@ def test_the_line_stays_good_while_the_transform_is_used_elsewhere():
     for x in (X[:5], X.float(), X):
         transform(x)
     assert_close(line(X).to_dense(), transform(X).to_dense())
-    with pytest.raises(RuntimeError, match="prepared for float64"):
+    with pytest.raises(RuntimeError, match="prepared, float64"):
         line(X[:5])
 
 
@@ -185,7 +185,7 @@ def test_a_budget_decides_the_chunk(monkeypatch):
         fd.jacobian_sparse(brusselator, chunk_size="auto", budget=1000)(x)
     with pytest.raises(ValueError, match="budget"):
         fd.hessian_sparse(rosenbrock, chunk_size="auto")
-    with pytest.raises(RuntimeError, match="cannot inside vmap"):
+    with pytest.raises(RuntimeError, match="not possible inside vmap"):
         torch.vmap(fd.hessian_sparse(rosenbrock, chunk_size="auto", budget=2**20, layout=None))(X[None])
 
 

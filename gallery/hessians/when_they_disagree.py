@@ -115,8 +115,7 @@ times = compare(methods, x, rounds=9)
 times
 
 # %%
-# The right result need not cost more. The function has one output, so reverse mode inside needs one :term:`pass` where
-# forward mode needs 32:
+# The right result need not cost more. With one output, reverse mode inside needs one :term:`pass`, forward mode 32:
 
 times.claim("hessian", faster_than="norm by hand")
 

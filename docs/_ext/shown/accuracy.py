@@ -73,7 +73,7 @@ def trials(case: Case) -> Iterator[tuple[str, Tensor, Tensor]]:
         "laplacian": diagonal.sum(-1),
         "bilaplacian": diagonal.sum(-1),
         "operator_jacobian": first,
-        "gram": (matrix.mT @ matrix).reshape(*x.shape, *x.shape),
+        "gram": (matrix.mT @ matrix).reshape((*x.shape, *x.shape)),
         "batch_jacobian": vmap(problem.jacobian)(rows),
         "batch_hessian": vmap(problem.hessian)(rows),
     }

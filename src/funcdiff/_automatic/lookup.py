@@ -58,6 +58,7 @@ class Found:
             cache.keep(self.key, plan)
 
 
+@left_alone
 def for_transform(
     func: Function,
     choice: Choice,
@@ -107,6 +108,7 @@ def for_transform(
     return looking.looked_up(make)
 
 
+@left_alone
 def for_product(
     names: tuple[str, ...],
     func: Function,

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._calling.plain import backward, tracked
+from funcdiff._safety.guard import corrected
 from funcdiff._torch.constants import constants, holding
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.processes import beside
@@ -483,7 +484,7 @@ def _unless_cut(
         designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
         if not cut and (held.found or designed):
             return found
-        first = _first(flat, point, along, weights, seen, kept=kept)
+        first = _first(corrected(flat), point, along, weights, seen, kept=kept)
     except _OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
     if first.outcome != "wrong":

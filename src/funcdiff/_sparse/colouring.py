@@ -124,7 +124,7 @@ def star(pattern: Pattern) -> Groups:
     found = _star_in_order(range(n), starts, neighbours)
     if found[0].max(initial=0) * n >= pattern.nnz:  # more than a row has entries on average
         other = _star_in_order(_smallest_last(starts, neighbours), starts, neighbours)
-        found = min(found, other, key=lambda f: int(f[0].max()))
+        found = min(found, other, key=lambda f: int(f[0].max(initial=0)))
     colours, twice = found
     colours[np.diff(pattern.starts) == 0] = -1
     rows, columns = pattern.rows, pattern.columns

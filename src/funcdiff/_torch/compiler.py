@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -34,8 +34,6 @@ class _Eagerly:
 
     def __enter__(self) -> None:
         global _inside, _before
-        if torch.compiler.is_compiling():
-            return
         with _changing:
             _inside += 1
             if _inside == 1:
@@ -45,8 +43,6 @@ class _Eagerly:
 
     def __exit__(self, *_: object) -> None:
         global _inside, _before
-        if torch.compiler.is_compiling():
-            return
         with _changing:
             _inside -= 1
             if not _inside:
@@ -66,7 +62,7 @@ def eagerly() -> AbstractContextManager[None]:
     `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time. It is one for the process: the first
     thread that comes in sets it, and the last one that goes out puts back what was.
     """
-    return _EAGERLY
+    return nullcontext() if torch.compiler.is_compiling() else _EAGERLY
 
 
 def _eager_stance(eval_frame: Any) -> Any:

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
-from torch.autograd.variable import Variable
+from torch.autograd.graph import Node, _engine_run_backward
 from torch.overrides import has_torch_function
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch leaves it untyped
-_run_backward = Variable._execution_engine.run_backward
 
 
 class Survey(NamedTuple):
@@ -36,14 +34,8 @@ def pulled_back(
         return torch.autograd.grad(
             outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
         )
-    return _run_backward(
-        tuple(outputs),
-        tuple(cotangents),
-        True,
-        create_graph,
-        tuple(inputs),
-        allow_unreachable=True,
-        accumulate_grad=False,
+    return _engine_run_backward(
+        tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False
     )
 
 

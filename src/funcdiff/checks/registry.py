@@ -60,7 +60,7 @@ def _of_sparse(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
 def _columns(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
     """The Jacobian, from the products with the axes."""
     operator = recipe(func, x)
-    return operator.matmat(_axes(x)).reshape(*operator.outputs.like[0].shape, *x.shape)
+    return operator.matmat(_axes(x)).reshape((*operator.outputs.like[0].shape, *x.shape))
 
 
 def _loss_product(recipe: Callable[..., Any], func: Function, x: Tensor, v: Tensor) -> Any:
@@ -74,11 +74,11 @@ def _loss_operator(recipe: Callable[..., Any], func: Function, x: Tensor, v: Ten
 
 def _fisher(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
     """J^T J, from the products with the axes."""
-    return recipe(func, x).matmat(_axes(x)).reshape(*x.shape, *x.shape)
+    return recipe(func, x).matmat(_axes(x)).reshape((*x.shape, *x.shape))
 
 
 def _gram(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
-    return recipe(func, of="inputs")(x).reshape(*x.shape, *x.shape)
+    return recipe(func, of="inputs")(x).reshape((*x.shape, *x.shape))
 
 
 def _quarter(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
