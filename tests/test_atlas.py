@@ -212,7 +212,8 @@ def test_the_page_builds_with_table_links_and_scripts(tmp_path):
     (source / "conf.py").write_text("extensions = ['_ext.shown.atlas']\nproject = 'test'\nexclude_patterns = []\n")
     for name in ("atlas.rst", "atlas.json"):
         (source / name).write_text((DOCS / "reference" / name).read_text())
-    (source / "index.rst").write_text("Home\n====\n\n.. toctree::\n\n   atlas\n   torch_versions\n")
+    (source / "index.rst").write_text("Home\n====\n\n.. toctree::\n\n   atlas\n   glossary\n   torch_versions\n")
+    (source / "glossary.rst").write_text("Glossary\n========\n\n.. glossary::\n\n   recipe\n      A function.\n")
     (source / "torch_versions.rst").write_text("Versions\n========\n")
     assert build_main(["-qnW", "-b", "html", str(source), str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "atlas.html").read_text()
