@@ -156,12 +156,13 @@ def _quiet() -> None:
 
 def settled(made: Atlas, before: dict[str, Any], known: Path) -> Atlas:
     """The atlas with the recipes that read `known` judged by what the atlas itself says; `known` written."""
+    planned = [mode for mode in PLANNED if mode in mode_names(made)]
     for _ in range(_PASSES):
         after = _known(made, known)
-        if not (again := touched(made, before, after)):
+        if not planned or not (again := touched(made, before, after)):
             return made
         with pool() as processes:  # new ones, which read what is known now
-            made = run(*again, only=[m for m in PLANNED if m in mode_names(made)], kept=made, each=processes.map)
+            made = run(*again, only=planned, kept=made, each=processes.map)
         before = after
     raise SystemExit("recipes that are right by what is known make known what makes them wrong: see to the choice")
 
