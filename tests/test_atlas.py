@@ -197,6 +197,15 @@ def test_random_operations_are_not_judged():
     assert "random" in ENTRIES["operator", "normal"]["reason"]
 
 
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_functions_that_are_not_judged_are_computed_to_seven_digits(order):
+    name, point = f"bessel_j{order}", torch.tensor(5.0025, dtype=torch.float64)
+    angles = torch.arange(64, dtype=torch.float64) * torch.pi / 32
+    integral = torch.cos(order * angles - point * angles.sin()).mean()  # exact: periodic and smooth
+    assert 1e-8 < (getattr(torch.special, name)(point) - integral).abs() < 1e-6
+    assert "seven digits" in run.entry(("operator", f"special.{name}"))["reason"]
+
+
 def test_a_stale_atlas_fails_the_build(tmp_path):
     old = tmp_path / "atlas.json"
     old.write_text(data.written(DATA | {"torch": "2.0.0+cpu"}))
