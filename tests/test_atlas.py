@@ -197,6 +197,15 @@ def test_random_operations_are_not_judged():
     assert "random" in ENTRIES["operator", "normal"]["reason"]
 
 
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_functions_that_are_not_judged_are_computed_to_seven_digits(order):
+    name, point = f"bessel_j{order}", torch.tensor(5.0025, dtype=torch.float64)
+    angles = torch.arange(64, dtype=torch.float64) * torch.pi / 32
+    integral = torch.cos(order * angles - point * angles.sin()).mean()  # exact: periodic and smooth
+    assert 1e-8 < (getattr(torch.special, name)(point) - integral).abs() < 1e-6
+    assert "seven digits" in run.entry(("operator", f"special.{name}"))["reason"]
+
+
 def test_a_stale_atlas_fails_the_build(tmp_path):
     old = tmp_path / "atlas.json"
     old.write_text(data.written(DATA | {"torch": "2.0.0+cpu"}))
@@ -212,7 +221,8 @@ def test_the_page_builds_with_table_links_and_scripts(tmp_path):
     (source / "conf.py").write_text("extensions = ['_ext.shown.atlas']\nproject = 'test'\nexclude_patterns = []\n")
     for name in ("atlas.rst", "atlas.json"):
         (source / name).write_text((DOCS / "reference" / name).read_text())
-    (source / "index.rst").write_text("Home\n====\n\n.. toctree::\n\n   atlas\n   torch_versions\n")
+    (source / "index.rst").write_text("Home\n====\n\n.. toctree::\n\n   atlas\n   glossary\n   torch_versions\n")
+    (source / "glossary.rst").write_text("Glossary\n========\n\n.. glossary::\n\n   recipe\n      A function.\n")
     (source / "torch_versions.rst").write_text("Versions\n========\n")
     assert build_main(["-qnW", "-b", "html", str(source), str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "atlas.html").read_text()

@@ -71,18 +71,30 @@ def blamed(wrong: Sequence[Sequence[set[str]]], right: Iterable[set[str]]) -> se
 
     The most suspect is the one with the lowest share of right cases among those it occurs in, then with the most wrong
     ones; it is blamed, together with its equals, and explains every sample it occurs in. So on with what is left. Of a
-    sample whose operators are nearly always right elsewhere none is blamed.
+    sample whose operators are nearly always right elsewhere none is blamed; what is explained already does not count.
     """
-    unexplained = [names for case in wrong for names in case]
-    faults = Counter(name for case in wrong for name in set().union(*case))
+    unexplained = [list(case) for case in wrong]
+    faults = _cases_with(unexplained)
     successes = Counter(name for names in right for name in names)
 
+    def share(name: str, faults: Counter[str]) -> float:
+        return successes[name] / (successes[name] + faults[name])
+
     def suspicion(name: str) -> tuple[float, int]:
-        return successes[name] / (successes[name] + faults[name]), -faults[name]
+        return share(name, faults), -faults[name]
+
+    def suspects() -> set[str]:
+        left = _cases_with(unexplained)
+        return {name for name in left if share(name, left) < _INNOCENT}
 
     found: set[str] = set()
-    while suspects := {name for names in unexplained for name in names if suspicion(name)[0] < _INNOCENT}:
-        first = min(map(suspicion, suspects))
-        found |= {name for name in suspects if suspicion(name) == first}
-        unexplained = [names for names in unexplained if not names & found]
+    while names := suspects():
+        first = min(map(suspicion, names))
+        found |= {name for name in names if suspicion(name) == first}
+        unexplained = [[sample for sample in case if not sample & found] for case in unexplained]
     return found
+
+
+def _cases_with(cases: Iterable[Iterable[set[str]]]) -> Counter[str]:
+    """In how many cases each operator occurs."""
+    return Counter(name for case in cases for name in set().union(*case))

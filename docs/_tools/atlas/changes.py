@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from _tools.atlas.cases import samples
 from _tools.atlas.data import Atlas, Entry, mode_names, outcomes, read
@@ -20,13 +21,15 @@ from _tools.atlas.repro import Suspect
 from _tools.atlas.scripts import EXPRESSIONS, LONGEST, differ, numbers, outcome, writers
 
 PINNED = Path("docs/reference/atlas.json")
+_UNSTEADY = {"linalg_lu_solve"}  # reads memory that nobody wrote: its verdicts differ from run to run
+_SMALL = 1e-3
 
 Script = dict[str, Any]
 
 
 def of_faults(atlas: Atlas) -> Iterator[Script]:
     """The atlas's own scripts, one for each recipe that is wrong."""
-    for found in atlas["reproductions"]:
+    for found in (found for found in atlas["reproductions"] if found["operator"] not in _UNSTEADY):
         shown = found["modes"][0]
         for mode in found["modes"]:
             if script := _by(mode, shown, found["script"]):
@@ -71,7 +74,7 @@ def _formulas(entry: Entry, new: list[str]) -> Iterator[Script]:
         for operation in suspect.operations():
             for write in writers(operation) if operation.call is suspect.sample.call else ():
                 found = {mode: numbers(write(mode)) for mode in new}
-                if all(pair and not differ(*pair) and len(write(mode)) <= LONGEST for mode, pair in found.items()):
+                if all(pair and _shows(*pair) and len(write(mode)) <= LONGEST for mode, pair in found.items()):
                     for mode in new:
                         yield {
                             "operator": entry["name"],
@@ -80,6 +83,11 @@ def _formulas(entry: Entry, new: list[str]) -> Iterator[Script]:
                             "script": write(mode),
                         }
                     return
+
+
+def _shows(expected: Tensor, obtained: Tensor) -> bool:
+    """Whether they agree on a derivative that is not nearly zero."""
+    return not differ(expected, obtained) and bool(expected.abs().max() > _SMALL)
 
 
 def added(changes: dict[str, Any], scripts: Iterator[Script]) -> None:
