@@ -1,8 +1,21 @@
 """Fixtures of more than one file."""
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
+import torch
+
+TESTS = Path(__file__).parent
+(PINNED,) = re.findall(r"^torch==([\d.]+)", (TESTS.parent / "constraints.txt").read_text(), re.MULTILINE)
+# The pages, and the data that are kept for them, are of the pinned torch: with another one the package alone is tested.
+OF_PAGES = "from _ext.shown import atlas", "from _ext.shown import bench", "from _ext.pages import diagrams, executed"
+collect_ignore = [
+    path.name
+    for path in TESTS.glob("test_*.py")
+    if not torch.__version__.startswith(PINNED) and any(line in path.read_text() for line in OF_PAGES)
+]
 
 
 @pytest.fixture
