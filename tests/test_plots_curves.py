@@ -40,6 +40,13 @@ def test_a_label_stands_at_the_height_of_its_line(scale, limits, middle):
     np.testing.assert_allclose(ax.texts[0].xyann, (1.02, 0.5))
 
 
+def test_the_labels_of_curves_stand_at_their_ends():
+    ax = plot_curves({"f": ([0, 1], [0.0, 10.0]), "g": ([0, 1], [0.0, 5.0])}, xlabel="x", ylabel="y", title="t")
+    low, high = ax.get_ylim()
+    heights = {text.get_text(): text.xyann[1] for text in ax.texts}
+    np.testing.assert_allclose([heights["f"], heights["g"]], [(10 - low) / (high - low), (5 - low) / (high - low)])
+
+
 def test_found_eigenvalues_are_ringed_at_their_place():
     ax = plot_spectrum([3.0, -1.0, 0.5, 0.0], [3.0, -1.0], names=["all", "found"], title="t")
     points, rings = ax.lines[1], ax.lines[2]

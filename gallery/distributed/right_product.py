@@ -2,13 +2,13 @@ r"""
 My data are on several machines: which product is the right one?
 ================================================================
 
-In data-parallel training each process holds a share of the data. A Hessian-vector product through
-``DistributedDataParallel`` then runs without an error, and returns the product of this process's share alone. A
-spectrum of the loss computed from such products belongs to no loss that you train.
+In data-parallel training, each process has a share of the data. A Hessian-vector product through
+``DistributedDataParallel`` then runs without an error, but it is the product for this process's share alone.
+Eigenvalues computed from such products do not belong to the loss that you train.
 
-**Answer:** Build :func:`funcdiff.distributed.hvp_operator` from the loss of the own share, without a wrapper around the
-network, and pass the number of its samples. Each product is a local one and one sum over the processes. All processes
-get the same bits, so each can run ``eigsh`` by itself.
+**Answer:** On each process, pass the loss of its own share to :func:`funcdiff.distributed.hvp_operator`, without a
+wrapper around the network, and the number of samples in the share. Each product consists of a local product and one sum
+over the processes. The result is the same to the last bit on all of them, so each process can run ``eigsh`` by itself.
 
 .. code-block:: python
 
@@ -39,9 +39,9 @@ from funcdiff import hessian, hvp, module_function, ravel
 from funcdiff.distributed import hvp_operator
 
 # %%
-# We start two processes that talk over gloo, torch's backend for processors. The function ``on_two_processes`` calls
-# ``work`` in both and returns both results. If ``torchrun --nproc-per-node 2`` has started this file twice, those are
-# the processes.
+# We start two processes that communicate over gloo, torch's backend for CPUs. The function ``on_two_processes`` calls
+# ``work`` in both and returns both results. If you start this file by ``torchrun --nproc-per-node 2``, it uses the two
+# processes of torchrun instead.
 
 
 def member(rank, store, work, *args):
@@ -67,7 +67,7 @@ def on_two_processes(work, *args):
 
 
 # %%
-# We train a small classifier of handwritten digits for a few steps. This takes place before the data are shared out.
+# We train a small classifier of handwritten digits for a few steps, before we divide the data.
 
 images, digits = load_digits(return_X_y=True)
 pixels, labels = torch.tensor(images[:500] / 16), torch.tensor(digits[:500])
@@ -81,7 +81,7 @@ for _ in range(40):
     optimizer.step()
 
 # %%
-# The shares are unequal: the first process has 350 images, the second one 150. Each makes the loss of its own share.
+# The shares are unequal: the first process has 350 images, the second has 150. Each makes the loss of its own share.
 
 shares = [slice(0, 350), slice(350, 500)]
 
@@ -174,8 +174,8 @@ counted
 
 # %%
 # A product sends one vector, in one call, and computes nothing more than the local one. Over a ring of :math:`P`
-# processes each one sends :math:`2 (P - 1) / P` of its bytes: here the :math:`n` numbers, and 33 more by which all
-# processes notice when one of them fails or passes another vector.
+# processes, each sends :math:`2 (P - 1) / P` times the bytes of this vector. Here it has :math:`n` numbers, and 33 more
+# that tell all processes when one of them fails or passes a different vector.
 
 sent = counted["over both processes"]
 assert sent.collectives == 1
@@ -187,8 +187,8 @@ assert sent.flops == counted["local"].flops
 #
 # What goes wrong
 # ---------------
-# *Products through the wrapper.* ``DistributedDataParallel`` averages gradients in ``backward()`` alone. Here are two
-# calls of :func:`torch.autograd.grad`, as one would write them, through the wrapped network.
+# *Products through the wrapper.* ``DistributedDataParallel`` averages gradients only in ``backward()``. Here is the
+# usual code of a Hessian-vector product, two calls of :func:`torch.autograd.grad`, through the wrapped network.
 
 from torch.nn.parallel import DistributedDataParallel
 
@@ -208,7 +208,8 @@ def through_ddp(network):
 silent = on_two_processes(through_ddp, network)
 
 # %%
-# No error was raised. The two results differ from each other and from the right product: each is that of one share.
+# No error was raised. The two results differ from each other and from the right product: each is the product for one
+# share.
 
 for found, own in zip(silent, shares, strict=True):
     own_loss, _ = objective(network, pixels[own], labels[own])
@@ -218,7 +219,8 @@ for found, own in zip(silent, shares, strict=True):
     assert gap > 0.01, "DDP averages second derivatives now: rewrite this section"
 
 # %%
-# The figure shows both ends of the spectrum that each process would find, beside the right one.
+# The figure shows the six smallest and the six largest eigenvalues: the right ones, and those that each process would
+# find from its own products.
 
 from funcdiff.plots import plot_curves
 
@@ -240,7 +242,8 @@ plot_curves(
 )
 
 # %%
-# The recipes refuse such a module, also where a function hides it.
+# On the right the curves separate: the error of the largest eigenvalue is in the title. The recipes raise an error for
+# a wrapped module, even if a function hides it.
 
 
 def refused(network):
@@ -254,8 +257,9 @@ def refused(network):
 print(on_two_processes(refused, network)[0])
 
 # %%
-# *Another vector on one process.* A random vector drawn without a common seed is another one on each process. The sum
-# of the products then belongs to no vector. The operator refuses it on all processes, with the ranks.
+# *Different vectors on the processes.* A random vector that is drawn without a common seed differs between processes,
+# and the sum of the products is then not a product with any vector. The operator raises an error on all processes, and
+# names the ranks.
 
 
 def own_vector(network):
@@ -272,10 +276,10 @@ print(on_two_processes(own_vector, network)[0])
 # %%
 # Takeaway
 # --------
-# Make the loss of the own share, without a wrapper, and let :func:`funcdiff.distributed.hvp_operator` add the products.
-# Start the processes with ``torchrun``, with ``"nccl"`` in place of ``"gloo"`` on GPUs.
+# On each process, make the loss of its own share without a wrapper. :func:`funcdiff.distributed.hvp_operator` adds the
+# products. Start the processes with ``torchrun``. On GPUs, use ``"nccl"`` in place of ``"gloo"``.
 #
 # * If the local loss is a sum and not a mean, leave ``samples`` out: the losses are added.
-# * If a process may have no data, pass ``samples=0`` there. It takes part in every sum.
+# * If a process has no data, pass ``samples=0`` there. It still takes part in every sum.
 # * If the parameters are sharded by ``fully_shard``, pass those of :func:`funcdiff.module_function`: see
 #   :ref:`sharded-parameters`.

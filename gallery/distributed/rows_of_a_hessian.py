@@ -2,12 +2,12 @@ r"""
 How do I compute a Hessian that does not fit on one process?
 ============================================================
 
-A Hessian of n parameters has n² entries, and a computation holds more than the result. Several machines, or several
-processes with a limit each, have room for what one of them has not.
+A Hessian of n parameters has n² entries, and its computation needs more memory than the result. If one process does not
+have this memory, several machines can have it together, or several processes with a memory limit each.
 
-**Answer:** :func:`funcdiff.distributed.hessian` shares the rows out over the processes. Each differentiates its part of
-the gradient, in chunks that stay within a budget. The result is a ``DTensor``, sharded over its rows, on which torch's
-own operations work.
+**Answer:** :func:`funcdiff.distributed.hessian` distributes the rows over the processes. Each process differentiates
+its part of the gradient, in chunks that stay within a budget. The result is a ``DTensor``, torch's distributed tensor,
+whose rows are sharded over the processes.
 
 .. code-block:: python
 
@@ -34,9 +34,9 @@ import funcdiff as fd
 from funcdiff import distributed
 
 # %%
-# We start two processes that talk over gloo, torch's backend for processors. The function ``on_two_processes`` calls
-# ``work`` in both and returns both results. If ``torchrun --nproc-per-node 2`` has started this file twice, those are
-# the processes.
+# We start two processes that communicate over gloo, torch's backend for CPUs. The function ``on_two_processes`` calls
+# ``work`` in both and returns both results. If you start this file by ``torchrun --nproc-per-node 2``, it uses the two
+# processes of torchrun instead.
 
 
 def member(rank, store, work, *args):
@@ -76,7 +76,7 @@ def loss(w):
 
 
 # %%
-# Its Hessian has a million entries. We allow each process less than these entries take.
+# Its Hessian has a million entries. We allow each process less memory than these entries need.
 
 budget = 0.75 * 8 * n**2
 print(f"whole Hessian {8 * n**2:,} B, budget {budget:,.0f} B")
@@ -90,7 +90,7 @@ except MemoryError as error:
     print("MemoryError:", error)
 
 # %%
-# Two processes can. Each returns a few facts about its rows, and what it held at the most.
+# Two processes can. Each returns the shape, the placement and the values of its rows, and its peak memory.
 
 from funcdiff.measure import count
 
@@ -111,15 +111,16 @@ for shape, placements, rows, peak in results:
 # Check it by hand
 # ----------------
 # The Hessian has a closed form: :math:`X^T D X / N` with :math:`D = \mathrm{diag}(p (1 - p))`, where :math:`p` are the
-# predicted probabilities. The rows of the processes, one below the other, must be this matrix.
+# predicted probabilities. If we stack the rows of both processes, we must get this matrix.
 
 p = torch.sigmoid(X @ w)
 closed_form = X.T @ ((p * (1 - p) / samples)[:, None] * X)
 torch.testing.assert_close(torch.cat([rows for _, _, rows, _ in results]), closed_form)
 
 # %%
-# A ``DTensor`` computes with its parts. Here are the largest row sum, which bounds every eigenvalue, and a product with
-# a vector. Neither gathers the matrix. The vector is made a ``DTensor`` that all processes have.
+# Operations of torch work on the parts of a ``DTensor``. We compute the largest row sum, which bounds every eigenvalue,
+# and a product with a vector. Neither gathers the matrix. For the product, the vector must be a ``DTensor`` too: we
+# make one that is replicated on all processes.
 
 from torch.distributed.tensor import DTensor, Replicate
 
@@ -140,7 +141,7 @@ print(f"bound {bound:.4f}, largest eigenvalue {largest:.4f}")
 # %%
 # Count
 # -----
-# We count what one process computes and holds, for its rows and for the whole Hessian.
+# We count the cost of one process, for its own rows and for the whole Hessian.
 
 
 def costs(w):
@@ -158,20 +159,21 @@ counted
 counted.claim("rows of one process", fewer_flops_than="whole Hessian", by=1.8)
 
 # %%
-# And it holds less at the most:
+# Its peak memory is lower, too:
 
 counted.claim("rows of one process", smaller_peak_than="whole Hessian", by=1.5)
 
 # %%
-# Once the processes have agreed on the arguments, nothing is sent: each has all that it needs for its rows.
+# The first call compares the arguments of the processes. After it, nothing is sent, because each process has all that
+# it needs for its rows.
 
 assert counted["rows of one process"].collectives == 0
 
 # %%
 # What goes wrong
 # ---------------
-# *The whole matrix after all.* ``full_tensor()`` and the option ``gather=True`` bring all rows to every process. Their
-# peak is that of the whole matrix again.
+# *Gathering the whole matrix.* ``full_tensor()`` and the option ``gather=True`` copy all rows to every process. The
+# peak is then at least the size of the whole matrix.
 
 
 def gathered(w):
@@ -184,8 +186,8 @@ gathering, _ = on_two_processes(gathered, w)
 gathering
 
 # %%
-# *A tensor beside a DTensor.* An operation on both at once raises an error. Make the other one a ``DTensor`` too, as
-# above, or compute with ``to_local()``.
+# *Mixing a tensor and a DTensor.* An operation on both raises an error. Convert the tensor to a ``DTensor``, as above,
+# or compute with ``to_local()``.
 
 
 def mixed(w):
@@ -201,8 +203,8 @@ print(told)
 assert "mixed" in told, "torch computes with both now: rewrite this section"
 
 # %%
-# *Other arguments on one process.* Rows at different points belong to no Hessian. The first call compares the shapes,
-# the values and the code of the function on all processes.
+# *Different arguments on the processes.* Rows that are computed at different points do not form a Hessian. The first
+# call compares the shapes and values of the arguments, and the code of the function, and raises an error.
 
 
 def other_point(w):
@@ -217,11 +219,11 @@ print(on_two_processes(other_point, w)[0])
 # %%
 # Takeaway
 # --------
-# Share the rows out with :func:`funcdiff.distributed.hessian`, or with :func:`funcdiff.distributed.jacobian`, with a
-# budget for each process. Keep the result in its parts.
+# Distribute the rows with :func:`funcdiff.distributed.hessian` or :func:`funcdiff.distributed.jacobian`, and give each
+# process a budget. Do not gather the result.
 #
-# * If you need eigenvalues or solutions only, use products instead: :doc:`right_product` shares the data, and no
-#   process holds a matrix.
-# * If the function has several outputs, they are shared out instead of the rows, and each process uses the recipe that
-#   :func:`funcdiff.hessian` chooses.
+# * If you need only eigenvalues or solutions of linear systems, use products instead: :doc:`right_product` distributes
+#   the data, and no process stores a matrix.
+# * If the function has several outputs, these are distributed instead of the rows, and each process uses the recipe
+#   that :func:`funcdiff.hessian` chooses.
 # * If there are many rows of data, :func:`funcdiff.distributed.batch_hessian` computes one Hessian for each.

@@ -7,7 +7,7 @@ Hessian of the loss shows these directions mixed with the curvature of the netwo
 are negative, and solvers that need a positive matrix fail on it.
 
 **Answer:** use the Gauss-Newton matrix (GGN) :math:`G = J^T H J`, with the Jacobian of the network and the Hessian of
-the loss with respect to its output. :func:`funcdiff.gauss_newton_operator` multiplies with it without computing it, and
+the loss with respect to its output. :func:`funcdiff.gauss_newton_operator` multiplies by it without computing it, and
 SciPy finds the large eigenvalues from these products. If you ask whether the loss curves downwards, use
 :func:`funcdiff.hvp_operator` instead.
 
@@ -183,7 +183,7 @@ costs = count(single)
 costs
 
 # %%
-# Over batches, each product makes a new operator for every batch, but only one of them is in memory at a time:
+# Over batches, each product makes a new operator for every batch, but only one operator is in memory at a time:
 
 costs.claim("GGN, over batches", smaller_peak_than="GGN, new operator")
 
@@ -234,7 +234,7 @@ def gauss_newton(steps, damping=1.0):
 
 
 # %%
-# We take 25 of these steps, and with Adam as many as these need gradients and products, for three learning rates.
+# We take 25 of these steps, and count their gradients and products. Adam gets this number of gradients, at three rates.
 
 second, curve = gauss_newton(25)
 work, curves, ends = int(curve[0, -1]), {"Gauss-Newton": curve}, []

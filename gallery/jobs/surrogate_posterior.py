@@ -2,12 +2,12 @@ r"""
 How sure is my surrogate, and of what?
 ======================================
 
-A network stands for a slow simulation, and you use it to infer the parameters behind a noisy measurement. The
-derivatives of the network then set the size of your error bars. If they are wrong, so are the error bars.
+A network replaces a slow simulation (a surrogate), and you use it to infer the parameters behind a noisy measurement.
+The derivatives of the network then determine your error bars. If they are wrong, so are the error bars.
 
 **Answer:** find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance.
 :func:`funcdiff.hessian` chooses two backward passes here. :func:`funcdiff.batch_jacobian`, in Taylor mode, gives the
-Fisher information, which shows for many parameters at once which of them a measurement can determine.
+Fisher information, which shows without any measurement how precisely one can determine each parameter.
 
 .. code-block:: python
 
@@ -21,8 +21,8 @@ Fisher information, which shows for many parameters at once which of them a meas
 # %%
 # Use it
 # ------
-# The simulation is an oscillation with frequency :math:`x_1` and damping :math:`x_2`, seen at eight times. We train a
-# network on 200 samples of it.
+# The simulation is an oscillation with frequency :math:`x_1` and damping :math:`x_2`, observed at eight times. We train
+# a network on 200 samples of it.
 
 import numpy as np
 import torch
@@ -176,7 +176,7 @@ plot_maps(
 )
 
 # %%
-# The posterior reaches further up than the contours, which are symmetric, so the region has less than it promises.
+# The posterior extends further up than the contours, which are symmetric. So their region contains too few samples.
 #
 # Check it by hand
 # ----------------

@@ -6,9 +6,9 @@ The frequencies of a molecule follow from the Hessian of its energy at a minimum
 only :math:`9 N^2` entries. But an energy of pairs has :math:`N^2 / 2` terms, and the usual code computes all
 :math:`3 N` columns at once, so its memory grows with :math:`N^3`.
 
-**Answer:** compute the Hessian within a memory budget, and divide it by the roots of the masses. The eigenvalues are
-the squares of the angular frequencies, and six of them are zero. ``hessian`` chooses two backward passes here
-(:func:`funcdiff.hessian_double_backward`), and the largest chunk of columns that fits.
+**Answer:** compute the Hessian within a memory budget, and divide each entry by the square roots of its two masses. The
+eigenvalues are the squares of the angular frequencies, and six of them are zero. ``hessian`` chooses two backward
+passes here (:func:`funcdiff.hessian_double_backward`), and the largest chunk of columns that fits.
 
 .. code-block:: python
 
@@ -38,7 +38,7 @@ torch.set_default_dtype(torch.float64)
 
 
 def lennard_jones(atoms, device="cpu"):
-    """The energy of so many atoms, as a function of their places (N, 3)."""
+    """The energy of this number of atoms, as a function of their positions (N, 3)."""
     i, j = torch.triu_indices(atoms, atoms, 1, device=device)
 
     def energy(x):
@@ -124,8 +124,8 @@ plot_arrows(
 )
 
 # %%
-# In the breathing mode, all atoms that move do so outwards, and half a period later inwards. The slowest mode turns
-# parts of the cluster and does not change its size.
+# In the breathing mode, all atoms that move go outwards together, and half a period later inwards. The slowest mode
+# twists parts of the cluster and does not change its size.
 #
 # Check it by hand
 # ----------------
@@ -222,7 +222,7 @@ times = compare(ways, x, rounds=8, budget=0.2, costs=True)
 times
 
 # %%
-# A small budget does not have to cost time. This is the comparison with all columns at once:
+# A small budget need not cost time. This is the comparison with all columns at once:
 
 times.claim("hessian, budget", faster_than="torch.func.hessian")
 
@@ -267,7 +267,7 @@ except RuntimeError as error:
 
 # %%
 # ``torch.autograd.functional`` returned zeros and raised no error. ``hessian`` compares its first result with finite
-# differences of the forces, and refuses. As a remedy, write the backward pass with operations of torch.
+# differences of the forces, and raises an error. As a remedy, write the backward pass with operations of torch.
 
 
 class Repaired(torch.autograd.Function):

@@ -92,6 +92,8 @@ def interval(ratio: Data) -> str:
     """A ratio with its interval, if it has one."""
     if ratio["low"] == ratio["high"]:
         return f"{ratio['median']:.3g} (exact)"
+    if ratio["high"] is None and not ratio["low"]:
+        return f"{ratio['median']:.3g} (1 sample)"
     high = "∞" if ratio["high"] is None else f"{ratio['high']:.3g}"
     return f"{ratio['median']:.3g} ({ratio['low']:.3g} to {high})"
 
@@ -215,7 +217,7 @@ def curvature(data: Data) -> list[nodes.Node]:
     found = data["curvature"]
     if found is None:
         return [nodes.paragraph("", "Not part of this run: curvlinops was not installed.")]
-    place, rows, marks, slower, larger = found["environment"], [], [], [], []
+    place, rows, marks, slower, larger = found["environment"], [], [], [], 0
     for job in found["jobs"]:
         times, costs, ratio = job["times"]["candidates"], job["costs"], job["ratio"]
         title = f"{job['network']}: {job['job']}"
@@ -224,11 +226,11 @@ def curvature(data: Data) -> list[nodes.Node]:
         rows.append([job["network"], job["job"], *medians, interval(ratio), *map(amount_of_bytes, peaks)])
         marks.append(_mark(title, ratio, f"{ratio['median']:.2g}×", who="funcdiff"))
         slower += [title] if ratio["low"] > 1 else []
-        larger += [title] if peaks[0] > peaks[1] else []
+        larger += peaks[0] > peaks[1]
     text = (
         f"Measured beside {found['peer']} on {place['date'][:10]} with {place['threads']} thread on "
         f"{place['processor']}, torch {place['torch']}, in {found['rounds']} rounds. Ours is slower beyond doubt in "
-        f"{len(slower)} of {len(rows)} rows{_listed(slower)}. Its peak is larger in {len(larger)}{_listed(larger)}."
+        f"{len(slower)} of {len(rows)} rows{_listed(slower)}. Its peak is larger in {larger}, as the table shows."
     )
     header = ["network", "job", "ours", "curvlinops", "ratio", "our peak", "their peak"]
     return [

@@ -127,15 +127,15 @@ def short(mode: str) -> str:
 
 def _totals(atlas: Atlas, groups: Groups) -> str:
     """On how many operations each recipe is wrong, and refuses."""
-    rows = []
+    judged, rows = [entry for entry in atlas["entries"] if "modes" in entry], []
     for outcome in ("wrong", "refuses"):
         counts = [
-            sum("modes" in entry and _gravest(entry, modes) == outcome for entry in atlas["entries"])
+            sum(_gravest(entry, modes) == outcome for entry in judged)
             for columns in groups.values()
             for modes in columns.values()
         ]
         cells = "".join(f"<td>{count or ''}</td>" for count in counts)
-        rows.append(f"<tr><th scope='row'>{outcome}, of {len(atlas['entries'])}</th>{cells}</tr>")
+        rows.append(f"<tr><th scope='row'>{outcome}, of {len(judged)}</th>{cells}</tr>")
     return f"<tbody class='atlas-totals'>{''.join(rows)}</tbody>"
 
 

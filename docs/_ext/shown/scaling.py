@@ -74,9 +74,12 @@ def overhead(data: Data) -> list[nodes.Node]:
     worst = of_two[0]
     reason = (
         f"The sum moves {amount_of_bytes(round(model.sent(data['parameters'], 4, 2)))} from each process whatever the "
-        f"number of rows, and the local part grows with them: the overhead is the ratio of both."
+        f"number of rows, and the local part grows with them, so the overhead falls as the rows grow."
     )
-    return [nodes.paragraph("", " ".join([*told, reason if worst["overhead"] > 1.1 else ""]).strip())]
+    waiting = "A product can take longer than both together, because each process waits for the other before the sum."
+    longer = any(case["product"] > case["local"] + case["sum"] for case in of_two)
+    more = [text for text, holds in ((waiting, longer), (reason, worst["overhead"] > 1.1)) if holds]
+    return [nodes.paragraph("", " ".join([*told, *more]))]
 
 
 def pays(data: Data) -> list[nodes.Node]:

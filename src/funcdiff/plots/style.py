@@ -157,6 +157,7 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         hues: Name of each line to its colour.
     """
     line = 0.07  # a line of text, in heights of the axes
+    ax.get_ylim()  # matplotlib fits the limits only when they are read, and transLimits does not read them
     heights: dict[str, float] = {}
     top = -math.inf
     for name in sorted(ends, key=lambda name: ends[name][1]):
