@@ -24,7 +24,7 @@ def gang():
         ("shape", r"expects the same shapes on every rank, got ranks 0, 1: \[\(4,\)\]; rank 2: \[\(3,\)\]"),
         ("dtype", "expects the same dtypes on every rank, .*rank 2: .*torch.float32"),
         ("structure", "expects the same structure of the arguments on every rank, .*rank 2: .*"),
-        ("values", "expects the same values of the arguments on every rank, .*; rank 2: some with the digest"),
+        ("values", "expects the same values of the arguments on every rank, .*; rank 2: numbers with the digest"),
         ("function", "expects the same function on every rank, got ranks 0, 1: cubes .*; rank 2: squares "),
         ("buffers", "expects the same function on every rank, .*; rank 2"),
         ("samples", "expects the same options on every rank, .*given.*; rank 2: .*none"),

@@ -36,7 +36,7 @@ def facts_of(func: Function, args: Sequence[Tree], **options: Any) -> dict[str, 
         "dtypes": str([str(x.dtype) for x in tensors]),
         "placements": str([str(getattr(x, "placements", "replicated")) for x in tensors]),
         "function": _code(func),
-        "values of the arguments": f"some with the digest {values(whole):08x}",
+        "values of the arguments": f"numbers with the digest {values(whole):08x}",
     }
 
 

@@ -78,7 +78,7 @@ class Processes:
         if failed:
             self._raise_together(error)
         if any(count not in (0.0, float(self.size)) for count in sums):
-            self._refuse("tangents", f"some with the digest {digest:08x}")
+            self._refuse("tangents", f"numbers with the digest {digest:08x}")
         return vector[:-TAIL]
 
     def gather(self, tree: Callable[[], Any]) -> Any:
