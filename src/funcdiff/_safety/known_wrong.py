@@ -19,9 +19,10 @@ class Known(NamedTuple):
 
 def known(version: str) -> Known:
     """What the atlas found with this minor version of torch; what it did not judge there, as found with any other."""
-    kept = {file.name.removesuffix(".json"): json.loads(file.read_text())["modes"] for file in _FILES.iterdir()}
+    files = sorted(_FILES.iterdir(), key=lambda file: file.name)
+    kept = {file.name.removesuffix(".json"): json.loads(file.read_text())["modes"] for file in files}
     minor = ".".join(version.split(".")[:2])
-    every = {mode for modes in kept.values() for mode in modes}
+    every = dict.fromkeys(mode for modes in kept.values() for mode in modes)  # in an order, which pages show
     wrong = {mode: frozenset(name for modes in kept.values() for name in modes.get(mode, ())) for mode in every}
     if minor in kept:
         return Known(wrong | {mode: frozenset(names) for mode, names in kept[minor].items()})
