@@ -11,7 +11,7 @@ The rule counts passes, but passes do not all take the same time. It fails in th
 that starting its operations takes most of the time; if the network has a bottleneck; and if one operation is expensive
 in one mode only.
 
-**Answer:** Forward mode is faster if it needs several times fewer passes and arithmetic takes most of the time.
+**Answer:** Forward mode is faster if it needs far fewer passes and arithmetic takes most of the time.
 :func:`funcdiff.jacobian` predicts the times: it uses forward mode if there are many more outputs than inputs, and
 reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians of its two halves.
 
@@ -284,7 +284,7 @@ for recipe in (*detached.values(), jacobian(lambda x: x / x.norm().detach())):
 # %%
 # Takeaway
 # --------
-# The mode that needs several times fewer passes is faster: forward mode for :math:`n < m`, reverse mode for
+# The mode that needs far fewer passes is faster: forward mode for :math:`n < m`, reverse mode for
 # :math:`n > m`. The exceptions are:
 #
 # * If the function is small, the time of the calls decides: use ``jacobian``, or measure.

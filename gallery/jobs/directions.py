@@ -196,7 +196,7 @@ times = compare(single, equal=False, rounds=8, budget=0.2)
 plot(times, title=times.claim("GGN product", faster_than="whole GGN").finding)
 
 # %%
-# Most of the time of a new operator is its preparation. Of the products with an operator that is ready:
+# Most of the time of a new operator is its preparation. This compares the products of operators that are ready:
 
 times.claim("GGN product", faster_than="Hessian product")
 

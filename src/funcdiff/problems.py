@@ -189,8 +189,8 @@ def study_network(
     Args:
         sizes: The widths, from the input to the output.
         activation: Makes what stands between the linear layers.
-        seed: Of the weights; the global random state stays as it was.
-        dtype: Of the weights; torch's default if None.
+        seed: The seed of the weights; the global random state stays as it was.
+        dtype: The dtype of the weights; torch's default if None.
 
     Example:
         >>> network = study_network((5, 8, 3))

@@ -38,7 +38,7 @@ def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 
         n: How many.
         low: The box's lower corner.
         high: Its upper corner.
-        seed: Of the draw; the global random state stays as it was.
+        seed: The seed of the draw; the global random state stays as it was.
 
     Example:
         >>> x = uniform(1000, [0.0, 2.0], [1.0, 4.0])
@@ -127,7 +127,7 @@ def train(
 def jacobians(network: nn.Module, x: Tensor) -> Tensor:
     """The Jacobian of each row of a batch, one tangent for all rows at once; it can be trained through.
 
-    Shapes: (B, inputs) -> (B, outputs, inputs), of a network that takes each row by itself. Cost: a forward pass with
+    Shapes: (B, inputs) -> (B, outputs, inputs), if the network takes each row by itself. Cost: a forward pass with
     its tangent for each input, without the machinery of a vmap over the rows.
     """
     units = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)

@@ -78,7 +78,7 @@ def goals(data: Data) -> list[nodes.Node]:
 
 
 def profiles(data: Data) -> list[nodes.Node]:
-    """Of each recipe that falls short of a goal, or may: what is bare, and where its time goes."""
+    """For each recipe that falls short of a goal, or may: what the bare operations take, and where its time goes."""
     rows = []
     for case in data["cases"]:
         for name, shares in case["profiles"].items():

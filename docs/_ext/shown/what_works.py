@@ -80,7 +80,7 @@ def judge(case: Case) -> list[Verdict]:
 
 
 def _tried(verdict: Verdict, case: Case) -> Verdict:
-    """Of a function that never repeats itself: at least whether the recipe refuses it."""
+    """Whether a recipe refuses a function that never repeats itself; more cannot be judged."""
     x, ones = torch.zeros_like(POINT), torch.ones_like(POINT)
     calls = {
         name: (lambda mode=mode: mode(lambda x: case.func(x).sum(), x, ones)) for name, mode in MODES.products.items()

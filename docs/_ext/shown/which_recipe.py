@@ -47,7 +47,7 @@ def _any(need: str) -> Callable[[Question], bool]:
 
 
 def _none(q: Question) -> bool:
-    """Of what the finder does not ask about."""
+    """The rows that the finder does not ask about."""
     return False
 
 

@@ -90,7 +90,7 @@ def layer_jacobian(weight: Tensor, bias: Tensor, x: Tensor) -> Ways:
 
 
 def sparse_jacobian(y: Tensor, pattern: Any) -> Ways:
-    """Of the Brusselator, by asdex."""
+    """The Jacobian of the Brusselator, by asdex."""
     if not ASDEX:
         return {}
     side = int((len(y) // 2) ** 0.5)
@@ -107,7 +107,7 @@ def sparse_jacobian(y: Tensor, pattern: Any) -> Ways:
 
 
 def sparse_hessian(x: Tensor, pattern: Any) -> Ways:
-    """Of the Rosenbrock chain, by asdex."""
+    """The Hessian of the Rosenbrock chain, by asdex."""
     if not ASDEX:
         return {}
     return _sparse("hessian", lambda x: (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum(), x, pattern)

@@ -30,7 +30,7 @@ def unprepared(case: Case) -> Function:
     """The automatic recipe, for a row or a batch."""
     name = case.what.lower()
     recipe: Any = getattr(fd, name if case.rows == 1 else f"batch_{name}")
-    return recipe(case.network())  # type: ignore[no-any-return]  # any of four
+    return recipe(case.network())  # type: ignore[no-any-return]  # found by its name
 
 
 def gain(

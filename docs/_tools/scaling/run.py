@@ -51,7 +51,7 @@ class Watch:
             self.computed = time.perf_counter()
             return inner(*args)
 
-        Processes.sum = watched  # type: ignore[method-assign]
+        Processes.sum = watched  # type: ignore[method-assign]  # to note when the sum begins
 
 
 def products(rows: int, group: Any, watch: Watch, rounds: int) -> list[dict[str, float]]:

@@ -165,7 +165,7 @@ def fisher_operator(
     output = _one(model_at.output, likelihood)
 
     def covariance(u: Leaves) -> Leaves:
-        """Of the scores: their own, or that of those drawn."""
+        """Multiply by the covariance of the scores: the exact one, or that of the drawn scores."""
         if samples is None:
             weighted = probabilities * u[0]
             return [weighted - probabilities * weighted.sum(-1, keepdim=True)]

@@ -122,7 +122,7 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
 
     Returns:
         A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first. For
-        a small function it says from how many calls on preparing pays. Of a prepared function it counts the operations.
+        a small function it says from how many calls on preparing pays. It counts the operations of a prepared function.
 
     Example:
         A function from 2 inputs to 1000 outputs: forward mode is chosen.

@@ -67,7 +67,7 @@ class Maps(NamedTuple):
         return Maps(self.adjoint, self.apply, self.adjoint_many, self.apply_many)
 
     def after(self, first: Maps) -> Maps:
-        """Of the product of the two."""
+        """The operator of the product of both."""
         return Maps(
             _chained(self.apply, first.apply),
             _chained(first.adjoint, self.adjoint),
@@ -97,7 +97,7 @@ class Operator:
     """
 
     def __init__(self, maps: Maps, inputs: Space, outputs: Space) -> None:
-        """Of what recipes know: maps of leaves, and the spaces that they lead from and to."""
+        """Make an operator from maps of leaves, and the spaces that they lead from and to."""
         self.maps, self.inputs, self.outputs = maps, inputs, outputs
 
     @property

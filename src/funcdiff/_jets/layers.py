@@ -37,7 +37,7 @@ def _linear(func: Any, args: Any, kwargs: Any) -> Any:
 @rule("matmul __matmul__ mm mv")
 def _matmul(func: Any, args: Any, kwargs: Any) -> Any:
     x, y = args
-    # By a constant matrix: one product over all leading axes, without vmap.
+    # A constant matrix multiplies all leading axes in one product, without vmap.
     if isinstance(x, Jet) and not isinstance(y, Jet) and y.dim() <= 2:
         return carry([x], func(x.value, y), lambda t: torch.matmul(t, y))
     if isinstance(y, Jet) and not isinstance(x, Jet) and x.dim() <= 2:
@@ -235,7 +235,7 @@ COMPOSITES.update(
 
 @form(*named("as_strided as_strided_copy"), twice=True)
 def _as_strided(func: Any, args: Any, kwargs: Any) -> Any:
-    """Of a whole tensor as a selection of its entries: under vmap, torch 2.13 strides over the storage of the batch."""
+    """A whole tensor, strided as a selection of its entries: under vmap, torch 2.13 strides over the whole batch."""
 
     def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
         value, index = plain(input), torch.tensor(storage_offset or 0, device=plain(input).device)

@@ -36,7 +36,7 @@ class Line:
         spec: The structure of the arguments.
         tensors: The places of the tensors among the leaves.
         results: The structure of the results.
-        finish: What is done with them: of a sparse derivative the entries were traced, and become a matrix.
+        finish: What is done with them. The entries of a sparse derivative were traced, and become a matrix.
         written: The operations.
         traced: Their number before anything was left out.
         holding: What the function held.

@@ -189,7 +189,7 @@ def _on_plane(
     if not under_vmap:
         rows = [torch.stack([x, x]) for x in point]
     outputs = flatten(flat(*(x[1] for x in rows)))[0]
-    # Of a number no more than it: to batch over outputs is more than some functions bear.
+    # A number is not batched: some functions do not support a batch of outputs.
     count = 2 if under_vmap or sum(y.numel() for y in outputs) > 1 else 1
     mixture = [direction(outputs, seed) for seed in (4, 5)][:count]
 
@@ -455,10 +455,10 @@ def _first(
 
 
 def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
-    """What plain autograd says of a Jacobian, where it has one: by it, a custom function defines its first derivative.
+    """What plain autograd says of a Jacobian, if it has one: a custom function defines its first derivative by it.
 
-    So does a straight-through estimator, whose differences are zero. Of a second derivative no more is known than what
-    differences of the first say.
+    So does a straight-through estimator, whose differences are zero. A second derivative is only known from differences
+    of the first.
     """
     try:
         same = _pulled_back(flat, point, along, answer, seen)
@@ -538,7 +538,7 @@ def _moved(point: Point, along: Point, t: float) -> list[Tensor]:
 
 
 def _largest(flat: Func, point: Point, weights: Point) -> float:
-    """Of the numbers that `flat` returns, weighted."""
+    """The largest of the numbers that `flat` returns, weighted."""
     outputs = flatten(flat(*_moved(point, point, 0.0)))[0]
     return max(float((w * y.detach()).abs().amax()) for w, y in zip(weights, outputs, strict=True) if y.numel())
 

@@ -208,6 +208,6 @@ def _see(known: Trace, operation: Operation, mode: Intercept) -> Any:
 
 
 def _elements(ids: sets.Ints, x: Tensor) -> sets.Ints:
-    """Of an array for a whole storage, what a tensor looks at, in the tensor's shape."""
+    """The part of an array for a whole storage that a tensor looks at, in the tensor's shape."""
     strides = [stride * ids.itemsize for stride in x.stride()]
     return np.lib.stride_tricks.as_strided(ids[x.storage_offset() :], x.shape, strides)

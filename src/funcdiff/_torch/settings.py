@@ -16,7 +16,7 @@ _SETTINGS = (
     *(torch._C._get_math_sdp_enabled, torch.backends.mha.get_fastpath_enabled),
 )
 
-# Of the versions before 2.13: in inference mode torch.func's derivatives are zero.
+# Before torch 2.13, the derivatives of torch.func are zero in inference mode.
 INFERENCE_SILENCES = TorchVersion(torch.__version__) < "2.13"
 
 

@@ -34,7 +34,7 @@ def check_derivatives(
         *primals: the point; anything but floating-point tensors is passed on as it is.
         directions: inputs, or outputs, that number more than this are seen through so many random combinations of
             them, so that large networks take no longer; None takes every entry.
-        seed: of the random directions.
+        seed: The seed of the random directions.
 
     Returns:
         A `DerivativeReport`: `.ok`, `.right`, `.wrong`, `.advice`, one verdict a mode; it prints as a table.

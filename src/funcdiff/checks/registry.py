@@ -64,7 +64,7 @@ def _columns(recipe: Callable[..., Any], func: Function, x: Tensor) -> Any:
 
 
 def _loss_product(recipe: Callable[..., Any], func: Function, x: Tensor, v: Tensor) -> Any:
-    """The product with the Hessian of a loss, of a model that returns its argument."""
+    """The product with the Hessian of a loss, where the model returns its argument."""
     return recipe(torch.clone, func, (x,), (v,))
 
 
@@ -120,7 +120,7 @@ class Entry:
 
     @property
     def order(self) -> int:
-        """Of the derivative: 1 or 2."""
+        """The order of the derivative: 1 or 2."""
         return 1 if self.kind.endswith(("jacobian", "gram")) else 2
 
     @property

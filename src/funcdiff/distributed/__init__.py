@@ -1,4 +1,4 @@
-"""Derivatives over the processes of `torch.distributed`: of data that lie on several machines, and shared out work."""
+"""Derivatives over the processes of `torch.distributed`, whose data, rows or columns lie on several machines."""
 
 from funcdiff.distributed.batches import batch_hessian, batch_jacobian
 from funcdiff.distributed.derivatives import hessian, jacobian

@@ -1,4 +1,4 @@
-"""A Jacobian or Hessian for every row of a batch, with the rows shared out over the processes."""
+"""A Jacobian or Hessian for every row of a batch, with the rows divided among the processes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def batch_jacobian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute a Jacobian for every row of a batch, with the rows shared out over the processes.
+    """Compute a Jacobian for every row of a batch, with the rows divided among the processes.
 
-    Shapes: (B, output, input) for B rows, of a `DTensor` that is sharded over the rows.
+    Shapes: (B, output, input) for B rows. The result is a `DTensor`, sharded over the rows.
 
     Cost: On each of P processes that of `funcdiff.batch_jacobian` for B / P rows.
 
@@ -75,9 +75,9 @@ def batch_hessian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute a Hessian for every row of a batch, with the rows shared out over the processes.
+    """Compute a Hessian for every row of a batch, with the rows divided among the processes.
 
-    Shapes: (B, output, input, input) for B rows, of a `DTensor` that is sharded over the rows.
+    Shapes: (B, output, input, input) for B rows. The result is a `DTensor`, sharded over the rows.
 
     Cost: On each of P processes that of `funcdiff.batch_hessian` for B / P rows.
 
@@ -113,7 +113,7 @@ def _own_rows(recipe: Function, in_dims: Any) -> Callable[[Processes, Sequence[T
 
         own = [rows(x, dim) for x, dim in zip(batch.leaves, batch.dims, strict=True)]
         size, empty = batch.size, batch.size > 0 and span.start == span.stop
-        if empty:  # the shapes of the results, of a row of ones: a function of one row need not bear none
+        if empty:  # a row of ones gives the shapes: func need not support a batch without rows
             own = [x if dim is None else _one(x, dim) for x, dim in zip(own, batch.dims, strict=True)]
         results = recipe(*unflatten(own, batch.spec))
         return map_leaves(lambda x: joined(x[:0] if empty else x, 0, size, processes), results)

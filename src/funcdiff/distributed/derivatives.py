@@ -1,4 +1,4 @@
-"""Jacobians and Hessians whose rows or columns are shared out: no process computes, or holds, more than its part."""
+"""Jacobians and Hessians whose rows or columns are divided among processes: none of them has more than its part."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def jacobian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute the Jacobian with its rows or its columns shared out over the processes.
+    """Compute the Jacobian with its rows or its columns divided among the processes.
 
-    Shapes: Those of `funcdiff.jacobian`, of a `DTensor` that is sharded over the first axis of the output, or over the
-    first axis of the input. A block without that axis, of a scalar, is the same on all processes.
+    Shapes: Those of `funcdiff.jacobian`. The result is a `DTensor`, sharded over the first axis of the output or over
+    the first axis of the input. The block of a scalar has no such axis and is the same on all processes.
 
     Cost: On each of P processes that of the Jacobian of its part: about (1 + m / P) F or (1 + n / P) F.
 
@@ -93,13 +93,13 @@ def hessian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute the Hessian with its rows shared out over the processes.
+    """Compute the Hessian with its rows divided among the processes.
 
     If each output has at least as many entries on its first axis as there are processes, the outputs are shared. Then
     each process takes the recipe that `funcdiff.hessian` chooses. Otherwise, as for a loss, the rows of the Hessian of
     each output are shared: each process differentiates its part of the gradient.
 
-    Shapes: Those of `funcdiff.hessian`, of a `DTensor` that is sharded over the first axis of the output or, for a
+    Shapes: Those of `funcdiff.hessian`. The result is a `DTensor`, sharded over the first axis of the output or, for a
     scalar, over its own first axis.
 
     Cost: On each of P processes that of the Hessian of m / P outputs; for a loss about 2 (1 + n / P) F, and n^2 / P

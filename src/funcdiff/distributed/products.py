@@ -32,8 +32,8 @@ def hvp_operator(
 
     Shapes: Those of the primals.
 
-    Cost: That of `funcdiff.hvp_operator` on the own share. For each product, n + 33 numbers are reduced. Sharded
-    primals are gathered once, and sharded tangents for each product.
+    Cost: That of `funcdiff.hvp_operator` for the data of this process. For each product, n + 33 numbers are reduced.
+    Sharded primals are gathered once, and sharded tangents for each product.
 
     Args:
         loss: The loss of this process's share of the data. It takes tensors or pytrees of tensors, and returns a

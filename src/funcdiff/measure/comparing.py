@@ -40,7 +40,7 @@ def compare(
         rounds: Samples of each candidate; at least 8, which the interval needs.
         threads: Threads torch computes with meanwhile.
         budget: Seconds; a candidate whose first two calls both take longer is cut off with one sample.
-        seed: Of the order within the rounds.
+        seed: The seed of the order within the rounds.
         equal: Whether the results must agree before anything is timed; within the square root of the dtype's precision.
         costs: Whether to add exact counts of each candidate, as `count` takes them.
 

@@ -63,7 +63,7 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
     Args:
         eigenvalues: All of them, of shape (n,).
         found: Some of them, of shape (k,), each ringed at the nearest one's place.
-        names: Of the two, for the legend.
+        names: The names of both in the legend.
         title: Title: what the figure shows.
 
     Returns:
