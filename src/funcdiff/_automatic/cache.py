@@ -14,7 +14,7 @@ from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.settings import overriding, settings
 
 _KEPT = 512
-_PATIENCE = 3
+_DOUBT = 3
 _plans: dict[Hashable, Any] = {}
 _edition = 0  # another one as soon as a plan that was kept may not be the one to take
 _changing = RLock()  # not Lock: a plan let go may free objects of the user's, whose code may come back here
@@ -41,7 +41,7 @@ def key_of(things: Sequence[Any], *rest: Hashable) -> Hashable:
 class Last(Memory):
     """What was found at the last call of a transform, found again without a description of its function.
 
-    Evidence is gathered at a second call alike, and no longer after it was of no use a few times in a row.
+    Evidence is gathered at a second call alike, and after each time that it was of no use, at twice as many.
 
     Attributes:
         recipes: Those that were made of the function.
@@ -51,6 +51,7 @@ class Last(Memory):
         self.recipes: dict[Hashable, Callable[..., Any]] = {}
         self._last: tuple[Any, ...] | None = None
         self._once: Hashable = None
+        self._alike = 0  # calls in a row, after the first of them
         self._useless = 0
 
     def find(self, func: Any, call: Hashable) -> Any:
@@ -67,10 +68,13 @@ class Last(Memory):
 
     def remember(self, func: Any, call: Hashable, key: Any, found: Any) -> None:
         """Gather the evidence for what was found under `key`."""
-        if self._useless >= _PATIENCE or overriding():
+        if overriding():
             return
-        if self._once != (id(func), call):
-            self._once = id(func), call
+        if self._once != (id(func), call):  # its evidence may be better than that of the calls before
+            self._once, self._alike, self._useless = (id(func), call), 0, min(self._useless, _DOUBT)
+            return
+        self._alike += 1
+        if self._alike < 2**self._useless:
             return
         self._useless += 1
         edition, state = _edition, settings()
