@@ -59,7 +59,7 @@ class Sets:
 
     def broadcast(self, shape: Sequence[int]) -> Sets:
         """The sets of an array that is repeated."""
-        return Sets(np.broadcast_to(self.ids, shape), self.table)
+        return self if self.ids.shape == tuple(shape) else Sets(np.broadcast_to(self.ids, shape), self.table)
 
 
 def joined(parts: Sequence[Sets]) -> tuple[list[Ints], Table]:

@@ -209,5 +209,6 @@ def _see(known: Trace, operation: Operation, mode: Intercept) -> Any:
 
 def _elements(ids: sets.Ints, x: Tensor) -> sets.Ints:
     """The part of an array for a whole storage that a tensor looks at, in the tensor's shape."""
-    strides = [stride * ids.itemsize for stride in x.stride()]
-    return np.lib.stride_tricks.as_strided(ids[x.storage_offset() :], x.shape, strides)
+    unit = ids.itemsize if x.numel() else 0
+    strides = [stride * unit for stride in x.stride()]
+    return np.ndarray(x.shape, ids.dtype, ids, x.storage_offset() * unit, strides)  # a tenth of as_strided's time
