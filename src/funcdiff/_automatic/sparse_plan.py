@@ -40,6 +40,7 @@ NAMES = {
 
 
 _CACHE = 2**20  # bytes that a core keeps at hand
+_PROBES = 12  # of rounding, in doubt
 _REVERSE, _ALONE = "reverse passes", "reverse passes, one by one"
 
 
@@ -161,11 +162,14 @@ class SparsePlan:
         if not plain_allowed() or being_traced():
             return torch.where(wrong.any(), torch.full_like(values, float("nan")), values)
         if bool(wrong.any()):
-            # Where terms cancel, all may be rounding: a product with a sum is then not the sum of the products.
-            other = _direction(like, self.checked + 1)
-            both = product([v + w for v, w in zip(along, other, strict=True)])
-            noise = (both - whole - product(other)).abs()
-            wrong = wrong & ~((ours - whole).abs() <= 100 * noise)
+            # Where terms cancel, all may be rounding: a product with a sum is then not the sum of the products, but for
+            # chance, so that several are tried.
+            for probe in range(1, _PROBES + 1):
+                other = _direction(like, self.checked + probe)
+                both = product([v + w for v, w in zip(along, other, strict=True)])
+                wrong = wrong & ~((ours - whole).abs() <= 100 * (both - whole - product(other)).abs())
+                if not wrong.any():
+                    break
         if bool(wrong.any()):
             where, place = "column" if by_columns else "row", int(wrong.nonzero()[0])
             raise ContradictedError(
