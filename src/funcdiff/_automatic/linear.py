@@ -86,7 +86,7 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
         return linearized_by(_FORMULAS[name], corrected(func, once_more=True), primals)
 
     if torch.compiler.is_compiling():
-        return linearized_by(by_forward, func, primals)  # the guard's forms end torch 2.13's process here
+        return run("jacobian_forward, products")  # func cannot run beforehand, to be planned for
     found = lookup.for_product(names, func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
     made: Linearized = first_working(found, lambda name, _: run(name), first)
