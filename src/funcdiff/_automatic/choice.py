@@ -12,7 +12,7 @@ from torch import Tensor
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
 from funcdiff._automatic.cache import Last
-from funcdiff._automatic.candidates import BARE, RECIPES
+from funcdiff._automatic.candidates import RECIPES, UNCORRECTED
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
@@ -181,10 +181,10 @@ def chosen(
         now = found(args)
 
         def result(name: str, chunk: int | None) -> Tree:
-            bare = name in BARE and now.plan.bare and plain_allowed()
+            bare = name in UNCORRECTED and now.plan.bare and plain_allowed()
             key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
             if key not in last.recipes:
-                recipe = BARE[name] if bare else recipes[name]
+                recipe = UNCORRECTED[name] if bare else recipes[name]
                 last.recipes[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
             return last.recipes[key](*args)
 

@@ -72,10 +72,10 @@ def for_transform(
     proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
     last: cache.Last | None = None,
 ) -> Found:
-    """The plan of a transform, found again by what it recalls of the `last` call; with a budget `call` is counted.
+    """The plan of a transform: that of its `last` call if nothing changed, one that is kept, or a new one.
 
-    `inside` a transform, where results cannot be read, the plan is checked when it is made, by
-    `proven` if it is given.
+    With a budget, `call` is run and counted. `inside` a transform, where results cannot be read, a plan is checked when
+    it is made, by `proven` if that is given.
     """
     options = choice.options
     check_range(options.argnums, len(args))

@@ -8,7 +8,7 @@ import torch
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.cache import Last
-from funcdiff._automatic.candidates import BARE, PRODUCTS
+from funcdiff._automatic.candidates import PRODUCTS, UNCORRECTED
 from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.operator import Operator
@@ -62,7 +62,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     found = lookup.for_product(_NAMES, func, verify, primals, last=_LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
-        recipe = BARE[name] if name in BARE and found.plan.bare and plain_allowed() else PRODUCTS[name]
+        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and plain_allowed() else PRODUCTS[name]
         return recipe(func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:
