@@ -169,6 +169,13 @@ def clients(session):
     session.run("pytest", "-c", "tests/clients/pytest.ini", "tests/clients", *session.posargs, env=ONE_THREAD)
 
 
+@nox.session(name="sparse-evidence")
+def sparse_evidence(session):
+    """Measure sparse derivatives beside their goals; `-- --stiff 64` solves a stiff equation as well."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "tests/sparse_evidence.py", *session.posargs, env=TOOLS)
+
+
 @nox.session
 def picture(session):
     """Draw the README's picture anew."""
