@@ -148,7 +148,9 @@ def patterns(session):
     """Hold sparse patterns to torch's whole operator database, and to thousands of random compositions."""
     install(session, "-e", ".[gallery]", groups=["tests"])
     session.run("python", "tests/pattern_soundness.py", env=ONE_THREAD)
-    session.run("python", "tests/test_sparse.py", *session.posargs, env=ONE_THREAD)  # --first SEED --number COUNT
+    session.run(
+        "python", "tests/test_sparse_compositions.py", *session.posargs, env=ONE_THREAD
+    )  # --first SEED --number COUNT
 
 
 @nox.session
@@ -165,6 +167,13 @@ def clients(session):
     """Differentiate code of other packages, which are no dependencies of this one."""
     install(session, "-e", ".", groups=["clients"])
     session.run("pytest", "-c", "tests/clients/pytest.ini", "tests/clients", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(name="sparse-evidence")
+def sparse_evidence(session):
+    """Measure sparse derivatives beside their goals; `-- --stiff 64` solves a stiff equation as well."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "tests/sparse_evidence.py", *session.posargs, env=TOOLS)
 
 
 @nox.session

@@ -230,7 +230,7 @@ def in_step():
     X, Y = own("unequal")
     predict, parameters = fd.module_function(network())
     w, unravel = fd.ravel(parameters)
-    make = lambda X, Y: lambda w: mean_loss(predict, X, Y)(unravel(w))  # noqa: E731
+    make = lambda X, Y: lambda w: mean_loss(predict, X, Y)(unravel(w))  # noqa: E731  # shorter than a def
     product = distributed.hvp_operator(make(X, Y), w, samples=len(X))
     calls = []
 
@@ -259,8 +259,8 @@ def sharded_arguments(name):
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     weight = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4)
     W, x = distribute_tensor(weight, mesh, [Shard(0)]), distribute_tensor(point(), mesh, [Shard(0)])
-    f = lambda W: lambda x: torch.tanh(W @ x)  # noqa: E731
-    g = lambda W: lambda x: torch.tanh(W @ x).pow(3).sum()  # noqa: E731
+    f = lambda W: lambda x: torch.tanh(W @ x)  # noqa: E731  # shorter than a def
+    g = lambda W: lambda x: torch.tanh(W @ x).pow(3).sum()  # noqa: E731  # shorter than a def
     recipe = getattr(fd, name)
     if name.startswith("hvp_operator"):
         return gap(recipe(g(W), x)(x), recipe(g(weight), point())(point()))
@@ -280,14 +280,14 @@ def fully_sharded(name):
     mesh = next(iter(parameters.values())).device_mesh
     X = data()[0]
     spread = distribute_tensor(X, mesh, [Shard(0)])
-    loss = lambda p: func(p, spread).square().mean()  # noqa: E731
-    plain_loss = lambda p: plain(p, X).square().mean()  # noqa: E731
+    loss = lambda p: func(p, spread).square().mean()  # noqa: E731  # shorter than a def
+    plain_loss = lambda p: plain(p, X).square().mean()  # noqa: E731  # shorter than a def
     recipe = getattr(fd, name)
     if name.startswith("hvp"):
         v = direction(plain_parameters)
         along = {k: distribute_tensor(v[k], x.device_mesh, x.placements) for k, x in parameters.items()}
         return gap(recipe(loss, (parameters,), (along,)), recipe(plain_loss, (plain_parameters,), (v,)))
     one = {"0.bias": parameters["0.bias"]}
-    of_one = lambda loss, rest: lambda p: loss({**rest, **p})  # noqa: E731
+    of_one = lambda loss, rest: lambda p: loss({**rest, **p})  # noqa: E731  # shorter than a def
     expected = recipe(of_one(plain_loss, plain_parameters))({"0.bias": plain_parameters["0.bias"]})
     return gap(recipe(of_one(loss, parameters))(one), expected)

@@ -1,7 +1,7 @@
 """What sparse derivatives are held to, measured: a table of goals and results, on one core, in processor time.
 
-`python tests/sparse_evidence.py` takes a minute or two, and `--stiff 64` minutes more: without a Jacobian, SciPy's
-solver takes that long. Where JAX and asdex are installed, they are run beside ours.
+`nox -s sparse-evidence` takes a minute or two. With `-- --stiff 64` it takes minutes more, because SciPy's solver needs
+them without a Jacobian. Where JAX and asdex are installed, they are run beside ours.
 """
 
 import argparse
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sparse_problems import arrow, both_full, brusselator, heat, last_row_full, rosenbrock
+from sparse_problems import arrow, both_full, brusselator, heat, laplacian, last_row_full, rosenbrock
 from torch.func import jacrev, jvp
 
 import funcdiff as fd
+from _tools.bench import jax_peer
 
 torch.set_num_threads(1)
 
@@ -111,24 +112,14 @@ def peak():
 
 
 def beside_asdex(y, ours):
-    try:
-        import asdex
-        import jax
-        import jax.numpy as jnp
-    except ImportError:
+    if not jax_peer.ASDEX:
         return
-
-    def laplacian(u):
-        return jnp.roll(u, 1, 0) + jnp.roll(u, -1, 0) + jnp.roll(u, 1, 1) + jnp.roll(u, -1, 1) - 4 * u
-
-    def func(y):
-        u, v = y.reshape(2, 256, 256)
-        du = 1 + u * u * v - 4.4 * u + 0.1 * laplacian(u)
-        return jnp.stack([du, 3.4 * u - u * u * v + 0.1 * laplacian(v)]).reshape(-1)
+    import asdex
+    import jax
 
     with jax.enable_x64(True):
-        given = jnp.asarray(y.reshape(-1).numpy())
-        theirs, call = seconds(lambda: jax.jit(asdex.jacobian(func, given)))
+        given = jax.numpy.asarray(y.reshape(-1).numpy())
+        theirs, call = seconds(lambda: jax.jit(asdex.jacobian(jax_peer.brusselator, given)))
         first, _ = seconds(lambda: jax.block_until_ready(call(given)))
         later = paired(5, call=lambda: jax.block_until_ready(call(given)))["call"]
     told("n = 131072: asdex's first call over ours", "10", f"{(theirs + first) / ours:.1f} ({theirs + first:.2f} s)")
@@ -152,7 +143,7 @@ def chains(rounds):
     u = x[:4096].reshape(64, 64)
     told("heat by conv2d: passes; gap", "", f"{fd.jacobian_pattern(heat, u).passes}; {gap_of(heat, u):.1e}")
     graph = torch.randint(10_000, (2, 30_000), generator=torch.Generator().manual_seed(0))
-    passing = lambda h: torch.zeros_like(h).scatter_add(0, graph[1], (h[graph[0]] - h[graph[1]]).sin())  # noqa: E731
+    passing = lambda h: torch.zeros_like(h).scatter_add(0, graph[1], (h[graph[0]] - h[graph[1]]).sin())  # noqa: E731  # shorter than a def
     h = x[:10_000]
     told(
         "messages, 10000 nodes: passes; gap", "", f"{fd.jacobian_pattern(passing, h).passes}; {gap_of(passing, h):.1e}"
@@ -169,9 +160,6 @@ def stiff(side):
     from scipy.integrate import solve_ivp
 
     from funcdiff.arrays import numpy_function
-
-    def laplacian(u):
-        return u.roll(1, 0) + u.roll(-1, 0) + u.roll(1, 1) + u.roll(-1, 1) - 4 * u
 
     def rate(t, y):
         u, v = y.reshape(2, side, side)

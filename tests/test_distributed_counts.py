@@ -6,6 +6,8 @@ from gang import Gang, passed
 
 from funcdiff.distributed.processes import TAIL
 
+NO_COUNT = "the kernel does not tell what a connection sent"
+
 
 @pytest.fixture(scope="module", params=[2, 3])
 def gang(request):
@@ -32,7 +34,7 @@ def test_the_wire_carries_what_is_counted(gang):
     results = passed(gang(counts.product, 100_000))
     sent = sum(wire for _, wire in results)
     if not sent:
-        pytest.skip("the kernel does not tell what a connection sent")
+        pytest.skip(NO_COUNT)
     assert 1 <= sent / sum(cost.bytes_sent for cost, _ in results) < 1.01  # with the headers of gloo
 
 
@@ -41,7 +43,9 @@ def test_formulas_of_collectives_are_what_is_sent(gang):
     for name in results[0]:
         counted = sum(result[name][0] for result in results)
         sent = sum(result[name][1] for result in results)
-        assert not sent or 0.999 <= sent / counted < 1.02, (name, counted, sent)
+        if not sent:
+            pytest.skip(NO_COUNT)
+        assert 0.999 <= sent / counted < 1.02, (name, counted, sent)
 
 
 def test_sharded_parameters_add_the_gathering_of_the_vector(gang):

@@ -69,7 +69,7 @@ def test_the_counted_peak_stays_within_the_budget(of_rows):
     kernel = fd.gram_matrix(one, budget=held / 3, **options)
     assert_close(kernel(parameters, rows), whole(parameters, rows))
     assert count(kernel, parameters, rows).peak_bytes <= held / 3
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match="within the budget"):
         fd.gram_matrix(one, budget=4000, **options)(parameters, rows)
 
 

@@ -160,12 +160,6 @@ class StraightThrough(torch.autograd.Function):
         return ctx.saved_tensors[0].cos() * v
 
 
-def doubled_by_a_view(x):
-    y = x * 1
-    y.view(-1).mul_(2)
-    return y.square().sum()
-
-
 FALLBACKS = {
     "a transform inside": (
         lambda x: grad(lambda x: (x**3).sum())(x),

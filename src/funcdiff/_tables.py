@@ -105,9 +105,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         """Lay the table out in HTML, its headers scoped for screen readers."""
-        right = _RIGHT
         head = "".join(
-            f'<th scope="col"{right if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
+            f'<th scope="col"{_RIGHT if i else ""}>{escape(name)}</th>' for i, name in enumerate(self.columns)
         )
         units = [max(map(len, map(_unit_of, column)), default=0) for column in list(zip(*self.rows, strict=True))[1:]]
         body = "\n".join(

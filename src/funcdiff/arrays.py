@@ -65,7 +65,7 @@ def as_array(value: Any) -> Any:
     """The array of a tensor's entries, a SciPy matrix of a sparse one, or what is no tensor as it came."""
     if isinstance(value, Tensor) and value.layout is torch.sparse_csr:
         # Here, as recipes work without SciPy, which has no types.
-        from scipy.sparse import csr_array  # type: ignore[import-untyped]
+        from scipy.sparse import csr_array  # type: ignore[import-untyped]  # scipy ships no types
 
         parts = value.values(), value.col_indices(), value.crow_indices()
         return csr_array(tuple(map(as_array, parts)), shape=tuple(value.shape))

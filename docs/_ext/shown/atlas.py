@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from docutils import nodes
@@ -46,7 +46,6 @@ class DerivativeAtlas(SphinxDirective):
     """`.. derivative-atlas:: atlas.json`, the path relative to the page."""
 
     required_arguments = 1
-    option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
         """The page's nodes; the large table is HTML only."""
@@ -106,4 +105,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("derivative-atlas", DerivativeAtlas)
     app.connect("builder-inited", _add_static)
     app.connect("html-page-context", _load_script)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_read_safe": True}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -63,7 +63,6 @@ class TorchChanges(SphinxDirective):
     """`.. torch-changes:: changes.json`, the path relative to the page."""
 
     required_arguments = 1
-    option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
         """A table of how many operations changed, and each change with a script."""
@@ -136,4 +135,4 @@ def _printed(printed: dict[str, str]) -> list[str]:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive."""
     app.add_directive("torch-changes", TorchChanges)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"parallel_read_safe": True}

@@ -91,19 +91,19 @@ def layer_jacobian(weight: Tensor, bias: Tensor, x: Tensor) -> Ways:
 
 def sparse_jacobian(y: Tensor, pattern: Any) -> Ways:
     """The Jacobian of the Brusselator, by asdex."""
-    if not ASDEX:
-        return {}
+    return _sparse("jacobian", brusselator, y, pattern) if ASDEX else {}
+
+
+def brusselator(y: Any) -> Any:
+    """That of `_tools.bench.sparse`, in JAX."""
     side = int((len(y) // 2) ** 0.5)
 
     def laplacian(u: Any) -> Any:
         return jnp.roll(u, 1, 0) + jnp.roll(u, -1, 0) + jnp.roll(u, 1, 1) + jnp.roll(u, -1, 1) - 4 * u
 
-    def brusselator(y: Any) -> Any:
-        u, v = y.reshape(2, side, side)
-        du = 1 + u * u * v - 4.4 * u + 0.1 * laplacian(u)
-        return jnp.stack([du, 3.4 * u - u * u * v + 0.1 * laplacian(v)]).reshape(-1)
-
-    return _sparse("jacobian", brusselator, y, pattern)
+    u, v = y.reshape(2, side, side)
+    du = 1 + u * u * v - 4.4 * u + 0.1 * laplacian(u)
+    return jnp.stack([du, 3.4 * u - u * u * v + 0.1 * laplacian(v)]).reshape(-1)
 
 
 def sparse_hessian(x: Tensor, pattern: Any) -> Ways:

@@ -46,7 +46,7 @@ PRODUCTS: Mapping[str, Callable[..., Any]] = {
 }
 # Where plain autograd is available, and func has no operation in whose place a corrected one has others, these are
 # right of func itself: the mode that puts them there takes longer than the rest of a small function.
-BARE: Mapping[str, Callable[..., Any]] = {
+UNCORRECTED: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": products.hvp_double_backward,
     "hessian_double_backward": hessian_double_backward,
 }

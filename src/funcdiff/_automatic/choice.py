@@ -12,7 +12,7 @@ from torch import Tensor
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
 from funcdiff._automatic.cache import Last
-from funcdiff._automatic.candidates import BARE, RECIPES
+from funcdiff._automatic.candidates import RECIPES, UNCORRECTED
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import refuse_keywords
@@ -20,9 +20,12 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, has_graph
+from funcdiff._safety.lines import Func
+from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.training import check_training
-from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
+from funcdiff._safety.verification import Kind, check
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.processes import spread
@@ -178,10 +181,10 @@ def chosen(
         now = found(args)
 
         def result(name: str, chunk: int | None) -> Tree:
-            bare = name in BARE and now.plan.bare and plain_allowed()
+            bare = name in UNCORRECTED and now.plan.bare and plain_allowed()
             key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
             if key not in last.recipes:
-                recipe = BARE[name] if bare else recipes[name]
+                recipe = UNCORRECTED[name] if bare else recipes[name]
                 last.recipes[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
             return last.recipes[key](*args)
 

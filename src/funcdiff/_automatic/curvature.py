@@ -13,6 +13,7 @@ from funcdiff._automatic.linear import FUNC, POINT, linearized
 from funcdiff._automatic.products import hvp_operator
 from funcdiff._calling.arguments import kind
 from funcdiff._calling.documented import documented
+from funcdiff._calling.draws import check_samples, source
 from funcdiff._calling.operator import Leaves, Operator, Space, symmetric
 from funcdiff._calling.point import check_tangents, check_tuple
 from funcdiff._calling.types import Function
@@ -156,33 +157,37 @@ def fisher_operator(
     """
     if likelihood not in ("gaussian", "categorical"):
         raise ValueError(f'expected likelihood to be "gaussian" or "categorical", got {likelihood!r}')
-    if samples is not None and (type(samples) is not int or samples < 1):
-        raise ValueError(f"expected samples to be a positive int, or None for the exact matrix, got {samples!r}")
+    check_samples(samples)
     model_at = linearized(model, primals, verify=verify)
     jacobian = model_at.jacobian
     if likelihood == "gaussian" and samples is None:
         return jacobian.T.after(jacobian)
     output = _one(model_at.output, likelihood)
 
+    scores = None if samples is None else _scores(output, likelihood, samples, generator)
+    probabilities = output.softmax(-1)
+
     def covariance(u: Leaves) -> Leaves:
         """Multiply by the covariance of the scores: the exact one, or that of the drawn scores."""
-        if samples is None:
-            weighted = probabilities * u[0]
-            return [weighted - probabilities * weighted.sum(-1, keepdim=True)]
-        return [(scores * (scores * u[0]).sum(-1, keepdim=True)).mean(0)]
+        if scores is not None:
+            return [(scores * (scores * u[0]).sum(-1, keepdim=True)).mean(0)]
+        weighted = probabilities * u[0]
+        return [weighted - probabilities * weighted.sum(-1, keepdim=True)]
 
-    if likelihood == "categorical":
-        probabilities = output.softmax(-1)
-    if samples is not None and likelihood == "gaussian":
-        scores = torch.randn(
-            (samples, *output.shape), generator=generator, dtype=output.dtype, device=_source(generator, output)
-        ).to(output.device)
-    elif samples is not None:
-        rows = probabilities.detach().reshape(-1, output.shape[-1])
-        labels = torch.multinomial(rows.to(_source(generator, output)), samples, replacement=True, generator=generator)
-        drawn = torch.nn.functional.one_hot(labels.T.to(output.device), output.shape[-1])
-        scores = drawn.reshape(samples, *output.shape) - probabilities
     return jacobian.T.after(symmetric(covariance, Space.of((output,)))).after(jacobian)
+
+
+def _scores(output: Tensor, likelihood: Likelihood, samples: int, generator: torch.Generator | None) -> Tensor:
+    """The gradient of the log-likelihood with respect to the output, for labels drawn from the model."""
+    device = source(generator, output)
+    if likelihood == "gaussian":
+        drawn = torch.randn((samples, *output.shape), generator=generator, dtype=output.dtype, device=device)
+        return drawn.to(output.device)
+    probabilities = output.softmax(-1)
+    rows = probabilities.detach().reshape(-1, output.shape[-1]).to(device)
+    labels = torch.multinomial(rows, samples, replacement=True, generator=generator).T.to(output.device)
+    drawn = torch.nn.functional.one_hot(labels, output.shape[-1])
+    return drawn.reshape(samples, *output.shape) - probabilities
 
 
 def _one(output: Tree, likelihood: str) -> Tensor:
@@ -196,7 +201,3 @@ def _one(output: Tree, likelihood: str) -> Tensor:
     if output.dim() == 0 and likelihood == "categorical":
         raise ValueError("expected logits with an axis of categories, the last one, got a scalar")
     return output
-
-
-def _source(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    return generator.device if generator is not None else like.device

@@ -9,17 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._calling.arguments import check_leaves, check_range, kind, refuse_keywords, replace_args, select_args
+from funcdiff._calling.arguments import differentiated, kind, replace_args, select_args
+from funcdiff._calling.draws import check_samples, random_vectors
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
-from funcdiff._torch.transforms import outside, plain_allowed
+from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
-
-
-def check_draws(samples: int | None) -> None:
-    """A positive number, or none."""
-    if samples is not None and (type(samples) is not int or samples < 1):
-        raise ValueError(f"expected samples to be a positive int, or None for the exact result, got {samples!r}")
 
 
 def on_directions(func: Function, options: Options) -> Function:
@@ -49,22 +44,19 @@ def directed(
     """
     if weights is not None and factor is not None:
         raise ValueError("expected weights or factor, got both: the weights of a factor L are L L^T")
-    check_draws(samples)
+    check_samples(samples)
     steps = Options(0, options.has_aux, options.chunk_size, options.randomness)
     by_steps = laplacian(on_directions(func, options), steps)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
-        refuse_keywords(kwargs)
-        check_range(options.argnums, len(args))
-        leaves = flatten(select_args(args, options.argnums))[0]
-        check_leaves(leaves, "differentiated argument")
+        leaves = differentiated(args, options.argnums, kwargs)
         n, like = sum(leaf.numel() for leaf in leaves), leaves[0]
 
         def along(directions: Tensor | None) -> Tree:
             """By default those of the axes, which are then drawn from."""
             if samples is not None:
-                signs = drawn(n if directions is None else directions.shape[1], samples, like, generator)
+                signs = random_vectors(n if directions is None else directions.shape[1], samples, like, generator)
                 directions = (signs if directions is None else directions @ signs) / samples**0.5
             assert directions is not None  # without samples there is a factor
             return by_steps(like.new_zeros(directions.shape[1]), directions, *args)
@@ -81,23 +73,6 @@ def directed(
         return map_leaves(torch.sub, result, other)
 
     return wrapper
-
-
-def drawn(rows: int, count: int, like: Tensor, generator: torch.Generator | None, *, normal: bool = False) -> Tensor:
-    """Random signs, or normal numbers, (rows, count); inside transforms the same for all that is batched there."""
-    device = generator.device if generator is not None else like.device
-    options: Any = {"generator": generator, "device": device}
-
-    def draw() -> Tensor:
-        if normal:
-            return torch.randn((rows, count), **options)
-        return 2 * torch.randint(2, (rows, count), **options) - 1
-
-    if plain_allowed() or torch.compiler.is_compiling():
-        return draw().to(like)
-    with outside():
-        numbers = draw()
-    return numbers.to(like.device, like.dtype)
 
 
 def _halves(weights: Tensor) -> tuple[Tensor, Tensor | None]:

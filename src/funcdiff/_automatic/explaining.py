@@ -13,11 +13,11 @@ from funcdiff._automatic.products import hvp, hvp_operator
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.types import Function
 from funcdiff._safety.known_wrong import NOTE
+from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, number_of, seconds
 from funcdiff._torch.trees import Tree
 
 if TYPE_CHECKING:
     from funcdiff._automatic.sparse_explaining import SparseExplanation
-    from funcdiff._tables import Table
 
 
 # Medians over random networks on one core: the share of a call's machinery that a prepared line does not have, the
@@ -28,7 +28,7 @@ _COMPILING = 7.0
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation:
+class Explanation(Shown):
     """What was chosen, and what every candidate would cost."""
 
     plan: Plan
@@ -41,9 +41,6 @@ class Explanation:
 
     def table(self) -> Table:
         """The candidates, the one that is taken first."""
-        # Here, as recipes work without the measuring.
-        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, number_of, seconds
-
         unchecked = "not checked yet" if self.kept else "checked at each call"
         within = any(c.chunk for c in self.plan.candidates)  # a budget
 
@@ -64,8 +61,6 @@ class Explanation:
 
     def _preparing(self) -> str:
         """From how many calls on it pays to prepare or to compile, where that is known and worth saying."""
-        from funcdiff._tables import seconds
-
         cost = self.plan.candidates[0].cost
         saved = _LEFT_OUT * cost.machinery if cost else 0
         if cost is None or saved < cost.seconds / 10 or self.plan.sketch.on_gpu:
@@ -76,15 +71,9 @@ class Explanation:
             f"which pays from about {_rounded(calls)} calls on (torch.compile: from about {_rounded(compiled)})"
         )
 
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
-
 
 @dataclass(frozen=True, repr=False)
-class PreparedExplanation:
+class PreparedExplanation(Shown):
     """The operations that a prepared function consists of, how many were traced, and the bytes of what it holds."""
 
     recipe: str
@@ -94,18 +83,10 @@ class PreparedExplanation:
 
     def table(self) -> Table:
         """The operations, the commonest first."""
-        from funcdiff._tables import Table, amount_of_bytes, number_of
-
         rows = tuple((name, str(times)) for name, times in self.operations.most_common())
         left = number_of(self.operations.total(), "operation")
         told = f"{left}, {self.traced} as traced; holds {amount_of_bytes(self.held)} of tensors"
         return Table(("operation", "times"), rows, told)
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 def _rounded(count: float) -> str:
@@ -113,16 +94,21 @@ def _rounded(count: float) -> str:
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation | PreparedExplanation:
-    """Which recipe an automatic one takes at these arguments, why, and what each candidate would cost.
+    """Show which recipe an automatic one chooses for these arguments, why, and the predicted cost of each candidate.
+
+    Nothing is differentiated; `func` runs once or twice.
 
     Args:
         transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
             or `hvp_operator` itself, followed by its own arguments; or what `prepare` returned, without arguments.
-        *primals: The arguments it would be called with. Nothing is differentiated; `func` runs once or twice.
+        *primals: The arguments of the call to explain.
 
     Returns:
-        A table that shows itself in a terminal, in a notebook and on a page; its `recipe` is the name of the first. For
-        a small function it says from how many calls on preparing pays. It counts the operations of a prepared function.
+        A table, which a terminal and a notebook show. Its `recipe` is the name of the chosen recipe. For a small
+        function, it says after how many calls `prepare` pays. For a prepared function, it counts the operations.
+
+    Raises:
+        TypeError: `transform` is none of these: a recipe with a mode in its name has no plan to explain.
 
     Example:
         A function from 2 inputs to 1000 outputs: forward mode is chosen.

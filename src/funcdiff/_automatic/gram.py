@@ -16,7 +16,7 @@ from funcdiff._automatic.batches import batch_jacobian
 from funcdiff._automatic.budget import largest_chunk
 from funcdiff._automatic.choice import VERIFY, jacobian
 from funcdiff._automatic.linear import jacobian_operator
-from funcdiff._calling.arguments import check_leaves, check_range, refuse_keywords, replace_args, select_args
+from funcdiff._calling.arguments import differentiated, replace_args, select_args
 from funcdiff._calling.directions import basis, gathered
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options, check_argnums, check_chunk_size
@@ -35,13 +35,13 @@ Of = Literal["outputs", "inputs"]
     "for parameters, which all rows share, and rows of inputs. By default, `func` takes whole arguments.",
     chunk_size="The number of rows of a block: rows of the batch with `in_dims`, and otherwise of the matrix. By "
     "default, the whole Jacobian is held.",
-    budget="The bytes that the call may hold in addition to its arguments, the matrix among them. The largest blocks "
-    "that fit are counted and taken.",
+    budget="The bytes that the call may hold in addition to its arguments, including the matrix. The call first runs a "
+    "few blocks to count their memory, and then uses the largest blocks that fit.",
     verify=VERIFY,
     raises={
         "ValueError": "`argnums`, `of` or `chunk_size` is out of range, `budget` comes with `chunk_size`, or `in_dims` "
         "makes a differentiated argument a batch.",
-        "MemoryError": "The matrix alone exceeds the budget, or does with a block of one row.",
+        "MemoryError": "The matrix exceeds the budget, alone or together with a block of one row.",
     },
 )
 def gram_matrix(
@@ -66,8 +66,8 @@ def gram_matrix(
     Shapes: (m, m) for m output numbers in all, or (n, n) for n input numbers, in the order of `ravel`. With `in_dims`,
     the outputs of the first row come first.
 
-    Cost: That of the Jacobian and one matrix product. In blocks, 4 F for each row of the matrix; with `in_dims`, the
-    Jacobian of each row once for each group before it.
+    Cost: That of the Jacobian and one matrix product. In blocks, 4 F for each row of the matrix. In blocks with
+    `in_dims`, the Jacobian of each group of rows is computed once, and for J J^T again for each later group.
 
     Example:
         For a linear map, J J^T is A A^T.
@@ -87,10 +87,7 @@ def gram_matrix(
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
-        refuse_keywords(kwargs)
-        check_range(argnums, len(args))
-        leaves = flatten(select_args(args, argnums))[0]
-        check_leaves(leaves, "differentiated argument")
+        leaves = differentiated(args, argnums, kwargs)
         if in_dims is not None:
             return _of_rows(_Rows(func, argnums, in_dims, verify, args), of, chunk_size, budget)
         if chunk_size is None and budget is None:

@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._automatic.choice import VERIFY, chosen
-from funcdiff._automatic.directed import check_draws, directed, drawn, on_directions
+from funcdiff._automatic.directed import directed, on_directions
 from funcdiff._automatic.taylor import ERRORS, ONE_DRAW, one_draw
-from funcdiff._calling.arguments import check_leaves, check_range, refuse_keywords, select_args
+from funcdiff._calling.arguments import differentiated
 from funcdiff._calling.documented import documented
+from funcdiff._calling.draws import check_samples, random_vectors
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.trees import Tree, flatten, map_leaves
+from funcdiff._torch.trees import Tree, map_leaves
 
 _laplacian = partial(
     documented,
@@ -133,7 +134,7 @@ def bilaplacian(
         tensor(32.)
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
-    check_draws(samples)
+    check_samples(samples)
     if samples is None:
         return _twice(func, options, verify)
     steps = Options(0, has_aux, chunk_size, randomness)
@@ -141,12 +142,9 @@ def bilaplacian(
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
-        refuse_keywords(kwargs)
-        check_range(argnums, len(args))
-        leaves = flatten(select_args(args, argnums))[0]
-        check_leaves(leaves, "differentiated argument")
+        leaves = differentiated(args, argnums, kwargs)
         n, like = sum(leaf.numel() for leaf in leaves), leaves[0]
-        directions = drawn(n, samples, like, generator, normal=True)
+        directions = random_vectors(n, samples, like, generator, normal=True)
         fourths = vmap(lambda v: by_step(like.new_zeros(1), v[:, None], *args), 1, randomness=randomness)(directions)
         if has_aux:
             return map_leaves(lambda y: y.mean(0) / 3, fourths[0]), map_leaves(lambda y: y[0], fourths[1])

@@ -20,8 +20,10 @@ from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
+from funcdiff._safety.lines import Func
 from funcdiff._safety.obstacles import stand_ins
-from funcdiff._safety.verification import Func, Kind, check_on_plane
+from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved
@@ -70,10 +72,10 @@ def for_transform(
     proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
     last: cache.Last | None = None,
 ) -> Found:
-    """The plan of a transform, found again by what it recalls of the `last` call; with a budget `call` is counted.
+    """The plan of a transform: that of its `last` call if nothing changed, one that is kept, or a new one.
 
-    `inside` a transform, where results cannot be read, the plan is checked when it is made, by
-    `proven` if it is given.
+    With a budget, `call` is run and counted. `inside` a transform, where results cannot be read, a plan is checked when
+    it is made, by `proven` if that is given.
     """
     options = choice.options
     check_range(options.argnums, len(args))

@@ -8,7 +8,7 @@ import torch
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.cache import Last
-from funcdiff._automatic.candidates import BARE, PRODUCTS
+from funcdiff._automatic.candidates import PRODUCTS, UNCORRECTED
 from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.operator import Operator
@@ -16,8 +16,10 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
-from funcdiff._safety.verification import Check, check_product, direction
+from funcdiff._safety.lines import direction
+from funcdiff._safety.verification import check_product
 from funcdiff._torch.processes import spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
@@ -60,7 +62,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     found = lookup.for_product(_NAMES, func, verify, primals, last=_LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
-        recipe = BARE[name] if name in BARE and found.plan.bare and plain_allowed() else PRODUCTS[name]
+        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and plain_allowed() else PRODUCTS[name]
         return recipe(func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:

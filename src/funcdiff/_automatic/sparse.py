@@ -141,7 +141,8 @@ class _Plans:
     __slots__ = "given", "kept"
 
     def __init__(self, given: Pattern | None) -> None:
-        self.given, self.kept = given, dict[Any, SparsePlan]()
+        self.given = given
+        self.kept: dict[Any, SparsePlan] = {}
 
 
 def _transform(

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from funcdiff._automatic.planning import Plan
 from funcdiff._automatic.sparse_plan import SparsePlan
-
-if TYPE_CHECKING:
-    from funcdiff._tables import Table
+from funcdiff._tables import Shown, Table, amount_of_bytes, amount_of_flops, number_of, seconds
 
 
 @dataclass(frozen=True, repr=False)
-class SparseExplanation:
+class SparseExplanation(Shown):
     """The passes of a sparse derivative, beside the dense one."""
 
     sparse: SparsePlan
@@ -28,8 +25,6 @@ class SparseExplanation:
 
     def table(self) -> Table:
         """Both, in a row each."""
-        from funcdiff._tables import Table, amount_of_bytes, amount_of_flops, number_of, seconds
-
         plan, best = self.sparse, self.dense.candidates[0]
         (m, n), nnz = plan.pattern.shape, plan.pattern.nnz
         groups = plan.ways[0][1]
@@ -63,9 +58,3 @@ class SparseExplanation:
 
     def _seconds(self) -> float:
         return self.sparse.seconds(*self.sparse.ways[0])
-
-    def __repr__(self) -> str:
-        return repr(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()

@@ -220,9 +220,8 @@ def make(kind: Kind, flat: Flat, primals: Sequence[Tensor], options: Options, gi
     sketch, reads = modes.sketch, modes.sketch.reads_values
     shape = (sketch.outputs if kind == "jacobian" else sketch.inputs), sketch.inputs
     if given is None:
-        with (
-            reading() if kind == "hessian" else nullcontext() as read
-        ):  # a gradient may read what its function does not
+        # A gradient may read what its function does not.
+        with reading() if kind == "hessian" else nullcontext() as read:
             found = _traced(kind, function, primals)
         reads = reads or (read is not None and read.seen)
         pattern = found.pattern.only_mutual() if kind == "hessian" else found.pattern

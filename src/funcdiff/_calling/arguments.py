@@ -58,6 +58,15 @@ def refuse_keywords(kwargs: dict[str, Any]) -> None:
         )
 
 
+def differentiated(args: Sequence[Tree], argnums: int | tuple[int, ...], kwargs: dict[str, Any]) -> Sequence[Tensor]:
+    """The leaves to differentiate with respect to, of a call that has been checked."""
+    refuse_keywords(kwargs)
+    check_range(argnums, len(args))
+    leaves: Sequence[Tensor] = flatten(select_args(args, argnums))[0]
+    check_leaves(leaves, "differentiated argument")
+    return leaves
+
+
 def check_leaves(leaves: Sequence[Any], role: str) -> None:
     """Refuse what has no derivative: `role` says in the message what the leaves are."""
     if not leaves:

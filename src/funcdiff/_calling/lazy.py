@@ -10,6 +10,7 @@ import torch
 from torch.nn import Module
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from funcdiff._calling.closures import captured
 from funcdiff._torch.messages import LAZY, RefusedError
 
 
@@ -33,9 +34,5 @@ def _held(func: Any) -> list[Any]:
     if (code := getattr(func, "__code__", None)) is not None:
         held += map(func.__globals__.get, code.co_names)
         held += func.__defaults__ or ()
-        for cell in func.__closure__ or ():
-            try:
-                held.append(cell.cell_contents)
-            except ValueError:  # func is not yet, or no longer, given this name
-                continue
+        held += captured(func)
     return held

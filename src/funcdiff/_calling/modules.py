@@ -22,8 +22,8 @@ Parameters = dict[str, Tensor]
 def module_function(module: nn.Module, *, training: bool = False) -> tuple[Function, Parameters]:
     """Make a network a function of its parameters, `func(parameters, *inputs)`.
 
-    A transform differentiates with respect to arguments, and the parameters of a module are none. `func` has them as
-    its first argument, a dictionary by name.
+    A transform differentiates with respect to arguments, and the parameters of a module are not arguments. `func` takes
+    them as its first argument, a dictionary by name.
 
     Args:
         module: The network. `func` reads its buffers, and its mode, at each call. One under `fully_shard` (FSDP2) is

@@ -176,7 +176,8 @@ class Operator:
         return self * (1 / divisor)
 
     def __repr__(self) -> str:
-        return f"Operator(shape={self.shape}, dtype={self.dtype})"
+        kind = str(self.inputs.like[0].dtype).removeprefix("torch.")  # not `dtype`: NumPy has no bfloat16
+        return f"Operator(shape={self.shape}, dtype={kind})"
 
 
 def _chained(f: Map, g: Map) -> Map:

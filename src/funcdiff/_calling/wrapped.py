@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from funcdiff._calling.closures import captured
 from funcdiff._torch.messages import DDP, FSDP, FSDP2, RefusedError
 from funcdiff._torch.processes import running, wrapper_of
 
@@ -41,7 +42,7 @@ def _held(thing: Any) -> Iterable[Any]:
     if isinstance(thing, types.FunctionType):
         named = () if thing.__module__.startswith("torch.") else thing.__code__.co_names
         return [
-            *(_content(cell) for cell in thing.__closure__ or ()),
+            *captured(thing),
             *(thing.__globals__.get(name) for name in named),
             *(thing.__defaults__ or ()),
             getattr(thing, "__wrapped__", None),
@@ -57,10 +58,3 @@ def _held(thing: Any) -> Iterable[Any]:
     if isinstance(thing, (list, tuple, set)):
         return thing
     return vars(thing).values() if hasattr(thing, "__dict__") else ()
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not yet, or no longer, given this name
-        return None

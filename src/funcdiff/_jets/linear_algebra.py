@@ -77,9 +77,9 @@ def _solve_triangular(func: Any, args: Any, kwargs: Any) -> Any:
         left: bool = True,
         unitriangular: bool = False,
     ) -> Any:
-        A = on(torch.triu if upper else torch.tril, A, int(unitriangular) * (1 if upper else -1))  # noqa: N806
+        A = on(torch.triu if upper else torch.tril, A, int(unitriangular) * (1 if upper else -1))  # noqa: N806  # as torch spells it
         if unitriangular:
-            A = on(torch.add, A, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device))  # noqa: N806
+            A = on(torch.add, A, torch.eye(A.shape[-1], dtype=A.dtype, device=A.device))  # noqa: N806  # as torch spells it
         return _solved(A, B) if left else _solved(A.mT, B.mT).mT
 
     return solve_triangular(*args, **kwargs)
@@ -151,12 +151,12 @@ def _det(func: Any, args: Any, kwargs: Any) -> Any:
     def det(A: Any) -> Any:  # noqa: N803  # as torch spells it
         if A.shape[-1] <= 3:
             return _minors(A)
-        A = jet_of(A)  # noqa: N806
+        A = jet_of(A)  # noqa: N806  # as torch spells it
         value = plain(A).detach()
         if value.is_complex():
             return _regular(A)
         left, _, right = torch.linalg.svd(value)
-        M = on(torch.matmul, on(torch.matmul, left.mT, A), right.mT)  # noqa: N806
+        M = on(torch.matmul, on(torch.matmul, left.mT, A), right.mT)  # noqa: N806  # as torch spells it
         block = M[..., :-3, :-3]
         schur = M[..., -3:, -3:] - on(torch.matmul, M[..., -3:, :-3], _solved(block, M[..., :-3, -3:]))
         return _regular(block) * _minors(schur) * (_regular(left) * _regular(right)).sign()
@@ -214,7 +214,7 @@ def _by_factors(factors: Any, pivots: Tensor, right: Any, *, transposed: bool = 
 
 @form(torch.linalg.lu_solve)
 def _lu_solve(func: Any, args: Any, kwargs: Any) -> Any:
-    def lu_solve(LU: Any, pivots: Tensor, B: Any, *, left: bool = True, adjoint: bool = False) -> Any:  # noqa: N803
+    def lu_solve(LU: Any, pivots: Tensor, B: Any, *, left: bool = True, adjoint: bool = False) -> Any:  # noqa: N803  # as torch spells it
         if torch.is_complex(plain(LU)) or torch.is_complex(plain(B)):
             return unaltered(func, args, kwargs)
         if left:

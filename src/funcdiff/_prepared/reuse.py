@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.simplify import Value, parts_of, ready
+from funcdiff._prepared.values import Value, parts_of, ready
 from funcdiff._torch.intercept import storage_of
 
 aten = torch.ops.aten

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.simplify import Value, parts_of, ready
+from funcdiff._prepared.values import Value, parts_of, ready
 
 
 @dataclass(frozen=True)

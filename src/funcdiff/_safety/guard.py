@@ -91,9 +91,8 @@ class _Guard(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        inside = (
-            not plain_allowed()
-        )  # plain autograd has the refused ones right, and runs custom functions in no_grad()
+        # Plain autograd has the refused ones right, and runs custom functions in no_grad().
+        inside = not plain_allowed()
         if inside and func is not set_grad_enabled:  # the switch itself computes nothing
             check_grad_mode(self.grad_enabled)
         if self.spared is not None and func in TWICE and not _trained((*args, *kwargs.values())):

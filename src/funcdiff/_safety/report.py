@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
 from funcdiff._safety.verdicts import Verdict
-
-if TYPE_CHECKING:
-    from funcdiff._tables import Table
+from funcdiff._tables import Table
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,8 +78,6 @@ class DerivativeReport:
 
     @property
     def _table(self) -> Table:
-        from funcdiff._tables import Table  # not above: `import funcdiff` leaves the measuring alone
-
         def number(value: float | None) -> str:
             return "" if value is None or math.isnan(value) else f"{value:.1e}"
 

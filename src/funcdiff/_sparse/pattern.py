@@ -146,7 +146,7 @@ class Pattern:
     def scipy(self) -> Any:
         """The pattern as a SciPy matrix of ones, as `solve_ivp` and `least_squares` take it for `jac_sparsity`."""
         # Here, as recipes work without SciPy, which has no types.
-        from scipy.sparse import csr_array  # type: ignore[import-untyped]
+        from scipy.sparse import csr_array  # type: ignore[import-untyped]  # scipy ships no types
 
         return csr_array((np.ones(self.nnz), self.columns, self.starts), shape=self.shape)
 

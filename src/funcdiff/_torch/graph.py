@@ -50,15 +50,19 @@ def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
 
 def custom_functions(outputs: Sequence[Tensor]) -> frozenset[str]:
     """The custom autograd functions in the graph, by name: what they call a derivative is their author's affair."""
-    functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))
-    return frozenset(function.__name__ for function in functions if function is not None)
+    return frozenset(function.__name__ for function in _custom(outputs))
 
 
 def once_differentiable(outputs: Sequence[Tensor]) -> bool:
     """Is one of the custom functions in the graph marked so: its gradient, too, passes for a constant."""
-    functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))
     # The decorator's wrapper has the name of what it wraps, but torch's globals.
-    return any(f.backward.__globals__["__name__"] == "torch.autograd.function" for f in functions if f is not None)
+    return any(f.backward.__globals__["__name__"] == "torch.autograd.function" for f in _custom(outputs))
+
+
+def _custom(outputs: Sequence[Tensor]) -> list[Any]:
+    """The classes of the custom autograd functions in the graph."""
+    functions = (getattr(type(node), "_forward_cls", None) for node in graph(outputs))
+    return [function for function in functions if function is not None]
 
 
 def graph(outputs: Sequence[Tensor]) -> Sequence[Node]:

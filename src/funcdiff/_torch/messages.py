@@ -128,12 +128,12 @@ NUMBER = (
     "Keep it a tensor: use torch.stack or torch.where. If you mean a constant, call .detach() first"
 )
 CUSTOM = (
-    "func calls a custom torch.autograd.Function, whose backward torch.compile ignores inside a derivative; compile "
+    "func calls a custom torch.autograd.Function, whose backward torch.compile ignores inside a derivative. Compile "
     "the derivative itself, torch.compile(jacobian(func)), or call it outside of the compiled function"
 )
 INFERENCE = (
-    "func computes in torch.inference_mode(), whose results reverse mode takes for constants or refuses, and which "
-    "forward mode ignores: use .detach() where a constant is meant, and remove inference_mode() where not"
+    "func computes in torch.inference_mode(). Reverse mode treats the result as a constant or refuses it, and forward "
+    "mode ignores inference_mode. If you mean a constant, use .detach(); if not, remove inference_mode()"
 )
 LAZY = (
     "expected a module whose parameters exist, got a lazy one that has not run yet, such as LazyLinear. It creates its "
@@ -142,17 +142,17 @@ LAZY = (
 
 
 DDP = (
-    "func uses a module in DistributedDataParallel, whose second derivatives are those of this process's own data and "
-    "not the mean over all, without an error from torch; use its .module, and for the product over all data "
-    "funcdiff.distributed.hvp_operator"
+    "func uses a module in DistributedDataParallel. Its second derivatives are those of this process's own data, not "
+    "the mean over all processes, and torch raises no error. Use its .module, and funcdiff.distributed.hvp_operator "
+    "for the product over all data"
 )
 FSDP = (
-    "func uses a module in FullyShardedDataParallel, which keeps parameters as parts of flat vectors; shard it with "
+    "func uses a module in FullyShardedDataParallel, which keeps parameters as parts of flat vectors. Use "
     "torch.distributed.fsdp.fully_shard instead, which module_function supports"
 )
 FSDP2 = (
-    "func calls a module under fully_shard, whose hooks free parameters that second derivatives need; make it a "
-    "function of its parameters without hooks: func, parameters = module_function(module)"
+    "func calls a module under fully_shard, whose hooks free parameters that second derivatives need. Make it a "
+    "function of its parameters, without hooks: func, parameters = module_function(module)"
 )
 
 

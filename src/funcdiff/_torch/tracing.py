@@ -41,10 +41,9 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
         raise RefusedError(READS) from error
     if read.seen:
         raise RefusedError(READS)
-    held = set(held_tensors(module).values())
     for node in module.graph.nodes:
         refuse_draws(node)
-        refuse_writes(node, held)
+        refuse_writes(node)
     if any(mutates(node) for node in module.graph.nodes):
         module = make_fx(functionalize(module, remove="mutations"))(*examples)
         if any(mutates(node) for node in module.graph.nodes if node.target is not aten.empty.memory_format):
@@ -98,7 +97,7 @@ def mutates(node: Node) -> bool:
     return schema is not None and schema.is_mutable
 
 
-def refuse_writes(node: Node, held: Any) -> None:
+def refuse_writes(node: Node) -> None:
     """Raise where the operation writes into what the function was given or holds, or a view of it."""
     if mutates(node):
         written = node.args[0]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from funcdiff._automatic.naming import installed
+from funcdiff._calling.closures import captured
 from funcdiff._calling.types import Function
 from funcdiff._torch.processes import spread
 from funcdiff._torch.trees import Tree, flatten
@@ -46,7 +47,7 @@ def no_facts() -> dict[str, str]:
 
 
 def values(tensors: Sequence[Tensor]) -> int:
-    """32 bits that other values have otherwise, in one pass over them.
+    """A digest of 32 bits, which differs where values differ, from one pass over them.
 
     torch combines bits by xor, in which equal pairs vanish. So the parts have an odd length: the bits of a constant,
     and the signs of a vector's negative, are left over.
@@ -85,7 +86,7 @@ def _parts(thing: Any, seen: set[int]) -> Iterator[str]:
         if installed(thing.__module__) and thing.__closure__ is None:
             return
         yield from _instructions(thing.__code__)
-        held = [*_captured(thing), *(thing.__defaults__ or ())]
+        held = [*captured(thing), *_named(thing), *(thing.__defaults__ or ())]
     elif isinstance(thing, nn.Module):
         yield from (f"{name} {type(part).__qualname__} {part.training}" for name, part in thing.named_modules())
         yield from (f"{name} {tuple(x.shape)} {x.dtype}" for name, x in thing.named_parameters())
@@ -97,14 +98,9 @@ def _parts(thing: Any, seen: set[int]) -> Iterator[str]:
         yield from _parts(part, seen)
 
 
-def _captured(func: types.FunctionType) -> Iterator[Any]:
-    for cell in func.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not yet, or no longer, given this name
-            continue
-    if not installed(func.__module__):
-        yield from (func.__globals__.get(name) for name in func.__code__.co_names)
+def _named(func: types.FunctionType) -> list[Any]:
+    """The globals that a function of the user's names."""
+    return [] if installed(func.__module__) else list(map(func.__globals__.get, func.__code__.co_names))
 
 
 def _instructions(code: types.CodeType) -> Iterator[str]:

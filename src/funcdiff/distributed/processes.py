@@ -145,6 +145,6 @@ def refuse_inside(call: str) -> None:
     """Stop where no collective can be called."""
     if not plain_allowed():
         raise RefusedError(
-            f"{call} communicates, which vmap, grad, jvp, torch.compile and inference mode do not support; call it "
+            f"{call} communicates, which vmap, grad, jvp, torch.compile and inference mode do not support. Call it "
             "outside of them"
         )

@@ -142,7 +142,7 @@ def _compare(seen: list[Tensor], rows: int, sums: Tensor) -> None:
     now = torch.cat([torch.tensor([rows], dtype=torch.float64), sums])
     if not seen:
         seen.append(now)
-    elif not bool(((now - seen[0]).abs() <= _SAME * now[-1:].clamp(min=1e-300)).all()) or now[0] != seen[0][0]:
+    elif now[0] != seen[0][0] or bool(((now - seen[0]).abs() > _SAME * now[-1]).any()):
         raise RefusedError(
             f"the loader gave other data than in its first pass: {rows} rows, then {int(seen[0][0])}, or other values. "
             "Its products belong to no matrix. Switch off random augmentation, random sampling and drop_last."

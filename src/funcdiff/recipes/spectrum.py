@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.documented import documented
-from funcdiff.recipes.traces import QUANTILE, Estimate, interval, multiplied, random_signs, square
+from funcdiff._calling.draws import random_vectors
+from funcdiff.recipes.traces import QUANTILE, Estimate, interval, multiplied, square
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def spectral_density(
     if steps < 1 or probes < 3:
         raise ValueError(f"expected at least 1 step and 3 probes, got {steps} and {probes}")
     size, like = square(operator)
-    vectors = [random_signs(size, probes, like, generator) / size**0.5]
+    vectors = [random_vectors(size, probes, like, generator) / size**0.5]
     diagonals: list[Tensor] = []
     offs: list[Tensor] = []
     for step in range(min(steps, size)):

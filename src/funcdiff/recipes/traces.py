@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.documented import documented
+from funcdiff._calling.draws import random_vectors
 from funcdiff._calling.operator import Operator
 
 Method = Literal["hutch++", "hutchinson"]
@@ -64,10 +65,13 @@ def trace_estimate(
 ) -> Estimate:
     """Estimate the trace of a matrix from products with random signs.
 
-    Hutchinson's estimate is the mean of z^T A z over random signs z. Hutch++ then computes the trace on the space of a
-    third of these products exactly, and averages over the rest of the space alone: its error falls with the number of
-    products instead of its root if a few eigenvalues are large. The two are weighted by their errors. If the tolerance
-    is not reached, a warning says so. A matrix with no more rows than `products` is multiplied exactly.
+    Hutchinson's estimate is the mean of z^T A z over random signs z. Hutch++ uses a third of these products to find the
+    space of the largest eigenvalues. It computes the trace on this space exactly, and estimates only the rest. If a few
+    eigenvalues are large, its error falls with the number of products instead of the root of that number. The two
+    estimates are weighted by their errors.
+
+    If the tolerance is not reached, a warning says so. If the matrix has no more rows than `products`, the result is
+    exact.
 
     Source: M. F. Hutchinson (1990); Meyer, Musco, Musco and Woodruff, "Hutch++: optimal stochastic trace estimation"
     (2021), arXiv:2010.09649.
@@ -141,7 +145,9 @@ def _estimated(
     if method not in ("hutch++", "hutchinson"):
         raise ValueError(f'expected method to be "hutch++" or "hutchinson", got {method!r}')
     if products < 3 * _FEWEST or chunk_size < 1:
-        raise ValueError(f"expected at least {3 * _FEWEST} products and a positive chunk_size, got {products}")
+        raise ValueError(
+            f"expected at least {3 * _FEWEST} products and a positive chunk_size, got {products} and {chunk_size}"
+        )
     size, like = square(operator)
     found = Estimate(like, torch.full_like(like, torch.inf), 0)
     spent, z = 0, QUANTILE if tolerance is None else _STOPPING
@@ -153,7 +159,7 @@ def _estimated(
 
     def sampled(count: int, outside: Tensor | None) -> tuple[Tensor, Tensor]:
         """Samples of random signs, on the complement of a space if one is given, and the products behind them."""
-        signs = random_signs(size, count, like, generator)
+        signs = random_vectors(size, count, like, generator)
         projected = signs if outside is None else signs - outside @ (outside.mT @ signs)
         result = multiplied_with(projected)
         return sample(signs if one_sided else projected, result).double(), result
@@ -225,12 +231,6 @@ def multiplied(operator: Any, like: Tensor, vectors: Tensor) -> Tensor:
     foreign = not hasattr(operator, "device") and not isinstance(operator, Operator)
     result = operator @ (vectors.numpy() if foreign else vectors)
     return torch.as_tensor(result).detach().to(like)
-
-
-def random_signs(size: int, count: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Vectors (size, count) of random signs."""
-    device = generator.device if generator is not None else like.device
-    return 2 * torch.randint(2, (size, count), generator=generator, device=device).to(like) - 1
 
 
 def interval(samples: Tensor, inside: Tensor | float, like: Tensor, spent: int, z: float) -> Estimate:
