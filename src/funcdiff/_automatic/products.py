@@ -45,7 +45,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     The recipe is chosen as in `jacobian`. Under torch.compile, it is always two backward passes: normalization layers
     are then differentiated as the simpler operations that they consist of, and other operations are not looked at.
 
-    Cost: 4 F.
+    Cost: 4 F, where F is the arithmetic of one evaluation of `func`.
 
     Example:
         The product with the Hessian of the sum of cubes is 6 x v.
