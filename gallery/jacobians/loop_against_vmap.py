@@ -10,13 +10,17 @@ The loop runs the same operations 16 times: for each row another unit vector goe
 vectors can also go backward together, as one matrix. Each operation then runs once. The arithmetic is the same, but a
 small function spends most of its time on starting operations.
 
-**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together.
+**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. By hand, it is ``vmap`` of the
+backward pass over the identity matrix.
 
 .. code-block:: python
 
     from funcdiff import jacobian
 
     J = jacobian(func)(x)  # shape: that of the output, then that of x
+
+    y, backward = torch.func.vjp(func, x)  # the same by hand, for a vector y
+    (J,) = torch.func.vmap(backward)(torch.eye(len(y)))
 """
 
 # %%

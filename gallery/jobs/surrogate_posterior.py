@@ -9,7 +9,8 @@ bars. If they are wrong, so are the error bars.
 **Answer:** find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance. The
 error bars are the roots of its diagonal. :func:`funcdiff.hessian` chooses two backward passes here. To learn before any
 measurement how precisely each parameter can be determined, compute the Fisher information from
-:func:`funcdiff.batch_jacobian`, which chooses Taylor mode.
+:func:`funcdiff.batch_jacobian`, which chooses Taylor mode. For error bars on the weights of a network, use the
+:doc:`Hessian of its loss </tutorials/hessians/loss_parameters>` in place of that of the misfit.
 
 .. code-block:: python
 
