@@ -8,7 +8,7 @@ you want its own Jacobian, :math:`J_b = \partial f(x_b) / \partial x_b`. For :ma
 :math:`(1, 2)` is the diagonal matrix of :math:`(2, 4)`, and at :math:`(3, 4)` that of :math:`(6, 8)`.
 
 The Jacobian of the whole batch is something else. It differentiates every row of the output with respect to every row
-of the input, in the shape :math:`(B, m, B, n)`. For 64 rows these are 4096 blocks. Only the 64 blocks on the diagonal
+of the input, in the shape :math:`(B, m, B, n)`. For 64 rows it has 64 x 64 blocks. Only the 64 blocks on the diagonal
 are wanted, and all others are zero.
 
 **Answer:** Write the function for one row, and call ``batch_jacobian(f)(X)``. For second derivatives, call
@@ -49,7 +49,8 @@ print("Hessians:", tuple(second(x).shape))
 
 # %%
 # The batch comes first in the shape, then the output, then the input (twice for a Hessian). Both recipes chose Taylor
-# mode, a form of forward mode. To fix that choice, pass ``jacobian=jacobian_taylor`` or ``hessian=hessian_taylor``.
+# mode, a form of forward mode. To use it always, without a choice, pass ``jacobian=jacobian_taylor`` or
+# ``hessian=hessian_taylor``.
 #
 # Check it by hand
 # ----------------

@@ -6,9 +6,10 @@ In data-parallel training, each process has a share of the data. A Hessian-vecto
 ``DistributedDataParallel`` then runs without an error, but it is the product for this process's share alone.
 Eigenvalues computed from such products do not belong to the loss that you train.
 
-**Answer:** On each process, pass the loss of its own share to :func:`funcdiff.distributed.hvp_operator`, without a
-wrapper around the network, and the number of samples in the share. Each product consists of a local product and one sum
-over the processes. The result is the same to the last bit on all of them, so each process can run ``eigsh`` by itself.
+**Answer:** On each process, call :func:`funcdiff.distributed.hvp_operator` with the loss of its own share and the
+number of samples in it. Use the network without a wrapper. For each product, every process multiplies by its own
+Hessian, and the results are summed over the processes once. The result is the same to the last bit on all of them, so
+each process can run ``eigsh`` by itself.
 
 .. code-block:: python
 

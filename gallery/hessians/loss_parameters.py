@@ -16,16 +16,20 @@ vector. The :func:`funcdiff.hessian` of the loss is then one matrix.
 
     from funcdiff import hessian, module_function, ravel
 
-    func, parameters = module_function(network)
+    func, parameters = module_function(network)  # a function of (parameters, x)
     vector, unravel = ravel(parameters)
-    H = hessian(lambda v: loss(func(unravel(v), x), y))(vector)  # square
+
+    def loss_of(vector):
+        return loss(func(unravel(vector), x), y)
+
+    H = hessian(loss_of)(vector)  # square
 """
 
 # %%
 # Use it
 # ------
 # We classify irises by four measurements. The loss is the cross-entropy of a small network over all 150 flowers.
-# ``objective`` returns the loss as a function of one vector, and the vector of the parameters.
+# ``objective`` returns two things: the loss as a function of one vector, and the vector of the parameters.
 
 import torch
 from sklearn.datasets import load_iris
@@ -47,8 +51,12 @@ def classifier(hidden):
 
 def objective(network):
     predict, parameters = module_function(network)
-    vector, unravel = ravel(parameters)
-    return lambda vector: cross_entropy(predict(unravel(vector), X), species), vector
+    start, unravel = ravel(parameters)
+
+    def loss(vector):
+        return cross_entropy(predict(unravel(vector), X), species)
+
+    return loss, start
 
 
 # %%

@@ -6,17 +6,21 @@ Reverse mode computes a Jacobian row by row. One call of ``torch.autograd.grad``
 :math:`\partial y_i / \partial x_j` of one output. A function with 16 outputs has 16 rows, so the obvious program is a
 loop of 16 calls.
 
-The loop runs the same operations 16 times, with another row each time. If we batch the rows instead, each operation
-runs once and computes all of them. The arithmetic is the same, but a small function spends most of its time on starting
-operations.
+The loop runs the same operations 16 times: for each row another unit vector goes backward through the function. All 16
+vectors can also go backward together, as one matrix. Each operation then runs once. The arithmetic is the same, but a
+small function spends most of its time on starting operations.
 
-**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together.
+**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. By hand, it is ``vmap`` of the
+backward pass over the identity matrix.
 
 .. code-block:: python
 
     from funcdiff import jacobian
 
     J = jacobian(func)(x)  # shape: that of the output, then that of x
+
+    y, backward = torch.func.vjp(func, x)  # the same by hand, for a vector y
+    (J,) = torch.func.vmap(backward)(torch.eye(len(y)))
 """
 
 # %%

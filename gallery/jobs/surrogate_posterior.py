@@ -2,12 +2,15 @@ r"""
 How sure is my surrogate, and of what?
 ======================================
 
-A network replaces a slow simulation (a surrogate), and you use it to infer the parameters behind a noisy measurement.
-The derivatives of the network then determine your error bars. If they are wrong, so are the error bars.
+A network replaces a slow simulation (a surrogate). From a noisy measurement you infer the physical parameters that the
+simulation was run with, which are the inputs of the network. The derivatives of the network then determine your error
+bars. If they are wrong, so are the error bars.
 
-**Answer:** find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance.
-:func:`funcdiff.hessian` chooses two backward passes here. :func:`funcdiff.batch_jacobian`, in Taylor mode, gives the
-Fisher information, which shows without any measurement how precisely one can determine each parameter.
+**Answer:** find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance. The
+error bars are the roots of its diagonal. :func:`funcdiff.hessian` chooses two backward passes here. To learn before any
+measurement how precisely each parameter can be determined, compute the Fisher information from
+:func:`funcdiff.batch_jacobian`, which chooses Taylor mode. For error bars on the weights of a network, use the
+:doc:`Hessian of its loss </tutorials/hessians/loss_parameters>` in place of that of the misfit.
 
 .. code-block:: python
 

@@ -3,14 +3,15 @@ How many passes does my Jacobian need?
 ======================================
 
 One pass of forward mode multiplies the Jacobian by a vector. With a unit vector it gives one column, so :math:`n`
-columns take :math:`n` passes. But two columns can share a pass if no row has an entry in both: add their unit vectors,
-and each number of the product belongs to one column only.
+columns take :math:`n` passes. But two columns can share a pass if no row has an entry in both: multiply by the sum of
+their unit vectors, and each entry of the result belongs to one of the two.
 
 Suppose each output depends on three neighbours, :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`. Columns 0, 3, 6 and so on
 have no row in common. So three passes give all entries, however many inputs there are.
 
 **Answer:** As many as the fullest row has entries, or a few more. :func:`funcdiff.jacobian_sparse` finds out which
-entries can differ from zero, and returns a sparse matrix of them. The exceptions are full rows and branches on values.
+entries can differ from zero, and returns a sparse matrix of them. Two cases are different, and come at the end: a full
+row, and a function that branches on values.
 
 .. code-block:: python
 

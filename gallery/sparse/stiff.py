@@ -18,7 +18,7 @@ this, it computes and solves with these alone.
     from funcdiff import jacobian_sparse
     from funcdiff.arrays import numpy_function
 
-    jacobian = numpy_function(jacobian_sparse(rate, 1))  # rate(t, y), y of shape (n,)
+    jacobian = numpy_function(jacobian_sparse(rate, argnums=1))  # of rate(t, y), for y
     solve_ivp(numpy_function(rate), span, y0, method="BDF", jac=jacobian)
 """
 
@@ -66,12 +66,12 @@ def start(side):
 
 
 # %%
-# We make the transform once, because it finds the pattern at its first call and keeps it. ``numpy_function`` converts
-# arrays to tensors, and a sparse result to a matrix of SciPy without a copy.
+# We make the transform once, because it finds the pattern at its first call and keeps it. ``numpy_function`` makes it a
+# function of NumPy arrays that returns a matrix of SciPy. No numbers are copied.
 
 N = 48
 fun = numpy_function(rate)
-sparse_jacobian = jacobian_sparse(rate, 1)
+sparse_jacobian = jacobian_sparse(rate, argnums=1)
 jac = numpy_function(sparse_jacobian)
 times = np.linspace(0, 6, 13)
 options = {"method": "BDF", "t_eval": times, "rtol": 1e-4, "atol": 1e-5}
@@ -231,7 +231,7 @@ point = (torch.tensor(0.0), torch.from_numpy(y0))
 repeated = measure.compare(
     {
         "kept": lambda: sparse_jacobian(*point).to_dense(),
-        "made anew": lambda: jacobian_sparse(rate, 1)(*point).to_dense(),
+        "made anew": lambda: jacobian_sparse(rate, argnums=1)(*point).to_dense(),
     },
     rounds=10,
 )

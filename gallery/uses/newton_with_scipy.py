@@ -6,8 +6,8 @@ Newton's method replaces the function by the parabola that touches it at :math:`
 parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:`d` solves :math:`H d = -g`. For
 :math:`n` parameters :math:`H` has :math:`n^2` entries.
 
-The equation can be solved without them. The conjugate gradient method only multiplies :math:`H` by vectors, and one
-such product costs about as much as two gradients.
+The equation can be solved without computing these entries. The conjugate gradient method only multiplies :math:`H` by
+vectors, and one such product costs about as much as two gradients.
 
 **Answer:** no. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass them as
 ``hessp``. A product is ``hvp(f, (x,), (v,))``.

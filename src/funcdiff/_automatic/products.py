@@ -44,10 +44,10 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     network whose output has the shape (1,), pass `lambda x: net(x).squeeze()`. `hvp` goes back through the function and
     then through its gradient, unless torch gets this wrong for an operation in `func`.
 
-    The recipe is chosen as in `jacobian`. Under torch.compile, it is always two backward passes: normalization layers
-    are then differentiated as the simpler operations that they consist of, and other operations are not looked at.
+    Under torch.compile, it is always two backward passes, and only normalization layers are replaced where torch gets
+    them wrong: other operations are not looked at.
 
-    Cost: 4 F.
+    Cost: 4 F, where F is the arithmetic of one evaluation of `func`.
 
     Example:
         The product with the Hessian of the sum of cubes is 6 x v.
