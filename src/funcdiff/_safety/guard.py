@@ -29,6 +29,8 @@ _OPERATORS = """
     _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask max_unpool2d max_unpool3d"""
 REWRITTEN = frozenset(_OPERATORS.split())  # in whose place a corrected function has others
 
+_OVERCOUNTED = frozenset(("max_unpool2d", "max_unpool3d"))  # of which plain autograd has no right gradient
+
 
 def with_safe_forms(recipe: Recipe) -> Recipe:
     """`recipe`, of functions corrected."""
@@ -73,6 +75,11 @@ def corrected(func: Function, spared: list[Any] | None = None, *, once_more: boo
             return func(*args)
 
     return run
+
+
+def with_right_gradient(flat: Function, operators: frozenset[str]) -> Function:
+    """`flat`, which calls these operators, as it is or with what plain autograd differentiates wrong put right."""
+    return corrected(flat) if operators & _OVERCOUNTED else flat
 
 
 # The compiler of torch 2.13 does not know a method of a tensor again that it looks up in a dictionary.
