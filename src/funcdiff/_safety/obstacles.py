@@ -46,6 +46,11 @@ def numbers_like(x: Tensor) -> Tensor:
     return numbers.to(x.dtype).to(x.device).reshape(x.shape)
 
 
+def trained_through(seen: Sketch) -> bool:
+    """Whether what a derivative returns has a graph, of what the function captured."""
+    return seen.trainable and torch.is_grad_enabled()
+
+
 class Obstacles:
     """A function at a point, sketched as it is and, where a recipe asks, with what torch gets wrong put right.
 
@@ -86,9 +91,10 @@ class Obstacles:
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
-        asked = {mode: True, f"{mode}, vmap": self.inside, f"{mode}, once more": self.once_more}
+        again = self.once_more or (self.inside and trained_through(self.sketch(False)))
+        asked = {mode: True, f"{mode}, vmap": self.inside, f"{mode}, once more": again}
         if once_more := DIFFERENTIATED.get(mode):
-            asked |= {once_more: self.once_more, f"{once_more}, vmap": self.once_more and self.inside}
+            asked |= {once_more: again, f"{once_more}, vmap": again and self.inside}
         wrong = frozenset().union(*(WRONG.get(name, ()) for name, applies in asked.items() if applies))
         if not (found := self.sketch(False).operators & wrong):
             return ""
