@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.lines import Func
-from funcdiff._safety.obstacles import stand_ins
+from funcdiff._safety.obstacles import stand_ins, trained_through
 from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
@@ -82,7 +84,9 @@ def for_transform(
     leaves, spec = flatten(tuple(args))
     inside = not plain_allowed() if inside is None else inside
     once_more = kept_for_gradients(leaves)
-    looking = _Call(func, leaves, (choice.asked, inside, once_more, budget, hashed(spec)), last)
+    looking = _Call(
+        func, leaves, (choice.asked, inside, once_more, inside and torch.is_grad_enabled(), budget, hashed(spec)), last
+    )
     if recalled := looking.recalled():
         return recalled
 
@@ -105,7 +109,9 @@ def for_transform(
             return plan
         if proven is not None:
             return proven(plan, flat, primals)
-        return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
+        recipe = RECIPES[choice.kind].__getitem__
+        again = not plain_allowed() and (once_more or trained_through(plan.sketch))  # else the first result is checked
+        return _proven(plan, flat, primals, choice.kind, recipe, recipe if again else None)
 
     return looking.looked_up(make)
 
@@ -122,7 +128,9 @@ def for_product(
     """The plan of a product with the Hessian, or with the Jacobian, at a point."""
     leaves, spec = flatten(primals)
     inside, once_more = not plain_allowed(), kept_for_gradients(leaves)
-    looking = _Call(func, leaves, (names, verify, inside, once_more, hashed(spec)), last)
+    looking = _Call(
+        func, leaves, (names, verify, inside, once_more, inside and torch.is_grad_enabled(), hashed(spec)), last
+    )
     if recalled := looking.recalled():
         return recalled
 
@@ -130,8 +138,12 @@ def for_product(
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
+        if not (verify and inside):
+            return plan
         recipe = hessian_by_products if kind == "hessian" else jacobian_by_products
-        return _proven(plan, flat, copies, kind, recipe) if verify and inside else plan
+        of_number = partial(hessian_by_products, outputs=None) if kind == "hessian" else recipe
+        again = once_more or trained_through(plan.sketch)
+        return _proven(plan, flat, copies, kind, recipe, of_number if again else None)
 
     return looking.looked_up(make)
 
@@ -155,13 +167,26 @@ def chunk_of_rows(
     return int(chunk)
 
 
-def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str], Recipe]) -> Plan:
-    """The plan without the recipes that differences contradict before the first that they do not."""
+def _proven(
+    plan: Plan,
+    flat: Func,
+    primals: Sequence[Tensor],
+    kind: Kind,
+    recipe: Callable[[str], Recipe],
+    trained: Callable[[str], Recipe] | None,
+) -> Plan:
+    """The plan without the recipes that differences contradict before the first that they do not.
+
+    `trained` gives the recipes for a function with one output, if what they return is differentiated once more.
+    """
     for name in plan.usable:
         if name == LOOP:
             return plan  # of each row it takes what is planned for it
         with outside():
             found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
+            if trained and found.outcome != "wrong" and not found.raised:
+                again = check_training(trained(name), flat, primals, plan.sketch, under_vmap=True)
+                found = again if again.outcome == "wrong" else found
         if found.raised and LOOP in plan.usable:
             plan = plan.without(name, found.reason)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -36,6 +37,28 @@ def joined(parts: Point) -> Tensor:
     """All entries as one vector, of at least float32."""
     parts = [part.detach().reshape(-1) for part in parts]
     return torch.cat([part if part.dtype == torch.float64 else part.float() for part in parts])
+
+
+def across(flat: Func, plane: Sequence[Tensor], mixture: Sequence[Tensor]) -> Callable[..., Tensor]:
+    """`flat` of two numbers, on a plane through a point, seen through combinations of its outputs.
+
+    A product with a matrix is the least that a mode can be asked to differentiate. Shapes: (2, n) for a tensor of n
+    numbers in `plane`, (c, m) for an output of m numbers in `mixture`.
+    """
+
+    def seen_through(t: Tensor, *point: Tensor) -> Tensor:
+        steps = [(t if t.dtype == pair.dtype else t.to(pair.dtype)) @ pair for pair in plane]
+        moved = [x + step.reshape(x.shape) for x, step in zip(point, steps, strict=True)]
+        parts = [some @ y.reshape(-1) for some, y in zip(mixture, flatten(flat(*moved))[0], strict=True)]
+        total: Tensor = functools.reduce(torch.add, parts)
+        return total
+
+    return seen_through
+
+
+def as_rows(*directions: Point) -> list[Tensor]:
+    """Several directions, a matrix for each tensor."""
+    return [torch.stack(some).reshape(len(some), -1) for some in zip(*directions, strict=True)]
 
 
 def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> Curve:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._safety.accusing import OUTSIDE, Check, compared
-from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest
+from funcdiff._safety.guard import with_right_gradient
+from funcdiff._safety.lines import Func, Kept, Point, across, as_rows, direction, gradients, joined, largest
 from funcdiff._safety.meaning import check_second, plain_product
 from funcdiff._safety.verification import NO_VALUES, Kind, check
 from funcdiff._torch.messages import cannot, reason
@@ -39,7 +41,9 @@ def check_on_plane(
             again = _on_plane(recipe, flat, elsewhere, kind, seen, under_vmap)
         except OUTSIDE:
             continue
-        if again.outcome != "undecided":
+        if again.outcome == "wrong":  # which does not say that it is here
+            return replace(found, reason=f"it {again} at another point")
+        if again.outcome == "agrees":
             return again
     return found
 
@@ -47,20 +51,14 @@ def check_on_plane(
 def _on_plane(
     recipe: Callable[[Func], Func], flat: Func, point: Point, kind: Kind, seen: Sketch, under_vmap: bool
 ) -> Check:
-    plane = [direction(point, seed) for seed in (2, 3)]
+    plane = as_rows(direction(point, 2), direction(point, 3))
     rows = [torch.stack([x, x * (0.9 + 0.1 * torch.linspace(0, 1, x.numel()).to(x).reshape(x.shape))]) for x in point]
     if not under_vmap:
         rows = [torch.stack([x, x]) for x in point]
     outputs = flatten(flat(*(x[1] for x in rows)))[0]
     # A number is not batched: some functions do not support a batch of outputs.
     count = 2 if under_vmap or sum(y.numel() for y in outputs) > 1 else 1
-    mixture = [direction(outputs, seed) for seed in (4, 5)][:count]
-
-    def seen_through(t: Tensor, *xs: Tensor) -> Tensor:
-        moved = [x + t[0] * u + t[1] * v for x, u, v in zip(xs, *plane, strict=True)]
-        ys = flatten(flat(*moved))[0]
-        sums = [torch.stack([(w * y).sum() for w, y in zip(some, ys, strict=True)]).sum() for some in mixture]
-        return torch.stack(sums)
+    seen_through = across(flat, plane, as_rows(*[direction(outputs, seed) for seed in (4, 5)][:count]))
 
     def row(t: Tensor, *xs: Tensor) -> Tensor:
         result: Tensor = recipe(lambda t: seen_through(t, *xs))(t)
@@ -81,8 +79,9 @@ def _on_plane(
     if kind in ("jacobian", "hessian"):
         return check(restricted, [origin[1]], [found.detach()], kind, seen)
     weights, axes = found.new_tensor([0.8, 0.6])[:count], torch.eye(2).to(origin)
+    line = with_right_gradient(restricted, seen.operators)
     answer = (weights @ found.detach()).reshape(-1)
-    size = functools.partial(largest, restricted, [origin[1]], [weights])
+    size = functools.partial(largest, line, [origin[1]], [weights])
 
     def asked(columns: Callable[[int], Tensor]) -> Tensor:
         """The diagonal, or its sum, out of the columns of a Hessian."""
@@ -90,12 +89,12 @@ def _on_plane(
         return entries if kind == "diagonal" else entries.sum()[None]
 
     def judge(func: Func, answer: Tensor) -> Check:
-        lines = [kept if func is restricted else None, None]
+        lines = [kept if func is line else None, None]
         curves = [gradients(func, [origin[1]], [axes[k]], [weights], lines[k]) for k in (0, 1)]
         return compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
 
     def own() -> Tensor:
-        return asked(lambda k: joined(plain_product(restricted, [origin[1]], [axes[k]], [weights])))
+        return asked(lambda k: joined(plain_product(line, [origin[1]], [axes[k]], [weights])))
 
     kept: Kept = {}
-    return check_second(judge, answer, own, restricted, [origin[1]], [axes[0]], seen, [weights], kept)
+    return check_second(judge, answer, own, line, [origin[1]], [axes[0]], seen, [weights], kept)
