@@ -151,11 +151,14 @@ def differ(expected: Tensor, obtained: Tensor) -> bool:
     return not torch.allclose(expected, obtained, rtol=0, atol=1e-2 * float(expected.abs().max()) + 1e-6)
 
 
-def writers(operation: Operation) -> Iterator[Callable[[str], str]]:
-    """Writers of scripts, the simplest first: random inputs, then the values found; one argument, then all."""
+def writers(operation: Operation, results: int | None = None) -> Iterator[Callable[[str], str]]:
+    """Writers of scripts, the simplest first: random inputs, then the values found; one argument, then all.
+
+    Of several results, the first few alone, or all.
+    """
     everything = tuple(operation.tangents)
     sources = ("randn", "rand", "wide", "triangular", "definite", "literal")
-    for result, source, moved in itertools.product(_results(operation), sources, [*everything, None]):
+    for result, source, moved in itertools.product(_results(operation)[:results], sources, [*everything, None]):
         yield partial(_write, operation, source, everything if moved is None else (moved,), moved is None, result)
 
 
