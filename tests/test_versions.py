@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from _ext.pages import requirements
 from funcdiff._torch.versions import NEWEST, OLDEST
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,8 @@ def test_the_workflow_runs_the_tests_with_each_and_with_each_python():
 @pytest.mark.parametrize("name", ["README.md", "docs/start/install.rst"])
 def test_a_reader_is_told_these_versions(name):
     assert re.findall(r"torch (2\.\d+) to (2\.\d+)", (ROOT / name).read_text()) == [(OLDEST, NEWEST)]
+    (supported,) = [supported for package, supported, _ in requirements.rows() if package == "torch"]
+    assert supported == f"{OLDEST} or newer, tested up to {NEWEST}"
 
 
 @pytest.mark.parametrize(("version", "warned"), [("2.15.9+cpu", 0), ("2.16.0a0+git1", 1)])

@@ -34,7 +34,7 @@ def rows() -> Iterator[list[str]]:
     pythons = [name.rpartition(" ")[2] for name in project["classifiers"] if name.startswith(_PYTHON)]
     yield ["Python", f"{pythons[0]} to {pythons[-1]}", platform.python_version()]
     for requirement in map(Requirement, project["dependencies"]):
-        tested = f", tested to {NEWEST}" if requirement.name == "torch" else ""
+        tested = f", tested up to {NEWEST}" if requirement.name == "torch" else ""
         yield [requirement.name, in_words(requirement.specifier) + tested, version(requirement.name)]
 
 
