@@ -43,6 +43,7 @@ def card(monkeypatch):
     monkeypatch.setattr(effects, "replayed", lambda way, example: way)
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_part_that_the_script_writes(card, tmp_path):
     path = tmp_path / "gpu.json"
     run.main(path, "cpu")
@@ -58,6 +59,7 @@ def test_the_page_shows_every_part_that_the_script_writes(card, tmp_path):
     assert data["rates"]["regret"]["networks"] == len(NETWORKS) / 2
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_processor_is_measured_and_the_script_says_so(tmp_path, capsys):
     path = tmp_path / "gpu.json"
     run.main(path, None)
