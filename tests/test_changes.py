@@ -70,6 +70,20 @@ def test_the_recipes_of_an_operation_stand_together_the_shortest_script_first():
     assert [page.named(one["mode"]) for one in same] == ["hessian_taylor in a batch", "jacobian_forward"]
 
 
+def test_an_error_that_versions_share_stands_once():
+    kept = script("a", REFUSES, REFUSES)
+    kept["printed"]["2.11.0"] = RIGHT
+    errors = [text for node in page.entry("a", [kept]) if (text := node.astext()).startswith("The error")]
+    assert errors == ["The error of torch 2.9.0 and 2.10.0: NotImplementedError: no formula"]
+
+
+def test_a_new_formula_is_shown_by_the_result_that_the_atlas_judges():
+    mode = "jacobian_forward"
+    entry = {"kind": "operator", "name": "native_group_norm", "samples": [0], "modes": {mode: {"outcome": "right"}}}
+    (found,) = changes._formulas(entry, [mode])
+    assert "[0]\n" in found["script"]
+
+
 def test_a_script_for_another_recipe_differs_in_what_it_calls_alone():
     shown = 'import torch\nfrom torch.func import jacrev\n\nf = torch.sin\nprint("obtained", jacrev(f)(x))\n'
     written = changes._by("jacobian_forward", "jacobian_reverse", shown)

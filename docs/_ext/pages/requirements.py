@@ -15,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from _ext.gallery.tutorials import ROOT
 from _ext.pages.tables import table
+from funcdiff._torch.versions import NEWEST
 
 PROJECT = ROOT / "pyproject.toml"
 _PYTHON = "Programming Language :: Python :: 3."
@@ -33,7 +34,8 @@ def rows() -> Iterator[list[str]]:
     pythons = [name.rpartition(" ")[2] for name in project["classifiers"] if name.startswith(_PYTHON)]
     yield ["Python", f"{pythons[0]} to {pythons[-1]}", platform.python_version()]
     for requirement in map(Requirement, project["dependencies"]):
-        yield [requirement.name, in_words(requirement.specifier), version(requirement.name)]
+        tested = f", tested up to {NEWEST}" if requirement.name == "torch" else ""
+        yield [requirement.name, in_words(requirement.specifier) + tested, version(requirement.name)]
 
 
 class Requirements(SphinxDirective):

@@ -116,9 +116,12 @@ def entry(operation: str, scripts: list[Script]) -> Iterator[nodes.Node]:
     yield nodes.literal_block(shortest["script"], shortest["script"], language="python")
     rows = [[version, *_printed(shortest["printed"][version])] for version in versions([shortest])]
     yield table(["torch", "verdict", "expected", "obtained"], rows, [2, 2, 3, 3])
-    for version, printed in shortest["printed"].items():
-        if "text" in printed:
-            yield nodes.paragraph("", f"The error of torch {version}: {printed['text']}")
+    errors: dict[str, list[str]] = {}
+    for version in versions([shortest]):
+        if text := shortest["printed"][version].get("text"):
+            errors.setdefault(text, []).append(version)
+    for text, those in errors.items():
+        yield nodes.paragraph("", f"The error of torch {' and '.join(those)}: {text}")
     yield nodes.raw("", "</details>", format="html")
 
 

@@ -71,7 +71,8 @@ def _formulas(entry: Entry, new: list[str]) -> Iterator[Script]:
     ]
     for suspect in sorted(suspects, key=lambda suspect: suspect.sample.size):
         for operation in suspect.operations():
-            for write in writers(operation) if operation.call is suspect.sample.call else ():
+            # One result: others may be statistics, which torch's gradient checks, and so the atlas, leave out.
+            for write in writers(operation, 1) if operation.call is suspect.sample.call else ():
                 found = {mode: numbers(write(mode)) for mode in new}
                 if all(pair and _shows(*pair) and len(write(mode)) <= LONGEST for mode, pair in found.items()):
                     for mode in new:

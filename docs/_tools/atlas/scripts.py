@@ -157,11 +157,14 @@ def imported(expression: str) -> str:
     return ", ".join(names) or "jacrev"
 
 
-def writers(operation: Operation) -> Iterator[Callable[[str], str]]:
-    """Writers of scripts, the simplest first: random inputs, then the values found; one argument, then all."""
+def writers(operation: Operation, results: int | None = None) -> Iterator[Callable[[str], str]]:
+    """Writers of scripts, the simplest first: random inputs, then the values found; one argument, then all.
+
+    Of several results, the first few alone, or all.
+    """
     everything = tuple(operation.tangents)
     sources = ("randn", "rand", "wide", "triangular", "definite", "literal")
-    for result, source, moved in itertools.product(_results(operation), sources, [*everything, None]):
+    for result, source, moved in itertools.product(_results(operation)[:results], sources, [*everything, None]):
         yield partial(_write, operation, source, everything if moved is None else (moved,), moved is None, result)
 
 

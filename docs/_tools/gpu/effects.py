@@ -17,10 +17,10 @@ from funcdiff.problems import study_network
 RECIPES = ("jacobian_forward", "jacobian_reverse", "hessian_taylor", "hessian_forward_over_forward")
 
 
-def peaks() -> list[dict[str, Any]]:
+def peaks(device: str) -> list[dict[str, Any]]:
     """Of study C's recipes: the peak that `count` finds, and what the GPU's allocator saw beyond what was there."""
-    network = study_network().to("cuda").requires_grad_(False)
-    (batch,) = numbers("cuda", (100, 5))
+    network = study_network().to(device).requires_grad_(False)
+    (batch,) = numbers(device, (100, 5))
     found = []
     for name in (*RECIPES, "hessian_forward_over_reverse"):
         way = vmap(getattr(fd, name)(network))
@@ -35,7 +35,7 @@ def peaks() -> list[dict[str, Any]]:
     return found
 
 
-def precision() -> list[dict[str, Any]]:
+def precision(device: str) -> list[dict[str, Any]]:
     """Relative errors of a Jacobian and a Hessian in float32, with and without TF32, against float64."""
     dense = study_network().requires_grad_(False)
     torch.manual_seed(0)
@@ -51,11 +51,11 @@ def precision() -> list[dict[str, Any]]:
     for layers, (module, x) in subjects.items():
         for what, recipe in (("Jacobian", fd.jacobian), ("Hessian", fd.hessian)):
             exact = recipe(module.double())(x.double())
-            module.to("cuda", torch.float32)
+            module.to(device, torch.float32)
             for setting, (products, cudnn) in SETTINGS.items():
                 torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, cudnn
                 fd.clear_plans()
-                here = recipe(module)(x.to("cuda")).double().cpu()
+                here = recipe(module)(x.to(device)).double().cpu()
                 error = float((here - exact).norm() / exact.norm())
                 found.append({"layers": layers, "derivative": what, "setting": setting, "error": error})
             module.cpu()
@@ -67,11 +67,11 @@ def precision() -> list[dict[str, Any]]:
 SETTINGS = {"float32 everywhere": (False, False), "torch's default": (False, True), "TF32 everywhere": (True, True)}
 
 
-def graphs() -> list[dict[str, Any]]:
+def graphs(device: str) -> list[dict[str, Any]]:
     """Small derivatives called as they are, and replayed as a CUDA graph: what a call costs beside its kernels."""
     found = []
-    network = study_network((5, 32, 32, 3)).to("cuda").requires_grad_(False)
-    weight, bias, x, batch = numbers("cuda", (16, 16), (16,), (16,), (10, 5))
+    network = study_network((5, 32, 32, 3)).to(device).requires_grad_(False)
+    weight, bias, x, batch = numbers(device, (16, 16), (16,), (16,), (10, 5))
 
     def layer(x: Tensor) -> Tensor:
         return torch.tanh(weight @ x + bias)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,28 @@ def driver() -> str | None:
         return None
 
 
-def parts(seconds: float) -> dict[str, Callable[[], Any]]:
-    """What is measured, by its name in the file; what needs a GPU stands last and is left out without one."""
+def parts(seconds: float, gpu: str | None) -> dict[str, Callable[[], Any]]:
+    """What is measured, by its name in the file: on the device `gpu`, if there is one, and on the processor."""
     threads = torch.get_num_threads()
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    devices = {"cuda": gpu, "cpu": "cpu"} if gpu else {"cpu": "cpu"}  # the GPU first: a run that is cut off has it
     everywhere: dict[str, Callable[[], Any]] = {}
-    for device in reversed(devices):  # the GPU first: a run that is cut off has it
-        everywhere[f"studies_{device}"] = lambda device=device: study_rows(device, threads)
-        everywhere[f"winners_{device}"] = lambda device=device: list(turns.winner_map(device, threads))
-        everywhere[f"growing_{device}"] = lambda device=device: list(turns.growing(device, threads))
-    everywhere["rates"] = lambda: rates.run(devices[-1], seconds)
-    if devices[-1] == "cpu":
+    for name, device in devices.items():
+        everywhere[f"studies_{name}"] = lambda device=device: study_rows(device, threads)
+        everywhere[f"winners_{name}"] = lambda device=device: list(turns.winner_map(device, threads))
+        everywhere[f"growing_{name}"] = lambda device=device: list(turns.growing(device, threads))
+    everywhere["rates"] = lambda: rates.run(gpu or "cpu", seconds)
+    if not gpu:
         return everywhere
-    return {"peaks": effects.peaks, "precision": effects.precision, "graphs": effects.graphs} | everywhere
+    of_gpus = {part.__name__: partial(part, gpu) for part in (effects.peaks, effects.precision, effects.graphs)}
+    return of_gpus | everywhere
 
 
-def main(path: Path, seconds: float = 120) -> None:
+def main(path: Path, gpu: str | None, seconds: float = 120) -> None:
     """Measure part after part, the file written after each, so that a run that is cut off leaves what it had."""
-    if not torch.cuda.is_available():
+    if not gpu:
         print("torch sees no GPU here: only the processor is measured")
     result: dict[str, Any] = {"environment": environment().to_dict(), "driver": driver(), "rounds": ROUNDS, "took": {}}
-    for name, part in parts(seconds).items():
+    for name, part in parts(seconds, gpu).items():
         print(name, flush=True)
         start = time.monotonic()
         result[name] = part()
@@ -68,4 +70,4 @@ def main(path: Path, seconds: float = 120) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))
+    main(Path(sys.argv[1]), "cuda" if torch.cuda.is_available() else None, *map(float, sys.argv[2:]))

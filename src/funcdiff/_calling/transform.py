@@ -23,9 +23,9 @@ from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._torch.compiler import compiled
 from funcdiff._torch.messages import MUTATES, reraise
-from funcdiff._torch.settings import INFERENCE_SILENCES
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
+from funcdiff._torch.versions import INFERENCE_SILENCES
 
 
 def transform(formula: Formula, func: Function, options: Options, *, depth: int = 1) -> Function:

@@ -72,7 +72,8 @@ def _scan(combine: Callable[..., Any], init: Some, xs: Sequence[Tensor], additio
     return carry, map_leaves(_stacked, *rows)
 
 
-def _map(func: Callable[..., Tree], xs: Sequence[Tensor], fixed: Some) -> Tree:
+def _map(func: Callable[..., Tree], xs: Sequence[Tensor], fixed: Some, *, mutated_arg_indices: str = "") -> Tree:
+    # Since torch 2.15 the compiler is told into which arguments `func` writes; Python just lets it.
     return map_leaves(_stacked, *(func(*x, *fixed) for x in zip(*xs, strict=True)))
 
 

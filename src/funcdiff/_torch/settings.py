@@ -8,16 +8,12 @@ from typing import Any
 import torch
 from torch.nn.modules import module
 from torch.overrides import _get_current_function_mode_stack
-from torch.torch_version import TorchVersion
 
 _SETTINGS = (
     *(torch.is_grad_enabled, torch.get_default_dtype, torch._C._get_deterministic_algorithms),
     *(torch._C._get_flash_sdp_enabled, torch._C._get_mem_efficient_sdp_enabled, torch._C._get_cudnn_sdp_enabled),
     *(torch._C._get_math_sdp_enabled, torch.backends.mha.get_fastpath_enabled),
 )
-
-# Before torch 2.13, the derivatives of torch.func are zero in inference mode.
-INFERENCE_SILENCES = TorchVersion(torch.__version__) < "2.13"
 
 
 def settings() -> tuple[Hashable, ...]:
