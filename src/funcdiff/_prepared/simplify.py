@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, fresh, held_tensors, is_view
+from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, checks, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
 LARGEST_CONSTANT = 2**20  # numbers: one that is larger is made anew in each call
@@ -105,7 +105,7 @@ class _Line:
 
     def needed_for(self, results: Any) -> list[Value]:
         needed: set[int] = set()
-        queue = list(parts_of(results))
+        queue = [*parts_of(results), *(value for value in self.order if checks(value.target))]
         while queue:
             value = queue.pop()
             if id(value) not in needed:

@@ -49,7 +49,7 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
         module = make_fx(functionalize(module, remove="mutations"))(*examples)
         if any(mutates(node) for node in module.graph.nodes if node.target is not aten.empty.memory_format):
             raise RefusedError(WRITES)
-    module.graph.eliminate_dead_code()
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() or checks(node.target))
     return module
 
 
@@ -90,6 +90,12 @@ def refuse_draws(node: Node) -> None:
     """Raise where the operation draws."""
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise RefusedError(DRAWS)
+
+
+def checks(target: Any) -> bool:
+    """Whether the operation returns nothing, and so is there to raise: of a matrix that has no inverse."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and not schema.returns and not schema.is_mutable
 
 
 def mutates(node: Node) -> bool:
