@@ -11,10 +11,10 @@ import warnings
 from collections import Counter
 
 import torch
+from fuzz.functions import drawn
 from torch.func import hessian, jacfwd, jacrev, vmap
 
 import funcdiff as fd
-from fuzz.functions import drawn
 
 ALONE = {
     "jacobian": fd.jacobian,
