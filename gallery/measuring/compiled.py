@@ -32,7 +32,7 @@ import warnings
 
 import torch
 
-from funcdiff import hessian, hvp_double_backward, jacobian, jacobian_forward
+from funcdiff import hessian, hvp_double_backward, jacobian, jacobian_forward, prepare
 
 weight, bias, x = torch.randn(16, 16) / 4, torch.randn(16), torch.randn(16)
 
@@ -114,8 +114,8 @@ except torch._dynamo.exc.BackendCompilerFailed:
 print("backend:", backend)
 
 # %%
-# We time the Jacobian with and without compiling, and torch's ``jacrev``. The layer needs next to no arithmetic, so we
-# expect a large gain. The first call is listed separately, because it compiles.
+# We time the Jacobian as it is, compiled and prepared, and torch's ``jacrev``. The layer needs next to no arithmetic,
+# so we expect a large gain. The first call is listed separately, because it compiles.
 
 from funcdiff.measure import compare
 from funcdiff.plots import plot
@@ -124,6 +124,7 @@ small = compare(
     {
         "jacobian": jacobian(predict),
         "compiled": torch.compile(jacobian(predict), backend=backend),
+        "prepared": prepare(jacobian(predict), x),
         "jacrev": jacrev(predict),
     },
     x,
@@ -146,43 +147,20 @@ plot(small, title=title)
 # The calls that follow must pay back the first one. This is how many it takes:
 
 saved = small["jacobian"].median - small["compiled"].median
-if saved > 0:
-    print(f"{small['compiled'].first / saved:,.0f} calls")
-else:
-    print("it is never paid back")
+calls = f"{small['compiled'].first / saved:,.0f} calls"
+print(calls if saved > 0 else "it is never paid back")
 
 # %%
-# Recording without compiling
-# ---------------------------
-# :func:`funcdiff.prepare` also records the operations once and skips the Python around them, but it generates no code.
-# So it is ready much sooner. Here we time how long preparing takes, and compare it with the first call of the compiled
-# Jacobian above.
+# The candidate *prepared* records the operations too, by :doc:`funcdiff.prepare <prepared>`, and generates no code. How
+# much sooner is it ready, and how do its later calls compare?
 
 import time
 
-from funcdiff import prepare
-
 start = time.perf_counter()
-prepared = prepare(jacobian(predict), x)
+prepare(jacobian(predict), x)
 took = time.perf_counter() - start
-torch.testing.assert_close(prepared(x), by_hand)
-sooner = small["compiled"].first / took
-print(f"Preparing is done {sooner:.3g}× sooner than compiling.")
-
-# %%
-# Now we time the calls that follow. Does the generated code make them faster than the recording alone?
-
-ways = {"prepared": prepared, "compiled": torch.compile(jacobian(predict), backend=backend)}
-recorded = compare(ways, x)
-recorded
-
-# %%
-# The ratio of the two, and from how many calls on compiling has overtaken preparing:
-
-print("time of the prepared call over the compiled one:", recorded.ratio("prepared", "compiled"))
-ahead = recorded["prepared"].median - recorded["compiled"].median
-calls = (small["compiled"].first - took) / ahead
-print(f"{calls:,.0f} calls" if ahead > 0 else "compiling never overtakes preparing")
+print(f"Compiling takes {small['compiled'].first / took:.3g}× as long as preparing.")
+print("compiled over prepared, later calls:", small.ratio("compiled", "prepared"))
 
 # %%
 # Time: a network
@@ -195,23 +173,14 @@ from funcdiff.problems import study_network
 
 network, rows = study_network().requires_grad_(False), torch.randn(100, 5)
 eager = batch_jacobian(network)
-large = compare(
-    {"batch_jacobian": eager, "compiled": torch.compile(eager, backend=backend)},
-    rows,
-    rounds=15,
-)
+ways = {"batch_jacobian": eager, "compiled": torch.compile(eager, backend=backend)}
+large = compare(ways, rows, rounds=15)
 large
 
 # %%
-# We expect a smaller gain here:
+# We expect a smaller gain than for the layer:
 
 large.claim("compiled", faster_than="batch_jacobian")
-
-# %%
-# These are the two gains:
-
-print(f"gain for the layer: {gain}")
-print(f"gain for the network: {large.ratio('batch_jacobian', 'compiled')}")
 
 # %%
 # What goes wrong
@@ -328,4 +297,4 @@ cache.cleanup()
 #
 # * If the function contains a custom autograd function, do not compile.
 # * If matrix products take the time, first look for a recipe with fewer FLOPs.
-# * If you cannot wait for the compiler, or have none, prepare the derivative: :doc:`prepared`.
+# * If you cannot wait for the compiler, or have none, :doc:`prepare <prepared>` the derivative.

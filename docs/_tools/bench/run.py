@@ -1,4 +1,4 @@
-"""Runs the benchmark on one core and writes it as JSON: `nox -s bench`, or with `-- curvature` or `-- prepared` that part."""
+"""Runs the benchmark on one core and writes it as JSON: `nox -s bench`; `-- curvature` or `-- prepared`, that part."""
 
 from __future__ import annotations
 
