@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 import funcdiff as fd
 from _tools.atlas.cases import cases, samples
 
-LARGEST = 2**18  # numbers of a result: a larger one shows no more, and a Hessian of some samples fills the memory
+LARGEST = 2**15  # numbers of a result: a larger one shows no more, and a Hessian of some samples fills the memory
 RECIPES = {"jacrev": jacrev, "jacfwd": jacfwd, "hessian_double_backward": fd.hessian_double_backward}
 
 

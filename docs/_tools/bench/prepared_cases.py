@@ -77,7 +77,7 @@ def _case(
         Goal(f"against {other}", ours, (other,), at_least=times),
         Goal("against torch.compile, compiling left out", ours, (compiled,), at_most=1.5),
     )
-    return Case(f"Prepared: {name}", ways | theirs | peers, args, ours, goals=goals, bare=ALONE)
+    return Case(f"Prepared: {name}", ways | theirs | peers, args, ours, goals=goals, bare=ALONE, products=False)
 
 
 def _at_the_first_call(function: Callable[..., Any]) -> Callable[..., Any]:

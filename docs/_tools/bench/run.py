@@ -30,7 +30,7 @@ BUDGET = 5.0  # seconds a call, beyond which one sample is enough
 
 def run_case(case: Case) -> dict[str, Any]:
     """Time the ways to one derivative beside each other, count them, and judge the goals."""
-    products = products_of(case.ways[case.floor], *case.args)
+    products = products_of(case.ways[case.floor], *case.args) if case.products else None
     ways = case.ways | ({PRODUCTS: products} if products else {})
     times = compare(ways, *case.args, rounds=ROUNDS, budget=BUDGET)
     costs = count(case.counted, *case.meta) if case.counted else None
