@@ -139,16 +139,15 @@ small.claim("compiled", faster_than="jacobian", by=2)
 # %%
 # The figure shows the same times. The gain is the distance from ``jacobian`` to ``compiled``.
 
-gain = small.ratio("jacobian", "compiled")
-title = f"Compiled, the Jacobian of a small layer runs at {gain.median:.3g}× the speed"
-plot(small, title=title)
+gain = small.ratio("jacobian", "compiled").median
+plot(small, title=f"Compiled, a layer's Jacobian runs at {gain:.3g}× the speed")
 
 # %%
 # The calls that follow must pay back the first one. This is how many it takes:
 
 saved = small["jacobian"].median - small["compiled"].median
-calls = f"{small['compiled'].first / saved:,.0f} calls"
-print(calls if saved > 0 else "it is never paid back")
+calls = small["compiled"].first / saved
+print(f"{calls:,.0f} calls" if saved > 0 else "it is never paid back")
 
 # %%
 # The candidate *prepared* records the operations too, by :doc:`funcdiff.prepare <prepared>`, and generates no code. How
@@ -158,8 +157,8 @@ import time
 
 start = time.perf_counter()
 prepare(jacobian(predict), x)
-took = time.perf_counter() - start
-print(f"Compiling takes {small['compiled'].first / took:.3g}× as long as preparing.")
+longer = small["compiled"].first / (time.perf_counter() - start)
+print(f"Compiling takes {longer:.3g}× as long as preparing.")
 print("compiled over prepared, later calls:", small.ratio("compiled", "prepared"))
 
 # %%
