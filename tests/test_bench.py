@@ -7,7 +7,7 @@ from sphinx.errors import ExtensionError
 
 import funcdiff
 from _ext.shown import bench
-from _tools.bench import sparse
+from _tools.bench import prepared_cases, sparse
 from _tools.bench.floor import products_of
 from _tools.bench.profiling import place, profile
 from _tools.bench.run import LINE, objection, verdict, written
@@ -115,3 +115,12 @@ def test_ways_to_a_sparse_matrix_agree(monkeypatch):
         for name, way in case.ways.items():
             assert objection(expected, way, case.args) == "", name
         assert products_of(case.ways[case.floor], *case.args) is None
+
+
+def test_ways_to_a_prepared_derivative_agree(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda func: func)
+    for case in prepared_cases.cases():
+        expected = case.ways[case.floor](*case.args)
+        for name, way in case.ways.items():
+            assert objection(expected, way, case.args) == "", name
+        assert case.bare in case.ways

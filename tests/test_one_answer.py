@@ -89,7 +89,7 @@ def test_which_recipe_says_what_the_finder_says():
     assert contradictions(ANSWERS) == []
     asked = [row for row in ANSWERS if any(map(row.asks, GRID))]
     # For these the finder has no question.
-    without = {"hvp_operator", "distributed.hvp_operator", *answers.SPARSE.values()}
+    without = {"hvp_operator", "distributed.hvp_operator", *answers.SPARSE.values(), answers.PREPARED}
     assert {row.call.partition("(")[0] for row in ANSWERS if row not in asked} == without
 
 

@@ -303,3 +303,11 @@ def test_what_is_left_is_explained():
     assert total == squares.operations[1]
     assert f"{squares.operations[0]} as traced" in repr(told)
     assert "<table" in told._repr_html_()
+
+
+def test_a_check_of_torch_stays():
+    prepared = prepare(fd.jacobian(torch.linalg.inv), torch.eye(2))
+    assert "_linalg_check_errors" in prepared.code
+    assert_close(prepared(2 * torch.eye(2)), fd.jacobian(torch.linalg.inv)(2 * torch.eye(2)))
+    with pytest.raises(torch.linalg.LinAlgError, match="singular"):
+        prepared(torch.zeros(2, 2))

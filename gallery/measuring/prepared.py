@@ -35,22 +35,47 @@ weight, bias, x = torch.randn(16, 16) / 4, torch.randn(16), torch.randn(16)
 
 
 def layer(x):
-    return torch.tanh(weight @ x + bias)
+    return torch.tanh(torch.nn.functional.linear(x, weight, bias))
 
 
 slope = prepare(jacobian_reverse(layer), x)
 print(slope.code)
 
 # %%
-# This is a Python program, with one tensor operation in each line. Its arguments stand before the asterisk, and the
-# tensors that it keeps after it. ``aten`` is torch's library of operations, ``torch.ops.aten``. No trace of autograd or
-# of ``vmap`` is left.
+# This is a Python function that you could paste and run. Each line is one tensor operation and gives its result a name.
+# How to read it:
+#
+# * ``aten`` is torch's library of operations, ``torch.ops.aten``: ``aten.tanh`` is the operation behind ``torch.tanh``.
+#   The word after the operation, such as ``default`` or ``Tensor``, names its variant for these types of arguments.
+# * The arguments of the function stand before the asterisk, here ``x``. After it stand the tensors that the program
+#   keeps: what ``layer`` uses, and what was computed once because it cannot change. ``eye`` is an identity matrix, and
+#   ``t`` is the transposed weight.
+# * A number at the end of a name, as in ``mm_2``, tells it from an earlier result of the same operation.
+#
+# No trace of autograd or of ``vmap`` is left.
 #
 # Check it by hand
 # ----------------
-# By hand, :math:`y = \tanh(Wx + b)` has the Jacobian :math:`\mathrm{diag}(1 - y^2)\, W`. The program computes the same:
-# the product, the sum and ``tanh``; then ``tanh_backward``, which multiplies each row of the identity matrix by
-# :math:`1 - y^2`; and a product with the weight. At another point, the result is equal to the formula.
+# By hand, :math:`y = \tanh(Wx + b)` has the Jacobian :math:`\mathrm{diag}(1 - y^2)\, W`. We write beside each line
+# which part of this formula it computes.
+
+formulas = {
+    "unsqueeze": "x, as a matrix with one row",
+    "mm": "W x",
+    "squeeze": "W x, as a vector again",
+    "add": "W x + b",
+    "tanh": "y",
+    "tanh_backward": "I diag(1 - y²)",
+    "mm_2": "diag(1 - y²) W",
+}
+for line in slope.code.splitlines()[1:-1]:
+    name = line.split()[0]
+    print(f"{formulas[name]:28} {line.strip()}")
+
+# %%
+# The first five lines compute :math:`y`, which the slope of ``tanh`` needs. Then ``tanh_backward`` multiplies its first
+# argument by that slope, :math:`1 - y^2`. The first argument is the identity matrix, with one row for each output. The
+# last line multiplies by the weight. At another point, the result is equal to the formula:
 
 other = torch.randn(16)
 y = layer(other)
@@ -67,16 +92,20 @@ print(columns.code)
 torch.testing.assert_close(columns(other), slope(other))
 
 # %%
-# A constant has a zero :term:`tangent`, and torch's forward mode multiplies by it. These zeros are among the tensors
-# that the program keeps. ``prepare`` leaves the products in place, because zero times infinity is not zero.
+# The product of ``eye`` and ``t`` is the step that the formula needs. There is one more matrix product. A constant such
+# as the weight has a zero :term:`tangent`, and torch's forward mode multiplies by it. We look for kept tensors of
+# zeros, and for the line that uses them.
 
-print(
-    "kept tensors of zeros:",
-    [name for name, kept in columns.held.items() if not kept.any()],
-)
-print("in reverse mode:", [name for name, kept in slope.held.items() if not kept.any()])
+zeros = [name for name, kept in columns.held.items() if not kept.any()]
+for line in columns.code.splitlines()[1:]:
+    if any(name in line for name in zeros):
+        print(line.strip())
+assert zeros, "torch multiplies by no zeros here: update this section"
+assert all(kept.any() for kept in slope.held.values())
 
 # %%
+# ``prepare`` leaves this product in place, because zero times infinity is not zero. Reverse mode keeps no zeros.
+#
 # Count
 # -----
 # What may be left out? Only what provably has no effect: copies of results that nobody changes, views of views,
@@ -89,7 +118,7 @@ for name, prepared in {
     "HVP of the sine sum": energy,
 }.items():
     before, after = prepared.operations
-    print(f"{name:20} {before:3} operations traced, {after} left")
+    print(f"{name:20} {before:3} operations recorded, {after} left")
 print(energy.code)
 assert energy.operations[1] == 3  # v * -sin(x)
 

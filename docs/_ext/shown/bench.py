@@ -240,12 +240,20 @@ def curvature(data: Data) -> list[nodes.Node]:
     ]
 
 
+def prepared(data: Data) -> list[nodes.Node]:
+    """Prepared derivatives: their goals, and each beside every other method."""
+    found = data.get("prepared")
+    if found is None:
+        return [nodes.paragraph("", "Not part of this run.")]
+    return [*conditions(found), *goals(found), *cases(found)]
+
+
 def _listed(titles: list[str]) -> str:
     return f" ({'; '.join(titles)})" if titles else ""
 
 
 PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {
-    part.__name__: part for part in (conditions, goals, profiles, cases, networks, memory, regret, curvature)
+    part.__name__: part for part in (conditions, goals, profiles, cases, networks, memory, regret, curvature, prepared)
 }
 
 

@@ -30,6 +30,7 @@ TUTORIALS = {
     "Laplacian": ("uses/physics_informed", "uses/physics_informed", "hessians/when_they_disagree"),
 }
 SPARSE = "sparse/passes"
+PREPARED = "measuring/prepared"
 TYPICAL = [
     Question("Jacobian", 5, 25, 100, 1000),
     Question("Jacobian", 1000, 10, 0, 500),
@@ -64,6 +65,8 @@ _FORM = """
 counts the result, the graphs that are kept, and four copies of a hidden layer for each direction, in float32.</p>
 <p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
 <a href="{passes}">{question}</a></p>
+<p class="finder-about">If the network is small and you call the derivative many times, wrap it in {prepare}:
+<a href="{prepared}">{readable}</a></p>
 </div>
 """
 _PACED = (
@@ -107,6 +110,9 @@ def form(pace, up):
         sparse=" or ".join(f"<code>{name}</code>" for name in answers.SPARSE.values()),
         passes=f"{up}tutorials/{SPARSE}.html",
         question=escape(title_of(SPARSE)),
+        prepare=f"<code>{answers.PREPARED}</code>",
+        prepared=f"{up}tutorials/{PREPARED}.html",
+        readable=escape(title_of(PREPARED)),
     )
     data = json.dumps({**model.facts(), **answers.facts(), "pace": pace, "tutorials": tutorials}).replace(
         "<", "\\u003c"

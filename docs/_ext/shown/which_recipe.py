@@ -16,7 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import funcdiff
-from _tools.finder.answers import SPARSE
+from _tools.finder.answers import PREPARED, SPARSE
 from _tools.finder.model import Question
 from funcdiff import distributed
 
@@ -203,6 +203,15 @@ ANSWERS = [
             (r":math:`(1 + \text{passes}) F`", r":math:`(2 + 2\,\text{passes}) F`"),
             strict=True,
         )
+    ),
+    Answer(
+        "the same one many times",
+        f"{PREPARED}(jacobian(f), x)",
+        "a small function",
+        (PREPARED,),
+        "its operations alone",
+        "measuring/prepared",
+        _none,
     ),
 ]
 

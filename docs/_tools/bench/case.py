@@ -28,8 +28,8 @@ class Goal:
 class Case:
     """Ways to one derivative: `ways` are timed on `args`; `counted`, on meta tensors, is every way that can be counted.
 
-    Of `floor` the matrix products are timed beside it; `bare` names what is left without our code: these products, or
-    a way by hand. What takes longer than the budget is cut off.
+    Of `floor` the matrix products are timed beside it, unless its first call must be timed itself; `bare` names what is
+    left without our code: these products, or a way by hand. What takes longer than the budget is cut off.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Case:
     counted: Ways = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
     bare: str = PRODUCTS
+    products: bool = True
 
     @property
     def meta(self) -> tuple[Any, ...]:

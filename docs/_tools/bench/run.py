@@ -1,4 +1,4 @@
-"""Runs the benchmark on one core and writes it as JSON: `nox -s bench`, or with `-- curvature` that part."""
+"""Runs the benchmark on one core and writes it as JSON: `nox -s bench`; `-- curvature` or `-- prepared`, that part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import funcdiff as fd
-from _tools.bench import budget, curvature, regret
+from _tools.bench import budget, curvature, prepared_cases, regret
 from _tools.bench.case import PRODUCTS, Case, Goal
 from _tools.bench.cases import cases
 from _tools.bench.floor import products_of
@@ -30,7 +30,7 @@ BUDGET = 5.0  # seconds a call, beyond which one sample is enough
 
 def run_case(case: Case) -> dict[str, Any]:
     """Time the ways to one derivative beside each other, count them, and judge the goals."""
-    products = products_of(case.ways[case.floor], *case.args)
+    products = products_of(case.ways[case.floor], *case.args) if case.products else None
     ways = case.ways | ({PRODUCTS: products} if products else {})
     times = compare(ways, *case.args, rounds=ROUNDS, budget=BUDGET)
     costs = count(case.counted, *case.meta) if case.counted else None
@@ -132,29 +132,43 @@ def objection(expected: Any, way: Callable[..., Any], args: tuple[Any, ...]) -> 
     return ""
 
 
+def run_prepared() -> dict[str, Any]:
+    """The cases of prepared derivatives, with where they were measured."""
+    return {
+        "environment": environment().to_dict(),
+        "rounds": ROUNDS,
+        "budget": BUDGET,
+        "cases": [_told(run_case, case) for case in prepared_cases.cases()],
+    }
+
+
+ALONE = {"curvature": curvature.run, "prepared": run_prepared}  # what may be measured without the rest
+
+
 def main(path: Path, *parts: str) -> None:
-    """Run everything, or curvature alone, on the first core that may be used, where the system lets it choose."""
+    """Run everything, or some parts alone, on the first core that may be used, where the system lets it choose."""
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    if parts == ("curvature",):
-        result = json.loads(path.read_text()) | {"curvature": curvature.run()}
-        path.write_text(written(result) + "\n")
-        return
     with tempfile.TemporaryDirectory() as cache:  # compiled code of an earlier run would shorten first calls
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         torch.compile(torch.sin)(torch.ones(1))  # what the compiler finds out about the machine is charged to nobody
-        result = {
-            "environment": environment().to_dict(),
-            "rounds": ROUNDS,
-            "budget": BUDGET,
-            "cases": [_told(run_case, case) for case in cases()],
-            "networks": [_told(run_network, network) for network in networks()],
-            "memory": budget.run_alone(2048, 2000, 1e9),
-            "regret": regret.run(),
-            "curvature": curvature.run(),
-        }
+        result = json.loads(path.read_text()) if parts else run_rest()
+        result |= {part: ALONE[part]() for part in parts or ALONE}
     path.write_text(written(result) + "\n")
+
+
+def run_rest() -> dict[str, Any]:
+    """What is only measured together."""
+    return {
+        "environment": environment().to_dict(),
+        "rounds": ROUNDS,
+        "budget": BUDGET,
+        "cases": [_told(run_case, case) for case in cases()],
+        "networks": [_told(run_network, network) for network in networks()],
+        "memory": budget.run_alone(2048, 2000, 1e9),
+        "regret": regret.run(),
+    }
 
 
 def written(value: Any, indent: str = "") -> str:

@@ -27,6 +27,8 @@ AUTOMATIC = {
 }
 # What to call where each output depends on only a few inputs, which no fully connected network does.
 SPARSE = {"Jacobian": "jacobian_sparse", "Hessian": "hessian_sparse"}
+# What to wrap any of these in where a small function is differentiated many times.
+PREPARED = "prepare"
 # Each of these is a recipe itself: it chooses nothing.
 ONE_RECIPE = {"Gradient": "torch.func.grad", "Hessian diagonal": "hessian_diagonal", "Laplacian": "laplacian"}
 

@@ -66,9 +66,13 @@ def _copy(line: Line, args: Any, kwargs: Any) -> Any:
 @_rule(aten.copy.default)
 def _written(line: Line, args: Any, kwargs: Any) -> Any:
     """Numbers written over all of another tensor of their kind are these numbers."""
-    over, numbers = args[:2]
-    same = over.example.shape == numbers.example.shape and over.example.dtype == numbers.example.dtype
-    return numbers if same and over.example.stride() == numbers.example.stride() else None
+    over, numbers = (value.example for value in args[:2])
+    if (over.shape, over.dtype, over.device) != (numbers.shape, numbers.dtype, numbers.device):
+        return None
+    if over.stride() == numbers.stride():
+        return args[1]
+    contiguous = {"memory_format": torch.contiguous_format}
+    return (aten.clone.default, (args[1],), contiguous) if over.is_contiguous() else None
 
 
 @_rule(*VIEWS_OF_SHAPE)

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 
 from funcdiff._prepared.rules import RULES
 from funcdiff._prepared.values import Value, parts_of, ready
-from funcdiff._torch.tracing import fresh, held_tensors, is_view
+from funcdiff._torch.tracing import checks, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
 
@@ -81,7 +81,7 @@ class _Line:
 
     def needed_for(self, results: Any) -> list[Value]:
         needed: set[int] = set()
-        queue = list(parts_of(results))
+        queue = [*parts_of(results), *(value for value in self.order if checks(value.target))]
         while queue:
             value = queue.pop()
             if id(value) not in needed:

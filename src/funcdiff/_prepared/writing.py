@@ -60,7 +60,7 @@ def written(
             kept[named(value, _operation(value.target))] = value.example.detach()
         else:
             body.append((named(value, _operation(value.target)), value))
-    lines = [f"{word} = {_call(value, names)}" for word, value in body]
+    lines = [f"{word} = " * (value.example is not None) + _call(value, names) for word, value in body]
     returned = f"return [{', '.join(_text(result, names) for result in results)}]"
     head = f"def {name}({', '.join([*arguments, '*', *kept] if kept else arguments)}):"
     running = [f"def {name}({', '.join(arguments)}):", *_freeing(lines, body, results, names), returned]
@@ -81,7 +81,8 @@ def _freeing(
     own = {id(value): word for word, value in body}
     last: dict[str, int] = {}
     for i, (word, value) in enumerate(body):
-        last[word] = i  # what was written to in place is not used by this name
+        if value.example is not None:
+            last[word] = i  # what was written to in place is not used by this name
         for part in parts_of((value.args, value.kwargs)):
             if id(part) in own:
                 last[own[id(part)]] = i

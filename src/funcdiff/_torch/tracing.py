@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
@@ -31,7 +34,7 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
     """
     examples = [x.detach().clone().requires_grad_(x.requires_grad) for x in args]
     try:
-        with undrawn(), eagerly(), reading() as read:
+        with undrawn(), eagerly(), noted_by_one_mode(), reading() as read:
             module: GraphModule = make_fx(flat)(*examples)
     except RuntimeError as error:
         if "Sparse CSR tensors do not have strides" in str(error):
@@ -45,11 +48,17 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
         refuse_draws(node)
         refuse_writes(node)
     if any(mutates(node) for node in module.graph.nodes):
-        module = make_fx(functionalize(module, remove="mutations"))(*examples)
+        with noted_by_one_mode():
+            module = make_fx(functionalize(module, remove="mutations"))(*examples)
         if any(mutates(node) for node in module.graph.nodes if node.target is not aten.empty.memory_format):
             raise RefusedError(WRITES)
-    module.graph.eliminate_dead_code()
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() or checks(node.target))
     return module
+
+
+def noted_by_one_mode() -> AbstractContextManager[Any]:
+    """Have the tracer note all results by one fake mode: it makes one for each otherwise, for half of its time."""
+    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 def being_traced() -> bool:
@@ -89,6 +98,12 @@ def refuse_draws(node: Node) -> None:
     """Raise where the operation draws."""
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise RefusedError(DRAWS)
+
+
+def checks(target: Any) -> bool:
+    """Whether the operation returns nothing, and so is there to raise: of a matrix that has no inverse."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and not schema.returns and not schema.is_mutable
 
 
 def mutates(node: Node) -> bool:
