@@ -163,6 +163,17 @@ def test_the_same_choice_inside_vmap_and_compile(recipe, n, m, norm):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "func", [lambda x: x.tanh() * x.sum(), lambda x: {"a": x.sin() * x.sum()}], ids=["tensor", "tree"]
+)
+def test_compiled_for_several_shapes_in_one_graph(func):
+    compiled = torch.compile(fd.jacobian(func), backend="eager", fullgraph=True)
+    for size in (3, 4, 6):
+        x = torch.linspace(0.1, 1, size, dtype=torch.float64)
+        assert_close(compiled(x), fd.jacobian(func)(x))
+    torch.compiler.reset()
+
+
 def test_inside_a_compiled_function():
     net, x = network(4, 1), numbers(4)
 

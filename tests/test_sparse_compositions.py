@@ -2,6 +2,7 @@
 
 import argparse
 
+import pytest
 import torch
 from sparse_problems import STEPS, composition, random_point
 from torch.func import jacrev
@@ -22,6 +23,12 @@ def missing_and_gap(seed):
         beyond = beyond + ((other != 0) & ~filled).sum()
     gap = (fd.jacobian_sparse(func)(x).to_dense() - dense).abs().max() / dense.abs().max().clamp(min=1)
     return int(beyond), float(gap), names
+
+
+@pytest.mark.parametrize("seed", [701508, 701985], ids=["terms that cancel", "a small ratio"])
+def test_rounding_is_no_lacking_entry(seed):
+    _, gap, _ = missing_and_gap(seed)
+    assert gap < 1e-10
 
 
 def test_random_compositions():

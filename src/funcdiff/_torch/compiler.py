@@ -83,6 +83,11 @@ def is_compiled(func: Callable[..., Any]) -> bool:
     return hasattr(func, "_torchdynamo_orig_callable") or hasattr(func, "_orig_mod")
 
 
+def settled(size: int) -> int:
+    """A size as a number, also where torch.compile has a symbol for it: it compiles again for another."""
+    return range(size).stop  # a range holds no symbols
+
+
 def run_while_compiling(func: F) -> F:
     """Have the compiler run `func` when it compiles, and take the result for a constant.
 
