@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from funcdiff._automatic.choice import VERIFY
-from funcdiff._automatic.linear import FUNC, POINT, linearized
+from funcdiff._automatic.linear import FUNC, POINT, linearized, product_through
 from funcdiff._automatic.products import hvp_operator
 from funcdiff._calling.arguments import kind
 from funcdiff._calling.documented import documented
-from funcdiff._calling.operator import Leaves, Operator, Space, symmetric
-from funcdiff._calling.point import check_tangents, check_tuple
+from funcdiff._calling.operator import ONCE, Leaves, Map, Maps, Operator, Space, symmetric
+from funcdiff._calling.point import check_tangents, check_tuple, whole
 from funcdiff._calling.types import Function
-from funcdiff._torch.trees import Tree, flatten
-from funcdiff.recipes.linear import Linearized
+from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff.recipes.linear import Middle
 
 Likelihood = Literal["gaussian", "categorical"]
 _ERRORS = {
@@ -69,8 +69,9 @@ def gauss_newton_product(
     if not torch.compiler.is_compiling():  # before the model runs
         space = Space.of(primals)
         check_tangents(tangents, space.like, space.spec)
-    product: Tree = _gauss_newton_at(linearized(model, primals, verify=verify, once=True), loss, verify)(*tangents)
-    return product
+
+    product = product_through(_curvature(loss, verify), model, primals, tangents, verify=verify)
+    return whole(product, flatten(primals)[1])
 
 
 @_gauss_newton(
@@ -95,13 +96,33 @@ def gauss_newton_operator(model: Function, loss: Function, *primals: Tree, verif
         tensor([[ 0.2500, -0.2500],
                 [-0.2500,  0.2500]])
     """
-    return _gauss_newton_at(linearized(model, primals, verify=verify), loss, verify)
+    return _operator(_curvature(loss, verify), model, primals, verify)
 
 
-def _gauss_newton_at(model: Linearized, loss: Function, verify: bool) -> Operator:
-    curvature = hvp_operator(loss, model.output, verify=verify)
-    jacobian = model.jacobian
-    return jacobian.T.after(curvature).after(jacobian)
+def _curvature(loss: Function, verify: bool) -> Middle:
+    """The product with the Hessian of the loss at an output."""
+    return lambda output: hvp_operator(loss, output, verify=verify).maps.apply
+
+
+def _operator(middle: Middle, model: Function, primals: tuple[Tree, ...], verify: bool) -> Operator:
+    """J^T M J: with the model linearized at once, unless the operator is for a single product."""
+
+    def made() -> Operator:
+        at = linearized(model, primals, verify=verify)
+        output = at.value()
+        return at.jacobian.T.after(symmetric(middle(output), Space.of((output,)))).after(at.jacobian)
+
+    if not ONCE.get():
+        return made()
+    space = Space.of(primals)
+
+    def one(v: Leaves) -> Leaves:
+        return product_through(middle, model, primals, unflatten(v, space.spec), verify=verify)
+
+    def many(vectors: Leaves) -> Leaves:
+        return made().maps.apply_many(vectors)
+
+    return Operator(Maps(one, one, many, many), space, space)
 
 
 @documented(
@@ -158,31 +179,41 @@ def fisher_operator(
         raise ValueError(f'expected likelihood to be "gaussian" or "categorical", got {likelihood!r}')
     if samples is not None and (type(samples) is not int or samples < 1):
         raise ValueError(f"expected samples to be a positive int, or None for the exact matrix, got {samples!r}")
-    model_at = linearized(model, primals, verify=verify)
-    jacobian = model_at.jacobian
-    if likelihood == "gaussian" and samples is None:
-        return jacobian.T.after(jacobian)
-    output = _one(model_at.output, likelihood)
+    return _operator(_covariance(likelihood, samples, generator), model, primals, verify)
 
-    def covariance(u: Leaves) -> Leaves:
-        """Multiply by the covariance of the scores: the exact one, or that of the drawn scores."""
-        if samples is None:
+
+def _covariance(likelihood: Likelihood, samples: int | None, generator: torch.Generator | None) -> Middle:
+    """The product with the covariance of the scores at an output: the exact one, or that of drawn scores."""
+    drawn: list[Tensor] = []  # at the first output, so that all products are with one matrix
+
+    def draw(output: Tensor, count: int) -> Tensor:
+        """Labels as one-hot rows, or noise."""
+        source = generator.device if generator is not None else output.device
+        if likelihood == "gaussian":
+            noise = torch.randn((count, *output.shape), generator=generator, dtype=output.dtype, device=source)
+            return noise.to(output.device)
+        rows = output.detach().softmax(-1).reshape(-1, output.shape[-1])
+        labels = torch.multinomial(rows.to(source), count, replacement=True, generator=generator)
+        return torch.nn.functional.one_hot(labels.T.to(output.device), output.shape[-1]).reshape(count, *output.shape)
+
+    def middle(tree: Tree) -> Map:
+        if likelihood == "gaussian" and samples is None:
+            return lambda u: u
+        output = _one(tree, likelihood)
+        probabilities = output.softmax(-1) if likelihood == "categorical" else torch.zeros_like(output)
+
+        def exact(u: Leaves) -> Leaves:
             weighted = probabilities * u[0]
             return [weighted - probabilities * weighted.sum(-1, keepdim=True)]
-        return [(scores * (scores * u[0]).sum(-1, keepdim=True)).mean(0)]
 
-    if likelihood == "categorical":
-        probabilities = output.softmax(-1)
-    if samples is not None and likelihood == "gaussian":
-        scores = torch.randn(
-            (samples, *output.shape), generator=generator, dtype=output.dtype, device=_source(generator, output)
-        ).to(output.device)
-    elif samples is not None:
-        rows = probabilities.detach().reshape(-1, output.shape[-1])
-        labels = torch.multinomial(rows.to(_source(generator, output)), samples, replacement=True, generator=generator)
-        drawn = torch.nn.functional.one_hot(labels.T.to(output.device), output.shape[-1])
-        scores = drawn.reshape(samples, *output.shape) - probabilities
-    return jacobian.T.after(symmetric(covariance, Space.of((output,)))).after(jacobian)
+        if samples is None:
+            return exact
+        if not drawn:
+            drawn.append(draw(output, samples))
+        scores = drawn[0] - probabilities
+        return lambda u: [(scores * (scores * u[0]).sum(-1, keepdim=True)).mean(0)]
+
+    return middle
 
 
 def _one(output: Tree, likelihood: str) -> Tensor:
@@ -196,7 +227,3 @@ def _one(output: Tree, likelihood: str) -> Tensor:
     if output.dim() == 0 and likelihood == "categorical":
         raise ValueError("expected logits with an axis of categories, the last one, got a scalar")
     return output
-
-
-def _source(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    return generator.device if generator is not None else like.device
