@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import funcdiff as fd
+from funcdiff._automatic import planning
 from funcdiff.measure import count
 
 ROWS = torch.linspace(-1, 1, 53 * 3, dtype=torch.float64).cos().mul(9).sin().view(53, 3)
@@ -42,6 +43,16 @@ def test_unequal_batches_give_the_operator_of_all_data(reduction, shuffle):
     assert_close(operator @ axes, whole @ axes)
     assert_close(operator(WEIGHT), whole(WEIGHT))
     assert_close(operator.T @ axes[0], whole @ axes[0])
+
+
+def test_batches_of_one_shape_share_a_plan(monkeypatch):
+    operator = fd.over_batches(gauss_newton("mean"), list(zip(ROWS.split(8), LABELS.split(8), strict=True)))
+    made, make = [], planning.make
+    monkeypatch.setattr(planning, "make", lambda *args, **options: made.append(args) or make(*args, **options))
+    fd.clear_plans()
+    for _ in range(2):
+        operator(WEIGHT)
+    assert len(made) == 2 * 2  # for the model and the loss, on the first batch and on the smaller last one
 
 
 def test_many_products_are_one_pass():
