@@ -97,6 +97,14 @@ def test_losses_are_shown(data):
     assert all(goal["verdict"] in text for case in data["cases"] for goal in case["goals"])
 
 
+def test_a_larger_peak_is_explained():
+    text = bench._larger({"a loader": 1.33, "a product": 0.3, "an operator": 40.0}, 9)
+    assert "larger in 3 of 9 rows" in text
+    assert "In 2 of them, the difference is at most 1.3 times the memory of the parameters" in text
+    assert "In 1 (an operator), an operator is made for one product" in text
+    assert bench._larger({}, 9) == "Its peak is larger in 0 of 9 rows."
+
+
 def test_a_benchmark_of_another_torch_fails_the_build(tmp_path, data):
     old = tmp_path / "bench.json"
     old.write_text(json.dumps({**data, "environment": {**data["environment"], "torch": "1.0.0"}}))

@@ -107,10 +107,21 @@ def test_scipy_takes_an_operator_as_it_is():
     hessian = fd.hvp_operator(lambda w: cross_entropy(logits(w)), W)
     found = linalg.eigsh(hessian, k=2, return_eigenvectors=False)
     np.testing.assert_allclose(np.sort(found), np.linalg.eigvalsh(softmax_hessian().numpy())[-2:], rtol=1e-9)
-    damped = linalg.aslinearoperator(hessian) + 0.1 * linalg.aslinearoperator(np.eye(9))
-    solution, failed = linalg.cg(damped, np.ones(9), rtol=1e-12)
+    solution, failed = linalg.cg(hessian.damped(0.1), np.ones(9), rtol=1e-12)
     assert not failed
     np.testing.assert_allclose((softmax_hessian().numpy() + 0.1 * np.eye(9)) @ solution, np.ones(9), atol=1e-9)
+
+
+def test_a_damped_operator_adds_to_the_diagonal():
+    hessian = fd.hvp_operator(lambda w: cross_entropy(logits(w)), W)
+    expected = softmax_hessian() + 0.3 * torch.eye(9, dtype=torch.float64)
+    damped = hessian.damped(0.3)
+    assert_close(eye(damped), expected)
+    assert_close(eye(damped.T), expected)
+    assert_close(damped @ torch.ones(9, dtype=torch.float64), expected.sum(1))
+    assert_close(damped(W).flatten(), expected @ W.flatten())
+    with pytest.raises(ValueError, match="to itself"):
+        fd.jacobian_operator(decay, X).damped(0.3)
 
 
 def test_gauss_newton_of_squares_is_the_squared_jacobian():
@@ -175,11 +186,10 @@ def test_a_formula_that_is_wrong_is_found_and_not_used(which, monkeypatch):
     name = "jacobian_batched_grad, products"
 
     def wrong(flat, x):
-        output, push, pull = by_double_backward(flat, x)
-        maps = {"push": push, "pull": pull}
-        right = maps[which]
-        maps[which] = lambda v: [1.5 * leaf for leaf in right(v)]
-        return output, maps["push"], maps["pull"]
+        value, along, pull = by_double_backward(flat, x)
+        if which == "pull":
+            return value, along, lambda u: [1.5 * leaf for leaf in pull(u)]
+        return value, lambda v: (along(v)[0], [1.5 * leaf for leaf in along(v)[1]]), pull
 
     monkeypatch.setitem(linear._FORMULAS, name, wrong)
     fd.clear_plans()

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import funcdiff as fd
+from funcdiff._automatic import planning
 from funcdiff.measure import count
 
 ROWS = torch.linspace(-1, 1, 53 * 3, dtype=torch.float64).cos().mul(9).sin().view(53, 3)
@@ -44,6 +45,16 @@ def test_unequal_batches_give_the_operator_of_all_data(reduction, shuffle):
     assert_close(operator.T @ axes[0], whole @ axes[0])
 
 
+def test_batches_of_one_shape_share_a_plan(monkeypatch):
+    operator = fd.over_batches(gauss_newton("mean"), list(zip(ROWS.split(8), LABELS.split(8), strict=True)))
+    made, make = [], planning.make
+    monkeypatch.setattr(planning, "make", lambda *args, **options: made.append(args) or make(*args, **options))
+    fd.clear_plans()
+    for _ in range(2):
+        operator(WEIGHT)
+    assert len(made) == 2 * 2  # for the model and the loss, on the first batch and on the smaller last one
+
+
 def test_many_products_are_one_pass():
     passes = []
 
@@ -79,6 +90,74 @@ def test_the_memory_is_that_of_one_batch():
         operator(w)  # plans are made
     peaks = count({"few": few, "many": many}, w)
     assert peaks["many"].peak_bytes <= 1.1 * peaks["few"].peak_bytes
+
+
+def test_a_pass_computes_what_a_single_product_computes():
+    layers = [torch.nn.Linear(3, 9), torch.nn.Tanh(), torch.nn.Linear(9, 9), torch.nn.Tanh(), torch.nn.Linear(9, 4)]
+    func, parameters = fd.module_function(torch.nn.Sequential(*layers).double())
+    rows, labels = ROWS[:48], LABELS[:48]
+
+    def operator(rows, labels):
+        return fd.gauss_newton_operator(lambda p: func(p, rows), lambda y: F.cross_entropy(y, labels), parameters)
+
+    def product(v):
+        model, loss = lambda p: func(p, rows), lambda y: F.cross_entropy(y, labels)
+        return fd.gauss_newton_product(model, loss, (parameters,), (v,))
+
+    batch = fd.over_batches(operator, [(rows, labels)])
+    ways = {"product": product, "batch": batch, "operator": lambda v: operator(rows, labels)(v)}
+    for way in ways.values():
+        way(parameters)  # plans are made
+    costs = count(ways, parameters)
+    sums = 2 * 2 * 48 * (3 + 1)  # over the data, which say whether they are those of the first pass
+    assert costs["batch"].flops - sums == costs["product"].flops < costs["operator"].flops
+    assert costs["product"].peak_bytes < costs["operator"].peak_bytes
+
+
+class NoForwardMode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return 2 * ctx.saved_tensors[0] * slope
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_model_without_forward_mode_is_multiplied_by_backward_passes(verify):
+    def of_batch(rows, labels):
+        def loss(y):
+            return F.cross_entropy(y, labels)
+
+        return fd.gauss_newton_operator(lambda w: NoForwardMode.apply(rows @ w.T), loss, WEIGHT, verify=verify)
+
+    operator, whole = fd.over_batches(of_batch, loader()), of_batch(ROWS, LABELS)
+    axes = torch.eye(12, dtype=torch.float64)
+    assert_close(operator(WEIGHT), whole(WEIGHT))
+    assert_close(operator @ axes, whole @ axes)
+
+
+def test_a_sampled_fisher_is_one_matrix_also_in_a_pass():
+    made = []
+
+    def fisher(rows, _):
+        generator = torch.Generator().manual_seed(5)
+        made.append(
+            fd.fisher_operator(
+                lambda w: logits(w, rows), WEIGHT, likelihood="categorical", samples=3, generator=generator
+            )
+        )
+        return made[-1]
+
+    operator = fd.over_batches(fisher, [(ROWS, LABELS)], reduction="sum")
+    axes = torch.eye(12, dtype=torch.float64)
+    matrix = operator @ axes
+    assert_close(matrix, matrix.T)
+    assert_close(matrix, fisher(ROWS, LABELS) @ axes)  # with the labels that the same seed gives
+    assert torch.equal(made[1] @ axes, made[1] @ axes)
+    assert_close(made[1](WEIGHT), made[1].T(WEIGHT))
 
 
 def test_progress_is_shown_if_asked_for(capsys):

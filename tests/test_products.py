@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff.measure import count
 
 X = torch.tensor([1.2, 0.7, -0.4, 1.1, 0.9], dtype=torch.float64)
 
@@ -75,3 +76,15 @@ def test_primals_that_are_no_tuple(product):
     x = torch.ones(2)
     with pytest.raises(TypeError, match=r"expected primals to be a tuple .* Write \(x,\)"):
         product(lambda x: x.square().sum(), x, x)
+
+
+def test_an_operator_keeps_a_graph_without_the_numbers_of_the_gradient():
+    w = torch.ones(200, 200)
+    rows = torch.ones(2, 200)
+
+    def cosines(w):
+        return (rows @ w).cos().sum()
+
+    fd.hvp_operator(cosines, w)  # its plan is made
+    peak = count(lambda v: fd.hvp_operator(cosines, w)(v), w).peak_bytes  # of the copy, and of the product
+    assert peak < 2.2 * 4 * w.numel()

@@ -30,7 +30,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, cg, eigsh
+from scipy.sparse.linalg import cg, eigsh
 from sklearn.datasets import load_digits
 from torch.func import grad, grad_and_value
 from torch.nn.functional import cross_entropy
@@ -203,22 +203,17 @@ times.claim("GGN product", faster_than="Hessian product")
 # %%
 # Steps by Gauss-Newton
 # ---------------------
-# A Gauss-Newton step solves :math:`(G + \delta I) s = -g` by conjugate gradients. As :math:`G` is the Fisher matrix
-# here, it is also a step of the natural gradient. The damping :math:`\delta` falls if the loss decreases as :math:`G`
-# predicts, and grows if it does not.
+# A Gauss-Newton step solves :math:`(G + \delta I) s = -g` by conjugate gradients, with ``G.damped(delta)`` as the
+# matrix. As :math:`G` is the Fisher matrix here, it is also a step of the natural gradient. The damping :math:`\delta`
+# falls if the loss decreases as :math:`G` predicts, and grows if it does not.
 
 
 def step(w, gradient, damping):
     """The step, the decrease that the GGN predicts, and the products that it needed."""
-    product, calls = ggn(w), []
-
-    def damped(v):
-        calls.append(v)
-        return product @ v + damping * v
-
-    matrix = LinearOperator((n, n), matvec=damped, dtype=np.float64)
-    s = torch.tensor(cg(matrix, -gradient.numpy(), rtol=0.01, maxiter=15)[0])
-    return s, -(gradient @ s + s @ (product @ s) / 2), len(calls)
+    product, rounds = ggn(w), []
+    options = {"rtol": 0.01, "maxiter": 15, "callback": rounds.append}
+    s = torch.tensor(cg(product.damped(damping), -gradient.numpy(), **options)[0])
+    return s, -(gradient @ s + s @ (product @ s) / 2), len(rounds)
 
 
 def gauss_newton(steps, damping=1.0):

@@ -20,6 +20,7 @@ from funcdiff.measure import Ratio
 from funcdiff.measure.claims import claim_on_time
 
 Data = dict[str, Any]
+A_COPY = 1.5  # times the memory of the parameters: more than this is not explained by a copy of them
 VERDICTS = {"reached": "✓", "missed": "✗", "undecided": "?"}
 
 
@@ -217,7 +218,7 @@ def curvature(data: Data) -> list[nodes.Node]:
     found = data["curvature"]
     if found is None:
         return [nodes.paragraph("", "Not part of this run: curvlinops was not installed.")]
-    place, rows, marks, slower, larger = found["environment"], [], [], [], 0
+    place, rows, marks, slower, larger = found["environment"], [], [], [], {}
     for job in found["jobs"]:
         times, costs, ratio = job["times"]["candidates"], job["costs"], job["ratio"]
         title = f"{job['network']}: {job['job']}"
@@ -226,11 +227,12 @@ def curvature(data: Data) -> list[nodes.Node]:
         rows.append([job["network"], job["job"], *medians, interval(ratio), *map(amount_of_bytes, peaks)])
         marks.append(_mark(title, ratio, f"{ratio['median']:.2g}×", who="funcdiff"))
         slower += [title] if ratio["low"] > 1 else []
-        larger += peaks[0] > peaks[1]
+        if peaks[0] > peaks[1]:
+            larger[title] = (peaks[0] - peaks[1]) / (4 * job["parameters"])  # float32
     text = (
         f"Measured beside {found['peer']} on {place['date'][:10]} with {place['threads']} thread on "
         f"{place['processor']}, torch {place['torch']}, in {found['rounds']} rounds. Ours is slower beyond doubt in "
-        f"{len(slower)} of {len(rows)} rows{_listed(slower)}. Its peak is larger in {larger}, as the table shows."
+        f"{len(slower)} of {len(rows)} rows{_listed(slower)}. {_larger(larger, len(rows))}"
     )
     header = ["network", "job", "ours", "curvlinops", "ratio", "our peak", "their peak"]
     return [
@@ -246,6 +248,22 @@ def prepared(data: Data) -> list[nodes.Node]:
     if found is None:
         return [nodes.paragraph("", "Not part of this run.")]
     return [*conditions(found), *goals(found), *cases(found)]
+
+
+def _larger(excess: dict[str, float], rows: int) -> str:
+    """Where our peak is larger, by how many times the memory of the parameters, and why."""
+    kept = [title for title, times in excess.items() if times > A_COPY]
+    copied = [times for times in excess.values() if times <= A_COPY]
+    text = f"Its peak is larger in {len(excess)} of {rows} rows."
+    if copied:
+        text += (
+            f" In {len(copied)} of them, the difference is at most {max(copied):.2g} times the memory of the "
+            "parameters. The main reason is that funcdiff computes on a copy of the parameters, so that a function "
+            "that writes into its argument cannot change your network."
+        )
+    if kept:
+        text += f" In {len(kept)}{_listed(kept)}, an operator is made for one product, and keeps its graph for others."
+    return text
 
 
 def _listed(titles: list[str]) -> str:

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from funcdiff._automatic.choice import VERIFY
-from funcdiff._automatic.linear import FUNC, POINT, linearized
+from funcdiff._automatic.linear import FUNC, POINT, linearized, product_through
 from funcdiff._automatic.products import hvp_operator
 from funcdiff._calling.arguments import kind
 from funcdiff._calling.documented import documented
 from funcdiff._calling.draws import check_samples, source
-from funcdiff._calling.operator import Leaves, Operator, Space, symmetric
-from funcdiff._calling.point import check_tangents, check_tuple
+from funcdiff._calling.operator import ONCE, Leaves, Map, Maps, Operator, Space, symmetric
+from funcdiff._calling.point import check_tangents, check_tuple, whole
 from funcdiff._calling.types import Function
-from funcdiff._torch.trees import Tree, flatten
-from funcdiff.recipes.linear import Linearized
+from funcdiff._torch.trees import Tree, flatten, unflatten
+from funcdiff.recipes.linear import Middle
 
 Likelihood = Literal["gaussian", "categorical"]
 _ERRORS = {
@@ -70,8 +70,9 @@ def gauss_newton_product(
     if not torch.compiler.is_compiling():  # before the model runs
         space = Space.of(primals)
         check_tangents(tangents, space.like, space.spec)
-    product: Tree = _gauss_newton_at(linearized(model, primals, verify=verify, once=True), loss, verify)(*tangents)
-    return product
+
+    product = product_through(_curvature(loss, verify), model, primals, tangents, verify=verify)
+    return whole(product, flatten(primals)[1])
 
 
 @_gauss_newton(
@@ -96,13 +97,33 @@ def gauss_newton_operator(model: Function, loss: Function, *primals: Tree, verif
         tensor([[ 0.2500, -0.2500],
                 [-0.2500,  0.2500]])
     """
-    return _gauss_newton_at(linearized(model, primals, verify=verify), loss, verify)
+    return _operator(_curvature(loss, verify), model, primals, verify)
 
 
-def _gauss_newton_at(model: Linearized, loss: Function, verify: bool) -> Operator:
-    curvature = hvp_operator(loss, model.output, verify=verify)
-    jacobian = model.jacobian
-    return jacobian.T.after(curvature).after(jacobian)
+def _curvature(loss: Function, verify: bool) -> Middle:
+    """The product with the Hessian of the loss at an output."""
+    return lambda output: hvp_operator(loss, output, verify=verify).maps.apply
+
+
+def _operator(middle: Middle, model: Function, primals: tuple[Tree, ...], verify: bool) -> Operator:
+    """J^T M J: with the model linearized at once, unless the operator is for a single product."""
+
+    def made() -> Operator:
+        at = linearized(model, primals, verify=verify)
+        output = at.value()
+        return at.jacobian.T.after(symmetric(middle(output), Space.of((output,)))).after(at.jacobian)
+
+    if not ONCE.get():
+        return made()
+    space = Space.of(primals)
+
+    def one(v: Leaves) -> Leaves:
+        return product_through(middle, model, primals, unflatten(v, space.spec), verify=verify)
+
+    def many(vectors: Leaves) -> Leaves:
+        return made().maps.apply_many(vectors)
+
+    return Operator(Maps(one, one, many, many), space, space)
 
 
 @documented(
@@ -158,36 +179,42 @@ def fisher_operator(
     if likelihood not in ("gaussian", "categorical"):
         raise ValueError(f'expected likelihood to be "gaussian" or "categorical", got {likelihood!r}')
     check_samples(samples)
-    model_at = linearized(model, primals, verify=verify)
-    jacobian = model_at.jacobian
-    if likelihood == "gaussian" and samples is None:
-        return jacobian.T.after(jacobian)
-    output = _one(model_at.output, likelihood)
-
-    scores = None if samples is None else _scores(output, likelihood, samples, generator)
-    probabilities = output.softmax(-1)
-
-    def covariance(u: Leaves) -> Leaves:
-        """Multiply by the covariance of the scores: the exact one, or that of the drawn scores."""
-        if scores is not None:
-            return [(scores * (scores * u[0]).sum(-1, keepdim=True)).mean(0)]
-        weighted = probabilities * u[0]
-        return [weighted - probabilities * weighted.sum(-1, keepdim=True)]
-
-    return jacobian.T.after(symmetric(covariance, Space.of((output,)))).after(jacobian)
+    return _operator(_covariance(likelihood, samples, generator), model, primals, verify)
 
 
-def _scores(output: Tensor, likelihood: Likelihood, samples: int, generator: torch.Generator | None) -> Tensor:
-    """The gradient of the log-likelihood with respect to the output, for labels drawn from the model."""
+def _covariance(likelihood: Likelihood, samples: int | None, generator: torch.Generator | None) -> Middle:
+    """The product with the covariance of the scores at an output: the exact one, or that of drawn scores."""
+    drawn: list[Tensor] = []  # at the first output, so that all products are with one matrix
+
+    def middle(tree: Tree) -> Map:
+        if likelihood == "gaussian" and samples is None:
+            return lambda u: u
+        output = _one(tree, likelihood)
+        probabilities = output.softmax(-1) if likelihood == "categorical" else torch.zeros_like(output)
+
+        def exact(u: Leaves) -> Leaves:
+            weighted = probabilities * u[0]
+            return [weighted - probabilities * weighted.sum(-1, keepdim=True)]
+
+        if samples is None:
+            return exact
+        if not drawn:
+            drawn.append(_drawn(output, likelihood, samples, generator))
+        scores = drawn[0] - probabilities
+        return lambda u: [(scores * (scores * u[0]).sum(-1, keepdim=True)).mean(0)]
+
+    return middle
+
+
+def _drawn(output: Tensor, likelihood: Likelihood, samples: int, generator: torch.Generator | None) -> Tensor:
+    """Labels drawn from the model as rows with a one, or the noise."""
     device = source(generator, output)
     if likelihood == "gaussian":
-        drawn = torch.randn((samples, *output.shape), generator=generator, dtype=output.dtype, device=device)
-        return drawn.to(output.device)
-    probabilities = output.softmax(-1)
-    rows = probabilities.detach().reshape(-1, output.shape[-1]).to(device)
+        noise = torch.randn((samples, *output.shape), generator=generator, dtype=output.dtype, device=device)
+        return noise.to(output.device)
+    rows = output.detach().softmax(-1).reshape(-1, output.shape[-1]).to(device)
     labels = torch.multinomial(rows, samples, replacement=True, generator=generator).T.to(output.device)
-    drawn = torch.nn.functional.one_hot(labels, output.shape[-1])
-    return drawn.reshape(samples, *output.shape) - probabilities
+    return torch.nn.functional.one_hot(labels, output.shape[-1]).reshape(samples, *output.shape)
 
 
 def _one(output: Tree, likelihood: str) -> Tensor:

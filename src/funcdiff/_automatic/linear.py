@@ -11,18 +11,19 @@ from funcdiff._automatic import lookup
 from funcdiff._automatic.choice import VERIFY, first_working
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.documented import documented
-from funcdiff._calling.operator import Operator
+from funcdiff._calling.operator import Leaves, Operator
 from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.accusing import Check
-from funcdiff._safety.guard import corrected, has_graph
+from funcdiff._safety.guard import corrected, has_graph, with_safe_forms_where_needed
 from funcdiff._safety.verification import check_linear
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
-from funcdiff.recipes.linear import Formula, Linearized, by_double_backward, by_forward
+from funcdiff.recipes.linear import Formula, Linearized, Middle, by_double_backward, by_forward
 from funcdiff.recipes.linear import linearized as linearized_by
+from funcdiff.recipes.linear import product_through as product_by
 
 FUNC = "The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors."
 POINT = "The point, which is copied: later changes to it do not change the operator."
@@ -30,6 +31,7 @@ _FORMULAS: Mapping[str, Formula] = {
     "jacobian_batched_grad, products": by_double_backward,
     "jacobian_forward, products": by_forward,
 }
+_WHILE_COMPILING = "jacobian_forward, products"
 
 
 @documented(
@@ -68,32 +70,48 @@ def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Op
     return linearized(func, primals, verify=verify).jacobian
 
 
-def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True, once: bool = False) -> Linearized:
-    """`func` and its Jacobian at a point, by the first formula that is right; for products `once`, forward mode first.
-
-    For one Jv, forward mode needs a forward pass less, and no graph of a backward pass.
-    """
+def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True) -> Linearized:
+    """`func` and its Jacobian at a point, by the first formula that is right."""
     check_tuple(primals)
-    names = tuple(_FORMULAS)[:: -1 if once else 1]
 
     def run(name: str) -> Linearized:
         """Leave operations alone that plain autograd differentiates correctly, unless products are trained through."""
         if plain_allowed() and not has_graph(primals):
             spared: list[object] = []
             made = linearized_by(_FORMULAS[name], corrected(func, spared), primals)
-            if not spared or not has_graph(made.output):  # else func captured what is being trained
+            if not spared or not has_graph(made.value()):  # else func captured what is being trained
                 return made
         return linearized_by(_FORMULAS[name], corrected(func, once_more=True), primals)
 
     if torch.compiler.is_compiling():
-        return run("jacobian_forward, products")  # func cannot run beforehand, to be planned for
-    found = lookup.for_product(names, func, verify, primals, "jacobian")
+        return run(_WHILE_COMPILING)  # func cannot run beforehand, to be planned for
+    found = lookup.for_product(tuple(_FORMULAS), func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
     made: Linearized = first_working(found, lambda name, _: run(name), first)
     return made
 
 
+def product_through(
+    middle: Middle, func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True
+) -> Leaves:
+    """J^T M J v for one v, in forward mode first: without a forward pass and the graph of a backward pass."""
+
+    def run(name: str) -> Leaves:
+        by = with_safe_forms_where_needed(partial(product_by, _FORMULAS[name], middle))
+        product: Leaves = by(func, primals, tangents)
+        return product
+
+    def first(plan: Plan, name: str, _: Leaves) -> Check:
+        return _checked(func, primals, plan, name, linearized_by(_FORMULAS[name], corrected(func, []), primals))
+
+    if torch.compiler.is_compiling():
+        return run(_WHILE_COMPILING)
+    found = lookup.for_product(tuple(_FORMULAS)[::-1], func, verify, primals, "jacobian")
+    product: Leaves = first_working(found, lambda name, _: run(name), first if verify else None)
+    return product
+
+
 def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, made: Linearized) -> Check:
     """Hold Jv against differences of the function, and J^T u against Jv."""
     flat, point = lookup.value_of(func, copied(primals), Options(tuple(range(len(primals)))))
-    return check_linear(flat, point, flatten(made.output)[0], made.push, made.pull, plan.sketch)
+    return check_linear(flat, point, flatten(made.value())[0], made.push, made.pull, plan.sketch)

@@ -28,7 +28,7 @@ def random_vectors(
         device = source(generator, like)
         if normal:
             return torch.randn((size, count), generator=generator, device=device)
-        return 2 * torch.randint(2, (size, count), generator=generator, device=device) - 1
+        return torch.randint(2, (size, count), generator=generator, dtype=like.dtype, device=device).mul_(2).sub_(1)
 
     if plain_allowed() or torch.compiler.is_compiling():
         return draw().to(like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
@@ -18,6 +19,7 @@ from funcdiff._torch.trees import Tree, TreeSpec
 
 Leaves = Sequence[Tensor]
 Map = Callable[[Leaves], Leaves]
+ONCE = ContextVar("once", default=False)  # whether the operators made now are multiplied once each, as in a pass
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Operator:
     shape (n,), or (n, k) for k products at once, in the order of `ravel`. SciPy's solvers accept the operator itself:
     ``scipy.sparse.linalg.lsqr(operator, b)``.
 
-    An operator times a number is an operator, and ``A @ B`` is the product of two.
+    An operator times a number is an operator, ``A @ B`` is the product of two, and ``A.damped(0.1)`` is A + 0.1 I.
 
     Example:
         The Jacobian of the square at (1, 2) is diagonal.
@@ -174,6 +176,16 @@ class Operator:
     def __truediv__(self, divisor: float) -> Operator:
         """The operator over a number."""
         return self * (1 / divisor)
+
+    def damped(self, damping: float) -> Operator:
+        """The operator plus `damping` times the identity, for steps (A + damping I)^-1 b by conjugate gradients."""
+        if [x.shape for x in self.inputs.like] != [y.shape for y in self.outputs.like]:
+            raise ValueError(f"expected an operator from a space to itself, got shape {self.shape}")
+
+        def shifted(f: Map) -> Map:
+            return lambda leaves: [torch.add(y, x, alpha=damping) for x, y in zip(leaves, f(leaves), strict=True)]
+
+        return Operator(Maps(*map(shifted, self.maps)), self.inputs, self.outputs)
 
     def __repr__(self) -> str:
         kind = str(self.inputs.like[0].dtype).removeprefix("torch.")  # not `dtype`: NumPy has no bfloat16

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcdiff._calling.arguments import apart
 from funcdiff._calling.types import Flat
-from funcdiff._torch.graph import NOTHING, pulled_back, survey
+from funcdiff._torch.graph import NOTHING, End, pulled_back, survey
 from funcdiff._torch.transforms import plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
@@ -43,17 +43,21 @@ def tracked(func: Callable[..., Tree], primals: Sequence[Tensor]) -> Tree:
 
 
 def backward(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None, *, create_graph: bool
+    outputs: Sequence[End], inputs: Sequence[Tensor], cotangents: Sequence[Tensor] | None, *, create_graph: bool
 ) -> tuple[Tensor, ...]:
     """`torch.autograd.grad`, with zeros where an output depends on no input, and its graph kept for the next call.
 
     A scalar output needs no cotangent: it is 1.
     """
-    given = cotangents or [torch.ones_like(output) for output in outputs]
-    if not all(output.requires_grad for output in outputs):
-        pairs = [(output, u) for output, u in zip(outputs, given, strict=True) if output.requires_grad]
+    given = cotangents or [torch.ones_like(output) for output in outputs]  # type: ignore[arg-type]
+    if not all(map(_differentiable, outputs)):
+        pairs = [(output, u) for output, u in zip(outputs, given, strict=True) if _differentiable(output)]
         if not pairs:
             return tuple(torch.zeros_like(x) for x in inputs)
         outputs, given = zip(*pairs, strict=True)
     gradients = pulled_back(outputs, inputs, given, create_graph=create_graph)
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
+
+
+def _differentiable(end: End) -> bool:
+    return not isinstance(end, Tensor) or end.requires_grad

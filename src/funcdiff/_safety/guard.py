@@ -38,7 +38,7 @@ def with_safe_forms(recipe: Recipe) -> Recipe:
     return lambda func, *args, **options: recipe(corrected(func), *args, **options)
 
 
-def with_safe_forms_where_needed(recipe: Recipe) -> Recipe:
+def with_safe_forms_where_needed(recipe: Function) -> Function:
     """The same for a product on plain autograd, which has norms right, and faster, if nothing is to go through it."""
 
     def safe(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:

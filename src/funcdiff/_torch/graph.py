@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, _engine_run_backward
+from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_gradient_edge
 from torch.overrides import has_torch_function
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch leaves it untyped
@@ -23,8 +23,23 @@ class Survey(NamedTuple):
 NOTHING = Survey(callers=False, compiled=False)
 
 
+End = Tensor | GradientEdge  # where a backward pass starts
+
+
+_LARGE = 4096  # numbers, whose memory is worth the 4 microseconds
+
+
+def ends(outputs: Sequence[Tensor]) -> Sequence[End]:
+    """Where the outputs stand in their graph, without their numbers."""
+    return [get_gradient_edge(y) if _heavy(y) else y for y in outputs]
+
+
+def _heavy(y: Tensor) -> bool:
+    return y.numel() > _LARGE and y.requires_grad and not has_torch_function((y,))
+
+
 def pulled_back(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool
+    outputs: Sequence[End], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], *, create_graph: bool
 ) -> Sequence[Tensor | None]:
     """What `torch.autograd.grad` returns, keeping the graph, for cotangents of the outputs' shapes, which it checks.
 
@@ -32,7 +47,12 @@ def pulled_back(
     """
     if has_torch_function((*outputs, *inputs)):  # a subclass, or a mode, that has a gradient of its own
         return torch.autograd.grad(
-            outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+            list(outputs),  # type: ignore[arg-type]  # torch's types know no list of both kinds
+            inputs,
+            cotangents,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
         )
     return _engine_run_backward(
         tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False

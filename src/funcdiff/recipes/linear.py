@@ -16,7 +16,7 @@ from funcdiff._calling.plain import backward, tracked
 from funcdiff._calling.point import check_primals
 from funcdiff._calling.transform import guarded, taken_apart
 from funcdiff._calling.types import Flat, Function, Primals
-from funcdiff._torch.graph import survey
+from funcdiff._torch.graph import End, ends, survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
@@ -25,18 +25,24 @@ from funcdiff._torch.trees import Tree, flatten, unflatten
 class Linearized:
     """What `func` returns at a point, and its Jacobian there as two maps of leaves."""
 
-    output: Tree
-    push: Map  # v -> Jv
+    value: Callable[[], Tree]
+    along: Along
     pull: Map  # u -> J^T u
     inputs: Space
+
+    def push(self, v: Leaves) -> Leaves:
+        """Multiply by J."""
+        return self.along(v)[1]
 
     @property
     def jacobian(self) -> Operator:
         """The two maps as an operator."""
-        return Operator(Maps.of(self.push, self.pull), self.inputs, Space.of((self.output,)))
+        return Operator(Maps.of(self.push, self.pull), self.inputs, Space.of((self.value(),)))
 
 
-Formula = Callable[[Flat, Primals], tuple[Tree, Map, Map]]
+Along = Callable[[Leaves], tuple[Tree, Leaves]]  # v -> the output and Jv
+Middle = Callable[[Tree], Map]  # the output -> the map u -> M u
+Formula = Callable[[Flat, Primals], tuple[Callable[[], Tree], Along, Map]]
 
 
 def linearized(formula: Formula, func: Function, primals: tuple[Tree, ...]) -> Linearized:
@@ -44,15 +50,30 @@ def linearized(formula: Formula, func: Function, primals: tuple[Tree, ...]) -> L
     check_primals(primals)
     space = Space.of(primals)
 
-    def run(*copies: Tree) -> tuple[Tree, Map, Map]:
-        flat, x = taken_apart(func, copies, Options(tuple(range(len(copies)))))
-        return formula(flat, x)
+    def run(*copies: Tree) -> Linearized:
+        value, along, pull = formula(*_flat(func, copies))
+        value()  # func runs here, where its errors come with a remedy
+        return Linearized(value, along, pull, space)
 
-    output, push, pull = guarded(run, primals)
-    return Linearized(output, push, pull, space)
+    made: Linearized = guarded(run, primals)
+    return made
 
 
-def by_double_backward(flat: Flat, x: Primals) -> tuple[Tree, Map, Map]:
+def product_through(
+    formula: Formula, middle: Middle, func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]
+) -> Leaves:
+    """J^T M J v for one v, where M belongs to the output: nothing outlives it."""
+
+    def run(*copies: Tree) -> Leaves:
+        _, along, pull = formula(*_flat(func, copies))
+        output, pushed = along(flatten(tangents)[0])
+        return pull(middle(output)(pushed))
+
+    product: Leaves = guarded(run, primals)
+    return product
+
+
+def by_double_backward(flat: Flat, x: Primals) -> tuple[Callable[[], Tree], Along, Map]:
     """By plain autograd, on one graph for all products; inside transforms by torch.func.
 
     NOTE [Jv by two backward passes]. J^T u is linear in u, and its derivative with respect to u along v is Jv. This
@@ -66,32 +87,45 @@ def by_double_backward(flat: Flat, x: Primals) -> tuple[Tree, Map, Map]:
     if graph.compiled:
         return by_forward(flat, x)
     keep = graph.callers and torch.is_grad_enabled()
+    shown = output if keep else _detached(output)
 
     @functools.cache
-    def transposed() -> tuple[list[Tensor], Sequence[Tensor]]:
+    def transposed() -> tuple[list[Tensor], Sequence[End]]:
         with torch.enable_grad():
             u = [torch.ones_like(y).requires_grad_() for y in outputs]
-            return u, backward(outputs, x, u, create_graph=True)
+            return u, ends(backward(outputs, x, u, create_graph=True))
 
-    def push(v: Leaves) -> Leaves:
+    def along(v: Leaves) -> tuple[Tree, Leaves]:
         u, slopes = transposed()
-        return backward(slopes, u, v, create_graph=keep)
+        return shown, backward(slopes, u, v, create_graph=keep)
 
     def pull(u: Leaves) -> Leaves:
         return backward(outputs, x, u, create_graph=keep)
 
-    return output if keep else _detached(output), push, pull
+    return lambda: shown, along, pull
 
 
-def by_forward(flat: Flat, x: Primals) -> tuple[Tree, Map, Map]:
-    """By forward mode, once more for each product, and by reverse mode for the transpose."""
-    output, pull = vjp(flat, *x)
-    spec = flatten(output)[1]
+def by_forward(flat: Flat, x: Primals) -> tuple[Callable[[], Tree], Along, Map]:
+    """By forward mode, once more for each product, and by reverse mode for the transpose, on a graph made when asked.
 
-    def push(v: Leaves) -> Leaves:
-        return flatten(jvp(flat, x, tuple(v))[1])[0]
+    So no graph stands in memory during the forward mode of a single product.
+    """
 
-    return output, push, lambda u: pull(unflatten(u, spec))
+    @functools.cache
+    def transposed() -> tuple[Tree, Map]:
+        output, pull = vjp(flat, *x)
+        spec = flatten(output)[1]
+        return output, lambda u: pull(unflatten(u, spec))
+
+    def along(v: Leaves) -> tuple[Tree, Leaves]:
+        output, pushed = jvp(flat, x, tuple(v))
+        return output, flatten(pushed)[0]
+
+    return lambda: transposed()[0], along, lambda u: transposed()[1](u)
+
+
+def _flat(func: Function, args: tuple[Tree, ...]) -> tuple[Flat, Primals]:
+    return taken_apart(func, args, Options(tuple(range(len(args)))))
 
 
 def _detached(tree: Tree) -> Any:

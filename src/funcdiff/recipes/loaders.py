@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped] # tqdm ships no types
 
 from funcdiff._calling.documented import documented
-from funcdiff._calling.operator import Leaves, Map, Maps, Operator
+from funcdiff._calling.operator import ONCE, Leaves, Map, Maps, Operator
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, tree_leaves
@@ -51,7 +51,8 @@ def over_batches(
 
     Shapes: Those of the operators.
 
-    Cost: For each pass, that of making and multiplying the operator of each batch.
+    Cost: For each pass, that of making and multiplying the operator of each batch. A product with one vector is
+    computed as by `gauss_newton_product`, with 6 F for each batch and no graph of two passes.
 
     Example:
         The mean of x^2 t over t = 1, 2, 6 has the second derivative 6, also in batches of two.
@@ -73,7 +74,11 @@ def over_batches(
     seen: list[Tensor] = []  # the rows and the sum of the data, in the first pass
 
     def made(batch: Any) -> Operator:
-        operator = operator_factory(*batch) if isinstance(batch, (tuple, list)) else operator_factory(batch)
+        once = ONCE.set(True)
+        try:
+            operator = operator_factory(*batch) if isinstance(batch, (tuple, list)) else operator_factory(batch)
+        finally:
+            ONCE.reset(once)
         if not isinstance(operator, Operator):
             raise TypeError(f"expected operator_factory to return an operator, got a {type(operator).__name__}")
         return operator
@@ -89,7 +94,8 @@ def over_batches(
                 parts = map_of(made(batch))(vectors)
                 if any(x.shape != t.shape for x, t in zip(parts, total, strict=False)):
                     raise ValueError("expected operators of one shape, got another for a batch of other rows")
-                total = [weight * x for x in parts] if not total else _added(total, parts, weight)
+                total = _added(total or [torch.zeros_like(x) for x in parts], parts, weight)
+                del parts
             _compare(seen, rows, sums)
             return [x / rows for x in total] if reduction == "mean" else total
 

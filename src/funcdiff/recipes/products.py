@@ -16,7 +16,7 @@ from funcdiff._calling.operator import Leaves, Operator, Space, symmetric
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._calling.point import Scalar, at_point, check_primals
 from funcdiff._calling.types import Function, Primals
-from funcdiff._torch.graph import survey
+from funcdiff._torch.graph import ends, survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
@@ -174,5 +174,5 @@ def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]
     if graph.compiled:
         return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
     keep = graph.callers and torch.is_grad_enabled()
-    slope = backward([output], x, None, create_graph=True)
+    slope = ends(backward([output], x, None, create_graph=True))
     return lambda v: backward(slope, x, v, create_graph=keep)

@@ -191,8 +191,7 @@ def _estimated(
         found = _weighted(start, later)
         if _reached(found, tolerance):
             break
-        for _ in range(2):  # once more, for what rounding left of the earlier ones
-            results = torch.linalg.qr(results - basis @ (basis.mT @ results)).Q
+        results = _beside(basis, results)
         images.append(sample(results, multiplied_with(results)).double())
         basis = torch.cat([basis, results], 1)
         inside = torch.cat(images, -1).sum(-1)
@@ -201,6 +200,13 @@ def _estimated(
         if _reached(found, tolerance):
             break
     return _finished(found, tolerance, like)
+
+
+def _beside(basis: Tensor, vectors: Tensor) -> Tensor:
+    """An orthonormal basis of what the vectors add to the space of an orthonormal basis."""
+    for _ in range(2 if basis.shape[1] else 1):  # once more, for what rounding left of it
+        vectors = torch.linalg.qr(vectors - basis @ (basis.mT @ vectors) if basis.shape[1] else vectors).Q
+    return vectors
 
 
 def _rounds(products: int, tolerance: float | None) -> Iterator[int]:
