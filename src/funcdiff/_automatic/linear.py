@@ -105,7 +105,7 @@ def product_through(
         return _checked(func, primals, plan, name, linearized_by(_FORMULAS[name], corrected(func, []), primals))
 
     if torch.compiler.is_compiling():
-        return run(_WHILE_COMPILING)
+        return product_by(by_forward, middle, corrected(func, once_more=True), primals, tangents)
     found = lookup.for_product(tuple(_FORMULAS)[::-1], func, verify, primals, "jacobian")
     product: Leaves = first_working(found, lambda name, _: run(name), first if verify else None)
     return product
