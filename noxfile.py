@@ -144,6 +144,13 @@ def prepared(session):
 
 
 @nox.session
+def unqualified(session):
+    """Judge every name without a mode on torch's databases, or on those named: alone, in a batch and once more."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "tests/unqualified_soundness.py", *session.posargs, env=TOOLS)
+
+
+@nox.session
 def patterns(session):
     """Hold sparse patterns to torch's whole operator database, and to thousands of random compositions."""
     install(session, "-e", ".[gallery]", groups=["tests"])

@@ -18,7 +18,8 @@ from funcdiff._torch.tape import Sketch
 from funcdiff._torch.transforms import undrawn
 
 _FAR = 0.1  # of the largest entry: nearer than this nothing is accused of torch's own operators
-CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; other operators are accused from here
+CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error
+_NEARER = 1e-4  # custom operators are accused from here: what one forgets may be a small term
 CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
@@ -94,7 +95,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
         return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
     if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
-    far = (gap > (CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    far = (gap > (_NEARER if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
     if bool((far & ~vague).any()):
         return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
     if bool(vague.any()):
