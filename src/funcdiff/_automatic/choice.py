@@ -20,6 +20,7 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._jets.jet import NoRuleError
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
@@ -248,8 +249,11 @@ def _first_working(
     plan = found.plan
     stopped: Exception | None = None
     doubted = False
+    proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
     for name in plan.usable:
         candidate = plan[name]
+        if proven and not candidate.check:  # values cannot be read here, to make up for it
+            continue
         try:
             result = run(name, candidate.chunk)
             verdict = None
@@ -272,6 +276,7 @@ def _first_working(
             found.keep(plan)
         return result
     known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
-    if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
+    silent = stopped is None or isinstance(stopped, NoRuleError)
+    if doubted or silent or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
         raise plan.refusal() from stopped
     raise stopped

@@ -103,7 +103,7 @@ def for_transform(
             return plan
         if proven is not None:
             return proven(plan, flat, primals)
-        return _proven(plan, flat, primals, choice.kind, RECIPES[choice.kind].__getitem__)
+        return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name])
 
     return looking.looked_up(make)
 
@@ -153,23 +153,36 @@ def chunk_of_rows(
     return int(chunk)
 
 
-def _proven(plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str], Recipe]) -> Plan:
-    """The plan without the recipes that differences contradict before the first that they do not."""
+def _proven(
+    plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str, int], Recipe]
+) -> Plan:
+    """The plan without the recipes that differences contradict before the first that they do not.
+
+    `recipe` is given a name, and the number of outputs to check it on if it is one of products. What fails under vmap
+    may work in another transform: where no loop can stand in for it, it comes last.
+    """
     for name in plan.usable:
         if name == LOOP:
             return plan  # of each row it takes what is planned for it
         with outside():
-            found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
+            found = check_on_plane(recipe(name, 2), flat, primals, kind, plan.sketch, under_vmap=True)
+            if found.raised and LOOP not in plan.usable:
+                alone = check_on_plane(recipe(name, 1), flat, primals, kind, plan.sketch, under_vmap=False)
+                found = alone if alone.outcome == "wrong" else found
         if found.raised and LOOP in plan.usable:
             plan = plan.without(name, found.reason)
         else:
             plan = plan.checked(name, found, inside=True)
-        if not plan[name].obstacle:
+        if found.raised:
+            plan = plan.last(name)
+        elif not plan[name].obstacle:
             return plan
-    raise plan.refusal()
+    if not plan.usable:
+        raise plan.refusal()
+    return plan
 
 
-def jacobian_by_products(name: str) -> Recipe:
+def jacobian_by_products(name: str, _: int) -> Recipe:
     """The recipe for whole Jacobians that differentiates as the products do, to be checked."""
     return RECIPES["jacobian"][name.partition(",")[0]]
 

@@ -13,9 +13,9 @@ from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
-from funcdiff._automatic.describing import BARE, EMPTY, SHORT, UNBOUND, Memory, Walk, slots
+from funcdiff._automatic.describing import BARE, EMPTY, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
@@ -68,9 +68,14 @@ class Evidence:
         self._own = _own(func)
         self._held = list(self._now())
         values = [*self._held, *self._own]
-        self._tensors = [*tensors, *(x for x in values if type(x) in (Tensor, nn.Parameter))]
+        plain = [x for x in values if type(x) in PLAIN]
+        self._tensors = [*tensors, *plain]
         self._kinds = list(map(_KIND, self._tensors))
-        self._empty = [x for x in values if type(x) in EMPTY and not x]
+        self._dense = [x for x in self._tensors if x.layout is strided]
+        self._contiguous = list(map(Tensor.is_contiguous, self._dense))
+        attributes = [x.__dict__ for x in plain]
+        self.complete &= not any(attributes)
+        self._empty = [x for x in values if type(x) in EMPTY and not x] + attributes
         self._lengths = list(map(len, self._sized))
 
     def holds(self, func: Any) -> bool:
@@ -82,6 +87,7 @@ class Evidence:
                 and all(map(is_, self._now(), self._held))
                 and all(map(is_, _own(func), self._own))
                 and list(map(_KIND, self._tensors)) == self._kinds
+                and list(map(Tensor.is_contiguous, self._dense)) == self._contiguous
             )
         except Exception:  # gone, or changed meanwhile by another thread
             return False

@@ -254,8 +254,8 @@ def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> 
     def curve(t: float) -> Tensor:
         if kept and t in kept:
             return kept[t]
-        with torch.enable_grad():  # func may take gradients of its own
-            return joined(flatten(flat(*_moved(point, along, t)))[0])
+        # func may take gradients of its own, also with respect to its argument itself
+        return joined(flatten(tracked(flat, _moved(point, along, t)))[0])
 
     return curve
 
@@ -406,7 +406,7 @@ def _as_meant(
         return found
     here = _moved(point, along, 0.0)
     try:
-        held = constants(lambda: flat(*here))
+        held = constants(lambda: tracked(flat, here))
         if held.lost or (held.found and weights is None and not answer.any()):
             return _lost(found)
         if not held.meant:
