@@ -276,7 +276,7 @@ def _first_working(
             found.keep(plan)
         return result
     known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
-    silent = stopped is None or isinstance(stopped, NoRuleError)
-    if doubted or silent or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
+    doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
+    if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
         raise plan.refusal() from stopped
     raise stopped

@@ -14,6 +14,7 @@ from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.describing import BARE, SHORT
 from funcdiff._automatic.planning import LOOP, Plan
+from funcdiff._automatic.unchanged import captured
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
@@ -24,6 +25,7 @@ from funcdiff._safety.obstacles import stand_ins
 from funcdiff._safety.verification import Func, Kind, check_on_plane
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
+from funcdiff._torch.standing_in import outside_of
 from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
@@ -86,6 +88,7 @@ def for_transform(
 
     def make() -> Plan:
         flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
+        flat = outside_of(flat, captured(func))
         plan = planning.make(
             choice.names,
             flat,
@@ -127,6 +130,7 @@ def for_product(
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
+        flat = outside_of(flat, captured(func))
         plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
         recipe = hessian_by_products if kind == "hessian" else jacobian_by_products
         return _proven(plan, flat, copies, kind, recipe) if verify and inside else plan

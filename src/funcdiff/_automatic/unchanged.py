@@ -17,6 +17,7 @@ from torch import Tensor, nn, strided
 
 from funcdiff._automatic.describing import BARE, EMPTY, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
+from funcdiff._torch.transforms import transforms_active
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
 _KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
@@ -40,6 +41,7 @@ class Evidence:
     Attributes:
         description: What `described` says.
         complete: Whether the places are all that the description depends on.
+        tensors: Those that the function holds.
     """
 
     def __init__(self, func: Any) -> None:
@@ -69,9 +71,9 @@ class Evidence:
         self._held = list(self._now())
         values = [*self._held, *self._own]
         plain = [x for x in values if type(x) in PLAIN]
-        self._tensors = [*tensors, *plain]
-        self._kinds = list(map(_KIND, self._tensors))
-        self._dense = [x for x in self._tensors if x.layout is strided]
+        self.tensors = [*tensors, *plain]
+        self._kinds = list(map(_KIND, self.tensors))
+        self._dense = [x for x in self.tensors if x.layout is strided]
         self._contiguous = list(map(Tensor.is_contiguous, self._dense))
         attributes = [x.__dict__ for x in plain]
         self.complete &= not any(attributes)
@@ -86,7 +88,7 @@ class Evidence:
                 and list(map(len, self._sized)) == self._lengths
                 and all(map(is_, self._now(), self._held))
                 and all(map(is_, _own(func), self._own))
-                and list(map(_KIND, self._tensors)) == self._kinds
+                and list(map(_KIND, self.tensors)) == self._kinds
                 and list(map(Tensor.is_contiguous, self._dense)) == self._contiguous
             )
         except Exception:  # gone, or changed meanwhile by another thread
@@ -159,6 +161,16 @@ class Evidence:
             self._mappings.append(thing)
         elif isinstance(thing, (list, tuple, set, frozenset, deque)):
             self._containers.append(thing)
+
+
+def captured(func: Any) -> Sequence[Tensor]:
+    """The tensors that a function holds, which may belong to a transform: none outside of all."""
+    if not transforms_active():
+        return ()
+    try:
+        return Evidence(func).tensors
+    except Exception:  # as in `key_of`
+        return ()
 
 
 def _own(func: Any) -> tuple[Any, ...]:
