@@ -27,8 +27,9 @@ from funcdiff._safety.verification import Check, Func, Kind, check, check_on_pla
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.processes import spread
+from funcdiff._torch.tensors import spread_out
 from funcdiff._torch.transforms import plain_allowed, unobserved
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 VERIFY = (
     "Whether to compare the first result of a plan with finite differences of `func` along one random direction. If "
@@ -274,7 +275,7 @@ def _first_working(
                 continue
         if plan is not found.plan:
             found.keep(plan)
-        return result
+        return map_leaves(spread_out, result)
     known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
     doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
     if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
