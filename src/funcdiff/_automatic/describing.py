@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from funcdiff._automatic.naming import Code, analysed, installed
 from funcdiff._torch.functions import OPERATORS
 from funcdiff._torch.messages import LAZY, RefusedError
+from funcdiff._torch.transforms import graph_beneath
 
 _MANY = 10_000  # things that a function holds, and all that they hold
 _LONG = 1_000  # items of a list
@@ -65,7 +66,7 @@ def described(*things: Any) -> tuple[Hashable, ...]:
 
 def kind_of_tensor(x: Tensor) -> Hashable:
     """All but its numbers, with the attributes that it was given."""
-    kind = type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad, contiguous(x)
+    kind = type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad, graph_beneath(x), contiguous(x)
     return (*kind, described(x.__dict__)) if x.__dict__ and type(x) in PLAIN else kind
 
 

@@ -16,8 +16,9 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
-from funcdiff._safety.verification import Check, check_linear
+from funcdiff._safety.verification import check_linear
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 from funcdiff.recipes.linear import Formula, Linearized, by_double_backward, by_forward

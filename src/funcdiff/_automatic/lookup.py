@@ -21,8 +21,11 @@ from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
-from funcdiff._safety.obstacles import stand_ins
-from funcdiff._safety.verification import Func, Kind, check_on_plane
+from funcdiff._safety.lines import Func
+from funcdiff._safety.obstacles import stand_ins, trained_through
+from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.training import check_training
+from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
 from funcdiff._torch.standing_in import outside_of
@@ -82,7 +85,9 @@ def for_transform(
     leaves, spec = flatten(tuple(args))
     inside = not plain_allowed() if inside is None else inside
     once_more = kept_for_gradients(leaves)
-    looking = _Call(func, leaves, (choice.asked, inside, once_more, budget, hashed(spec)), last)
+    looking = _Call(
+        func, leaves, (choice.asked, inside, once_more, inside and torch.is_grad_enabled(), budget, hashed(spec)), last
+    )
     if recalled := looking.recalled():
         return recalled
 
@@ -106,7 +111,8 @@ def for_transform(
             return plan
         if proven is not None:
             return proven(plan, flat, primals)
-        return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name])
+        again = not plain_allowed() and (once_more or trained_through(plan.sketch))  # else the first result is checked
+        return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name], again=again)
 
     return looking.looked_up(make)
 
@@ -123,7 +129,9 @@ def for_product(
     """The plan of a product with the Hessian, or with the Jacobian, at a point."""
     leaves, spec = flatten(primals)
     inside, once_more = not plain_allowed(), kept_for_gradients(leaves)
-    looking = _Call(func, leaves, (names, verify, inside, once_more, hashed(spec)), last)
+    looking = _Call(
+        func, leaves, (names, verify, inside, once_more, inside and torch.is_grad_enabled(), hashed(spec)), last
+    )
     if recalled := looking.recalled():
         return recalled
 
@@ -132,8 +140,11 @@ def for_product(
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
         flat = outside_of(flat, captured(func))
         plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
+        if not (verify and inside):
+            return plan
         recipe = hessian_by_products if kind == "hessian" else jacobian_by_products
-        return _proven(plan, flat, copies, kind, recipe) if verify and inside else plan
+        again = once_more or trained_through(plan.sketch)
+        return _proven(plan, flat, copies, kind, recipe, again=again)
 
     return looking.looked_up(make)
 
@@ -158,12 +169,19 @@ def chunk_of_rows(
 
 
 def _proven(
-    plan: Plan, flat: Func, primals: Sequence[Tensor], kind: Kind, recipe: Callable[[str, int], Recipe]
+    plan: Plan,
+    flat: Func,
+    primals: Sequence[Tensor],
+    kind: Kind,
+    recipe: Callable[[str, int | None], Recipe],
+    *,
+    again: bool,
 ) -> Plan:
     """The plan without the recipes that differences contradict before the first that they do not.
 
-    `recipe` is given a name, and the number of outputs to check it on if it is one of products. What fails under vmap
-    may work in another transform: where no loop can stand in for it, it comes last.
+    `recipe` is given a name, and the number of outputs to check it on if it is one of products; `again` says that what
+    they return is differentiated once more. What fails under vmap may work in another transform: where no loop can
+    stand in for it, it comes last.
     """
     for name in plan.usable:
         if name == LOOP:
@@ -173,6 +191,9 @@ def _proven(
             if found.raised and LOOP not in plan.usable:
                 alone = check_on_plane(recipe(name, 1), flat, primals, kind, plan.sketch, under_vmap=False)
                 found = alone if alone.outcome == "wrong" else found
+            if again and found.outcome != "wrong" and not found.raised:
+                trained = check_training(recipe(name, None), flat, primals, plan.sketch, under_vmap=True)
+                found = trained if trained.outcome == "wrong" else found
         if found.raised and LOOP in plan.usable:
             plan = plan.without(name, found.reason)
         else:
@@ -186,7 +207,7 @@ def _proven(
     return plan
 
 
-def jacobian_by_products(name: str, _: int) -> Recipe:
+def jacobian_by_products(name: str, _: int | None) -> Recipe:
     """The recipe for whole Jacobians that differentiates as the products do, to be checked."""
     return RECIPES["jacobian"][name.partition(",")[0]]
 

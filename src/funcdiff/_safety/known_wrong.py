@@ -31,11 +31,22 @@ def known(version: str) -> Known:
     return Known(wrong, note)
 
 
-WRONG, NOTE = known(torch.__version__)
+_FOUND, NOTE = known(torch.__version__)
+# Its padding row has no gradient, whatever differences say: torch documents it so, and only reverse mode has it so.
+_BY_DEFINITION = {"embedding"}
+WRONG = {
+    mode: names - _BY_DEFINITION | (_BY_DEFINITION if "forward" in mode else set()) for mode, names in _FOUND.items()
+}
 INSIDE_TRANSFORM = {  # what a recipe on plain autograd becomes inside a transform
     "jacobian_batched_grad": "jacobian_reverse",
     "hessian_double_backward": "hessian_reverse_over_reverse",
     "hvp_double_backward": "hvp_reverse_over_reverse",
+}
+DIFFERENTIATED = {  # what a Jacobian by a recipe becomes when it is differentiated once more
+    "jacobian_forward": "hessian_reverse_over_forward",
+    "jacobian_reverse": "hessian_reverse_over_reverse",
+    "jacobian_batched_grad": "hessian_double_backward",
+    "jacobian_loop": "hessian_double_backward",
 }
 CORRECTED = frozenset(  # these run func with what has a plain form written as that
     (

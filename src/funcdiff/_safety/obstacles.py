@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._calling.transform import copied
 from funcdiff._jets.jet import NoRuleError, TensorJet
 from funcdiff._safety.guard import REWRITTEN, corrected
-from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
+from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
 from funcdiff._torch.transforms import outside, plain_allowed, values
@@ -44,6 +44,11 @@ def numbers_like(x: Tensor) -> Tensor:
         return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
     numbers = 0.1 + 0.8 * (torch.arange(1, x.numel() + 1, dtype=torch.float64) * _GOLDEN % 1)
     return numbers.to(x.dtype).to(x.device).reshape(x.shape)
+
+
+def trained_through(seen: Sketch) -> bool:
+    """Whether what a derivative returns has a graph, of what the function captured."""
+    return seen.trainable and torch.is_grad_enabled()
 
 
 class Obstacles:
@@ -88,8 +93,11 @@ class Obstacles:
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
-        asked = {"": True, ", vmap": self.inside, ", once more": self.once_more}
-        wrong = frozenset().union(*(WRONG.get(mode + variant, ()) for variant, applies in asked.items() if applies))
+        again = self.once_more or (self.inside and trained_through(self.sketch(False)))
+        asked = {mode: True, f"{mode}, vmap": self.inside, f"{mode}, once more": again}
+        if once_more := DIFFERENTIATED.get(mode):
+            asked |= {once_more: again, f"{once_more}, vmap": again and self.inside}
+        wrong = frozenset().union(*(WRONG.get(name, ()) for name, applies in asked.items() if applies))
         if not (found := self.sketch(False).operators & wrong):
             return ""
         if mode in CORRECTED:

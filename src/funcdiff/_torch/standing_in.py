@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from funcdiff._torch.transforms import values
+from funcdiff._torch.transforms import graph_beneath, outside, values
 from funcdiff._torch.trees import Tree, tree_map_only
 
 
@@ -21,14 +21,18 @@ def outside_of(func: Callable[..., Tree], captured: Sequence[Tensor]) -> Callabl
     """
     wrapped = [x for x in captured if torch._C._functorch.is_functorch_wrapped_tensor(x)]
     held = {id(x): found for x in wrapped if (found := values(x)) is not None}
+    with outside():
+        for x in wrapped:
+            if id(x) in held and held[id(x)].is_floating_point():
+                held[id(x)].requires_grad_(graph_beneath(x))  # whether it is trained
     if not held:
         return func
 
-    def outside(*args: Tree) -> Tree:
+    def with_stand_ins(*args: Tree) -> Tree:
         with _StandIns(wrapped, held):
             return func(*args)
 
-    return outside
+    return with_stand_ins
 
 
 class _StandIns(TorchFunctionMode):

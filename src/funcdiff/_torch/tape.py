@@ -45,6 +45,7 @@ class Sketch:
         epsilon: The machine epsilon of the coarsest numbers in which the function computes.
         gradless: Whether it switches gradients off to compute with its input, which forward mode ignores.
         draws: Whether it draws random numbers.
+        trainable: Whether it computes with tensors that it captured and that require a gradient.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
         on_gpu: Whether the input is on a GPU.
     """
@@ -66,6 +67,7 @@ class Sketch:
     epsilon: float = field(default=0.0, compare=False)
     gradless: bool = False
     draws: bool = False
+    trainable: bool = False
     reads_values: bool = False
     on_gpu: bool = False
 
@@ -96,6 +98,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         gradless=tape.gradless,
         draws=tape.draws,
+        trainable=tape.trainable,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
@@ -159,6 +162,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
         self.gradless = False
         self.draws = False
+        self.trainable = False
         self.inference = torch.is_inference_mode_enabled()  # already, by the caller
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
@@ -169,6 +173,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         operands = list(_tensors((*args, *kwargs.values())))
         given = {self._key(x) for x in operands}
         moving = [x for x in operands if self._key(x) in self.live]
+        self.trainable |= bool(moving) and any(x.requires_grad and self._key(x) not in self.live for x in operands)
         if isinstance(func, HigherOrderOperator):
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = known_as(func, args, kwargs)
