@@ -183,13 +183,14 @@ def _proven(
     they return is differentiated once more. What fails under vmap may work in another transform: where no loop can
     stand in for it, it comes last.
     """
+    outputs = min(2, max(1, plan.sketch.outputs))
     for name in plan.usable:
         if name == LOOP:
             return plan  # of each row it takes what is planned for it
         with outside():
-            found = check_on_plane(recipe(name, 2), flat, primals, kind, plan.sketch, under_vmap=True)
+            found = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
             if found.raised and LOOP not in plan.usable:
-                alone = check_on_plane(recipe(name, 1), flat, primals, kind, plan.sketch, under_vmap=False)
+                alone = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=False)
                 found = alone if alone.outcome == "wrong" else found
             if again and found.outcome != "wrong" and not found.raised:
                 trained = check_training(recipe(name, None), flat, primals, plan.sketch, under_vmap=True)
