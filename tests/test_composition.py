@@ -45,6 +45,31 @@ def test_every_recipe_inside_vmap_and_grad(entry):
     assert_close(grad(lambda x: run(V, x).sum())(X), slope)
 
 
+@pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry.name)
+def test_every_recipe_of_a_closure_over_what_a_transform_maps(entry):
+    run = on_cubes(entry)
+    weights = ROWS.cos()
+    rows = torch.stack([run(w, x) for w, x in zip(weights, ROWS, strict=True)])
+    assert_close(vmap(run)(weights, ROWS), rows)
+
+    def total(run):
+        return lambda weights: vmap(run)(weights, ROWS).square().sum()
+
+    alone = torch.stack([grad(lambda w, x=x: run(w, x).square().sum())(w) for w, x in zip(weights, ROWS, strict=True)])
+    assert_close(grad(total(run))(weights), alone)
+    assert_close(vmap(grad(lambda w, x: run(w, x).square().sum()))(weights, ROWS), alone)
+
+
+@pytest.mark.parametrize("recipe", [fd.jacobian, fd.hessian, fd.laplacian, fd.hessian_diagonal])
+def test_what_is_wrong_in_a_batch_is_left_out_for_a_closure_too(recipe):
+    def func(w):
+        return lambda x: torch.linalg.slogdet(torch.outer(w, x) + torch.diag(x**2) + 2 * torch.eye(3).to(x)).logabsdet
+
+    weights = ROWS.cos()
+    expected = torch.stack([recipe(func(w))(x) for w, x in zip(weights, ROWS, strict=True)])
+    assert_close(vmap(lambda w, x: recipe(func(w))(x))(weights, ROWS), expected)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 1, 2])
 @pytest.mark.parametrize("recipe", JACOBIANS)
 def test_vmap_of_a_jacobian(recipe, chunk_size):

@@ -29,6 +29,7 @@ SEEN = {
     "a view of an argument": lambda x: into(x.view(3, 1).view(3), x[:2] * 2),
     "a held tensor": lambda x: into(HELD, x[1:]),
     "a constant": lambda x: into(torch.arange(3, dtype=x.dtype), x[1:]),
+    "all of it is constant": lambda x: x * into(torch.zeros(3, dtype=x.dtype), torch.ones(2, dtype=x.dtype)),
     "spread over the same memory": lambda x: into((x.sum() * 2).expand(3), x[1:]),
 }
 

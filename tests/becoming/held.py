@@ -9,6 +9,7 @@ from collections import deque
 
 import numpy as np
 import torch
+from torch import nn
 
 from becoming.two import becomes_another, distance, either, sine
 
@@ -288,3 +289,45 @@ def nested_functions():
 def list_of_callables():
     calls = [[lambda x: x.cos(), [sine]]]
     return lambda x: calls[0][1][0](x), lambda: calls[0][1].__setitem__(0, distance)
+
+
+@becomes_another
+def attribute_of_a_tensor():
+    weight = torch.ones(2, dtype=torch.float64)
+    return lambda x: either(not hasattr(weight, "far"))(weight * x), lambda: setattr(weight, "far", True)
+
+
+@becomes_another
+def attribute_of_a_parameter():
+    net = nn.Linear(2, 2).double()
+    net.weight.first = True
+    return lambda x: either(net.weight.first)(x), lambda: setattr(net.weight, "first", False)
+
+
+@becomes_another
+def order_in_memory():
+    weight = torch.ones(2, 2, dtype=torch.float64)
+    return lambda x: either(weight.is_contiguous())(x @ weight), weight.t_
+
+
+@becomes_another
+def order_of_parameters_in_memory():
+    net = nn.Linear(2, 2).double()
+    return lambda x: either(net.weight.is_contiguous())(x), lambda: setattr(net.weight, "data", net.weight.data.t())
+
+
+@becomes_another
+def class_attribute_named_as_pythons_own():
+    class Marked(Thing):
+        _first_ = True
+
+    return lambda x: either(Marked._first_)(x), lambda: setattr(Marked, "_first_", False)
+
+
+@becomes_another
+def class_attribute_with_two_underscores():
+    class Marked(Thing):
+        __first__ = True
+
+    thing = Marked()
+    return lambda x: either(thing.__first__)(x), lambda: setattr(Marked, "__first__", False)

@@ -20,6 +20,7 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._jets.jet import NoRuleError
 from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
@@ -29,8 +30,9 @@ from funcdiff._safety.verification import Kind, check
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.processes import spread
+from funcdiff._torch.tensors import spread_out
 from funcdiff._torch.transforms import plain_allowed, unobserved
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 VERIFY = (
     "Whether to check the first result with finite differences of `func` along one random direction. If they disagree, "
@@ -250,8 +252,11 @@ def _first_working(
     plan = found.plan
     stopped: Exception | None = None
     doubted = False
+    proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
     for name in plan.usable:
         candidate = plan[name]
+        if proven and not candidate.check:  # values cannot be read here, to make up for it
+            continue
         try:
             result = run(name, candidate.chunk)
             verdict = None
@@ -272,8 +277,9 @@ def _first_working(
                 continue
         if plan is not found.plan:
             found.keep(plan)
-        return result
+        return map_leaves(spread_out, result)
     known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
     if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
         raise plan.refusal() from stopped
     raise stopped

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from funcdiff._automatic.naming import Code, analysed, installed
 from funcdiff._torch.functions import OPERATORS
 from funcdiff._torch.messages import LAZY, RefusedError
+from funcdiff._torch.transforms import graph_beneath
 
 _MANY = 10_000  # things that a function holds, and all that they hold
 _LONG = 1_000  # items of a list
@@ -36,6 +37,7 @@ BARE = frozenset(  # equal only to what is the same
         *(types.GetSetDescriptorType, types.MemberDescriptorType, types.GenericAlias, np.ufunc),
     }
 )
+PLAIN = Tensor, nn.Parameter
 EMPTY = {kind: (kind,) for kind in (dict, OrderedDict, list, set, tuple)}
 _COMPILED = "_torchdynamo_orig_callable"  # where torch.compile keeps what it was given
 _SCALARS = int, float, complex, str, bytes, bytearray
@@ -63,7 +65,14 @@ def described(*things: Any) -> tuple[Hashable, ...]:
 
 
 def kind_of_tensor(x: Tensor) -> Hashable:
-    return type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad
+    """All but its numbers, with the attributes that it was given."""
+    kind = type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad, graph_beneath(x), contiguous(x)
+    return (*kind, described(x.__dict__)) if x.__dict__ and type(x) in PLAIN else kind
+
+
+def contiguous(x: Tensor) -> bool:
+    """Whether a dense tensor lies in memory row by row, on which functions branch; of another layout never."""
+    return x.layout is torch.strided and x.is_contiguous()
 
 
 class Walk:
@@ -266,6 +275,7 @@ def slots(kind: type) -> Sequence[str]:
 
 
 def _told(name: str, value: Any) -> bool:
-    """Whether an attribute of a class may decide what its objects do: of those that Python made, functions alone."""
+    """Whether an attribute of a class may decide what its objects do: of containers not those that Python made."""
     made = name.startswith("__") or (name.startswith("_") and name.endswith("_")) or name == "_abc_impl"
-    return not made or isinstance(value, (types.FunctionType, property, classmethod, staticmethod))
+    plain = type(value) in BARE or type(value) in SHORT
+    return not made or plain or isinstance(value, (types.FunctionType, property, classmethod, staticmethod))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from funcdiff._automatic.budget import largest_chunk, plan_within
 from funcdiff._automatic.candidates import PRODUCTS, RECIPES
 from funcdiff._automatic.describing import BARE, SHORT
 from funcdiff._automatic.planning import LOOP, Plan
+from funcdiff._automatic.unchanged import captured
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
@@ -28,6 +28,7 @@ from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
+from funcdiff._torch.standing_in import outside_of
 from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, hashed, unflatten
 
@@ -92,6 +93,7 @@ def for_transform(
 
     def make() -> Plan:
         flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
+        flat = outside_of(flat, captured(func))
         plan = planning.make(
             choice.names,
             flat,
@@ -109,9 +111,8 @@ def for_transform(
             return plan
         if proven is not None:
             return proven(plan, flat, primals)
-        recipe = RECIPES[choice.kind].__getitem__
         again = not plain_allowed() and (once_more or trained_through(plan.sketch))  # else the first result is checked
-        return _proven(plan, flat, primals, choice.kind, recipe, recipe if again else None)
+        return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name], again=again)
 
     return looking.looked_up(make)
 
@@ -137,13 +138,13 @@ def for_product(
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
         flat, copies = value_of(func, unflatten(stand_ins(leaves), spec), every)
+        flat = outside_of(flat, captured(func))
         plan = planning.make(names, flat, copies, randomness="error", verify=verify, once_more=once_more)
         if not (verify and inside):
             return plan
         recipe = hessian_by_products if kind == "hessian" else jacobian_by_products
-        of_number = partial(hessian_by_products, outputs=None) if kind == "hessian" else recipe
         again = once_more or trained_through(plan.sketch)
-        return _proven(plan, flat, copies, kind, recipe, of_number if again else None)
+        return _proven(plan, flat, copies, kind, recipe, again=again)
 
     return looking.looked_up(make)
 
@@ -172,31 +173,42 @@ def _proven(
     flat: Func,
     primals: Sequence[Tensor],
     kind: Kind,
-    recipe: Callable[[str], Recipe],
-    trained: Callable[[str], Recipe] | None,
+    recipe: Callable[[str, int | None], Recipe],
+    *,
+    again: bool,
 ) -> Plan:
     """The plan without the recipes that differences contradict before the first that they do not.
 
-    `trained` gives the recipes for a function with one output, if what they return is differentiated once more.
+    `recipe` is given a name, and the number of outputs to check it on if it is one of products; `again` says that what
+    they return is differentiated once more. What fails under vmap may work in another transform: where no loop can
+    stand in for it, it comes last.
     """
+    outputs = min(2, max(1, plan.sketch.outputs))
     for name in plan.usable:
         if name == LOOP:
             return plan  # of each row it takes what is planned for it
         with outside():
-            found = check_on_plane(recipe(name), flat, primals, kind, plan.sketch, under_vmap=True)
-            if trained and found.outcome != "wrong" and not found.raised:
-                again = check_training(trained(name), flat, primals, plan.sketch, under_vmap=True)
-                found = again if again.outcome == "wrong" else found
+            found = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
+            if found.raised and LOOP not in plan.usable:
+                alone = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=False)
+                found = alone if alone.outcome == "wrong" else found
+            if again and found.outcome != "wrong" and not found.raised:
+                trained = check_training(recipe(name, None), flat, primals, plan.sketch, under_vmap=True)
+                found = trained if trained.outcome == "wrong" else found
         if found.raised and LOOP in plan.usable:
             plan = plan.without(name, found.reason)
         else:
             plan = plan.checked(name, found, inside=True)
-        if not plan[name].obstacle:
+        if found.raised:
+            plan = plan.last(name)
+        elif not plan[name].obstacle:
             return plan
-    raise plan.refusal()
+    if not plan.usable:
+        raise plan.refusal()
+    return plan
 
 
-def jacobian_by_products(name: str) -> Recipe:
+def jacobian_by_products(name: str, _: int | None) -> Recipe:
     """The recipe for whole Jacobians that differentiates as the products do, to be checked."""
     return RECIPES["jacobian"][name.partition(",")[0]]
 

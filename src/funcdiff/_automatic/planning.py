@@ -68,6 +68,10 @@ class Plan:
         rest = [c for c in self.candidates if c.name != name]
         return Plan(self.sketch, (*rest, Candidate(name, None, obstacle)))
 
+    def last(self, name: str) -> Plan:
+        """The plan with a recipe after all others."""
+        return Plan(self.sketch, (*(c for c in self.candidates if c.name != name), self[name]))
+
     def checked(self, name: str, check: Check, *, inside: bool, settled: bool = False) -> Plan:
         """The plan when a result of a recipe was checked: without it if it was wrong, or if nothing speaks for it.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from funcdiff._automatic import sparse_plan
 from funcdiff._automatic.sparse_plan import Kind, SparsePlan
+from funcdiff._automatic.unchanged import captured
 from funcdiff._calling.arguments import check_range
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
@@ -17,6 +18,7 @@ from funcdiff._safety.obstacles import stand_ins
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.standing_in import outside_of
 from funcdiff._torch.transforms import transforms_active, unobserved, unwrapped
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
@@ -93,8 +95,10 @@ def planned(kind: Kind, func: Function, args: Sequence[Tree], options: Options, 
         pairs = zip(leaves, stand_ins(leaves), strict=True)
         point = [leaf if _decides(leaf) and _readable(leaf) else number for leaf, number in pairs]
         flat, primals = taken_apart(func, unflatten(point, spec), options)
-        plan = sparse_plan.make(kind, flat, primals, options, pattern)
-    if plan.pattern.note and transforms_active() and any(_decides(leaf) and not _readable(leaf) for leaf in leaves):
+        held = captured(func)
+        plan = sparse_plan.make(kind, outside_of(flat, held), primals, options, pattern)
+    numbers = (*leaves, *held)
+    if plan.pattern.note and transforms_active() and any(_decides(x) and not _readable(x) for x in numbers):
         raise RefusedError(
             f"{plan.pattern.note}, and values cannot be read inside vmap, grad and jvp. Find the pattern outside with "
             f"{kind}_pattern, and pass it as pattern"

@@ -13,10 +13,11 @@ from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
-from funcdiff._automatic.describing import BARE, EMPTY, SHORT, UNBOUND, Memory, Walk, slots
+from funcdiff._automatic.describing import BARE, EMPTY, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
+from funcdiff._torch.transforms import transforms_active
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
 _KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
@@ -40,6 +41,7 @@ class Evidence:
     Attributes:
         description: What `described` says.
         complete: Whether the places are all that the description depends on.
+        tensors: Those that the function holds.
     """
 
     def __init__(self, func: Any) -> None:
@@ -68,9 +70,14 @@ class Evidence:
         self._own = _own(func)
         self._held = list(self._now())
         values = [*self._held, *self._own]
-        self._tensors = [*tensors, *(x for x in values if type(x) in (Tensor, nn.Parameter))]
-        self._kinds = list(map(_KIND, self._tensors))
-        self._empty = [x for x in values if type(x) in EMPTY and not x]
+        plain = [x for x in values if type(x) in PLAIN]
+        self.tensors = [*tensors, *plain]
+        self._kinds = list(map(_KIND, self.tensors))
+        self._dense = [x for x in self.tensors if x.layout is strided]
+        self._contiguous = list(map(Tensor.is_contiguous, self._dense))
+        attributes = [x.__dict__ for x in plain]
+        self.complete &= not any(attributes)
+        self._empty = [x for x in values if type(x) in EMPTY and not x] + attributes
         self._lengths = list(map(len, self._sized))
 
     def holds(self, func: Any) -> bool:
@@ -81,7 +88,8 @@ class Evidence:
                 and list(map(len, self._sized)) == self._lengths
                 and all(map(is_, self._now(), self._held))
                 and all(map(is_, _own(func), self._own))
-                and list(map(_KIND, self._tensors)) == self._kinds
+                and list(map(_KIND, self.tensors)) == self._kinds
+                and list(map(Tensor.is_contiguous, self._dense)) == self._contiguous
             )
         except Exception:  # gone, or changed meanwhile by another thread
             return False
@@ -153,6 +161,16 @@ class Evidence:
             self._mappings.append(thing)
         elif isinstance(thing, (list, tuple, set, frozenset, deque)):
             self._containers.append(thing)
+
+
+def captured(func: Any) -> Sequence[Tensor]:
+    """The tensors that a function holds, which may belong to a transform: none outside of all."""
+    if not transforms_active():
+        return ()
+    try:
+        return Evidence(func).tensors
+    except Exception:  # as in `key_of`
+        return ()
 
 
 def _own(func: Any) -> tuple[Any, ...]:

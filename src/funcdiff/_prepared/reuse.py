@@ -36,7 +36,7 @@ def in_place(steps: list[Value], results: list[Any]) -> tuple[list[Value], list[
     line: list[Value] = []
     for i, value in enumerate(steps):
         value.args, value.kwargs = (_with(replaced, tree) for tree in (value.args, value.kwargs))
-        if value.target not in _PARTS or not _reusable(value, i, last, sharing):
+        if value.target not in _PARTS or ready(value) or not _reusable(value, i, last, sharing):
             line.append(value)
             continue
         base, numbers, *place = value.args

@@ -67,8 +67,8 @@ def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> 
     def curve(t: float) -> Tensor:
         if kept and t in kept:
             return kept[t]
-        with torch.enable_grad():  # func may take gradients of its own
-            return joined(flatten(flat(*shifted(point, along, t)))[0])
+        # func may take gradients of its own, also with respect to its argument itself
+        return joined(flatten(tracked(flat, shifted(point, along, t)))[0])
 
     return curve
 

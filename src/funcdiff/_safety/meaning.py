@@ -93,7 +93,7 @@ def _as_meant(
         return found
     here = shifted(point, along, 0.0)
     try:
-        held = constants(lambda: flat(*here))
+        held = constants(lambda: tracked(flat, here))
         if held.lost or (held.found and weights is None and not answer.any()):
             return _lost(found)
         if not held.meant:

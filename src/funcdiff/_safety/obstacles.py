@@ -14,7 +14,7 @@ from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
-from funcdiff._torch.transforms import plain_allowed, values
+from funcdiff._torch.transforms import outside, plain_allowed, values
 from funcdiff._torch.trees import Tree
 
 PLAIN = frozenset(("jacobian_batched_grad", "jacobian_loop", "hessian_double_backward", "hvp_double_backward"))
@@ -78,7 +78,9 @@ class Obstacles:
         if with_safe_forms not in self._sketches:
             with torch.no_grad():  # else the guard takes the sketch's own no_grad() for func's
                 func = corrected(self.flat) if with_safe_forms else self.flat
-            self._sketches[with_safe_forms] = sketch(func, [x.clone() for x in self.primals], self.randomness)
+            with outside():  # a copy made inside grad would belong to it, and have no memory of its own
+                copies = [x.detach().clone() for x in self.primals]
+            self._sketches[with_safe_forms] = sketch(func, copies, self.randomness)
         return self._sketches[with_safe_forms]
 
     def obstacle(self, name: str) -> str:

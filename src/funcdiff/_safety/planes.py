@@ -56,8 +56,8 @@ def _on_plane(
     if not under_vmap:
         rows = [torch.stack([x, x]) for x in point]
     outputs = flatten(flat(*(x[1] for x in rows)))[0]
-    # A number is not batched: some functions do not support a batch of outputs.
-    count = 2 if under_vmap or sum(y.numel() for y in outputs) > 1 else 1
+    # As many at once as func has: what torch gets wrong of one under vmap, it may get right of two, or not support.
+    count = min(2, max(1, sum(y.numel() for y in outputs)))
     seen_through = across(flat, plane, as_rows(*[direction(outputs, seed) for seed in (4, 5)][:count]))
 
     def row(t: Tensor, *xs: Tensor) -> Tensor:

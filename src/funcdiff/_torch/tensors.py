@@ -21,6 +21,14 @@ def place_of(x: Tensor) -> int:
     return (x if x.layout is torch.strided else x._values()).data_ptr()
 
 
+def spread_out(x: Any) -> Any:
+    """A tensor with a place in memory for each entry: an expanded one, such as zeros for all rows, is copied.
+
+    The caller may write into a part of it, and would write into others as well.
+    """
+    return x.contiguous() if isinstance(x, Tensor) and x.layout is torch.strided and 0 in x.stride() else x
+
+
 def without_data(kind: type[T], like: Tensor) -> T:
     """A tensor of a subclass, with the shape, dtype and device of another, that owns no memory."""
     return Tensor._make_wrapper_subclass(kind, like.shape, dtype=like.dtype, device=like.device)

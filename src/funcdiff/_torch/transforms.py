@@ -90,6 +90,11 @@ def unwrapped(x: torch.Tensor) -> tuple[torch.Tensor, set[int], bool]:
     return x, levels, graph
 
 
+def graph_beneath(x: Tensor) -> bool:
+    """Whether a transform's tensor has a graph at any level, of which a batched one says nothing itself."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x)) and unwrapped(x)[2]
+
+
 def kept_for_gradients(leaves: Sequence[Any]) -> bool:
     """Whether results of these may be differentiated in reverse mode, by plain autograd or by a transform around."""
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and unwrapped(x)[2] for x in leaves)
