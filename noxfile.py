@@ -148,7 +148,9 @@ def patterns(session):
     """Hold sparse patterns to torch's whole operator database, and to thousands of random compositions."""
     install(session, "-e", ".[gallery]", groups=["tests"])
     session.run("python", "tests/pattern_soundness.py", env=ONE_THREAD)
-    session.run("python", "tests/test_sparse.py", *session.posargs, env=ONE_THREAD)  # --first SEED --number COUNT
+    session.run(
+        "python", "tests/test_sparse_compositions.py", *session.posargs, env=ONE_THREAD
+    )  # --first SEED --number COUNT
 
 
 @nox.session

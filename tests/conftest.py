@@ -2,10 +2,15 @@
 
 import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from becoming import named
+from torch import nn
+
+from funcdiff._automatic import cache
 
 TESTS = Path(__file__).parent
 (PINNED,) = re.findall(r"^torch==([\d.]+)", (TESTS.parent / "constraints.txt").read_text(), re.MULTILINE)
@@ -23,3 +28,25 @@ def composed(caplog):
     """Whether Taylor mode was left, with the reasons."""
     caplog.set_level(logging.INFO, "funcdiff.taylor")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "funcdiff.taylor"]
+
+
+@pytest.fixture
+def forgetful():
+    """No plan is kept from the tests before."""
+    cache._plans.clear()
+
+
+@pytest.fixture
+def restored(monkeypatch):
+    """What functions of `becoming` name, and the layers of torch, as they were before the test."""
+    monkeypatch.setattr(named, "HELPER", named.HELPER)
+    monkeypatch.setattr(named.SETTINGS, "mode", "sine")
+    monkeypatch.setitem(sys.modules, named.SETTINGS.__name__, named.SETTINGS)
+    monkeypatch.setattr(nn.functional, "celu", nn.functional.celu)
+    monkeypatch.setattr(nn.Tanhshrink, "forward", nn.Tanhshrink.forward)
+    monkeypatch.setenv("FUNCDIFF_TEST", "")
+    monkeypatch.delenv("FUNCDIFF_TEST")
+    token = named.VARIABLE.set(True)
+    yield
+    named.VARIABLE.reset(token)
+    nn.modules.module._global_forward_hooks.clear()

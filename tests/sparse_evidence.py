@@ -152,7 +152,7 @@ def chains(rounds):
     u = x[:4096].reshape(64, 64)
     told("heat by conv2d: passes; gap", "", f"{fd.jacobian_pattern(heat, u).passes}; {gap_of(heat, u):.1e}")
     graph = torch.randint(10_000, (2, 30_000), generator=torch.Generator().manual_seed(0))
-    passing = lambda h: torch.zeros_like(h).scatter_add(0, graph[1], (h[graph[0]] - h[graph[1]]).sin())  # noqa: E731
+    passing = lambda h: torch.zeros_like(h).scatter_add(0, graph[1], (h[graph[0]] - h[graph[1]]).sin())  # noqa: E731  # shorter than a def
     h = x[:10_000]
     told(
         "messages, 10000 nodes: passes; gap", "", f"{fd.jacobian_pattern(passing, h).passes}; {gap_of(passing, h):.1e}"

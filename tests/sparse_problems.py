@@ -8,7 +8,6 @@ from torch.nn import functional as F
 import funcdiff  # noqa: F401  # takes torch's warning about compressed rows, said once in a process
 
 STENCIL = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
-WEIGHTS = torch.linspace(0.5, 2, 12, dtype=torch.float64)
 SENDERS = torch.tensor([0, 1, 2, 3, 4, 5, 0, 3])
 RECEIVERS = torch.tensor([1, 2, 3, 4, 5, 0, 3, 0])
 NETWORK = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).double()

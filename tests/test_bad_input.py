@@ -3,17 +3,18 @@ import torch
 
 import funcdiff as fd
 from _ext.shown import bad_input
+from _ext.shown.bad_input_cases import CASES, ROWS, X, cube_sum
 from funcdiff.checks.registry import REGISTRY
 
 
-@pytest.mark.parametrize("case", bad_input.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_refused_and_left_as_it_was(case):
-    before = bad_input.X.clone(), bad_input.ROWS.clone()
+    before = X.clone(), ROWS.clone()
     with pytest.raises(case.error, match=case.text) as refusal:
         case.provoke()
     assert refusal.type is case.error
-    assert bad_input.X.equal(before[0])
-    assert bad_input.ROWS.equal(before[1])
+    assert X.equal(before[0])
+    assert ROWS.equal(before[1])
 
 
 WRONG_POINTS = {
@@ -27,21 +28,21 @@ WRONG_POINTS = {
 @pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
 def test_every_recipe_refuses_a_point_that_it_cannot_differentiate_at(entry, name):
     changed, error, text = WRONG_POINTS[name]
-    x = changed(bad_input.ROWS if entry.kind.startswith("batch") else bad_input.X)
+    x = changed(ROWS if entry.kind.startswith("batch") else X)
     with pytest.raises(error, match=text):
-        entry(bad_input.cube_sum, *([x, x] if entry.takes_vector else [x]))
+        entry(cube_sum, *([x, x] if entry.takes_vector else [x]))
 
 
 @pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
 def test_every_recipe_refuses_a_function_that_returns_no_tensor(entry):
-    x = bad_input.ROWS if entry.kind.startswith("batch") else bad_input.X
+    x = ROWS if entry.kind.startswith("batch") else X
     with pytest.raises((TypeError, ValueError), match=r"got a float|must only return Tensors"):  # the last is vmap's
         entry(lambda x: 1.0, *([x, x] if entry.takes_vector else [x]))
 
 
 def test_a_remedy_is_given_once_and_names_its_cause():
     with pytest.raises(RuntimeError, match="randomness=") as refusal:
-        fd.hessian_forward_over_forward(lambda x: x * torch.rand_like(x))(bad_input.X)
+        fd.hessian_forward_over_forward(lambda x: x * torch.rand_like(x))(X)
     assert str(refusal.value).count("torch said") == 1
     assert "randomness error mode" in str(refusal.value.__cause__)
 
@@ -51,11 +52,11 @@ def test_an_error_of_the_function_itself_comes_through():
         raise RuntimeError("out of cheese")
 
     with pytest.raises(RuntimeError, match=r"^out of cheese$"):
-        fd.jacobian_reverse(fail)(bad_input.X)
+        fd.jacobian_reverse(fail)(X)
 
 
 def test_the_messages_of_the_site_are_those_of_the_errors():
     messages = bad_input.messages()
-    assert [name for name, _, _ in messages] == [case.name for case in bad_input.CASES]
+    assert [name for name, _, _ in messages] == [case.name for case in CASES]
     assert ("chunk_size 0", "ValueError") in {(name, error) for name, error, _ in messages}
     assert all(message for _, _, message in messages)

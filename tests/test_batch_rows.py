@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from custom_functions import OldCubed
 from torch import nn
 from torch.func import grad, vmap
 from torch.testing import assert_close
@@ -13,19 +14,6 @@ from funcdiff._automatic import planning
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 BATCHES = {"batch_jacobian": fd.batch_jacobian, "batch_hessian": fd.batch_hessian}
-
-
-class Cube(torch.autograd.Function):
-    """In the old style, which transforms refuse."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 3 * ctx.saved_tensors[0] ** 2 * gradient
 
 
 def in_place(x):
@@ -52,7 +40,7 @@ def array(x):
 
 GRU = nn.GRU(3, 3, batch_first=True).double().requires_grad_(False)
 REFUSED = {
-    "a custom function in the old style": Cube.apply,
+    "a custom function in the old style": OldCubed.apply,
     "in place into zeros": in_place,
     "a branch": branch,
     "cond": cond,
@@ -91,7 +79,7 @@ def test_what_vmap_refuses_is_taken_row_by_row(name, kind, chunk_size):
 @pytest.mark.parametrize("kind", BATCHES)
 def test_a_loop_over_rows_keeps_the_calling_convention(kind):
     def func(p, x):
-        y = Cube.apply(x["x"] * p)
+        y = OldCubed.apply(x["x"] * p)
         return {"y": y}, y.sum()
 
     options = {"argnums": 1, "in_dims": (None, {"x": 1}), "has_aux": True}
@@ -106,20 +94,20 @@ def test_a_loop_over_rows_keeps_the_calling_convention(kind):
 @pytest.mark.parametrize("randomness", ["same", "different"])
 def test_a_loop_over_rows_draws_as_asked(randomness):
     rows = torch.ones(4, 3, dtype=X.dtype)
-    got = fd.batch_jacobian(lambda x: Cube.apply(x * torch.rand(())), randomness=randomness)(rows)
+    got = fd.batch_jacobian(lambda x: OldCubed.apply(x * torch.rand(())), randomness=randomness)(rows)
     assert (got[0] == got[1]).all() == (randomness == "same")
 
 
 def test_a_loop_over_rows_keeps_a_budget():
     rows = torch.rand(64, 30, dtype=X.dtype)
     result = rows.numel() * 30 * 8
-    got = fd.batch_jacobian(Cube.apply, chunk_size="auto", budget=result + 200_000)(rows)
+    got = fd.batch_jacobian(OldCubed.apply, chunk_size="auto", budget=result + 200_000)(rows)
     assert_close(got, torch.diag_embed(3 * rows**2))
 
 
 def test_a_loop_over_rows_can_be_trained_through():
     x = X.clone().requires_grad_()
-    fd.batch_jacobian(Cube.apply)(x).sum().backward()
+    fd.batch_jacobian(OldCubed.apply)(x).sum().backward()
     assert_close(x.grad, 6 * X)
 
 

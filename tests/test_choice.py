@@ -6,6 +6,7 @@ from collections import UserDict
 import pytest
 import torch
 import torch.nn.functional as F
+from custom_functions import OldSine
 from torch import nn
 from torch.func import vmap
 from torch.testing import assert_close
@@ -125,7 +126,7 @@ def test_a_lambda_in_a_loop_is_planned_once_for_tensors_of_a_kind():
         fd.hessian(lambda x: (scale * x.sin()).sum())(numbers(3))  # noqa: B023  # called in its own turn
     assert len(cache._plans) == 1
     for power in (2, 3):
-        close(fd.jacobian(lambda x: x**power)(numbers(2)), torch.diag(power * numbers(2) ** (power - 1)))  # noqa: B023
+        close(fd.jacobian(lambda x: x**power)(numbers(2)), torch.diag(power * numbers(2) ** (power - 1)))  # noqa: B023  # called in the same turn
     assert len(cache._plans) == 3
 
 
@@ -241,18 +242,7 @@ def test_every_recipe_wrong_is_a_refusal(monkeypatch):
 
 
 def test_what_torch_cannot_differentiate_one_way_is_taken_another():
-    class Old(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x.sin()
-
-        @staticmethod
-        def backward(ctx, gradient):
-            (x,) = ctx.saved_tensors
-            return gradient * x.cos()
-
-    close(fd.hessian(lambda x: Old.apply(x).sum())(numbers(3)), torch.diag(-numbers(3).sin()))
+    close(fd.hessian(lambda x: OldSine.apply(x).sum())(numbers(3)), torch.diag(-numbers(3).sin()))
     assert len(cache._plans) == 1
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from custom_functions import OldCubed
 from recipes import DIAGONALS, HESSIANS, JACOBIANS, NOT_COMPILED, PRODUCTS, TRANSFORMS
 from torch.func import grad, vmap
 from torch.testing import assert_close
@@ -167,21 +168,10 @@ def test_nan_propagates(recipe):
 
 @pytest.mark.parametrize("recipe", [fd.jacobian_loop, fd.jacobian_batched_grad])
 def test_plain_autograd_takes_old_custom_functions_and_checkpoints(recipe):
-    class Old(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x**3
-
-        @staticmethod
-        def backward(ctx, u):
-            (x,) = ctx.saved_tensors
-            return 3 * x**2 * u
-
-    assert_close(recipe(Old.apply)(X), torch.diag(3 * X**2))
-    checkpointed = lambda x: torch.utils.checkpoint.checkpoint(lambda x: x**3, x, use_reentrant=False)  # noqa: E731
+    assert_close(recipe(OldCubed.apply)(X), torch.diag(3 * X**2))
+    checkpointed = lambda x: torch.utils.checkpoint.checkpoint(lambda x: x**3, x, use_reentrant=False)  # noqa: E731  # shorter than a def
     assert_close(recipe(checkpointed)(X), torch.diag(3 * X**2))
-    assert_close(fd.hvp_double_backward(lambda x: Old.apply(x).sum(), (X,), (V,)), 6 * X * V)
+    assert_close(fd.hvp_double_backward(lambda x: OldCubed.apply(x).sum(), (X,), (V,)), 6 * X * V)
 
 
 def test_calling_a_transform_leaves_its_arguments_and_keeps_the_name():

@@ -284,3 +284,21 @@ def test_attention_and_norms_have_right_products_also_when_trained_through(captu
             with torch.no_grad():
                 scale -= shift
         assert_close(found, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda x: F.layer_norm(x, (3,), W[0]), lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None])],
+    ids=["norm", "attention"],
+)
+def test_a_compiled_product_can_be_trained_through_a_norm_and_attention(model):
+    def squared(x):
+        return fd.jacobian_operator(model, x)(W).square().sum()
+
+    torch.compiler.reset()
+    compiled = torch.compile(squared, backend="aot_eager", fullgraph=True)
+    slopes = []
+    for func in (squared, compiled):
+        x = ROWS[:3].clone().requires_grad_()
+        slopes += torch.autograd.grad(func(x), x)
+    assert_close(slopes[1], slopes[0])

@@ -8,7 +8,7 @@ from fuzz import run
 from fuzz.functions import OPERATIONS
 
 from funcdiff._automatic import choice
-from funcdiff._safety.verification import Check
+from funcdiff._safety.accusing import Check
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fuzz.own import Forgetful, Old
+from custom_functions import Forgetful, OldRounded, OldSine, Rounded
 from torch.autograd import functional
 from torch.testing import assert_close
 
@@ -123,17 +123,7 @@ def test_without_the_check_plain_autograd_is_taken_at_its_word():
     assert not fd.jacobian(CUT["NumPy"], verify=False)(X).any()
 
 
-class Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.round()
-
-    @staticmethod
-    def backward(ctx, u):
-        return u
-
-
-@pytest.mark.parametrize("func", [Rounded.apply, lambda x: Rounded.apply(x)])
+@pytest.mark.parametrize("func", [OldRounded.apply, lambda x: OldRounded.apply(x)])
 def test_a_compiled_derivative_of_a_custom_function_is_its_own(func):
     torch.compiler.reset()
     compiled = torch.compile(fd.jacobian(func), backend="eager")
@@ -142,18 +132,6 @@ def test_a_compiled_derivative_of_a_custom_function_is_its_own(func):
 
 
 class Doubled(Rounded):
-    """In the new style, which the compiler traces."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.round()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
     @staticmethod
     def backward(ctx, u):
         return 2 * u
@@ -230,9 +208,12 @@ def test_the_fisher_matrix_by_a_divergence_from_itself_stays_what_is_meant():
 
 
 BESIDE = {  # func, and whether plain autograd has its second derivative right
-    "a custom function": (lambda x: Old.apply(x * x.detach().norm()).square().sum(), True),
-    "a custom function, and a branch": (lambda x: Old.apply(x * (2 if x.detach().sum() > 0 else 1)).exp().sum(), True),
-    "a custom function, and no_grad": (lambda x: Old.apply(x * torch.no_grad()(torch.norm)(x)).exp().sum(), True),
+    "a custom function": (lambda x: OldSine.apply(x * x.detach().norm()).square().sum(), True),
+    "a custom function, and a branch": (
+        lambda x: OldSine.apply(x * (2 if x.detach().sum() > 0 else 1)).exp().sum(),
+        True,
+    ),
+    "a custom function, and no_grad": (lambda x: OldSine.apply(x * torch.no_grad()(torch.norm)(x)).exp().sum(), True),
     "an adjoint that forgets its input": (lambda x: Forgetful.apply(x.exp() * x.detach().norm()).sum(), False),
     "an operator of torch's that is wrong twice": (
         lambda x: torch._weight_norm(torch.outer(x * x.detach().norm(), X.cos()), x[:, None].sin() + 2, 0).sin().sum(),

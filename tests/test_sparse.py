@@ -1,7 +1,5 @@
 """Sparse Jacobians and Hessians: equal to dense ones, in few passes, and never wrong without an error."""
 
-import argparse
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -11,14 +9,11 @@ from sparse_problems import (
     JACOBIANS,
     RECEIVERS,
     SENDERS,
-    STEPS,
     arrow,
     both_full,
     brusselator,
     chain,
-    composition,
     first_column_full,
-    heat,
     last_row_full,
     messages,
     random_point,
@@ -30,8 +25,7 @@ from torch.testing import assert_close
 
 import funcdiff as fd
 from funcdiff._automatic import sparse_plan
-from funcdiff._sparse import colouring, sets
-from funcdiff._sparse.pattern import Pattern
+from funcdiff._sparse import sets
 
 X = random_point(8)
 SINGLE = {brusselator, chain, messages, last_row_full, first_column_full, both_full, written_in_place, torch.sin}
@@ -133,7 +127,7 @@ def test_under_vmap_and_grad():
     with pytest.raises(RuntimeError, match="layout=None"):
         vmap(fd.jacobian_sparse(chain))(rows)
 
-    energy = lambda x: fd.hessian_sparse(rosenbrock, layout=None)(x).square().sum()  # noqa: E731
+    energy = lambda x: fd.hessian_sparse(rosenbrock, layout=None)(x).square().sum()  # noqa: E731  # shorter than a def
     assert_close(grad(energy)(X), grad(lambda x: torch.func.hessian(rosenbrock)(x).square().sum())(X))
 
 
@@ -268,14 +262,14 @@ def test_a_derivative_that_the_function_does_not_show_is_no_number():
 
 def test_values_of_captured_tensors_may_change():
     to = RECEIVERS.clone()
-    func = lambda h: torch.zeros_like(h).index_add(0, to, h[SENDERS].sin())  # noqa: E731
+    func = lambda h: torch.zeros_like(h).index_add(0, to, h[SENDERS].sin())  # noqa: E731  # shorter than a def
     transform, x = fd.jacobian_sparse(func), random_point(6)
     assert_close(transform(x).to_dense(), dense_jacobian(func, x))
     to.copy_(RECEIVERS.flip(0))
     assert_close(transform(x).to_dense(), dense_jacobian(func, x))
 
     kernel = torch.zeros(1, 1, 3, dtype=torch.float64)
-    blur = lambda x: torch.conv1d(x[None, None], kernel, padding=1)[0, 0]  # noqa: E731
+    blur = lambda x: torch.conv1d(x[None, None], kernel, padding=1)[0, 0]  # noqa: E731  # shorter than a def
     transform = fd.jacobian_sparse(blur)
     assert transform(X)._nnz() == 0
     kernel.fill_(1.0)
@@ -319,7 +313,7 @@ BAD = {
     "compiled": (
         lambda: torch.compile(lambda x: fd.jacobian_sparse(chain)(x), backend="eager", fullgraph=True)(X),
         RuntimeError,
-        "outside|compile",
+        "outside of what torch.compile compiles",
     ),
 }
 
@@ -370,84 +364,3 @@ def test_explain_shows_passes_and_says_when_dense_is_better():
     inverse = fd.jacobian_sparse(lambda x: torch.linalg.pinv(x.reshape(4, 2)))
     assert "no rule for linalg_pinv" in repr(fd.explain(inverse, X))
     assert fd.explain(fd.hessian_sparse(arrow), random_point(200)).recipe == "hessian_sparse"
-
-
-@pytest.mark.parametrize("func", [heat, messages])
-def test_colours_do_not_meet(func):
-    pattern = fd.jacobian_pattern(func, JACOBIANS[func][0])
-    for groups in pattern.ways:
-        products = np.concatenate([np.zeros((groups.forward, pattern.shape[0])).ravel()])
-        assert groups.places.max() < products.size + groups.reverse * pattern.shape[1]
-        if groups.reverse == 0:
-            met = {(groups.columns[j], i) for i, j in zip(pattern.rows, pattern.columns, strict=True)}
-            assert len(met) == pattern.nnz
-
-
-def test_stars_on_random_graphs():
-    """Values of a random symmetric matrix are read back from its products."""
-    for seed in range(30):
-        numbers = np.random.default_rng(seed)
-        matrix = np.triu(numbers.random((15, 15)) * (numbers.random((15, 15)) < 0.2))
-        matrix = matrix + matrix.T
-        pattern = Pattern.of_matrix(scipy.sparse.csr_array(matrix)).only_mutual()
-        (groups,) = pattern.ways
-        seeds = (groups.columns == np.arange(groups.forward)[:, None]).astype(float)
-        read = (seeds @ matrix).ravel()[groups.places]
-        np.testing.assert_allclose(read, matrix[pattern.rows, pattern.columns])
-
-
-def test_the_smallest_are_coloured_last_where_it_pays():
-    """Of two kinds of unknowns, few that meet many and many that meet few, as in bundle adjustment."""
-    few, many = 8, 60
-    meeting = (np.arange(many)[:, None] * 3 + np.arange(3)) % few
-    matrix = np.eye(few + many)
-    for point, cameras in enumerate(meeting):
-        matrix[few + point, cameras] = matrix[cameras, few + point] = 1
-    matrix = np.kron(matrix, np.ones((3, 3)))
-    for order in (slice(None), slice(None, None, -1)):
-        pattern = Pattern.of_matrix(torch.from_numpy(matrix[order, order].copy())).only_mutual()
-        assert pattern.passes <= 18
-    natural = Pattern.of_matrix(torch.from_numpy(matrix)).only_mutual()
-    starts, neighbours = natural.starts.tolist(), natural.columns.tolist()
-    assert colouring._star_in_order(range(len(matrix)), starts, neighbours)[0].max() > 50
-
-
-def missing_and_gap(seed):
-    """Of a random composition: the entries that the pattern lacks, and the difference of the matrices."""
-    func, names, x = composition(seed)
-    dense = jacrev(func)(x)
-    pattern = fd.jacobian_pattern(func, x)
-    filled = torch.zeros(dense.shape, dtype=torch.bool)
-    filled[pattern.rows, pattern.columns] = True
-    other = jacrev(func)(x + 0.1 * random_point(x.numel(), seed=seed + 1))
-    beyond = ((dense != 0) & ~filled).sum()
-    if "argsort" not in names and "sort" not in names:
-        beyond = beyond + ((other != 0) & ~filled).sum()
-    gap = (fd.jacobian_sparse(func)(x).to_dense() - dense).abs().max() / dense.abs().max().clamp(min=1)
-    return int(beyond), float(gap), names
-
-
-def test_random_compositions():
-    assert len(STEPS) >= 60
-    for seed in range(60):
-        beyond, gap, names = missing_and_gap(seed)
-        assert beyond == 0, (seed, names)
-        assert gap < 1e-10, (seed, names)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Random compositions against dense Jacobians.")
-    parser.add_argument("--first", type=int, default=0, help="seed")
-    parser.add_argument("--number", type=int, default=2000)
-    given = parser.parse_args()
-    failures = 0
-    for seed in range(given.first, given.first + given.number):
-        try:
-            beyond, gap, names = missing_and_gap(seed)
-        except Exception as error:  # which a composition raises is said, and the others are tried
-            beyond, gap, names = -1, float("nan"), [*composition(seed)[1], f"{type(error).__name__}: {error}"[:200]]
-        if beyond or not gap < 1e-10:
-            failures += 1
-            print(f"seed {seed}: {beyond} entries lacking, {gap:.1e} apart: {', '.join(names)}")
-    print(f"{given.number} compositions, {failures} failures")
-    raise SystemExit(bool(failures))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from custom_functions import Forgetful
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -104,19 +105,6 @@ def test_detach_is_advised_where_it_is_a_way_out():
 def test_a_branch_under_vmap_is_told_both_ways_out():
     with pytest.raises(RuntimeError, match=r"torch\.where, or use .* batch_jacobian"):
         vmap(fd.jacobian(lambda x: x if x.sum() > 0 else x**2))(ROWS)
-
-
-class Forgetful(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, gradient):
-        with torch.enable_grad():
-            x = ctx.saved_tensors[0].detach().requires_grad_()
-            return torch.autograd.grad(x**3, x, gradient)[0]
 
 
 def test_no_message_advises_a_recipe_that_the_plan_calls_wrong():

@@ -8,9 +8,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from becoming import BECOMES_ANOTHER
+from becoming.two import UNDESCRIBED, X, sine
+from drawn import HELD, changed
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_cache import BECOMES_ANOTHER, HELD, UNDESCRIBED, X, changed, forgetful, restored, sine  # noqa: F401
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,6 +20,8 @@ import funcdiff as fd
 from funcdiff._automatic import cache, lookup, products
 from funcdiff._automatic.describing import described
 from funcdiff._automatic.unchanged import Evidence
+
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 @pytest.mark.usefixtures("restored")

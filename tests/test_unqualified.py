@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
+from custom_functions import Forgetful, OldCubed, WrongForward
 from torch import nn
 from torch.func import grad, vmap
 from torch.testing import assert_close
@@ -12,55 +13,6 @@ import funcdiff as fd
 
 ROWS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 X = ROWS[0]
-
-
-class WrongForward(torch.autograd.Function):
-    """A cube whose forward rule forgets a factor."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 3 * ctx.saved_tensors[0] ** 2 * gradient
-
-    @staticmethod
-    def jvp(ctx, tangent):
-        return ctx.saved_tensors[0] ** 2 * tangent
-
-
-class Old(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 3 * ctx.saved_tensors[0] ** 2 * gradient
-
-
-class Forgetful(torch.autograd.Function):
-    """A cube whose second derivative is zero in every mode: its backward starts a graph of its own."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, gradient):
-        with torch.enable_grad():
-            x = ctx.saved_tensors[0].detach().requires_grad_()
-            return torch.autograd.grad(x**3, x, gradient)[0]
 
 
 torch.manual_seed(0)
@@ -72,7 +24,7 @@ def matrices(rows):
 
 
 FUNCTIONS = {
-    "a custom function in the old style": Old.apply,
+    "a custom function in the old style": OldCubed.apply,
     "a custom function with a forward rule": WrongForward.apply,
     "a norm": NORM,
     "a log-determinant": lambda rows: torch.linalg.slogdet(matrices(rows))[1][:, None],

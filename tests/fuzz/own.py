@@ -1,83 +1,7 @@
-"""What a user defines: constants by intent, autograd functions right and wrong, operators with and without autograd."""
+"""What a user defines: constants by intent, autograd functions and operators, right and wrong."""
 
 import torch
-
-
-class Cubed(torch.autograd.Function):
-    """Right, in both modes."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx, g):
-        return 3 * ctx.saved_tensors[0] ** 2 * g
-
-    @staticmethod
-    def jvp(ctx, t):
-        return 3 * ctx.saved_tensors[0] ** 2 * t
-
-
-class Old(torch.autograd.Function):
-    """Right, in the old style, which transforms refuse."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    def backward(ctx, g):
-        return g * ctx.saved_tensors[0].cos()
-
-
-class WrongForward(Cubed):
-    """Right in reverse, wrong in forward mode."""
-
-    @staticmethod
-    def jvp(ctx, t):
-        return ctx.saved_tensors[0] * t
-
-
-class Forgetful(torch.autograd.Function):
-    """Right once; its backward starts a graph of its own, so that the second derivative misses a part."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, g):
-        with torch.enable_grad():
-            x = ctx.saved_tensors[0].detach().requires_grad_()
-            return torch.autograd.grad(x**3, x, g)[0]
-
-
-class Through(torch.autograd.Function):
-    """Rounds, and passes derivatives through: what it defines is no derivative of its values."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.round()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    @staticmethod
-    def backward(ctx, g):
-        return g
+from custom_functions import Cubed, Forgetful, OldSine, Rounded, WrongForward
 
 
 @torch.library.custom_op("funcdiff_fuzz::smooth", mutates_args=())
@@ -118,7 +42,7 @@ def opaque(x: torch.Tensor) -> torch.Tensor:
 
 RIGHT = {
     "function": lambda x, c: Cubed.apply(x),
-    "function in the old style": lambda x, c: Old.apply(x),
+    "function in the old style": lambda x, c: OldSine.apply(x),
     "operator": lambda x, c: smooth(x),
     "operator with a rule for vmap": lambda x, c: batched(x),
     "gradient inside": lambda x, c: torch.func.grad(lambda y: (y**3).sum())(x),
@@ -131,7 +55,7 @@ CONSTANT = {  # differences see through these
     "number": lambda x, c: x * x.detach().sigmoid().mean(),
     "straight through": lambda x, c: (x.square() + (x.round() - x).detach()).sin(),
 }
-DEFINED = {"straight-through function": lambda x, c: Through.apply(2 * x).sin()}
+DEFINED = {"straight-through function": lambda x, c: Rounded.apply(2 * x).sin()}
 FAULTY = {  # to be put right or refused
     "function wrong in forward mode": lambda x, c: WrongForward.apply(x),
     "function that forgets its input": lambda x, c: Forgetful.apply(x),

@@ -18,7 +18,7 @@ from torch import Tensor
 from _tools.atlas.cases import samples
 from _tools.atlas.data import Atlas, Entry, mode_names, outcomes, read
 from _tools.atlas.repro import Suspect
-from _tools.atlas.scripts import EXPRESSIONS, LONGEST, differ, numbers, outcome, writers
+from _tools.atlas.scripts import EXPRESSIONS, LONGEST, differ, imported, numbers, outcome, writers
 
 PINNED = Path("docs/reference/atlas.json")
 _UNSTEADY = {"linalg_lu_solve"}  # reads memory that nobody wrote: its verdicts differ from run to run
@@ -41,9 +41,8 @@ def _by(mode: str, shown: str, script: str) -> str:
     for x in "txyzwuv":
         old, new = EXPRESSIONS[shown].format(x), EXPRESSIONS[mode].format(x)
         if old in script:
-            names = [name for name in ("grad", "jacfwd", "jacrev", "jvp", "vjp", "vmap") if f"{name}(" in new]
-            head, rest = script.replace(old, new).split("\n", 2)[:1], script.replace(old, new).split("\n", 2)[2]
-            return "\n".join([*head, f"from torch.func import {', '.join(names) or 'jacrev'}", rest])
+            first, _, rest = script.replace(old, new).split("\n", 2)
+            return "\n".join([first, f"from torch.func import {imported(new)}", rest])
     return ""
 
 

@@ -122,7 +122,7 @@ def printed(script: str) -> tuple[Tensor, Tensor]:
 
 
 def numbers(script: str) -> tuple[Tensor, Tensor] | None:
-    """The same; None where it fails."""
+    """What `script` prints; None if it fails, or expects what is not finite."""
     try:
         expected, obtained = printed(script)
     except Exception:
@@ -149,6 +149,12 @@ def outcome(script: str) -> dict[str, str]:
 def differ(expected: Tensor, obtained: Tensor) -> bool:
     """By more than differences can be off."""
     return not torch.allclose(expected, obtained, rtol=0, atol=1e-2 * float(expected.abs().max()) + 1e-6)
+
+
+def imported(expression: str) -> str:
+    """The functions of torch.func that an expression of `EXPRESSIONS` calls, as an import names them."""
+    names = [name for name in ("grad", "jacfwd", "jacrev", "jvp", "vjp", "vmap") if f"{name}(" in expression]
+    return ", ".join(names) or "jacrev"
 
 
 def writers(operation: Operation) -> Iterator[Callable[[str], str]]:
@@ -189,11 +195,10 @@ def _write(operation: Operation, source: str, moved: tuple[int, ...], several: b
     written = ", ".join([*(repr(x) for x in args), *(f"{k}={v!r}" for k, v in _needed(operation, kwargs).items())])
     x = letters[moved[0]]
     obtained = EXPRESSIONS[mode].format("t" if several or second else x)
-    functions = [name for name in ("grad", "jacfwd", "jacrev", "jvp", "vjp", "vmap") if f"{name}(" in obtained]
     second_or_third = _THIRD if mode.endswith("once more") else _SECOND
     template = second_or_third if second else _SEVERAL if several else _ONE
     return template.format(
-        functions=", ".join(functions) or "jacrev",
+        functions=imported(obtained),
         inputs="\n".join(inputs),
         x=x,
         call=f"{operation.name}({written}){result}",

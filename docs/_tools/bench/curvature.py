@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import funcdiff as fd
 from funcdiff.measure import compare, count, environment
+from funcdiff.problems import study_network
 
 ROUNDS = 15
 BUDGET = 1.0  # seconds a call, beyond which one sample is enough
@@ -100,8 +101,7 @@ def classifiers() -> Iterator[Classifier]:
     """Three networks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        wide = nn.Sequential(nn.Linear(5, 1000), nn.ELU(), nn.Linear(1000, 1000), nn.ELU(), nn.Linear(1000, 25))
-        yield Classifier("study C's network", wide, torch.randn(100, 5), torch.randint(25, (100,)))
+        yield Classifier("study C's network", study_network(), torch.randn(100, 5), torch.randint(25, (100,)))
         digits = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
         yield Classifier("a classifier of digits", digits, torch.randn(256, 64), torch.randint(10, (256,)))
         layers = [nn.Conv2d(1, 8, 3, padding=1), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.GELU()]

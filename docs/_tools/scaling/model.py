@@ -1,7 +1,7 @@
 """The time of a Hessian-vector product over P processes, from bytes, latencies and rates: no measurement.
 
-A product is a local one and one all-reduce of n + 33 numbers. On a ring each process sends 2 (P - 1) / P of the bytes
-in 2 (P - 1) steps. On a tree, which libraries take where latency decides, all bytes go up and down log2 P levels.
+A product is a local one and one all-reduce of n numbers and a tail. On a ring each process sends 2 (P - 1) / P of the
+bytes in 2 (P - 1) steps. On a tree, which libraries take where latency decides, all bytes go up and down log2 P levels.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from funcdiff.distributed.processes import TAIL
+
 FLOPS = 12  # of a product with respect to the parameters of a fully connected network, for each parameter and row
-TAIL = 33  # numbers that travel with the vector
 
 
 class Link(NamedTuple):

@@ -19,8 +19,9 @@ import torch.distributed as dist
 import funcdiff as fd
 from _tools.bench.run import written
 from funcdiff import distributed
-from funcdiff.distributed.processes import Processes
+from funcdiff.distributed.processes import TAIL, Processes
 from funcdiff.measure import count, environment
+from funcdiff.problems import study_network
 
 SIZES = 1, 2, 4
 WEAK = 100, 1000  # rows of each process
@@ -31,10 +32,8 @@ ROUNDS = 9
 def study_c(rows: int) -> tuple[Callable[..., Any], torch.Tensor]:
     """The loss of study C's network, with its million parameters as one vector."""
     torch.manual_seed(0)
-    layers = torch.nn.Linear(5, 1000), torch.nn.ELU(), torch.nn.Linear(1000, 1000), torch.nn.ELU()
-    network = torch.nn.Sequential(*layers, torch.nn.Linear(1000, 25))
     inputs, targets = torch.randn(rows, 5), torch.randn(rows, 25)
-    predict, parameters = fd.module_function(network)
+    predict, parameters = fd.module_function(study_network())
     vector, unravel = fd.ravel(parameters)
     return lambda w: (predict(unravel(w), inputs) - targets).square().mean(), vector
 
@@ -58,7 +57,7 @@ def products(rows: int, group: Any, watch: Watch, rounds: int) -> list[dict[str,
     """Rounds of a product and of its sum alone: seconds to the end of the slowest local part, and to the end."""
     loss, w = study_c(rows)
     operator = distributed.hvp_operator(loss, w, samples=rows, group=group)
-    v, buffer = torch.randn(len(w), generator=torch.Generator().manual_seed(1)), torch.zeros(len(w) + 33)
+    v, buffer = torch.randn(len(w), generator=torch.Generator().manual_seed(1)), torch.zeros(len(w) + TAIL)
     found = []
     for _ in range(rounds + 2):
         dist.barrier(group)

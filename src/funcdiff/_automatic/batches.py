@@ -23,7 +23,9 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied, guarded
 from funcdiff._calling.types import Function
-from funcdiff._safety.verification import Check, Kind, check_on_plane
+from funcdiff._safety.accusing import Check
+from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.verification import Kind
 from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
 of_rows = partial(

@@ -20,9 +20,12 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, has_graph
+from funcdiff._safety.lines import Func
+from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.training import check_training
-from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
+from funcdiff._safety.verification import Kind, check
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.processes import spread

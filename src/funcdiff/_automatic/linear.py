@@ -16,8 +16,9 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
-from funcdiff._safety.verification import Check, check_linear
+from funcdiff._safety.verification import check_linear
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 from funcdiff.recipes.linear import Formula, Linearized, by_double_backward, by_forward
@@ -85,7 +86,7 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
         return linearized_by(_FORMULAS[name], corrected(func, once_more=True), primals)
 
     if torch.compiler.is_compiling():
-        return linearized_by(by_forward, func, primals)  # the guard's forms end torch 2.13's process here
+        return run("jacobian_forward, products")  # func cannot run beforehand, to be planned for
     found = lookup.for_product(names, func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
     made: Linearized = first_working(found, lambda name, _: run(name), first)

@@ -20,8 +20,10 @@ from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
+from funcdiff._safety.lines import Func
 from funcdiff._safety.obstacles import stand_ins
-from funcdiff._safety.verification import Func, Kind, check_on_plane
+from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import kept_for_gradients, outside, plain_allowed, unobserved

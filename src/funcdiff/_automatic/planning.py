@@ -11,10 +11,10 @@ from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED
 from funcdiff._safety.obstacles import PLAIN, Obstacles
-from funcdiff._safety.verification import Check
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree

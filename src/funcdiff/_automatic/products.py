@@ -16,8 +16,10 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
-from funcdiff._safety.verification import Check, check_product, direction
+from funcdiff._safety.lines import direction
+from funcdiff._safety.verification import check_product
 from funcdiff._torch.processes import spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten

@@ -20,8 +20,10 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, with_safe_forms
-from funcdiff._safety.verification import Check, Func, check
+from funcdiff._safety.lines import Func
+from funcdiff._safety.verification import check
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.transforms import outside
 from funcdiff._torch.trees import Tree, flatten

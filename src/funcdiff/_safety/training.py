@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._safety.verification import Check, Func, Point, compared, direction
+from funcdiff._safety.accusing import Check, compared
+from funcdiff._safety.lines import Func, Point, direction
 from funcdiff._torch.constants import constants
 from funcdiff._torch.messages import cannot
 from funcdiff._torch.tape import Sketch

@@ -1,0 +1,137 @@
+"""Whether an answer is wrong: held against differences of a function on a line.
+
+NOTE [accusing]. A derivative is called wrong only if differences of the function in two pairs of steps agree with each
+other and not with it. The slopes on either side of the point must agree too: otherwise the function has a kink there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from funcdiff._safety.lines import Curve
+from funcdiff._torch.tape import Sketch
+from funcdiff._torch.transforms import undrawn
+
+_FAR = 0.1  # of the largest entry: nearer than this nothing is accused of torch's own operators
+CLOSE = 1e-3  # what agrees is nearer than this, or than _SURE times the error; other operators are accused from here
+CLOSEST = 1e-5  # ... and agree only up to here
+_SURE = 8.0  # times the error of the differences
+_VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
+_COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
+ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
+OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found: `gap` is the largest difference, relative to the largest entry.
+
+    `raised` says that the recipe could not be checked because it fails.
+    """
+
+    outcome: Literal["agrees", "wrong", "undecided"]
+    gap: float = float("nan")
+    reason: str = ""
+    raised: bool = False
+
+    def __str__(self) -> str:
+        """As a plan tells it."""
+        if self.outcome == "undecided":
+            return f"not checked: {self.reason}"
+        if self.reason:
+            return self.reason
+        verb = "agrees with" if self.outcome == "agrees" else "contradicts"
+        return f"{verb} differences of func, {self.gap:.1g} apart"
+
+
+def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], float] = lambda: 0.0) -> Check:
+    """Hold `answer` against the derivative of `curve` at 0.
+
+    `size` is that of func's own numbers, whose rounding is no derivative; it is asked for before anything is accused.
+    """
+    step = seen.epsilon**0.25
+    try:
+        with undrawn():
+            first, value = _judged(answer, curve, step, seen)
+            if first.outcome != "wrong":
+                return first
+            floor = ROUNDED * seen.epsilon * size()
+            found = [_judged(answer, curve, h, seen, floor) for h in (step, step / 5)]
+            if found[0][0].outcome == "agrees":
+                return found[0][0]
+            accused = all(check.outcome == "wrong" for check, _ in found)
+            # What a custom function does between the steps is no excuse for it.
+            rough = not seen.foreign and _rough(answer, curve, value, step, seen)
+            if not accused or rough or _kink(curve, step) or _kink(curve, step / 5):
+                return Check("undecided", first.gap, "differences of func do not converge here")
+    except OUTSIDE as error:
+        return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
+    return first
+
+
+def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: float = 0.0) -> tuple[Check, Tensor]:
+    """What differences with one step and with half of it say, and these differences."""
+    ahead, behind = curve(step), curve(-step)
+    near_ahead, near_behind = curve(step / 2), curve(-step / 2)
+    wide, narrow = (ahead - behind) / (2 * step), (near_ahead - near_behind) / step
+    value = (4 * narrow - wide) / 3
+    noise = 8 * seen.epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
+    if not value.isfinite().all():
+        return Check("undecided", reason="func is not finite near the point"), value
+    error = (narrow - wide).abs() + noise + floor
+    gap = (answer - value).abs()
+    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    vague = error > _VAGUE * scale
+    if seen.foreign and bool(scale <= error.amax()):
+        return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
+    if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
+        return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
+    far = (gap > (CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    if bool((far & ~vague).any()):
+        return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
+    if bool(vague.any()):
+        return Check("undecided", reason="differences of func do not converge here"), value
+    apart = float(gap.amax() / scale)
+    close = CLOSEST if seen.foreign else CLOSE
+    if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
+        return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
+    return Check("agrees", apart), value
+
+
+def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketch) -> bool:
+    """Whether shorter steps, down to where rounding hides everything, say otherwise than these differences do.
+
+    A gradient near a minimum is small because terms cancel: its size does not tell their rounding.
+    """
+    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    while True:
+        ahead, behind = curve(step), curve(-step)
+        noise = 8 * seen.epsilon * ahead.abs().amax() / step
+        cancelled = step < seen.epsilon**0.8 and ahead.abs().amax() < _FAR * scale
+        if not noise < _FAR / 10 * scale or cancelled:  # rounding is more than its least
+            return False
+        if bool(((ahead - behind) / (2 * step) - value).abs().amax() > noise + _VAGUE * scale):
+            return True
+        step /= 7.3  # of no whole number, so that no oscillation looks the same at every step
+
+
+def _kink(curve: Curve, step: float) -> bool:
+    """Whether the slopes on either side of the point differ, however small the step."""
+    centre = curve(0.0)
+
+    def jump(h: float) -> Tensor:
+        return (curve(h) - 2 * centre + curve(-h)).abs().amax() / h
+
+    wide, narrow = jump(step), jump(step / 4)
+    slope = (curve(step) - curve(-step)).abs().amax() / (2 * step)
+    return bool((narrow > wide / 2) & (narrow > _VAGUE * slope))
+
+
+def near(answer: Tensor, own: Tensor, seen: Sketch, floor: float = 0.0, scale: float = CLOSE) -> bool:
+    """The same but for rounding; never where one of them is not a number."""
+    return bool((answer - own).abs().amax() <= max(scale, 16 * seen.epsilon) * own.abs().amax() + floor)

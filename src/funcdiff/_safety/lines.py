@@ -1,0 +1,76 @@
+"""A line through a point along a random direction, with the values and the gradients of a function on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from funcdiff._calling.plain import backward, tracked
+from funcdiff._torch.processes import beside
+from funcdiff._torch.trees import Tree, flatten
+
+Point = Sequence[Tensor]
+Func = Callable[..., Tree]  # of the differentiated leaves, without aux
+Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
+Kept = dict[float, Tensor]  # values of func on a line
+
+
+def direction(like: Point, seed: int = 0) -> list[Tensor]:
+    """A random direction of length 1 in units of the point's own size; the caller's generators stay as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in like]
+    length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
+    scales = [max(1.0, _size(x)) / length for x in like]
+    moves = [(part * s).to(dtype=x.dtype, device=x.device) for part, s, x in zip(parts, scales, like, strict=True)]
+    return [beside(move, x) for move, x in zip(moves, like, strict=True)]
+
+
+def shifted(point: Point, along: Point, t: float) -> list[Tensor]:
+    """The point after a step of t along the direction."""
+    return [(x.detach() + t * v).detach() for x, v in zip(point, along, strict=True)]
+
+
+def joined(parts: Point) -> Tensor:
+    """All entries as one vector, of at least float32."""
+    parts = [part.detach().reshape(-1) for part in parts]
+    return torch.cat([part if part.dtype == torch.float64 else part.float() for part in parts])
+
+
+def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> Curve:
+    """The values of `flat` on the line through the point, those that are kept not computed again."""
+
+    def curve(t: float) -> Tensor:
+        if kept and t in kept:
+            return kept[t]
+        with torch.enable_grad():  # func may take gradients of its own
+            return joined(flatten(flat(*shifted(point, along, t)))[0])
+
+    return curve
+
+
+def gradients(flat: Func, point: Point, along: Point, cotangents: Point, kept: Kept | None = None) -> Curve:
+    """The gradients of the outputs' sum, weighted by the cotangents, by plain autograd, on the line.
+
+    The values come with them, and are kept where that is asked for.
+    """
+
+    def curve(t: float) -> Tensor:
+        moved = shifted(point, along, t)
+        outputs = flatten(tracked(flat, moved))[0]
+        if kept is not None:
+            kept[t] = joined(outputs)
+        return joined(backward(outputs, moved, list(cotangents), create_graph=False))
+
+    return curve
+
+
+def largest(flat: Func, point: Point, weights: Point) -> float:
+    """The largest of the numbers that `flat` returns, weighted."""
+    outputs = flatten(flat(*shifted(point, point, 0.0)))[0]
+    return max(float((w * y.detach()).abs().amax()) for w, y in zip(weights, outputs, strict=True) if y.numel())
+
+
+def _size(x: Tensor) -> float:
+    return float(x.detach().double().square().mean().sqrt()) if x.numel() and not x.is_meta else 0.0

@@ -1,0 +1,208 @@
+"""Which derivative a function means: before an answer is called wrong, what is constant by intent or defined by hand.
+
+A function that detaches part of itself means a constant: there the derivative may be what plain autograd computes. It
+is not believed where NumPy read the numbers, where nothing depends on the input any more, or of second derivatives of
+custom functions (see NOTE [constants]). There the gradient is held against differences as well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from funcdiff._calling.plain import backward, tracked
+from funcdiff._safety.accusing import CLOSEST, OUTSIDE, ROUNDED, Check, compared, near
+from funcdiff._safety.guard import corrected
+from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
+from funcdiff._torch.constants import constants, holding
+from funcdiff._torch.tape import Sketch
+from funcdiff._torch.trees import flatten
+
+_BY_DESIGN = frozenset(  # operators whose gradient is not their derivative: a padding row has none, rounding has one
+    (
+        "embedding",
+        "fake_quantize_per_tensor_affine_cachemask",
+        "fake_quantize_per_channel_affine_cachemask",
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+    )
+)
+_elsewhere = random.Random(0)  # not the caller's
+_TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
+Judge = Callable[[Func, Tensor], "Check"]  # what differences of a function say of an answer
+_SAID = Check("agrees", 0.0, "agrees with differences in which what func holds constant stays as it is")
+_DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
+_OTHERWISE = Check(
+    "wrong", float("nan"), "contradicts plain autograd, by which a custom function defines its derivative"
+)
+
+
+def check_slope(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check:
+    """Hold the derivative of `flat` along a direction against differences."""
+    if seen.foreign - _TRANSPARENT and (defined := _as_defined(flat, point, along, answer, seen)):
+        return defined
+
+    def judge(func: Func, answer: Tensor) -> Check:
+        return compared(answer, values(func, point, along), seen)
+
+    return _as_meant(judge, joined(answer), flat, point, along, seen)
+
+
+def check_second(
+    judge: Judge,
+    answer: Tensor,
+    own: Callable[[], Tensor],
+    flat: Func,
+    point: Point,
+    along: Point,
+    seen: Sketch,
+    weights: Point,
+    kept: Kept,
+) -> Check:
+    """What is found of a second derivative, `own` being that by plain autograd."""
+    found = _as_meant(judge, answer, flat, point, along, seen, weights)
+    if found.outcome != "wrong":
+        found = _unless_cut(found, flat, point, along, weights, seen, kept)
+    if found.outcome == "wrong" or not found.gap > 0 or not seen.foreign - _TRANSPARENT:
+        return found
+    try:
+        plain = own()
+        if near(answer, plain, seen, scale=max(CLOSEST, seen.epsilon**0.5)):
+            return found
+        other = judge(flat, plain)
+    except OUTSIDE:
+        return found
+    if other.gap < found.gap / 2:  # a term that forward mode misses may be smaller than the error of differences
+        return replace(_OTHERWISE, gap=found.gap)
+    return found if found.gap < other.gap / 2 else Check("undecided", found.gap, "plain autograd says otherwise")
+
+
+def _as_meant(
+    judge: Judge, answer: Tensor, flat: Func, point: Point, along: Point, seen: Sketch, weights: Point | None = None
+) -> Check:
+    """What `judge` finds of `flat`; where that is wrong, of `flat` with all that it holds constant kept as it is here.
+
+    Without `weights` it is about a first derivative.
+    """
+    found = judge(flat, answer)
+    if found.outcome != "wrong":
+        return found
+    here = shifted(point, along, 0.0)
+    try:
+        held = constants(lambda: flat(*here))
+        if held.lost or (held.found and weights is None and not answer.any()):
+            return _lost(found)
+        if not held.meant:
+            return found
+        kept = judge(holding(flat, here), answer)
+        return kept if kept.outcome == "undecided" else _believed(kept, found, flat, point, along, weights, seen)
+    except OUTSIDE:
+        return found
+
+
+def _believed(
+    kept: Check, found: Check, flat: Func, point: Point, along: Point, weights: Point | None, seen: Sketch
+) -> Check:
+    """What is found of constants that are meant, unless func contradicts itself.
+
+    The last step of a solver after detach() has the right gradient, and the wrong second derivative.
+    """
+    if kept.outcome == "wrong":
+        return found
+    cotangents = direction(flatten(flat(*shifted(point, along, 0.0)))[0], seed=8)
+    fresh = shifted(point, along, _elsewhere.uniform(0.3, 0.4) * seen.epsilon**0.25)  # where func has never been
+    once, again = (gradients(flat, fresh, along, cotangents)(0.0) for _ in range(2))
+    if not near(again, once, seen):
+        return replace(found, reason=f"{found}: func returns tensors that it made in another call")
+    if weights is not None:
+        outcomes = [_first(flat, point, along, weights, seen, scale=scale).outcome for scale in (0.0, 1.0)]
+        if outcomes == ["wrong", "agrees"]:  # a gradient that is zero agrees with anything
+            return replace(found, reason=f"{found}, though the gradient agrees: detaching is right only once")
+    return _SAID
+
+
+def _first(
+    flat: Func,
+    point: Point,
+    along: Point,
+    weights: Point,
+    seen: Sketch,
+    *,
+    scale: float = 1.0,
+    kept: Kept | None = None,
+) -> Check:
+    """The gradient of the weighted outputs' sum by plain autograd, times `scale`, held against differences of func."""
+    slope = scale * (gradients(flat, point, along, weights)(0.0) * joined(along)).sum()[None]
+    curve = values(flat, point, along, kept)
+    return compared(slope, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
+
+
+def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
+    """What plain autograd says of a Jacobian, if it has one: a custom function defines its first derivative by it.
+
+    So does a straight-through estimator, whose differences are zero. A second derivative is only known from differences
+    of the first.
+    """
+    try:
+        same = _pulled_back(flat, point, along, answer, seen)
+    except OUTSIDE:
+        return None
+    if same and not joined(answer).any():  # a zero shows nothing
+        return None
+    return _DEFINED if same else _OTHERWISE
+
+
+def _unless_cut(
+    found: Check, flat: Func, point: Point, along: Point, weights: Point, seen: Sketch, kept: Kept
+) -> Check:
+    """`found` of a second derivative, unless the gradient that it was held against is wrong itself.
+
+    A constant that is meant, or a custom function, may make another gradient on purpose.
+    """
+    here = shifted(point, along, 0.0)
+    outputs: list[Tensor] = []
+    try:
+        held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
+        cut = held.lost or not any(y.requires_grad for y in outputs)
+        designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
+        if not cut and (held.found or designed):
+            return found
+        first = _first(corrected(flat), point, along, weights, seen, kept=kept)
+    except OUTSIDE:  # as the differences of the gradient, which are then undecided
+        return found
+    if first.outcome != "wrong":
+        return found
+    return _lost(first) if cut else replace(first, reason=f"the gradient {first}: does a hook change it?")
+
+
+def _lost(found: Check) -> Check:
+    """That a derivative is wrong since func leaves torch, or a graph, on its way."""
+    return replace(
+        found,
+        reason=f"contradicts differences of func, {found.gap:.1g} apart: NumPy on a detached "
+        "tensor, a gradient without create_graph=True, or detaching the whole result cuts it off",
+    )
+
+
+def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> bool:
+    """Whether J v pairs with two cotangents u as it does by plain autograd, as (u J) v: one derivative suffices."""
+    moved = shifted(point, along, 0.0)
+    outputs = flatten(tracked(flat, moved))[0]
+    pairings = []
+    for seed in (6, 7):
+        cotangents = direction(outputs, seed)
+        pulled = backward(outputs, moved, cotangents, create_graph=False)
+        pairings.append([(joined(u) * joined(v)).sum() for u, v in ((cotangents, answer), (pulled, along))])
+    answers, own = torch.tensor(pairings, dtype=torch.float64).T
+    floor = ROUNDED * seen.epsilon * max((float(y.detach().abs().amax()) for y in outputs if y.numel()), default=0.0)
+    return near(answers, own, seen, floor)
+
+
+def plain_product(flat: Func, point: Point, along: Point, weights: Point) -> Point:
+    """The product of the weighted outputs' Hessian and the direction by plain reverse mode alone."""
+    moved = shifted(point, along, 0.0)
+    slope = backward(flatten(tracked(flat, moved))[0], moved, list(weights), create_graph=True)
+    return backward(slope, moved, list(along), create_graph=False)

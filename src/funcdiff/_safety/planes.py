@@ -1,0 +1,101 @@
+"""Is a recipe right that would need too many passes here: tried on a plane through the point."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from funcdiff._safety.accusing import OUTSIDE, Check, compared
+from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest
+from funcdiff._safety.meaning import check_second, plain_product
+from funcdiff._safety.verification import NO_VALUES, Kind, check
+from funcdiff._torch.messages import cannot, reason
+from funcdiff._torch.tape import Sketch
+from funcdiff._torch.trees import flatten
+
+
+def check_on_plane(
+    recipe: Callable[[Func], Func], flat: Func, point: Point, kind: Kind, seen: Sketch, *, under_vmap: bool
+) -> Check:
+    """Hold a recipe against differences on a plane; under vmap, of two different rows, the second one.
+
+    `recipe(func)(t)` is the derivative of func at a vector. It is given `flat` on a plane through the point, seen
+    through two combinations of its outputs: a few passes, whatever the size of the problem.
+    """
+    if not any(x.numel() for x in point):
+        return Check("agrees", 0.0)
+    if point[0].is_meta:
+        return NO_VALUES
+    found = _on_plane(recipe, flat, point, kind, seen, under_vmap)
+    if not (under_vmap and seen.foreign) or found.outcome != "undecided" or found.raised:
+        return found
+    for seed in (9, 10):  # where the point shows nothing of a custom function, another may
+        try:
+            elsewhere = [x + v for x, v in zip(point, direction(point, seed), strict=True)]
+            again = _on_plane(recipe, flat, elsewhere, kind, seen, under_vmap)
+        except OUTSIDE:
+            continue
+        if again.outcome != "undecided":
+            return again
+    return found
+
+
+def _on_plane(
+    recipe: Callable[[Func], Func], flat: Func, point: Point, kind: Kind, seen: Sketch, under_vmap: bool
+) -> Check:
+    plane = [direction(point, seed) for seed in (2, 3)]
+    rows = [torch.stack([x, x * (0.9 + 0.1 * torch.linspace(0, 1, x.numel()).to(x).reshape(x.shape))]) for x in point]
+    if not under_vmap:
+        rows = [torch.stack([x, x]) for x in point]
+    outputs = flatten(flat(*(x[1] for x in rows)))[0]
+    # A number is not batched: some functions do not support a batch of outputs.
+    count = 2 if under_vmap or sum(y.numel() for y in outputs) > 1 else 1
+    mixture = [direction(outputs, seed) for seed in (4, 5)][:count]
+
+    def seen_through(t: Tensor, *xs: Tensor) -> Tensor:
+        moved = [x + t[0] * u + t[1] * v for x, u, v in zip(xs, *plane, strict=True)]
+        ys = flatten(flat(*moved))[0]
+        sums = [torch.stack([(w * y).sum() for w, y in zip(some, ys, strict=True)]).sum() for some in mixture]
+        return torch.stack(sums)
+
+    def row(t: Tensor, *xs: Tensor) -> Tensor:
+        result: Tensor = recipe(lambda t: seen_through(t, *xs))(t)
+        return result
+
+    origin = point[0].new_zeros(2, 2)
+    second = [x[1] for x in rows]
+    try:
+        found = vmap(row, randomness="same")(origin, *rows)[1] if under_vmap else row(origin[1], *second)
+    except Exception as error:  # raised again unless torch cannot do it in this way
+        if not cannot(error):
+            raise
+        return Check("undecided", reason=f"it raises: {reason(error)}", raised=True)
+
+    def restricted(t: Tensor) -> Tensor:
+        return seen_through(t, *second)
+
+    if kind in ("jacobian", "hessian"):
+        return check(restricted, [origin[1]], [found.detach()], kind, seen)
+    weights, axes = found.new_tensor([0.8, 0.6])[:count], torch.eye(2).to(origin)
+    answer = (weights @ found.detach()).reshape(-1)
+    size = functools.partial(largest, restricted, [origin[1]], [weights])
+
+    def asked(columns: Callable[[int], Tensor]) -> Tensor:
+        """The diagonal, or its sum, out of the columns of a Hessian."""
+        entries = torch.stack([columns(k)[k] for k in (0, 1)])
+        return entries if kind == "diagonal" else entries.sum()[None]
+
+    def judge(func: Func, answer: Tensor) -> Check:
+        lines = [kept if func is restricted else None, None]
+        curves = [gradients(func, [origin[1]], [axes[k]], [weights], lines[k]) for k in (0, 1)]
+        return compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
+
+    def own() -> Tensor:
+        return asked(lambda k: joined(plain_product(restricted, [origin[1]], [axes[k]], [weights])))
+
+    kept: Kept = {}
+    return check_second(judge, answer, own, restricted, [origin[1]], [axes[0]], seen, [weights], kept)
