@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._automatic import lookup
-from funcdiff._automatic.candidates import recipe_of
-from funcdiff._automatic.choice import VERIFY, first_working
+from funcdiff._automatic.candidates import RECIPES, recipe_of
+from funcdiff._automatic.choice import VERIFY, and_trained, first_working
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import apart, refuse_keywords
@@ -145,11 +145,13 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
     def run(name: str, args: Sequence[Tree]) -> Tree:
         return recipes[name](func, **options)(*args)
 
-    def first_result(args: Sequence[Tree], plan: Plan, _: str, result: Tree) -> Check:
+    def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
         if plan.sketch.draws:
             return Check("undecided", reason="func draws random numbers")
         flat, point = lookup.value_of(func, copied(tuple(args)), options)
-        return _check(flat, point, flatten(apart(result, options.has_aux)[0])[0], kind, plan)
+        verdict = _check(flat, point, flatten(apart(result, options.has_aux)[0])[0], kind, plan)
+        recipe = RECIPES[kind][name.partition(",")[0]]  # which differentiates once more as this one does
+        return and_trained(verdict, result, recipe, flat, point, plan, under_vmap=False)
 
     @functools.wraps(func, updated=())
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:

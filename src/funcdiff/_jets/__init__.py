@@ -6,3 +6,4 @@ from funcdiff._jets import cumulative as cumulative
 from funcdiff._jets import distances as distances
 from funcdiff._jets import linear_algebra as linear_algebra
 from funcdiff._jets import losses as losses
+from funcdiff._jets import sinc as sinc

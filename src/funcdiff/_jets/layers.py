@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from funcdiff._jets import rules
 from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on, plain
 from funcdiff._jets.operations import form, named, rule, unaltered
-from funcdiff._torch.functions import ungated, weight_norm
+from funcdiff._torch.functions import ungated, unpooled, weight_norm
 from funcdiff._torch.layers import is_for_one_call
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import transforms_active
@@ -198,6 +198,21 @@ def _embedding(func: Any, args: Any, kwargs: Any) -> Any:
         return rows if padding_idx < 0 else on(torch.where, padding, rows.detach(), rows)
 
     return embedding(*args, **kwargs)
+
+
+@form(*unpooled)
+def _max_unpool(func: Any, args: Any, kwargs: Any) -> Any:
+    """As a selection of the entries that arrive: torch's gradient counts those, too, that others overwrite."""
+
+    def max_unpool(input: Any, indices: Any, output_size: Any, *rest: Any) -> Any:
+        value, axes = plain(input), len(output_size)
+        numbers = torch.arange(1.0, 1 + value.shape[-axes:].numel(), dtype=torch.float64, device=value.device)
+        source = func(numbers.reshape(value.shape[-axes:]).expand(value.shape), indices, output_size, *rest).long()
+        chosen = (source - 1).clamp(min=0).flatten(-axes)
+        rows = on(torch.gather, input.flatten(-axes), -1, chosen)
+        return on(torch.masked_fill, rows, (source == 0).flatten(-axes), 0).reshape(source.shape)
+
+    return max_unpool(*args, **kwargs)
 
 
 @form(weight_norm)

@@ -106,7 +106,7 @@ rule(
 rule(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan arcsin arccos arctan
     sinh cosh tanh asinh acosh atanh arcsinh arccosh arctanh sigmoid expit logit elu celu selu gelu silu mish softplus
-    logsigmoid softsign tanhshrink hardswish erf erfc erfinv lgamma gammaln digamma psi polygamma i0 i0e i1 i1e sinc
+    logsigmoid softsign tanhshrink hardswish erf erfc erfinv lgamma gammaln digamma psi polygamma i0 i0e i1 i1e
     ndtr log_ndtr ndtri entr xlogy xlog1py pow __pow__ __rpow__ float_power atan2 arctan2 hypot ldexp mvlgamma
     multigammaln erfcx"""
 )(_closed(rules.elementwise))

@@ -83,6 +83,9 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     noise = 8 * seen.epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
     if not value.isfinite().all():
         return Check("undecided", reason="func is not finite near the point"), value
+    hidden = answer.nan_to_num(float("inf")).abs().amax() * step < ROUNDED * seen.epsilon  # by what func rounds inside
+    if seen.epsilon > _COARSE and not value.any() and answer.any() and hidden:
+        return Check("undecided", reason="rounding hides what func does near the point"), value
     error = (narrow - wide).abs() + noise + floor
     gap = (answer - value).abs()
     scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())

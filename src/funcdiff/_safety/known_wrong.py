@@ -10,6 +10,10 @@ import torch
 _FILES = resources.files("funcdiff._safety").joinpath("wrong_in")
 
 
+# Its padding row has no gradient, whatever differences say: torch documents it so, and only reverse mode has it so.
+_DEFINED = "embedding"
+
+
 class Known(NamedTuple):
     """The operators that each recipe gets wrong; and what that was taken from, if the atlas has no such torch."""
 
@@ -24,8 +28,10 @@ def known(version: str) -> Known:
     minor = ".".join(version.split(".")[:2])
     every = dict.fromkeys(mode for modes in kept.values() for mode in modes)  # in an order, which pages show
     wrong = {mode: frozenset(name for modes in kept.values() for name in modes.get(mode, ())) for mode in every}
+    wrong |= {mode: frozenset(names) for mode, names in kept.get(minor, {}).items()}
+    wrong = {mode: names - {_DEFINED} | ({_DEFINED} if "forward" in mode else set()) for mode, names in wrong.items()}
     if minor in kept:
-        return Known(wrong | {mode: frozenset(names) for mode, names in kept[minor].items()})
+        return Known(wrong)
     versions = ", ".join(sorted(kept, key=lambda name: [*map(int, name.split("."))]))
     note = f"The atlas does not cover torch {minor}: a recipe that is wrong with any of torch {versions} is left out"
     return Known(wrong, note)
@@ -36,6 +42,12 @@ INSIDE_TRANSFORM = {  # what a recipe on plain autograd becomes inside a transfo
     "jacobian_batched_grad": "jacobian_reverse",
     "hessian_double_backward": "hessian_reverse_over_reverse",
     "hvp_double_backward": "hvp_reverse_over_reverse",
+}
+DIFFERENTIATED = {  # what a Jacobian by a recipe becomes when it is differentiated once more
+    "jacobian_forward": "hessian_reverse_over_forward",
+    "jacobian_reverse": "hessian_reverse_over_reverse",
+    "jacobian_batched_grad": "hessian_double_backward",
+    "jacobian_loop": "hessian_double_backward",
 }
 CORRECTED = frozenset(  # these run func with what has a plain form written as that
     (

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._calling.transform import copied
 from funcdiff._jets.jet import NoRuleError, TensorJet
 from funcdiff._safety.guard import REWRITTEN, corrected
-from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, WRONG
+from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
 from funcdiff._torch.transforms import plain_allowed, values
@@ -86,8 +86,10 @@ class Obstacles:
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
         mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
-        asked = {"": True, ", vmap": self.inside, ", once more": self.once_more}
-        wrong = frozenset().union(*(WRONG.get(mode + variant, ()) for variant, applies in asked.items() if applies))
+        asked = {mode: True, f"{mode}, vmap": self.inside, f"{mode}, once more": self.once_more}
+        if once_more := DIFFERENTIATED.get(mode):
+            asked |= {once_more: self.once_more, f"{once_more}, vmap": self.once_more and self.inside}
+        wrong = frozenset().union(*(WRONG.get(name, ()) for name, applies in asked.items() if applies))
         if not (found := self.sketch(False).operators & wrong):
             return ""
         if mode in CORRECTED:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._safety.accusing import OUTSIDE, Check, compared
+from funcdiff._safety.guard import with_right_gradient
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest
 from funcdiff._safety.meaning import check_second, plain_product
 from funcdiff._safety.verification import NO_VALUES, Kind, check
@@ -81,8 +82,9 @@ def _on_plane(
     if kind in ("jacobian", "hessian"):
         return check(restricted, [origin[1]], [found.detach()], kind, seen)
     weights, axes = found.new_tensor([0.8, 0.6])[:count], torch.eye(2).to(origin)
+    line = with_right_gradient(restricted, seen.operators)
     answer = (weights @ found.detach()).reshape(-1)
-    size = functools.partial(largest, restricted, [origin[1]], [weights])
+    size = functools.partial(largest, line, [origin[1]], [weights])
 
     def asked(columns: Callable[[int], Tensor]) -> Tensor:
         """The diagonal, or its sum, out of the columns of a Hessian."""
@@ -90,12 +92,12 @@ def _on_plane(
         return entries if kind == "diagonal" else entries.sum()[None]
 
     def judge(func: Func, answer: Tensor) -> Check:
-        lines = [kept if func is restricted else None, None]
+        lines = [kept if func is line else None, None]
         curves = [gradients(func, [origin[1]], [axes[k]], [weights], lines[k]) for k in (0, 1)]
         return compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
 
     def own() -> Tensor:
-        return asked(lambda k: joined(plain_product(restricted, [origin[1]], [axes[k]], [weights])))
+        return asked(lambda k: joined(plain_product(line, [origin[1]], [axes[k]], [weights])))
 
     kept: Kept = {}
-    return check_second(judge, answer, own, restricted, [origin[1]], [axes[0]], seen, [weights], kept)
+    return check_second(judge, answer, own, line, [origin[1]], [axes[0]], seen, [weights], kept)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._safety.accusing import CLOSE, Check, compared
+from funcdiff._safety.guard import with_right_gradient
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest
 from funcdiff._safety.meaning import check_second, check_slope, plain_product
 from funcdiff._torch.tape import Sketch
@@ -66,6 +67,7 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
     """Hold the product of the weighted outputs' Hessian and `along` against differences of their gradient."""
     if point[0].is_meta:
         return NO_VALUES
+    flat = with_right_gradient(flat, seen.operators)
 
     def judge(func: Func, answer: Tensor) -> Check:
         own = kept if func is flat else None

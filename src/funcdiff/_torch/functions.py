@@ -14,6 +14,7 @@ packs_rows = torch._nested_tensor_from_mask_left_aligned  # asked by a transform
 mse_loss_by_number = torch._C._nn.mse_loss  # beneath those of torch.nn.functional, with the reduction as a number
 soft_margin_loss_by_number = torch._C._nn.soft_margin_loss
 multi_margin_loss_by_number = torch._C._nn.multi_margin_loss
+unpooled = torch._C._nn.max_unpool2d, torch._C._nn.max_unpool3d  # beneath those of torch.nn.functional
 set_grad_enabled = torch._C._set_grad_enabled  # what no_grad() and enable_grad() call
 OPERATORS = torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator
 NAMESPACES: tuple[Any, ...] = (
