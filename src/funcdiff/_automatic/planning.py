@@ -57,6 +57,11 @@ class Plan:
         return self.sketch.operators.isdisjoint(REWRITTEN)
 
     @functools.cached_property
+    def watched(self) -> bool:
+        """Whether later results are looked at: not on a GPU, which would have to wait for each."""
+        return self.sketch.delicate and not self.sketch.on_gpu
+
+    @functools.cached_property
     def _named(self) -> dict[str, Candidate]:
         return {candidate.name: candidate for candidate in self.candidates}
 

@@ -25,7 +25,7 @@ _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
-_DIVERGENT = "differences of func do not converge here"
+DIVERGENT = "differences of func do not converge here"
 NOT_FINITE = "func is not finite near the point"
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 Outcome = Literal["agrees", "wrong", "undecided"]
@@ -74,7 +74,7 @@ def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], floa
             # What a custom function does between the steps is no excuse for it.
             rough = not seen.foreign and _rough(answer, curve, value, step, seen)
             if not accused or rough or any(_kink(curve, h, seen) for h in (step, step / 5)):
-                return Check("undecided", first.gap, _DIVERGENT)
+                return Check("undecided", first.gap, DIVERGENT)
     except OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
     return first
@@ -113,12 +113,12 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if not answer.isfinite().all():  # wrong if the derivative is as small as what rounding leaves of it, too
         bounded = ~vague | (error <= floor + 4 * noise)
         outcome: Outcome = "wrong" if bool((bounded & ~answer.isfinite()).any()) else "undecided"
-        return Check(outcome, math.inf, "" if outcome == "wrong" else _DIVERGENT), value
+        return Check(outcome, math.inf, "" if outcome == "wrong" else DIVERGENT), value
     far = (gap > (CLOSE if seen.foreign else _FAR) * scale) & (gap > _SURE * error)
     if bool((far & ~vague).any()):
         return Check("wrong", float(gap.amax() / scale)), value
     if bool(vague.any()):
-        return Check("undecided", reason=_DIVERGENT), value
+        return Check("undecided", reason=DIVERGENT), value
     apart = float(gap.amax() / scale)
     close = CLOSEST if seen.foreign else CLOSE
     if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing

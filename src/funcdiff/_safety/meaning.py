@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._safety.accusing import CLOSEST, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
+from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
 from funcdiff._safety.guard import corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
 from funcdiff._torch.constants import constants, holding
@@ -66,11 +66,17 @@ def check_second(
 ) -> Check:
     """What is found of a second derivative, `own` being that by plain autograd.
 
-    It is held against differences of the gradient by plain autograd; where that is not finite, against those of values.
+    It is held against differences of the gradient by plain autograd; where these say nothing, against those of values.
     """
     found = _as_meant(judge, answer, flat, point, along, seen, weights)
     if found.reason == NOT_FINITE:
         return _as_meant(by_values, answer, flat, point, along, seen, weights)
+    if (
+        found.reason == DIVERGENT and not seen.foreign
+    ):  # a gradient may be lost in its own rounding where values are not
+        other = by_values(flat, answer)
+        if other.outcome == "agrees" or (other.outcome == "wrong" and not answer.isfinite().all()):
+            return other
     if found.outcome != "wrong":
         found = _unless_cut(found, flat, point, along, weights, seen, kept)
     if found.outcome == "wrong" or not found.gap > 0 or not seen.foreign - _TRANSPARENT:

@@ -12,6 +12,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.constants import Switches
+from funcdiff._torch.delicate import delicate
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
@@ -47,6 +48,7 @@ class Sketch:
         draws: Whether it draws random numbers.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
         on_gpu: Whether the input is on a GPU.
+        delicate: Whether a derivative may not be finite although the value is.
     """
 
     inputs: int
@@ -68,6 +70,7 @@ class Sketch:
     draws: bool = False
     reads_values: bool = False
     on_gpu: bool = False
+    delicate: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -96,6 +99,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         epsilon=max(torch.finfo(dtype).eps for dtype in tape.dtypes),
         gradless=tape.gradless,
         draws=tape.draws,
+        delicate=tape.delicate,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
@@ -159,6 +163,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.dtypes = {x.dtype for x in primals}  # in which live numbers are kept
         self.gradless = False
         self.draws = False
+        self.delicate = False
         self.inference = torch.is_inference_mode_enabled()  # already, by the caller
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
@@ -192,6 +197,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.calls += 1
             self.general += bends and name not in _BY_HAND
             self.operators.add(name)
+            self.delicate |= delicate(name, args, moving)
             self.dtypes.update(y.dtype for y in moved)
         if flops and moving:
             factors = sum(x.dim() > 1 for x in moving) or 1  # a bias is no factor
