@@ -26,6 +26,7 @@ _VAGUE = 0.05  # of the largest entry: an error of the differences above this de
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
 DIVERGENT = "differences of func do not converge here"
+INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 Outcome = Literal["agrees", "wrong", "undecided"]
@@ -50,7 +51,7 @@ class Check:
         if self.reason:
             return self.reason
         if not math.isfinite(self.gap):
-            return "is not finite, though differences of func are"
+            return INFINITE
         verb = "agrees with" if self.outcome == "agrees" else "contradicts"
         return f"{verb} differences of func, {self.gap:.1g} apart"
 
