@@ -7,6 +7,7 @@ custom functions (see NOTE [constants]). There the gradient is held against diff
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -186,7 +187,7 @@ def _unless_cut(
         first = _first(corrected(flat), point, along, weights, seen, kept=kept)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
-    if first.outcome != "wrong":
+    if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here
         return found
     return _lost(first) if cut else replace(first, reason=f"the gradient {first}: does a hook change it?")
 
