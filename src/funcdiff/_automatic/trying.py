@@ -32,7 +32,8 @@ def and_trained(
 
 def _finite(numbers: Tree) -> bool:
     """Whether no NaN and no infinity is among them; a sum tells the most in the least time."""
-    tensors = [x.detach() for x in flatten(numbers)[0] if isinstance(x, Tensor) and not x.is_meta]
+    leaves = (numbers,) if isinstance(numbers, Tensor) else flatten(numbers)[0]
+    tensors = [x.detach() if x.requires_grad else x for x in leaves if isinstance(x, Tensor) and not x.is_meta]
     return all(math.isfinite(x.sum().item()) or bool(x.isfinite().all()) for x in tensors)
 
 
@@ -76,7 +77,8 @@ def _first_working(
             result = run(name, candidate.chunk)
             verdict = None
             asked = not candidate.settled or plan is not found.plan or bool(unknown)
-            if check and plain_allowed() and (asked or (plan.watched and not _finite(numbers(result)))):
+            readable = (asked or plan.watched) and plain_allowed()
+            if check and readable and (asked or not _finite(numbers(result))):
                 with unobserved():
                     verdict = check(plan, name, result)
         except Exception as error:  # raised again unless torch cannot do it in this way
