@@ -31,10 +31,10 @@ from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
-    "Whether to compare the first result of a plan with finite differences of `func` along one random direction. If "
-    "they disagree, another recipe is used. The check evaluates `func`, or its gradient, four to twenty times, once "
-    "for each plan. Without it, a recipe is left out only if torch is known to be wrong on an operation, and an "
-    "operator that is not torch's own is differentiated by plain reverse mode alone."
+    "Whether to compare the first result of a plan, and a later one that is not finite, with finite differences of "
+    "`func` along one random direction. If they disagree, another recipe is used. The check evaluates `func`, or its "
+    "gradient, four to twenty times, once for each plan. Without it, a recipe is left out only if torch is known to be "
+    "wrong on an operation, and an operator that is not torch's own is differentiated by plain reverse mode alone."
 )
 AUTOMATIC = {
     "verify": VERIFY,
