@@ -17,7 +17,8 @@ from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import LOOP, Plan
-from funcdiff._calling.arguments import refuse_keywords
+from funcdiff._automatic.trying import and_trained, first_working
+from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.directions import gathered
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
@@ -174,6 +175,9 @@ def over_rows(
             row = recipe or choice.for_rows(kind, batch.at_once(chunk))
             return batch.in_parts(mapped(row), chunk, options)  # where in_dims does not fit args, vmap says so
 
+        def numbers(result: Tree) -> Tree:
+            return apart(result, options.has_aux)[0]
+
         def by(name: str, _: int | None) -> Tree:
             one_by_one = name == LOOP
             row = choice.chosen(kind, func, options, verify=verify) if one_by_one else RECIPES[kind][name]
@@ -182,13 +186,17 @@ def over_rows(
         def check(plan: Plan, name: str, result: Tree) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
-            flat, point = lookup.value_of(func, copied(batch.row()), options)
+            spoilt = _first_not_finite(numbers(result))
+            row = batch.row() if spoilt is None else batch.row(spoilt)
+            flat, point = lookup.value_of(func, copied(row), options)
             verdict = Check("agrees", reason=plan[name].check)
-            if not verdict.reason:
-                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=True)
-            return choice.and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
+            if not verdict.reason or spoilt is not None:  # vmap would see that row and another one near to it
+                by_itself = spoilt is not None
+                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=not by_itself)
+            return and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
-        return choice.first_working(found_for(batch, chunk), by, check if verify else None, inside=True)
+        plan = found_for(batch, chunk)
+        return first_working(plan, by, check if verify else None, inside=True, numbers=numbers)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
@@ -206,6 +214,13 @@ def over_rows(
     if recipe is None:
         wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
+
+
+def _first_not_finite(derivative: Tree) -> int | None:
+    """The first row with a number that is not finite."""
+    rows = [x.detach().isfinite().flatten(1).all(1) for x in flatten(derivative)[0] if x.numel() and not x.is_meta]
+    bad = [int((~fine).nonzero()[0]) for fine in rows if not fine.all()]
+    return min(bad, default=None)
 
 
 class Batch:

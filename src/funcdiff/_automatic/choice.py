@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from funcdiff._automatic import compiling, lookup
 from funcdiff._automatic.budget import NO_COUNTING_INSIDE, check_budget
@@ -15,29 +14,27 @@ from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES, UNCORRECTED
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
-from funcdiff._calling.arguments import refuse_keywords
+from funcdiff._automatic.trying import and_trained, first_working
+from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
-from funcdiff._jets.jet import NoRuleError
 from funcdiff._safety.accusing import Check
-from funcdiff._safety.guard import Recipe, has_graph
-from funcdiff._safety.lines import Func
+from funcdiff._safety.guard import Recipe
 from funcdiff._safety.planes import check_on_plane
-from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Kind, check
-from funcdiff._torch.compiler import eagerly, left_alone
-from funcdiff._torch.messages import RefusedError, cannot, reason
+from funcdiff._torch.compiler import left_alone
+from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.processes import spread
-from funcdiff._torch.tensors import spread_out
-from funcdiff._torch.transforms import plain_allowed, unobserved
-from funcdiff._torch.trees import Tree, flatten, map_leaves
+from funcdiff._torch.transforms import plain_allowed
+from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
-    "Whether to check the first result with finite differences of `func` along one random direction. If they disagree, "
-    "another recipe is used. The check evaluates `func`, or its gradient, four to twenty times, once for each function "
-    "and kind of arguments. With `verify=False`, recipes that torch is known to get wrong are still left out."
+    "Whether to check the first result, and a later one that is not finite, with finite differences of `func` along "
+    "one random direction. If they disagree, another recipe is used. The check evaluates `func`, or its gradient, four "
+    "to twenty times, once for each function and kind of arguments. With `verify=False`, recipes that torch is known "
+    "to get wrong are still left out."
 )
 AUTOMATIC = {
     "verify": VERIFY,
@@ -189,7 +186,8 @@ def chosen(
                 last.recipes[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
             return last.recipes[key](*args)
 
-        return first_working(now, result, functools.partial(first_result, args) if verify else None)
+        first = functools.partial(first_result, args) if verify else None
+        return first_working(now, result, first, numbers=lambda result: apart(result, options.has_aux)[0])
 
     def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
         if plan.sketch.draws:
@@ -213,73 +211,3 @@ def _plain_reverse(name: str) -> bool:
 def for_rows(kind: Kind, rows: int) -> Recipe:
     """The automatic recipe of a kind, planned for so many rows at once."""
     return lambda func, *args, **options: chosen(kind, func, Options(*args, **options), batch=rows)
-
-
-def and_trained(
-    verdict: Check, result: Tree, recipe: Recipe, flat: Func, point: Sequence[Tensor], plan: Plan, *, under_vmap: bool
-) -> Check:
-    """`verdict`, or why the recipe must not be trained through, where the result can be."""
-    if verdict.outcome == "wrong" or not has_graph(result):
-        return verdict
-    trained = check_training(recipe, flat, point, plan.sketch, under_vmap=under_vmap)
-    return trained if trained.outcome == "wrong" else verdict
-
-
-@left_alone
-def first_working(
-    found: lookup.Found,
-    run: Callable[[str, int | None], Tree],
-    check: Callable[[Plan, str, Tree], Check] | None,
-    *,
-    inside: bool = False,
-) -> Tree:
-    """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
-
-    `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
-    made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
-    the result. `inside` says that recipes run inside a transform.
-    """
-    with eagerly():
-        return _first_working(found, run, check, inside)
-
-
-def _first_working(
-    found: lookup.Found,
-    run: Callable[[str, int | None], Tree],
-    check: Callable[[Plan, str, Tree], Check] | None,
-    inside: bool,
-) -> Tree:
-    plan = found.plan
-    stopped: Exception | None = None
-    doubted = False
-    proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
-    for name in plan.usable:
-        candidate = plan[name]
-        if proven and not candidate.check:  # values cannot be read here, to make up for it
-            continue
-        try:
-            result = run(name, candidate.chunk)
-            verdict = None
-            if check and not candidate.settled and plain_allowed():
-                with unobserved():
-                    verdict = check(plan, name, result)
-        except Exception as error:  # raised again unless torch cannot do it in this way
-            if not cannot(error):
-                raise
-            # torch.func refuses a function in the old style whatever it does: what plain autograd says counts.
-            stopped = error if stopped is None or "setup_context" in str(stopped) else stopped
-            plan = plan.without(name, reason(error))
-            continue
-        if verdict is not None:
-            plan = plan.checked(name, verdict, inside=inside, settled=True)
-            if plan[name].obstacle:
-                doubted = True
-                continue
-        if plan is not found.plan:
-            found.keep(plan)
-        return map_leaves(spread_out, result)
-    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
-    doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
-    if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
-        raise plan.refusal() from stopped
-    raise stopped

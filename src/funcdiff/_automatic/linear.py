@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from funcdiff._automatic import lookup
-from funcdiff._automatic.choice import VERIFY, first_working
+from funcdiff._automatic.choice import VERIFY
 from funcdiff._automatic.planning import Plan
+from funcdiff._automatic.trying import first_working
 from funcdiff._calling.documented import documented
 from funcdiff._calling.operator import Leaves, Operator
 from funcdiff._calling.options import Options
@@ -18,6 +20,7 @@ from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph, with_safe_forms_where_needed
+from funcdiff._safety.lines import direction
 from funcdiff._safety.verification import check_linear
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
@@ -87,7 +90,11 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
         return run(_WHILE_COMPILING)  # func cannot run beforehand, to be planned for
     found = lookup.for_product(tuple(_FORMULAS), func, verify, primals, "jacobian")
     first = partial(_checked, func, primals) if verify else None
-    made: Linearized = first_working(found, lambda name, _: run(name), first)
+
+    def product(made: Linearized) -> Sequence[Tensor]:
+        return made.push(direction(flatten(primals)[0])) if found.plan.watched else ()
+
+    made: Linearized = first_working(found, lambda name, _: run(name), first, numbers=product)
     return made
 
 

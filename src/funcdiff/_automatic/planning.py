@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
-from funcdiff._safety.accusing import Check
+from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED
 from funcdiff._safety.obstacles import PLAIN, Obstacles
@@ -57,6 +57,11 @@ class Plan:
         return self.sketch.operators.isdisjoint(REWRITTEN)
 
     @functools.cached_property
+    def watched(self) -> bool:
+        """Whether later results are looked at: not on a GPU, which would have to wait for each."""
+        return self.sketch.delicate and not self.sketch.on_gpu
+
+    @functools.cached_property
     def _named(self) -> dict[str, Candidate]:
         return {candidate.name: candidate for candidate in self.candidates}
 
@@ -100,6 +105,11 @@ class Plan:
             remedy = (
                 "No transform of torch.func differentiates it. Call the recipe outside of vmap and grad, or use "
                 "batch_jacobian or batch_hessian, which loop over the rows"
+            )
+        if any(c.obstacle == INFINITE for c in self.candidates):
+            remedy = (
+                "The formula of an operation divides by zero here: of a root or a norm at 0, or where a mask leaves a "
+                "number out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
             )
         return RefusedError(f"no recipe is known to be right on func ({told}). func calls {suspects}. {remedy}")
 

@@ -9,8 +9,9 @@ import torch
 from funcdiff._automatic import lookup
 from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import PRODUCTS, UNCORRECTED
-from funcdiff._automatic.choice import VERIFY, and_trained, first_working
+from funcdiff._automatic.choice import VERIFY
 from funcdiff._automatic.planning import Plan
+from funcdiff._automatic.trying import and_trained, first_working
 from funcdiff._calling.operator import Operator
 from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
@@ -103,8 +104,13 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
         return _checked(func, primals, plan, name, operator)
 
     found = lookup.for_product(tuple(_OPERATORS), func, verify, primals)
+
+    def product(operator: Operator) -> Tree:
+        leaves, spec = flatten(primals)
+        return operator(*unflatten(direction(leaves), spec)) if found.plan.watched else ()
+
     first = first_product if verify else None
-    operator: Operator = first_working(found, lambda name, _: _OPERATORS[name](func, *primals), first)
+    operator: Operator = first_working(found, lambda name, _: _OPERATORS[name](func, *primals), first, numbers=product)
     return operator
 
 

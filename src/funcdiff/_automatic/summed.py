@@ -12,9 +12,10 @@ from torch.func import vmap
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.candidates import RECIPES, recipe_of
-from funcdiff._automatic.choice import VERIFY, and_trained, first_working
+from funcdiff._automatic.choice import VERIFY
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import Plan
+from funcdiff._automatic.trying import and_trained, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
@@ -149,7 +150,7 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
         if plan.sketch.draws:
             return Check("undecided", reason="func draws random numbers")
         flat, point = lookup.value_of(func, copied(tuple(args)), options)
-        verdict = _check(flat, point, flatten(apart(result, options.has_aux)[0])[0], kind, plan)
+        verdict = _check(flat, point, flatten(_derivative(options, result))[0], kind, plan)
         recipe = RECIPES[kind][name.partition(",")[0]]  # which differentiates once more as this one does
         return and_trained(verdict, result, recipe, flat, point, plan, under_vmap=False)
 
@@ -159,10 +160,15 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
         if torch.compiler.is_compiling():
             return run(choice.names[0], args)
         first = functools.partial(first_result, args) if verify else None
-        return first_working(found(args), lambda name, _: run(name, args), first)
+        derivative = functools.partial(_derivative, options)
+        return first_working(found(args), lambda name, _: run(name, args), first, numbers=derivative)
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
+
+
+def _derivative(options: Options, result: Tree) -> Tree:
+    return apart(result, options.has_aux)[0]
 
 
 def _check(flat: Func, point: Sequence[Tensor], derivative: Sequence[Tensor], kind: Order, plan: Plan) -> Check:

@@ -6,8 +6,9 @@ other and not with it. The slopes on either side of the point must agree too: ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,7 +26,11 @@ _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
+DIVERGENT = "differences of func do not converge here"
+INFINITE = "is not finite, though differences of func are"
+NOT_FINITE = "func is not finite near the point"
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
+Outcome = Literal["agrees", "wrong", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Check:
     `raised` says that the recipe could not be checked because it fails.
     """
 
-    outcome: Literal["agrees", "wrong", "undecided"]
+    outcome: Outcome
     gap: float = float("nan")
     reason: str = ""
     raised: bool = False
@@ -46,6 +51,8 @@ class Check:
             return f"not checked: {self.reason}"
         if self.reason:
             return self.reason
+        if not math.isfinite(self.gap):
+            return INFINITE
         verb = "agrees with" if self.outcome == "agrees" else "contradicts"
         return f"{verb} differences of func, {self.gap:.1g} apart"
 
@@ -68,11 +75,21 @@ def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], floa
             accused = all(check.outcome == "wrong" for check, _ in found)
             # What a custom function does between the steps is no excuse for it.
             rough = not seen.foreign and _rough(answer, curve, value, step, seen)
-            if not accused or rough or _kink(curve, step) or _kink(curve, step / 5):
-                return Check("undecided", first.gap, "differences of func do not converge here")
+            if not accused or rough or any(_kink(curve, h, seen) for h in (step, step / 5)):
+                return Check("undecided", first.gap, DIVERGENT)
     except OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
     return first
+
+
+def compared_by_values(
+    answer: Tensor, slopes: Callable[[float], Curve], seen: Sketch, size: Callable[[], float]
+) -> Check:
+    """Hold second derivatives against differences of slopes that are differences themselves, with the step given."""
+    if seen.epsilon > _COARSE:
+        return Check("undecided", reason=NOT_FINITE)
+    known = replace(seen, epsilon=seen.epsilon**0.75)  # to this the best differences know a slope
+    return compared(answer, slopes(seen.epsilon**0.25), known, lambda: size() / known.epsilon**0.25)
 
 
 def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: float = 0.0) -> tuple[Check, Tensor]:
@@ -83,23 +100,27 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     value = (4 * narrow - wide) / 3
     noise = 8 * seen.epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
     if not value.isfinite().all():
-        return Check("undecided", reason="func is not finite near the point"), value
+        return Check("undecided", reason=NOT_FINITE), value
     hidden = answer.nan_to_num(float("inf")).abs().amax() * step < ROUNDED * seen.epsilon  # by what func rounds inside
     if seen.epsilon > _COARSE and not value.any() and answer.any() and hidden:
         return Check("undecided", reason="rounding hides what func does near the point"), value
     error = (narrow - wide).abs() + noise + floor
     gap = (answer - value).abs()
-    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    scale = _scale(answer, value)
     vague = error > _VAGUE * scale
     if seen.foreign and bool(scale <= error.amax()):
         return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
     if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
-    far = (gap > (_NEARER if seen.foreign else _FAR) * scale) & (gap > _SURE * error) | ~answer.isfinite()
+    if not answer.isfinite().all():  # wrong if the derivative is as small as what rounding leaves of it, too
+        bounded = ~vague | (error <= floor + 4 * noise)
+        outcome: Outcome = "wrong" if bool((bounded & ~answer.isfinite()).any()) else "undecided"
+        return Check(outcome, math.inf, "" if outcome == "wrong" else DIVERGENT), value
+    far = (gap > (_NEARER if seen.foreign else _FAR) * scale) & (gap > _SURE * error)
     if bool((far & ~vague).any()):
-        return Check("wrong", float(gap.nan_to_num(float("inf")).amax() / scale)), value
+        return Check("wrong", float(gap.amax() / scale)), value
     if bool(vague.any()):
-        return Check("undecided", reason="differences of func do not converge here"), value
+        return Check("undecided", reason=DIVERGENT), value
     apart = float(gap.amax() / scale)
     close = CLOSEST if seen.foreign else CLOSE
     if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
@@ -112,7 +133,7 @@ def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketc
 
     A gradient near a minimum is small because terms cancel: its size does not tell their rounding.
     """
-    scale = torch.maximum(value.abs().amax(), answer.nan_to_num().abs().amax())
+    scale = _scale(answer, value)
     while True:
         ahead, behind = curve(step), curve(-step)
         noise = 8 * seen.epsilon * ahead.abs().amax() / step
@@ -124,7 +145,12 @@ def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketc
         step /= 7.3  # of no whole number, so that no oscillation looks the same at every step
 
 
-def _kink(curve: Curve, step: float) -> bool:
+def _scale(answer: Tensor, value: Tensor) -> Tensor:
+    """The largest of the numbers in either."""
+    return torch.maximum(value.abs().amax(), answer.nan_to_num(0.0, 0.0, 0.0).abs().amax())
+
+
+def _kink(curve: Curve, step: float, seen: Sketch) -> bool:
     """Whether the slopes on either side of the point differ, however small the step."""
     centre = curve(0.0)
 
@@ -133,7 +159,8 @@ def _kink(curve: Curve, step: float) -> bool:
 
     wide, narrow = jump(step), jump(step / 4)
     slope = (curve(step) - curve(-step)).abs().amax() / (2 * step)
-    return bool((narrow > wide / 2) & (narrow > _VAGUE * slope))
+    rounding = ROUNDED * seen.epsilon * centre.abs().amax() / step if seen.epsilon < _COARSE else 0.0
+    return bool((narrow > wide / 2) & (narrow > _VAGUE * slope + rounding))
 
 
 def near(answer: Tensor, own: Tensor, seen: Sketch, floor: float = 0.0, scale: float = CLOSE) -> bool:

@@ -31,10 +31,10 @@ class _Question:
     witness: Callable[[], tuple[Estimate, Callable[[Tensor], Tensor]]]
     terms: float = 1.0  # how many derivatives an entry adds up
 
-    def confirms(self, answer: Tensor) -> bool:
+    def confirms(self, answer: Tensor, floor: float) -> bool:
         """Whether the witness contradicts the answer and sides with the reference."""
         estimate, seen = self.witness()
-        return contradicts(estimate, seen(answer), seen(self.reference.value))
+        return contradicts(estimate, seen(answer), seen(self.reference.value), floor)
 
 
 class Examination:
@@ -220,7 +220,7 @@ class Examination:
         floor = self.floor * question.terms
         gap = Gap(answer, question.reference, floor)
         outcome: Outcome = "undecided"
-        if gap.far and any(question.confirms(answer) for _ in range(_WITNESSES)):
+        if gap.far and any(question.confirms(answer, floor) for _ in range(_WITNESSES)):
             outcome, detail = "wrong", "confirmed by differences along other directions"
         elif gap.far:
             detail = _CONTESTED

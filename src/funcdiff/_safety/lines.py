@@ -16,11 +16,13 @@ Point = Sequence[Tensor]
 Func = Callable[..., Tree]  # of the differentiated leaves, without aux
 Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
 Kept = dict[float, Tensor]  # values of func on a line
+# A point is often the first draw after manual_seed(0). Along the point itself many a function has no second derivative.
+_UNUSUAL = 0x66756E6364696666
 
 
 def direction(like: Point, seed: int = 0) -> list[Tensor]:
     """A random direction of length 1 in units of the point's own size; the caller's generators stay as they are."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_UNUSUAL + seed)
     parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in like]
     length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
     scales = [max(1.0, _size(x)) / length for x in like]
@@ -85,6 +87,17 @@ def gradients(flat: Func, point: Point, along: Point, cotangents: Point, kept: K
         if kept is not None:
             kept[t] = joined(outputs)
         return joined(backward(outputs, moved, list(cotangents), create_graph=False))
+
+    return curve
+
+
+def slopes(flat: Func, point: Point, along: Point, weights: Point, axes: Sequence[Point], step: float) -> Curve:
+    """The slopes of the outputs' sum, weighted, along each of the axes, by differences of the values, on the line."""
+
+    def curve(t: float) -> Tensor:
+        here, pairing = shifted(point, along, t), joined(weights)
+        pairs = [[values(flat, here, axis)(s) @ pairing for s in (step, -step)] for axis in axes]
+        return torch.stack([(ahead - behind) / (2 * step) for ahead, behind in pairs])
 
     return curve
 

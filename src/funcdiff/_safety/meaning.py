@@ -7,6 +7,7 @@ custom functions (see NOTE [constants]). There the gradient is held against diff
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._safety.accusing import CLOSEST, OUTSIDE, ROUNDED, Check, compared, near
+from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
 from funcdiff._safety.guard import corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
 from funcdiff._torch.constants import constants, holding
@@ -62,9 +63,21 @@ def check_second(
     seen: Sketch,
     weights: Point,
     kept: Kept,
+    by_values: Judge,
 ) -> Check:
-    """What is found of a second derivative, `own` being that by plain autograd."""
+    """What is found of a second derivative, `own` being that by plain autograd.
+
+    It is held against differences of the gradient by plain autograd; where these say nothing, against those of values.
+    """
     found = _as_meant(judge, answer, flat, point, along, seen, weights)
+    if found.reason == NOT_FINITE:
+        return _as_meant(by_values, answer, flat, point, along, seen, weights)
+    if (
+        found.reason == DIVERGENT and not seen.foreign
+    ):  # a gradient may be lost in its own rounding where values are not
+        other = by_values(flat, answer)
+        if other.outcome == "agrees" or (other.outcome == "wrong" and not answer.isfinite().all()):
+            return other
     if found.outcome != "wrong":
         found = _unless_cut(found, flat, point, along, weights, seen, kept)
     if found.outcome == "wrong" or not found.gap > 0 or not seen.foreign - _TRANSPARENT:
@@ -174,7 +187,7 @@ def _unless_cut(
         first = _first(corrected(flat), point, along, weights, seen, kept=kept)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
-    if first.outcome != "wrong":
+    if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here
         return found
     return _lost(first) if cut else replace(first, reason=f"the gradient {first}: does a hook change it?")
 

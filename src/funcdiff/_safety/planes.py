@@ -10,9 +10,21 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._safety.accusing import OUTSIDE, Check, compared
+from funcdiff._safety.accusing import OUTSIDE, Check, compared, compared_by_values
 from funcdiff._safety.guard import with_right_gradient
-from funcdiff._safety.lines import Func, Kept, Point, across, as_rows, direction, gradients, joined, largest
+from funcdiff._safety.lines import (
+    Curve,
+    Func,
+    Kept,
+    Point,
+    across,
+    as_rows,
+    direction,
+    gradients,
+    joined,
+    largest,
+    slopes,
+)
 from funcdiff._safety.meaning import check_second, plain_product
 from funcdiff._safety.verification import NO_VALUES, Kind, check
 from funcdiff._torch.messages import cannot, reason
@@ -96,5 +108,12 @@ def _on_plane(
     def own() -> Tensor:
         return asked(lambda k: joined(plain_product(line, [origin[1]], [axes[k]], [weights])))
 
+    def by_values(func: Func, answer: Tensor) -> Check:
+        def curve(h: float) -> Curve:
+            lines = [slopes(func, [origin[1]], [axes[k]], [weights], [[axis] for axis in axes], h) for k in (0, 1)]
+            return lambda t: asked(lambda k: lines[k](t))
+
+        return compared_by_values(answer, curve, seen, size)
+
     kept: Kept = {}
-    return check_second(judge, answer, own, line, [origin[1]], [axes[0]], seen, [weights], kept)
+    return check_second(judge, answer, own, line, [origin[1]], [axes[0]], seen, [weights], kept, by_values)

@@ -55,8 +55,12 @@ class Gap:
         self.far = bool((off & (self.gaps > _WRONG * self.largest + 100 * reference.error + floor)).any())
 
 
-def contradicts(witness: Estimate, answer: Tensor, reference: Tensor) -> bool:
-    """Whether, in some entry, the witness sides with the reference: ten times nearer to it than to the answer."""
-    gap = (answer - reference).abs().nan_to_num(math.inf)
+def contradicts(witness: Estimate, answer: Tensor, reference: Tensor, floor: float) -> bool:
+    """Whether, in some entry, the witness sides with the reference: ten times nearer to it than to the answer.
+
+    NaN is far from everything, so that the witness must have settled, too.
+    """
+    gap = torch.where(answer.isfinite(), (answer - reference).abs(), math.inf)
     doubt = torch.maximum((witness.value - reference).abs(), witness.error)
-    return bool((10 * doubt < gap).any())
+    settled = doubt <= _SETTLED * reference.abs().amax() + floor
+    return bool(((10 * doubt < gap) & (answer.isfinite() | settled)).any())

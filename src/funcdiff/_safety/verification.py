@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from funcdiff._safety.accusing import CLOSE, Check, compared
+from funcdiff._safety.accusing import CLOSE, Check, compared, compared_by_values
 from funcdiff._safety.guard import with_right_gradient
-from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest
+from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest, slopes
 from funcdiff._safety.meaning import check_second, check_slope, plain_product
 from funcdiff._torch.tape import Sketch
 
@@ -76,9 +76,14 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
     def own() -> Tensor:
         return joined(plain_product(flat, point, along, weights))
 
+    def by_values(func: Func, answer: Tensor) -> Check:
+        axes = [direction(point, seed) for seed in (2, 3)]
+        projected = torch.stack([(joined(axis).double() * answer).sum() for axis in axes])
+        return compared_by_values(projected, lambda h: slopes(func, point, along, weights, axes, h), seen, size)
+
     kept: Kept = {}
     size = functools.partial(largest, flat, point, weights)
-    return check_second(judge, joined(answer), own, flat, point, along, seen, weights, kept)
+    return check_second(judge, joined(answer), own, flat, point, along, seen, weights, kept, by_values)
 
 
 def _contracted(row: Point, along: Point) -> Tensor:

@@ -12,6 +12,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.constants import Switches
+from funcdiff._torch.delicate import delicate
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
@@ -48,6 +49,7 @@ class Sketch:
         trainable: Whether it computes with tensors that it captured and that require a gradient.
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
         on_gpu: Whether the input is on a GPU.
+        delicate: Whether a derivative may not be finite although the value is.
     """
 
     inputs: int
@@ -70,6 +72,7 @@ class Sketch:
     trainable: bool = False
     reads_values: bool = False
     on_gpu: bool = False
+    delicate: bool = False
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -99,6 +102,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         gradless=tape.gradless,
         draws=tape.draws,
         trainable=tape.trainable,
+        delicate=tape.delicate,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
@@ -163,6 +167,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.gradless = False
         self.draws = False
         self.trainable = False
+        self.delicate = False
         self.inference = torch.is_inference_mode_enabled()  # already, by the caller
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
@@ -197,6 +202,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.calls += 1
             self.general += bends and name not in _BY_HAND
             self.operators.add(name)
+            self.delicate |= delicate(name, args, moving)
             self.dtypes.update(y.dtype for y in moved)
         if flops and moving:
             factors = sum(x.dim() > 1 for x in moving) or 1  # a bias is no factor

@@ -1,0 +1,117 @@
+"""The first recipe of a plan that works: its results are checked, and where they are not finite, looked at again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from funcdiff._automatic.lookup import Found
+from funcdiff._automatic.planning import Plan
+from funcdiff._jets.jet import NoRuleError
+from funcdiff._safety.accusing import Check
+from funcdiff._safety.guard import Recipe, has_graph
+from funcdiff._safety.lines import Func
+from funcdiff._safety.training import check_training
+from funcdiff._torch.compiler import eagerly, left_alone
+from funcdiff._torch.messages import cannot, reason
+from funcdiff._torch.tensors import spread_out
+from funcdiff._torch.transforms import plain_allowed, unobserved
+from funcdiff._torch.trees import Tree, flatten, map_leaves
+
+
+def and_trained(
+    verdict: Check, result: Tree, recipe: Recipe, flat: Func, point: Sequence[Tensor], plan: Plan, *, under_vmap: bool
+) -> Check:
+    """`verdict`, or why the recipe must not be trained through, where the result can be."""
+    if verdict.outcome == "wrong" or not has_graph(result):
+        return verdict
+    trained = check_training(recipe, flat, point, plan.sketch, under_vmap=under_vmap)
+    return trained if trained.outcome == "wrong" else verdict
+
+
+def _finite(numbers: Tree) -> bool:
+    """Whether no NaN and no infinity is among them; a sum tells the most in the least time."""
+    leaves = (numbers,) if isinstance(numbers, Tensor) else flatten(numbers)[0]
+    tensors = [x.detach() if x.requires_grad else x for x in leaves if isinstance(x, Tensor) and not x.is_meta]
+    return all(math.isfinite(x.sum().item()) or bool(x.isfinite().all()) for x in tensors)
+
+
+@left_alone
+def first_working(
+    found: Found,
+    run: Callable[[str, int | None], Tree],
+    check: Callable[[Plan, str, Tree], Check] | None,
+    *,
+    inside: bool = False,
+    numbers: Callable[[Any], Tree] = lambda result: result,
+) -> Tree:
+    """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
+
+    `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
+    made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
+    the result. `inside` says that recipes run inside a transform; `numbers`, which of a result are the derivative.
+
+    NOTE [not finite]. A recipe may give NaN at one point and be right at others. Where an operation of func allows it,
+    a look at each later result finds this, and that result is checked as a first one is. If differences decide nothing,
+    the next recipe that agrees with them is taken; if none does, the derivative may not exist, and NaN says so.
+    """
+    with eagerly():
+        return _first_working(found, run, check, inside, numbers)
+
+
+def _first_working(
+    found: Found,
+    run: Callable[[str, int | None], Tree],
+    check: Callable[[Plan, str, Tree], Check] | None,
+    inside: bool,
+    numbers: Callable[[Any], Tree],
+) -> Tree:
+    plan = found.plan
+    stopped: Exception | None = None
+    doubted = False
+    unknown: dict[str, Tree] = {}  # results that are not finite, of which differences say nothing
+    proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
+    for name in plan.usable:
+        candidate = plan[name]
+        if proven and not candidate.check:  # values cannot be read here, to make up for it
+            continue
+        try:
+            result = run(name, candidate.chunk)
+            verdict = None
+            asked = not candidate.settled or plan is not found.plan or bool(unknown)
+            readable = (asked or plan.watched) and plain_allowed()
+            if check and readable and (asked or not _finite(numbers(result))):
+                with unobserved():
+                    verdict = check(plan, name, result)
+        except Exception as error:  # raised again unless torch cannot do it in this way
+            if not cannot(error):
+                raise
+            # torch.func refuses a function in the old style whatever it does: what plain autograd says counts.
+            stopped = error if stopped is None or "setup_context" in str(stopped) else stopped
+            plan = plan.without(name, reason(error))
+            continue
+        if verdict is not None:
+            plan = plan.checked(name, verdict, inside=inside, settled=True)
+            if plan[name].obstacle:
+                doubted = True
+                continue
+            doubtful = not math.isnan(verdict.gap) and not _finite(numbers(result))
+            if doubtful:
+                unknown[name] = result
+            if doubtful or (unknown and verdict.outcome == "undecided"):
+                continue
+            for other in unknown:
+                plan = plan.without(other, f"is not finite where {name} is")
+        if plan is not found.plan:
+            found.keep(plan)
+        return map_leaves(spread_out, result)
+    if unknown:
+        return map_leaves(spread_out, next(iter(unknown.values())))
+    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
+    if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
+        raise plan.refusal() from stopped
+    raise stopped
