@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from funcdiff._torch.intercept import storage_of
 from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, checks, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
@@ -117,7 +118,7 @@ class _Line:
 
 def owned(steps: list[Value], result: Value) -> Value:
     """The result; or a copy, where a caller who writes into it would write into what is given, held or kept."""
-    memory = result.example.untyped_storage().data_ptr()
+    memory = storage_of(result.example)
     kept = [
         value
         for value in steps
@@ -125,7 +126,7 @@ def owned(steps: list[Value], result: Value) -> Value:
         and value.example.layout is torch.strided  # a sparse one shares no memory with a result
         and (value.target is None or ready(value))
     ]
-    if all(v.example.untyped_storage().data_ptr() != memory for v in kept):
+    if all(storage_of(v.example) != memory for v in kept):
         return result
     copy = Value(aten.clone.default, (result,), {}, result.example.clone())
     steps.append(copy)
@@ -211,13 +212,17 @@ def _copy(line: _Line, args: Any, kwargs: Any) -> Any:
 @_rule(aten.copy.default)
 def _written(line: _Line, args: Any, kwargs: Any) -> Any:
     """Numbers written over all of another tensor of their kind are these numbers."""
-    over, numbers = (value.example for value in args[:2])
-    if (over.shape, over.dtype, over.device) != (numbers.shape, numbers.dtype, numbers.device):
+    over, numbers = args[0].example, args[1]
+    if over.device != numbers.example.device:
         return None
-    if over.stride() == numbers.stride():
-        return args[1]
+    if over.dtype != numbers.example.dtype:
+        numbers = line.step(aten._to_copy.default, (numbers,), {"dtype": over.dtype})
+    if over.shape != numbers.example.shape:
+        numbers = line.step(aten.expand.default, (numbers, list(over.shape)), {})
+    if over.stride() == numbers.example.stride():
+        return numbers
     contiguous = {"memory_format": torch.contiguous_format}
-    return (aten.clone.default, (args[1],), contiguous) if over.is_contiguous() else None
+    return (aten.clone.default, (numbers,), contiguous) if over.is_contiguous() else None
 
 
 @_rule(*VIEWS_OF_SHAPE)
@@ -233,7 +238,8 @@ def _view(line: _Line, args: Any, kwargs: Any) -> Any:
         return base
     if base is not x and _viewable(base.example, wanted):
         return aten.view.default, (base, wanted), {}
-    return aten.view.default, (x, wanted), {}
+    # A shorter line may have other strides here than the one that was traced.
+    return aten.view.default if _viewable(x.example, wanted) else aten.reshape.default, (x, wanted), {}
 
 
 # These leave the numbers in their order, and are one view at most, whatever they follow.
