@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from funcdiff._torch.intercept import storage_of
-from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, checks, fresh, held_tensors, is_view
+from funcdiff._torch.tracing import CONVERTED, COPIES, VIEWS_OF_SHAPE, checks, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
 LARGEST_CONSTANT = 2**20  # numbers: one that is larger is made anew in each call
@@ -216,7 +216,7 @@ def _written(line: _Line, args: Any, kwargs: Any) -> Any:
     if over.device != numbers.example.device:
         return None
     if over.dtype != numbers.example.dtype:
-        numbers = line.step(aten._to_copy.default, (numbers,), {"dtype": over.dtype})
+        numbers = line.step(CONVERTED, (numbers,), {"dtype": over.dtype})
     if over.shape != numbers.example.shape:
         numbers = line.step(aten.expand.default, (numbers, list(over.shape)), {})
     if over.stride() == numbers.example.stride():

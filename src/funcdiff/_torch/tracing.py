@@ -20,7 +20,8 @@ from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import undrawn
 
 aten = torch.ops.aten
-COPIES = aten.clone.default, aten._to_copy.default
+CONVERTED = aten._to_copy.default
+COPIES = aten.clone.default, CONVERTED
 VIEWS_OF_SHAPE = aten.view.default, aten._unsafe_view.default, aten.reshape.default
 
 
