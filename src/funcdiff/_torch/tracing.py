@@ -60,7 +60,7 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
 
 def leave_out_dead_code(module: GraphModule) -> None:
     """Leave out what no result needs, which might not even run again: products of zeros of another dtype."""
-    module.graph.eliminate_dead_code(lambda node: node.is_impure() or checks(node.target))
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() or mutates(node) or checks(node.target))
     module.recompile()
 
 
