@@ -73,7 +73,7 @@ def without_writes(module: GraphModule, examples: Sequence[Tensor]) -> GraphModu
         given = dict(zip(held, tensors[len(examples) :], strict=True))
         return _Given(module, given).run(*tensors[: len(examples)])
 
-    with noted_by_one_mode():
+    with noted_by_one_mode(), torch.no_grad():  # the operations of any graph are recorded already
         result: GraphModule = make_fx(functionalize(run, remove="mutations"))(*examples, *held.values())
     placeholders = [node for node in result.graph.nodes if node.op == "placeholder"]
     for node, (name, tensor) in zip(placeholders[len(examples) :], held.items(), strict=True):
