@@ -221,8 +221,9 @@ def _written(line: _Line, args: Any, kwargs: Any) -> Any:
         numbers = line.step(aten.expand.default, (numbers, list(over.shape)), {})
     if over.stride() == numbers.example.stride():
         return numbers
-    contiguous = {"memory_format": torch.contiguous_format}
-    return (aten.clone.default, (numbers,), contiguous) if over.is_contiguous() else None
+    if not over.is_contiguous():  # a part of another tensor, into which the numbers are written next
+        return numbers
+    return aten.clone.default, (numbers,), {"memory_format": torch.contiguous_format}
 
 
 @_rule(*VIEWS_OF_SHAPE)
