@@ -135,10 +135,12 @@ def faults(session):
 
 @nox.session
 def prepared(session):
-    """Judge prepared derivatives of operators and layers, or those named; with "networks", time them on random ones."""
+    """Judge prepared derivatives of operators and layers, or those named; "fuzz 0 1500", "networks": random ones."""
     install(session, "-e", ".[gallery]", groups=["tests"])
     if session.posargs[:1] == ["networks"]:
         session.run("python", "-m", "_tools.bench.prepared", *session.posargs[1:], env=TOOLS)
+    elif session.posargs[:1] == ["fuzz"]:
+        session.run("python", "tests/prepared_fuzz.py", *session.posargs[1:], env=ONE_THREAD)
     else:
         session.run("python", "tests/prepared_soundness.py", *session.posargs, env=TOOLS)
 

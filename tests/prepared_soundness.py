@@ -45,8 +45,8 @@ def judged(sample, recipe):
         return sample.func(*tree_unflatten([*leaves[:first], x, *leaves[first + 1 :]], tree))
 
     function = recipe(func)
-    beside = FRESH["beside"](x)
     try:
+        beside = FRESH["beside"](x)
         outputs = sum(y.numel() for y in tree_flatten(func(x))[0] if isinstance(y, torch.Tensor))
         if outputs * x.numel() ** (2 if recipe is fd.hessian_double_backward else 1) > LARGEST:
             return "too large"

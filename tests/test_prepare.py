@@ -311,3 +311,33 @@ def test_a_check_of_torch_stays():
     assert_close(prepared(2 * torch.eye(2)), fd.jacobian(torch.linalg.inv)(2 * torch.eye(2)))
     with pytest.raises(torch.linalg.LinAlgError, match="singular"):
         prepared(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("example", [ROWS, ROWS.T.contiguous().T, ROWS[:, :1].expand(4, 5)])
+def test_another_layout_of_the_argument_is_the_same_numbers(example):
+    prepared = prepare(fd.jacobian(lambda x: x.reshape(-1).sin()), example)
+    for x in (2 * ROWS, (2 * ROWS).T.contiguous().T, ROWS[:1].expand(4, 5)):
+        assert_close(prepared(x), fd.jacobian(lambda x: x.reshape(-1).sin())(x))
+
+
+def into_what_is_held(x):
+    sums = torch.ones(5, dtype=x.dtype) * BUFFER
+    sums += x
+    return sums.sin()
+
+
+def into_other_numbers(x):
+    whole = torch.zeros(2, 5)
+    whole[:] = x * x
+    return whole.sum(0)
+
+
+@pytest.mark.parametrize("func", [into_what_is_held, into_other_numbers])
+@pytest.mark.parametrize("again", [False, True])
+def test_writes_into_tensors_of_its_own_are_recorded(func, again):
+    x = X.clone().requires_grad_(again)
+    prepared = prepare(fd.jacobian(func), x)
+    assert_close(prepared(x * 0.7), fd.jacobian(func)(x * 0.7))
+    if again:
+        expected, found = (torch.autograd.grad(f(x).sum(), x)[0] for f in (fd.jacobian(func), prepared))
+        assert_close(found, expected)

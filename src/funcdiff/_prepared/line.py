@@ -55,7 +55,7 @@ class Line:
 
     def __call__(self, leaves: Sequence[Any]) -> Tree:
         """The results, from the leaves of the arguments."""
-        return self.finish(unflatten(self.written.run(*[leaves[i] for i in self.tensors]), self.results))
+        return self.finish(unflatten(self.written.run(*[_in_order(leaves[i]) for i in self.tensors]), self.results))
 
     def refuse_stale(self) -> None:
         """Raise if the function holds another thing now."""
@@ -96,7 +96,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
         RefusedError: It may do something else at its next call, or the line does not give what it gives.
     """
     places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    examples: list[Tensor] = [leaves[i] for i in places]
+    examples: list[Tensor] = [_in_order(leaves[i]) for i in places]
     structures: list[TreeSpec] = []
     staged = getattr(function, "staged", None)
     run, finish = staged(function, unflatten(leaves, spec)) if staged else (function, lambda results: results)
@@ -146,6 +146,11 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, place_of(tensor)) for tensor in kept]
     return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory)
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """The same numbers in the layout that the line was made for: its views may need it."""
+    return x.contiguous() if x.layout is torch.strided else x
 
 
 def _name(function: Any) -> str:

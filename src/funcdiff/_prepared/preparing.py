@@ -23,7 +23,8 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
 
     A call of a small derivative is mostly machinery: `vmap`, autograd, pytrees and checks. The recorded operations have
     none of it, so they are much faster, and `.code` shows them. The recording is simplified, and compared with
-    `function` at the example arguments and at a point beside them.
+    `function` at the example arguments and at a point beside them. An operation whose result the derivative does not
+    use is left out, and so is the error that it would raise for its arguments.
 
     Cost: preparing calls `function` a few times. A call of the result costs its operations, and a look at its arguments
     and at what `function` holds, some microseconds.

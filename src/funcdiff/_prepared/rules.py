@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._prepared.values import Value
-from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE
+from funcdiff._torch.tracing import CONVERTED, COPIES, VIEWS_OF_SHAPE
 
 aten = torch.ops.aten
 
@@ -66,13 +66,18 @@ def _copy(line: Line, args: Any, kwargs: Any) -> Any:
 @_rule(aten.copy.default)
 def _written(line: Line, args: Any, kwargs: Any) -> Any:
     """Numbers written over all of another tensor of their kind are these numbers."""
-    over, numbers = (value.example for value in args[:2])
-    if (over.shape, over.dtype, over.device) != (numbers.shape, numbers.dtype, numbers.device):
+    over, numbers = args[0].example, args[1]
+    if over.device != numbers.example.device:
         return None
-    if over.stride() == numbers.stride():
-        return args[1]
-    contiguous = {"memory_format": torch.contiguous_format}
-    return (aten.clone.default, (args[1],), contiguous) if over.is_contiguous() else None
+    if over.dtype != numbers.example.dtype:
+        numbers = line.step(CONVERTED, (numbers,), {"dtype": over.dtype})
+    if over.shape != numbers.example.shape:
+        numbers = line.step(aten.expand.default, (numbers, list(over.shape)), {})
+    if over.stride() == numbers.example.stride():
+        return numbers
+    if not over.is_contiguous():  # a part of another tensor, into which the numbers are written next
+        return numbers
+    return aten.clone.default, (numbers,), {"memory_format": torch.contiguous_format}
 
 
 @_rule(*VIEWS_OF_SHAPE)
@@ -88,7 +93,8 @@ def _view(line: Line, args: Any, kwargs: Any) -> Any:
         return base
     if base is not x and _viewable(base.example, wanted):
         return aten.view.default, (base, wanted), {}
-    return aten.view.default, (x, wanted), {}
+    # A shorter line may have other strides here than the one that was traced.
+    return aten.view.default if _viewable(x.example, wanted) else aten.reshape.default, (x, wanted), {}
 
 
 # These leave the numbers in their order, and are one view at most, whatever they follow.

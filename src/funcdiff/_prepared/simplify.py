@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from funcdiff._prepared.rules import RULES
 from funcdiff._prepared.values import Value, parts_of, ready
+from funcdiff._torch.intercept import storage_of
 from funcdiff._torch.tracing import checks, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
@@ -93,7 +94,7 @@ class _Line:
 
 def owned(steps: list[Value], result: Value) -> Value:
     """The result; or a copy, where a caller who writes into it would write into what is given, held or kept."""
-    memory = result.example.untyped_storage().data_ptr()
+    memory = storage_of(result.example)
     kept = [
         value
         for value in steps
@@ -101,7 +102,7 @@ def owned(steps: list[Value], result: Value) -> Value:
         and value.example.layout is torch.strided  # a sparse one shares no memory with a result
         and (value.target is None or ready(value))
     ]
-    if all(v.example.untyped_storage().data_ptr() != memory for v in kept):
+    if all(storage_of(v.example) != memory for v in kept):
         return result
     copy = Value(aten.clone.default, (result,), {}, result.example.clone())
     steps.append(copy)

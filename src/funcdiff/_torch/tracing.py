@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from funcdiff._torch.compiler import eagerly
@@ -20,7 +20,8 @@ from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import undrawn
 
 aten = torch.ops.aten
-COPIES = aten.clone.default, aten._to_copy.default
+CONVERTED = aten._to_copy.default
+COPIES = aten.clone.default, CONVERTED
 VIEWS_OF_SHAPE = aten.view.default, aten._unsafe_view.default, aten.reshape.default
 
 
@@ -47,13 +48,50 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
     for node in module.graph.nodes:
         refuse_draws(node)
         refuse_writes(node)
+    leave_out_dead_code(module)
     if any(mutates(node) for node in module.graph.nodes):
-        with noted_by_one_mode():
-            module = make_fx(functionalize(module, remove="mutations"))(*examples)
+        module = without_writes(module, examples)
         if any(mutates(node) for node in module.graph.nodes if node.target is not aten.empty.memory_format):
             raise RefusedError(WRITES)
-    module.graph.eliminate_dead_code(lambda node: node.is_impure() or checks(node.target))
+        leave_out_dead_code(module)
     return module
+
+
+def leave_out_dead_code(module: GraphModule) -> None:
+    """Leave out what no result needs, which might not even run again: products of zeros of another dtype."""
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() or mutates(node) or checks(node.target))
+    module.recompile()
+
+
+def without_writes(module: GraphModule, examples: Sequence[Tensor]) -> GraphModule:
+    """The operations with a new tensor in place of each write into a result."""
+    # As arguments, as functionalize refuses a write into what depends on no argument.
+    held = {str(node.target): tensor for node, tensor in held_tensors(module).items() if not fresh(node)}
+
+    def run(*tensors: Tensor) -> Any:
+        given = dict(zip(held, tensors[len(examples) :], strict=True))
+        return _Given(module, given).run(*tensors[: len(examples)])
+
+    with noted_by_one_mode(), torch.no_grad():  # the operations of any graph are recorded already
+        result: GraphModule = make_fx(functionalize(run, remove="mutations"))(*examples, *held.values())
+    placeholders = [node for node in result.graph.nodes if node.op == "placeholder"]
+    for node, (name, tensor) in zip(placeholders[len(examples) :], held.items(), strict=True):
+        result.register_buffer(f"held_{name}", tensor)
+        with result.graph.inserting_after(placeholders[-1]):
+            node.replace_all_uses_with(result.graph.get_attr(f"held_{name}"))
+        result.graph.erase_node(node)
+    return result
+
+
+class _Given(Interpreter):
+    """Runs a module with others in the place of tensors that it holds."""
+
+    def __init__(self, module: GraphModule, given: Mapping[str, Tensor]) -> None:
+        super().__init__(module)
+        self.given = given
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self.given[target] if target in self.given else super().get_attr(target, args, kwargs)
 
 
 def noted_by_one_mode() -> AbstractContextManager[Any]:
