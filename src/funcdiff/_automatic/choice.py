@@ -23,7 +23,7 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Check, Func, Kind, check, check_on_plane
-from funcdiff._torch.compiler import eagerly, left_alone
+from funcdiff._torch.compiler import eagerly, left_alone, named_after
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.processes import spread
 from funcdiff._torch.transforms import plain_allowed, unobserved
@@ -162,7 +162,7 @@ def chosen(
         name = compiling.name(func, choice, args, planned)
         return eager(args) if name == compiling.EAGERLY else run(name, options.chunk_size, args)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if budget is not None and not plain_allowed():

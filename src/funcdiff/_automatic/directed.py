@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from funcdiff._calling.arguments import check_leaves, check_range, kind, refuse_keywords, replace_args, select_args
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.transforms import outside, plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 
@@ -53,7 +53,7 @@ def directed(
     steps = Options(0, options.has_aux, options.chunk_size, options.randomness)
     by_steps = laplacian(on_directions(func, options), steps)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         check_range(options.argnums, len(args))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from funcdiff._calling.arguments import check_leaves, check_range, refuse_keywor
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
@@ -139,7 +139,7 @@ def bilaplacian(
     steps = Options(0, has_aux, chunk_size, randomness)
     by_step = _twice(on_directions(func, options), steps, verify)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         check_range(argnums, len(args))
@@ -169,7 +169,7 @@ def _twice(func: Function, options: Options, verify: bool) -> Function:
     outer = Options(options.argnums, options.has_aux, None, options.randomness)
     twice = chosen("laplacian", inner, outer, names=_OUTER, verify=verify)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         if torch.compiler.is_compiling():
             raise RefusedError("torch 2.13 ends the process when it runs a compiled bilaplacian: call it uncompiled")

@@ -22,6 +22,7 @@ from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.guard import Recipe, with_safe_forms
 from funcdiff._safety.verification import Check, Func, check
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.transforms import outside
 from funcdiff._torch.trees import Tree, flatten
@@ -149,7 +150,7 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
         flat, point = lookup.value_of(func, copied(tuple(args)), options)
         return _check(flat, point, flatten(apart(result, options.has_aux)[0])[0], kind, plan)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if torch.compiler.is_compiling():

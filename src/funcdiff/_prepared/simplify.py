@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from funcdiff._torch.tracing import COPIES, VIEWS_OF_SHAPE, fresh, held_tensors, is_view
+from funcdiff._torch.tracing import COPIES, DETACHES, VIEWS_OF_SHAPE, fresh, held_tensors, is_view
 
 aten = torch.ops.aten
 LARGEST_CONSTANT = 2**20  # numbers: one that is larger is made anew in each call
@@ -189,9 +189,9 @@ def _itself(line: _Line, args: Any, kwargs: Any) -> Any:
     return args[0]
 
 
-@_rule(aten.detach.default)
+@_rule(*DETACHES)
 def _detach(line: _Line, args: Any, kwargs: Any) -> Any:
-    return None if line.keep_detach else args[0]
+    return (aten.detach.default, args, kwargs) if line.keep_detach else args[0]
 
 
 @_rule(*COPIES)
