@@ -58,7 +58,7 @@ _EAGERLY = _Eagerly()
 def named_after(func: Callable[..., Any]) -> Callable[[F], F]:
     """As `functools.wraps`, without annotations: a derivative returns something else.
 
-    The compiler of torch 2.14 and later, under Python 3.13, looks up those of a builtin, which has none, and raises.
+    The compilers of torch 2.11 and 2.14 look up those of a builtin, which has none, and raise.
     """
     names = ("__module__", "__name__", "__qualname__", "__doc__")
     return functools.wraps(func, assigned=names, updated=())  # type: ignore[return-value]  # what it wraps it returns
