@@ -15,6 +15,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 import funcdiff as fd
 from funcdiff import distributed
+from funcdiff._torch.processes import all_gather_single
 from funcdiff.measure import count
 
 SENT = 200  # where struct tcp_info has tcpi_bytes_sent and tcpi_bytes_retrans, since Linux 4.19
@@ -70,7 +71,7 @@ def collectives():
     columns = distribute_tensor(torch.ones(300, 300, dtype=torch.float64), mesh, [Shard(1)])
     calls = {
         "all_reduce": lambda: dist.all_reduce(x),
-        "all_gather": lambda: dist.all_gather_single(parts, x),
+        "all_gather": lambda: all_gather_single(parts, x),
         "full_tensor": columns.full_tensor,
     }
     found = {}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from gang import Gang, passed
 from torch.distributed.tensor import Replicate, Shard
+from versions import since
 
 CLOSE = 1e-10
 
@@ -109,11 +110,15 @@ RECIPES = [
 ]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+SQUEEZED = since("2.12", "no DTensor can be squeezed along a dimension")
+HESSIAN = pytest.param("hessian", marks=SQUEEZED)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SQUEEZED) if n.startswith("hessian") else n for n in RECIPES])
 def test_recipes_take_sharded_arguments(gang, name):
     assert max(passed(gang(cases.sharded_arguments, name))) < CLOSE
 
 
-@pytest.mark.parametrize("name", ["hvp", "jacobian", "hessian", "jacobian_loop"])
+@pytest.mark.parametrize("name", ["hvp", "jacobian", HESSIAN, "jacobian_loop"])
 def test_recipes_take_the_parameters_of_a_network_under_fully_shard(gang, name):
     assert max(passed(gang(cases.fully_sharded, name))) < CLOSE

@@ -221,6 +221,7 @@ PLAIN = {"inside": lambda x: NET(x.sin()), "twice": lambda x: NET(torch.cat([NET
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")  # what is tested, by intent
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning")  # as torch 2.15 says it
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_scripted_functions_called_again_and_again(name):
     scripted, plain = SCRIPTED[name](), PLAIN.get(name, NET)

@@ -223,7 +223,7 @@ def test_the_network_study_is_counted_on_meta_tensors_without_being_done():
 
 
 def profiled_peak(func, *args):
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as run:
         result = func(*args)
     held = peak = 0
     for event in run.profiler.kineto_results.events():

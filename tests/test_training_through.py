@@ -4,11 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
+from versions import until
 
 import funcdiff as fd
 from funcdiff._automatic.candidates import HESSIANS, JACOBIANS
 from funcdiff._safety.training import check_training
 from funcdiff._torch.tape import sketch
+from funcdiff._torch.versions import RUNNING
 
 A = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 A = A @ A.T + 3 * torch.eye(3, dtype=A.dtype)
@@ -42,8 +44,17 @@ DERIVATIVES = {
 }
 
 
-@pytest.mark.parametrize("derivative", DERIVATIVES)
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "a detached part"])
+# One with a batch and several heads is fused in every version: the error of torch says that it has no derivative.
+FUSED = until("2.14", "attention without a batch is fused too, and its gradient has no derivative")
+TRAINED = [
+    pytest.param(name, derivative, marks=FUSED if (name, derivative) == ("attention", "jacobian") else ())
+    for name in FUNCTIONS
+    if name != "a detached part"
+    for derivative in DERIVATIVES
+]
+
+
+@pytest.mark.parametrize(("name", "derivative"), TRAINED)
 def test_training_through(name, derivative):
     def trained(a):
         result = DERIVATIVES[derivative](FUNCTIONS[name], a)
@@ -63,7 +74,8 @@ def checked(recipe, name, *, under_vmap=False):
 def test_what_is_wrong_is_found(under_vmap):
     for name in ("eigh", "eigenvectors"):
         assert checked(HESSIANS["hessian_forward_over_reverse"], name, under_vmap=under_vmap) == "wrong"
-    for name in ("slogdet", "solve", "layer_norm", "batch_norm"):
+    mended = ("slogdet", "solve") if RUNNING >= "2.15" else ()
+    for name in {"slogdet", "solve", "layer_norm", "batch_norm"} - {*mended}:
         assert checked(JACOBIANS["jacobian_forward"], name, under_vmap=under_vmap) == "wrong"
 
 

@@ -46,20 +46,21 @@ def precision(device: str) -> list[dict[str, Any]]:
         "linear layers": (dense, numbers("cpu", (5,))[0]),
         "convolutions": (convolutions, numbers("cpu", (1, 8, 8))[0]),
     }
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    before = torch.backends.cuda.matmul.allow_tf32
     found = []
     for layers, (module, x) in subjects.items():
         for what, recipe in (("Jacobian", fd.jacobian), ("Hessian", fd.hessian)):
             exact = recipe(module.double())(x.double())
             module.to(device, torch.float32)
             for setting, (products, cudnn) in SETTINGS.items():
-                torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, cudnn
+                torch.backends.cuda.matmul.allow_tf32 = products
                 fd.clear_plans()
-                here = recipe(module)(x.to(device)).double().cpu()
+                with torch.backends.cudnn.flags(enabled=True, allow_tf32=cudnn):
+                    here = recipe(module)(x.to(device)).double().cpu()
                 error = float((here - exact).norm() / exact.norm())
                 found.append({"layers": layers, "derivative": what, "setting": setting, "error": error})
             module.cpu()
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    torch.backends.cuda.matmul.allow_tf32 = before
     return found
 
 

@@ -24,7 +24,7 @@ from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.verification import Kind, check
-from funcdiff._torch.compiler import left_alone
+from funcdiff._torch.compiler import left_alone, named_after
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.processes import spread
 from funcdiff._torch.transforms import plain_allowed
@@ -163,7 +163,7 @@ def chosen(
         name = compiling.name(func, choice, args, planned)
         return eager(args) if name == compiling.EAGERLY else run(name, options.chunk_size, args)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if budget is not None and not plain_allowed():

@@ -13,7 +13,7 @@ from funcdiff._automatic.lookup import Choice
 from funcdiff._calling.arguments import select_args
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import numbers_like
-from funcdiff._torch.compiler import run_while_compiling, settled
+from funcdiff._torch.compiler import compiled, run_while_compiling, settled
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree, flatten
@@ -25,7 +25,7 @@ Spec = tuple[tuple[int, ...], torch.dtype, str]
 def name(func: Function, choice: Choice, args: Sequence[Tree], planned: Callable[..., str] | None) -> str:
     """The recipe for these arguments; without `planned` func, or the transform of it, is the compiler's own."""
     if planned is None or not all(isinstance(arg, Tensor) for arg in args):
-        trees = select_args(args, choice.options.argnums), func(*args)
+        trees = select_args(args, choice.options.argnums), compiled(func, args)
         return typical(choice.names, *(settled(sum(x.numel() for x in flatten(tree)[0])) for tree in trees))
     return planned(*((tuple(map(settled, x.shape)), x.dtype, str(x.device)) for x in args))
 

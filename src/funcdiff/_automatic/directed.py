@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from funcdiff._calling.arguments import differentiated, kind, replace_args, sele
 from funcdiff._calling.draws import check_samples, random_vectors
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 
@@ -48,7 +48,7 @@ def directed(
     steps = Options(0, options.has_aux, options.chunk_size, options.randomness)
     by_steps = laplacian(on_directions(func, options), steps)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         leaves = differentiated(args, options.argnums, kwargs)
         n, like = sum(leaf.numel() for leaf in leaves), leaves[0]

@@ -21,6 +21,7 @@ from funcdiff._calling.directions import basis, gathered
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options, check_argnums, check_chunk_size
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.counter import Counter
 from funcdiff._torch.trees import Tree, broadcast, flatten, unflatten
 
@@ -85,7 +86,7 @@ def gram_matrix(
     if budget is not None and (chunk_size is not None or not budget > 0):
         raise ValueError(f"expected a positive budget in bytes without chunk_size, got {budget} and {chunk_size}")
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         leaves = differentiated(args, argnums, kwargs)
         if in_dims is not None:

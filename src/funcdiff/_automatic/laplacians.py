@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from funcdiff._calling.documented import documented
 from funcdiff._calling.draws import check_samples, random_vectors
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.trees import Tree, map_leaves
 
@@ -140,7 +140,7 @@ def bilaplacian(
     steps = Options(0, has_aux, chunk_size, randomness)
     by_step = _twice(on_directions(func, options), steps, verify)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         leaves = differentiated(args, argnums, kwargs)
         n, like = sum(leaf.numel() for leaf in leaves), leaves[0]
@@ -167,7 +167,7 @@ def _twice(func: Function, options: Options, verify: bool) -> Function:
     outer = Options(options.argnums, options.has_aux, None, options.randomness)
     twice = chosen("laplacian", inner, outer, names=_OUTER, verify=verify)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         if torch.compiler.is_compiling():
             raise RefusedError("torch 2.13 ends the process when it runs a compiled bilaplacian: call it uncompiled")

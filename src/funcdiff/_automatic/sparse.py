@@ -23,7 +23,7 @@ from funcdiff._calling.transform import guarded, taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._sparse.pattern import Pattern
-from funcdiff._torch.compiler import eagerly, left_alone
+from funcdiff._torch.compiler import eagerly, left_alone, named_after
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import plain_allowed, transforms_active
@@ -198,7 +198,7 @@ def _transform(
     def result(plan: SparsePlan, args: Sequence[Tree]) -> Tree:
         return finished(plan, entries(plan, args))
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if made_inside and torch.compiler.is_compiling():

@@ -25,6 +25,7 @@ from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, with_safe_forms
 from funcdiff._safety.lines import Func
 from funcdiff._safety.verification import check
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.transforms import outside
 from funcdiff._torch.trees import Tree, flatten
@@ -154,7 +155,7 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
         recipe = RECIPES[kind][name.partition(",")[0]]  # which differentiates once more as this one does
         return and_trained(verdict, result, recipe, flat, point, plan, under_vmap=False)
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if torch.compiler.is_compiling():

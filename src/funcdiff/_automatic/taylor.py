@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any
 
@@ -15,7 +14,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.verification import Kind
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, named_after
 from funcdiff._torch.messages import RefusedError, out_of_memory
 from funcdiff._torch.trees import Tree
 
@@ -149,7 +148,7 @@ def _by_jets(kind: Kind, func: Function, options: Options) -> Function:
     taylor, *others = RECIPES[kind]
     jets, modes = RECIPES[kind][taylor](func, **options), chosen(kind, func, options, names=tuple(others))
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         try:
             with eagerly():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._calling.wrapped import refuse_wrapped
-from funcdiff._torch.compiler import compiled
+from funcdiff._torch.compiler import compiled, named_after
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
@@ -35,7 +34,7 @@ def transform(formula: Formula, func: Function, options: Options, *, depth: int 
     twice in a Hessian.
     """
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         check_range(options.argnums, len(args))

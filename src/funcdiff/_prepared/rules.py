@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._prepared.values import Value
-from funcdiff._torch.tracing import CONVERTED, COPIES, VIEWS_OF_SHAPE
+from funcdiff._torch.tracing import CONVERTED, COPIES, DETACHES, VIEWS_OF_SHAPE
 
 aten = torch.ops.aten
 
@@ -44,9 +44,9 @@ def _itself(line: Line, args: Any, kwargs: Any) -> Any:
     return args[0]
 
 
-@_rule(aten.detach.default)
+@_rule(*DETACHES)
 def _detach(line: Line, args: Any, kwargs: Any) -> Any:
-    return None if line.keep_detach else args[0]
+    return (aten.detach.default, args, kwargs) if line.keep_detach else args[0]
 
 
 @_rule(*COPIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from funcdiff._calling.types import Function
 from funcdiff._jets.jet import COMPOSITES, check_grad_mode
 from funcdiff._jets.operations import FORMS, TWICE
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.functions import set_grad_enabled
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import plain_allowed
@@ -70,7 +70,7 @@ def corrected(func: Function, spared: list[Any] | None = None, *, once_more: boo
     """
     grad_enabled = torch.is_grad_enabled()
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def run(*args: Tree) -> Tree:
         with _Guard(grad_enabled, spared, once_more):
             return func(*args)

@@ -55,6 +55,15 @@ class _Eagerly:
 _EAGERLY = _Eagerly()
 
 
+def named_after(func: Callable[..., Any]) -> Callable[[F], F]:
+    """As `functools.wraps`, without annotations: a derivative returns something else.
+
+    The compilers of torch 2.11 and 2.14 look up those of a builtin, which has none, and raise.
+    """
+    names = ("__module__", "__name__", "__qualname__", "__doc__")
+    return functools.wraps(func, assigned=names, updated=())  # type: ignore[return-value]  # what it wraps it returns
+
+
 def eagerly() -> AbstractContextManager[None]:
     """Run what torch.compile made, and torch's control flow operators, as they were written.
 

@@ -37,7 +37,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         self.flops = self.operations = self.bytes_written = self.alive = self.peak = self.fixed = 0
         self.collectives = self.bytes_sent = 0
         self.uncounted: set[str] = set()
-        self._on_meta: bool | None = None  # whether the call computes on meta tensors, known from its first operation
+        self._on_meta: bool | None = None  # whether it computes on meta tensors, as its first argument says
         self._sizes: dict[int, int] = {}  # of the storages alive that were made inside
         self._collecting: list[bool] = []
         self._scalar_zeros: set[int] = set()  # those that hold one zero, which forward mode expands to a zero tangent
@@ -99,8 +99,12 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
 
     def _infers_shape(self, name: str, given: Sequence[torch.Tensor], made: Sequence[torch.Tensor]) -> bool:
         """Whether torch only asks for a shape: arithmetic with a zero tangent is first done on the meta device."""
-        if self._on_meta is None and (given or made):
-            self._on_meta = (given or made)[0].is_meta
+        if self._on_meta is None:
+            # Before torch 2.13, forward mode begins with a few numbers of its own, which are on the CPU.
+            outside = [] if name == "lift_fresh" else [x for x in given if _key(x) not in self._sizes]
+            self._on_meta = outside[0].is_meta if outside else None
+        if self._on_meta is None:
+            return False
         if not self._on_meta:
             return any(tensor.is_meta for tensor in made)
         return name in {"add", "sub", "mul", "div"} and any(

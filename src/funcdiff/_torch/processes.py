@@ -13,6 +13,9 @@ from torch import Tensor, nn
 M = TypeVar("M", bound=nn.Module)
 _c10d: Any = dist.distributed_c10d if dist.is_available() else None  # beneath the public names
 
+# Before torch 2.13 it has a longer name.
+all_gather_single: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+
 
 def spread(x: Any) -> bool:
     """Whether a tensor is a DTensor; without a search, and without an import, where there is none."""

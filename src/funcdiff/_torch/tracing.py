@@ -18,10 +18,13 @@ from funcdiff._torch.compiler import eagerly
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.reading import reading
 from funcdiff._torch.transforms import undrawn
+from funcdiff._torch.versions import RUNNING
 
 aten = torch.ops.aten
 CONVERTED = aten._to_copy.default
 COPIES = aten.clone.default, CONVERTED
+# Since torch 2.14, the tracer writes a detach down as an alias.
+DETACHES = (aten.detach.default, aten.alias.default) if RUNNING >= "2.14" else (aten.detach.default,)
 VIEWS_OF_SHAPE = aten.view.default, aten._unsafe_view.default, aten.reshape.default
 
 

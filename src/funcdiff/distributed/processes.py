@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.processes import device_of, running, store_of, timeout_of
+from funcdiff._torch.processes import all_gather_single, device_of, running, store_of, timeout_of
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff.distributed.digests import number
 
@@ -56,7 +56,7 @@ class Processes:
         row = [error is not None, count, *map(number, (self.call, *facts.values()))]
         table = torch.empty(self.size, len(row), dtype=torch.int64, device=self.device)
         mine = torch.tensor([row], dtype=torch.int64, device=self.device)
-        self._wait(lambda: dist.all_gather_single(table, mine, self.group, async_op=True))
+        self._wait(lambda: all_gather_single(table, mine, self.group, async_op=True))
         failed, counts, *columns = table.T.tolist()
         if any(failed):
             self._raise_together(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from funcdiff._calling.arguments import refuse_keywords
 from funcdiff._calling.types import Function
+from funcdiff._torch.compiler import named_after
 from funcdiff._torch.trees import Tree, flatten, hashed
 from funcdiff.distributed.digests import facts_of, no_facts
 from funcdiff.distributed.processes import Processes, refuse_inside
@@ -22,7 +22,7 @@ def together(call: str, func: Function, local: Local, *, group: Any, gather: boo
     """Make a transform of `local`. Later calls with the same shapes send nothing, and so compare nothing."""
     agreed: set[Hashable] = set()
 
-    @functools.wraps(func, updated=())
+    @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         refuse_inside(call)
