@@ -253,8 +253,8 @@ assert off[0] > off[1]
 
 # %%
 # Where the map is blue, the error bars are too small. *The noise is smaller than the network's error:* we measure at
-# 1000 parameters away from the edge, and count how often the 95% region of the Fisher information contains them. One curve
-# adds the network's error to the noise.
+# 1000 parameters away from the edge, and count how often the 95% region of the Fisher information contains them. One
+# curve adds the network's error to the noise.
 
 true = uniform(1000, [1.2, 0.24], [2.8, 1.36], seed=3)
 unit = torch.randn(1000, 8, generator=generator)

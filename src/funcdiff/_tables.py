@@ -113,7 +113,7 @@ class Table:
         if not self._remark(row):
             return [row]
         others = [max(map(len, column)) for column in list(zip(self.columns, *self.rows, strict=True))[:-1]]
-        first, *more = wrap(row[-1], max(_REMARK, _WIDTH - sum(others) - 2 * len(others)))
+        first, *more = wrap(row[-1], max(_REMARK // 2, _WIDTH - sum(others) - 2 * len(others)))
         return [(*row[:-1], first), *((*[""] * len(others), text) for text in more)]
 
     @staticmethod
