@@ -87,7 +87,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "5 inputs or more, 5 outputs or more per input",
+        "from 5 inputs, 5 outputs or more per input",
         "hessian_taylor",
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
@@ -123,7 +123,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "several outputs, 500 inputs or more for each",
+        "several outputs, 500 or more inputs each",
         "hessian_forward_over_reverse",
         ":math:`(1 + n)(1 + m) F`",
         "hessians/four_hessians",
