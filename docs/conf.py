@@ -157,6 +157,12 @@ copybutton_exclude = ".linenos, .gp, .go"
 sitemap_url_scheme = "{link}"
 sitemap_show_lastmod = False  # it would ask git, which a downloaded archive does not have
 notfound_urls_prefix = urlsplit(html_baseurl).path or "/"
+notfound_context = {
+    "title": "Page not found",
+    "body": f"""<h1>Page not found</h1>
+<p>There is no page at this address. Go to the <a href="{notfound_urls_prefix}index.html">home page</a>, or
+<a href="{notfound_urls_prefix}search.html">search</a> for a function, an error message or a question.</p>""",
+}
 
 ogp_site_url = html_baseurl
 ogp_site_name = "funcdiff"

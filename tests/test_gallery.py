@@ -37,6 +37,7 @@ def test_title_is_a_question_and_the_answer_can_be_copied(tutorial):
     introduction, _, answer = docstring.partition("**Answer:**")
     assert len(introduction.split("\n\n")) >= 2
     text, code, *lines = answer.split("\n\n")
+    assert re.match(r" *[A-Z:`]", text), "an answer is a sentence: it begins with a capital, or with a name"
     assert len(re.findall(r"[.?!](\s|$)", text)) <= 3
     assert code == ".. code-block:: python"
     assert len("".join(lines).split("\n")) <= 6

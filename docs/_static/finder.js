@@ -1,6 +1,8 @@
 // The recipe finder's form: it answers while you type.
 (() => {
   const PRODUCT = "Hessian-vector product";
+  // A result of more bytes is better multiplied with than computed.
+  const LARGE = 16 * 2 ** 30, OPERATORS = { Hessian: "hvp_operator", Jacobian: "jacobian_operator" };
   const { pace, tutorials } = JSON.parse(document.getElementById("finder-model").textContent);
   const finder = document.getElementById("finder");
   const form = finder.querySelector("form");
@@ -15,7 +17,7 @@
   const binary = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].map((unit, i) => [2 ** (10 * i), unit]);
   const flops = (value) => scaled(value, decimal);
   const bytes = (value) => scaled(value, binary);
-  const time = (value) => scaled(value, [[1e-6, "µs"], [1e-3, "ms"], [1, "s"]]);
+  const time = (value) => scaled(value, [[1e-6, "µs"], [1e-3, "ms"], [1, "s"], [3600, "h"], [86400, "days"]]);
 
   function element(tag, ...content) {
     const made = document.createElement(tag);
@@ -41,6 +43,7 @@
 
   function show() {
     form.elements.rows.disabled = !form.elements.byRow.checked;
+    finder.classList.toggle("unanswered", !form.checkValidity());
     if (!form.checkValidity()) {
       part("answer").textContent = "Enter whole numbers from 1 to 1,000,000, and at most 100 layers.";
       return;
@@ -50,6 +53,8 @@
     part("answer").replaceChildren(
       "Call ", named(take), ...(take === recipe ? [`. ${why}.`] : [". It chooses ", named(recipe), ` here: ${why}.`]),
       ` The estimate is ${flops(best.flops)} and ${bytes(best.peak)} of memory, of which ${bytes(best.result)} is the result.`,
+      ...(best.result > LARGE && need in OPERATORS
+        ? [" The result rarely fits in memory: use ", named(OPERATORS[need]), ", which multiplies by it."] : []),
     );
     part("code").textContent = code;
     part("rows").replaceChildren(...candidates.map((found) => {
@@ -66,7 +71,8 @@
         `Called by name, some recipes differentiate a ${q.norm} wrongly, without an error. With respect to its weight `,
         "and its input together: ", ...listed(wrong.together), ". With respect to its input alone",
         ...(q.norm === "batch norm" ? [", in training mode: "] : [": "]), ...listed(wrong.input),
-        ". The automatic functions avoid this: they write the norm as simpler operations.",
+        ". The automatic functions avoid this: they write the norm as simpler operations. By name, use ",
+        ...listed(candidates.map((found) => found.recipe).filter((name) => !wrong.together.includes(name))), ".",
       );
     } else notes.push("None of these recipes is known to be wrong on such a network.");
     if (q.norm === "batch norm") {

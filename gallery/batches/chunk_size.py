@@ -13,9 +13,9 @@ So the largest chunk that fits follows from one division. Suppose the budget lea
 row needs 100. Then chunks of 8 rows fit. Do not make chunks smaller than necessary: every chunk starts all operations
 again.
 
-**Answer:** the largest chunk whose peak stays below your budget. Pass the budget in bytes, and the recipe counts the
+**Answer:** The largest chunk whose peak stays below your budget. Pass the budget in bytes, and the recipe counts the
 peak and chooses: ``batch_hessian(f, chunk_size="auto", budget=2**30)(X)``. Freeze the parameters of your network
-first. Otherwise PyTorch keeps the intermediate results of every chunk, to differentiate with respect to the parameters
+first: otherwise PyTorch keeps the intermediate results of every chunk, to differentiate with respect to the parameters
 later, and chunks save almost nothing.
 
 .. code-block:: python

@@ -296,3 +296,4 @@ torch.testing.assert_close(one_row(x), torch.diag(scale).expand(B, n, n))
 #   :func:`funcdiff.batch_jacobian_summed` (:doc:`/tutorials/batches/sum_trick`).
 # * If the rows depend on each other, no row has a Jacobian of its own: differentiate the whole batch.
 # * If the results of all rows do not fit in memory, add ``chunk_size`` (:doc:`/tutorials/batches/chunk_size`).
+# * For images and ``Flatten``, pass ``lambda x: net(x[None])[0]``: the result has the shape (B, m, C, H, W).

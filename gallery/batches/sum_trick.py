@@ -13,7 +13,7 @@ derivatives as the rows themselves, because every other term is a constant:
 For the rows 1, 2, 3 and :math:`f(x) = x^2`, the sum is 14. Its gradient is :math:`(2, 4, 6)`: three derivatives from
 one backward pass. This helps if a function accepts only a whole batch, such as an LSTM.
 
-**Answer:** yes, if each row of the output depends only on the same row of the input. Call
+**Answer:** Yes, if each row of the output depends only on the same row of the input. Call
 ``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``: both test this condition, and raise an error if rows
 influence each other. If your function also works on a single row, prefer ``batch_jacobian(f)(X)``.
 

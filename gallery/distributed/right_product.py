@@ -7,7 +7,7 @@ In data-parallel training, each process has a share of the data. A Hessian-vecto
 Eigenvalues computed from such products do not belong to the loss that you train.
 
 **Answer:** On each process, call :func:`funcdiff.distributed.hvp_operator` with the loss of its own share and the
-number of samples in it. Use the network without a wrapper. For each product, every process multiplies by its own
+number of samples in it, and the network without a wrapper. For each product, every process multiplies by its own
 Hessian, and the results are summed over the processes once. The result is the same to the last bit on all of them, so
 each process can run ``eigsh`` by itself.
 

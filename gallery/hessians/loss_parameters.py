@@ -165,13 +165,6 @@ costs.claim(
 )
 
 # %%
-# The peak of memory differs by this factor:
-
-costs.claim(
-    "hessian_double_backward", smaller_peak_than="hessian_forward_over_forward", by=10
-)
-
-# %%
 # Time
 # ----
 # Fewer FLOPs should take less time. We time all six. A candidate that takes longer than the budget is called once.
@@ -250,10 +243,8 @@ plot_spectrum(eigenvalues, flat, names=names, title=title)
 # The ringed eigenvalues are the nine zeros. A Newton step divides by the eigenvalues, so it needs damping there, and a
 # Laplace approximation needs a prior. We print how many eigenvalues are negative, before and after training.
 
-for when, values in {
-    "before": torch.linalg.eigvalsh(matrix),
-    "after": eigenvalues,
-}.items():
+spectra = {"before": torch.linalg.eigvalsh(matrix), "after": eigenvalues}
+for when, values in spectra.items():
     negative = int((values < -1e-12).sum())
     smallest, largest = f"{values.min():.2g}", f"{values.max():.2g}"
     print(f"{when:6} training: {negative} negative; from {smallest} to {largest}")
@@ -302,6 +293,7 @@ except RuntimeError as error:
 #
 # * If you need only products with vectors, or a few eigenvalues, do not compute the matrix: use
 #   :func:`funcdiff.hvp_operator`.
-# * If you need the block of one layer, pass only its parameters to ``ravel``: the others then cost nothing.
+# * If you need the block of one layer, pass only its parameters to ``ravel``, and call
+#   ``func({**parameters, **unravel(v)}, x)``: the others cost nothing. See :ref:`a subset of parameters <subset>`.
 # * If the network contains a normalization layer, do not use the four compositions by name: with respect to its weight,
 #   torch gets their Hessians wrong. ``hessian`` avoids this fault.

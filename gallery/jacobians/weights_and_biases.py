@@ -17,7 +17,7 @@ The result is a dictionary with one block of the Jacobian for each parameter.
     from funcdiff import jacobian, module_function
 
     func, parameters = module_function(network)
-    J = jacobian(func)(parameters, x)  # J["0.weight"].shape: that of y, then of the weight
+    J = jacobian(func)(parameters, x)  # J["0.weight"]: shape of y, then of the weight
 """
 
 # %%

@@ -6,7 +6,7 @@ A classifier has thousands of parameters, but its predictions depend strongly on
 Hessian of the loss shows these directions mixed with the curvature of the network itself, so some of its eigenvalues
 are negative, and solvers that need a positive matrix fail on it.
 
-**Answer:** use the Gauss-Newton matrix (GGN) :math:`G = J^T H J`, with the Jacobian of the network and the Hessian of
+**Answer:** Use the Gauss-Newton matrix (GGN) :math:`G = J^T H J`, with the Jacobian of the network and the Hessian of
 the loss with respect to its output. :func:`funcdiff.gauss_newton_operator` multiplies by it without computing it, and
 SciPy finds the large eigenvalues from these products. If you ask whether the loss curves downwards, use
 :func:`funcdiff.hvp_operator` instead.

@@ -6,11 +6,9 @@ A network replaces a slow simulation (a surrogate). From a noisy measurement you
 simulation was run with, which are the inputs of the network. The derivatives of the network then determine your error
 bars. If they are wrong, so are the error bars.
 
-**Answer:** find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance. The
-error bars are the roots of its diagonal. :func:`funcdiff.hessian` chooses two backward passes here. To learn before any
-measurement how precisely each parameter can be determined, compute the Fisher information from
-:func:`funcdiff.batch_jacobian`, which chooses Taylor mode. For error bars on the weights of a network, use the
-:doc:`Hessian of its loss </tutorials/hessians/loss_parameters>` in place of that of the misfit.
+**Answer:** Find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance:
+:func:`funcdiff.hessian` chooses two backward passes here. The error bars are the roots of its diagonal. The Fisher
+information says before any measurement how precise they can be: :func:`funcdiff.batch_jacobian` chooses Taylor mode.
 
 .. code-block:: python
 
@@ -254,10 +252,9 @@ plot_maps(
 assert off[0] > off[1]
 
 # %%
-# Where the map is blue, the error bars of the network are too small.
-#
-# *The noise is smaller than the error of the network.* We measure at 1000 parameters away from the edge, and count how
-# often the 95% region of the Fisher information contains them. One curve adds the network's error to the noise.
+# Where the map is blue, the error bars are too small. *The noise is smaller than the network's error:* we measure at
+# 1000 parameters away from the edge, and count how often the 95% region of the Fisher information contains them. One
+# curve adds the network's error to the noise.
 
 true = uniform(1000, [1.2, 0.24], [2.8, 1.36], seed=3)
 unit = torch.randn(1000, 8, generator=generator)
@@ -294,9 +291,9 @@ assert worst < 0.5 < 0.9 < curves["with error"][0]
 #
 # Takeaway
 # --------
-# The Hessian gives error bars, and the Fisher information shows what can be known at all. Add the error of the network
-# on other samples to the noise.
+# The Hessian gives error bars, the Fisher information what can be known at all. Add the network's error to the noise.
 #
 # * If the posterior is not Gaussian, sample it: MALA needs only gradients and one Hessian.
 # * If your parameters lie near the edge of the samples, sample beyond the edge.
+# * For error bars on weights, use the :doc:`Hessian of the loss </tutorials/hessians/loss_parameters>`.
 # * If you have many parameters, use the products of :func:`funcdiff.fisher_operator` instead of matrices.

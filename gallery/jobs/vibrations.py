@@ -6,7 +6,7 @@ The frequencies of a molecule follow from the Hessian of its energy at a minimum
 only :math:`9 N^2` entries. But an energy of pairs has :math:`N^2 / 2` terms, and the usual code computes all
 :math:`3 N` columns at once, so its memory grows with :math:`N^3`.
 
-**Answer:** compute the Hessian within a memory budget, and divide each entry by the square roots of its two masses. The
+**Answer:** Compute the Hessian within a memory budget, and divide each entry by the square roots of its two masses. The
 eigenvalues are the squares of the angular frequencies, and six of them are zero. ``hessian`` chooses two backward
 passes here (:func:`funcdiff.hessian_double_backward`), and the largest chunk of columns that fits.
 

@@ -9,7 +9,7 @@ takes as long as very many calls.
 A derivative is itself a function, ``jacobian(f)``. Compile this function, and not ``f`` inside it. If you differentiate
 a function that is compiled already, PyTorch runs it without the recording.
 
-**Answer:** compile the derivative: ``torch.compile(jacobian(f))``. It becomes much faster if the function is small and
+**Answer:** Compile the derivative: ``torch.compile(jacobian(f))``. It becomes much faster if the function is small and
 you call it often, and little faster if matrix products take the time.
 
 .. code-block:: python

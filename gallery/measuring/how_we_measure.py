@@ -9,7 +9,7 @@ late, you may read a factor of 6. But the ratio is 2 in both moments.
 So time both functions in turn, take the ratio within each turn, and repeat. Report the median of the ratios, with an
 interval that says how far it can be trusted.
 
-**Answer:** use ``compare``, which does this. State a result with ``claim``, which never says more than the interval
+**Answer:** Use ``compare``, which does this. State a result with ``claim``, which never says more than the interval
 allows. If a cost can be counted, use ``count``: counts have no noise.
 
 .. code-block:: python

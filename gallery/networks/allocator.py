@@ -9,7 +9,7 @@ thousand page faults, before a single number is used again.
 Memory that the program already has causes none. So a derivative with large intermediate results can take longer than
 its FLOPs explain, and the same derivative in small pieces can be faster.
 
-**Answer:** because of page faults. Use methods with small intermediate results: ``batch_hessian(f)(X)`` chooses one
+**Answer:** Because of page faults. Use methods with small intermediate results: ``batch_hessian(f)(X)`` chooses one
 here, and ``chunk_size`` makes those of any method smaller. You can also set two environment variables, so that the C
 library keeps freed memory.
 

@@ -10,7 +10,7 @@ In general, :math:`n` inputs and :math:`m` outputs cost :math:`1 + n` or :math:`
 Hessian costs :math:`1 + n + n(n+1)/2` if each second derivative is computed once, and about :math:`(1 + n)(1 + m)` by
 ``torch.func.hessian``.
 
-**Answer:** call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``, which count the FLOPs of each method and choose a
+**Answer:** Call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``, which count the FLOPs of each method and choose a
 fast one. You can count before you run anything: for a wide network, times follow the count.
 
 .. code-block:: python

@@ -9,7 +9,7 @@ to 1, and the second derivatives by up to 100.
 So look at the derivatives themselves before you use them: along lines through the domain (profiles), and over the whole
 domain (maps).
 
-**Answer:** mostly, and less with each order. Compute all derivatives over a grid with ``batch_jacobian(network)(X)``
+**Answer:** Mostly, and less with each order. Compute all derivatives over a grid with ``batch_jacobian(network)(X)``
 and ``batch_hessian(network)(X)``, and draw them beside values that you trust.
 
 .. code-block:: python

@@ -8,7 +8,7 @@ slope is :math:`a k \cos(kx)`, and that of the second derivative is :math:`-a k^
 
 The place matters as well. Near the edge of the domain there are samples on one side only, so the fit is free to bend.
 
-**Answer:** compute the derivatives with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, on points
+**Answer:** Compute the derivatives with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, on points
 that were not fitted. State an error for each order, inside the domain and near its edge, with
 :func:`funcdiff.errors.error_table`. The error grows with the order and is largest near the edge.
 

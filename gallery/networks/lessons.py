@@ -10,7 +10,7 @@ Less room for wiggles means better derivatives. More samples leave less room, an
 know the slopes :math:`J_i` at the samples, you can fit them too, by adding :math:`\sum_i |\partial f(x_i) - J_i|^2` to
 the loss. This is called Sobolev training.
 
-**Answer:** use a smooth activation and more samples, and regularize only as much as the noise requires. If you can
+**Answer:** Use a smooth activation and more samples, and regularize only as much as the noise requires. If you can
 sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare the results by
 ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, not by the loss.
 

@@ -9,7 +9,7 @@ If one of them is forgotten, torch or NumPy raises an error.
 One wrapper does all three. It takes a function of tensors and returns a function of arrays. For an array of 5 rows
 with 2 numbers, a network with 3 outputs returns an array of shape (5, 3), and its Jacobians have the shape (5, 3, 2).
 
-**Answer:** wrap each function once with :func:`funcdiff.arrays.numpy_function`: the network,
+**Answer:** Wrap each function once with :func:`funcdiff.arrays.numpy_function`: the network,
 ``batch_jacobian(network)`` and ``batch_hessian(network)``. Then pass whole batches, because a loop over rows is slow.
 
 .. code-block:: python

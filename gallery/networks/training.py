@@ -9,7 +9,7 @@ derivatives, two things matter more than usual.
 The network must be smooth. With ReLU it consists of straight pieces, and its second derivatives are zero. And training
 must repeat exactly. Otherwise you cannot tell a bad fit from a mistake in the derivatives.
 
-**Answer:** choose a smooth activation and call :func:`funcdiff.surrogates.train`, which uses L-BFGS on all samples at
+**Answer:** Choose a smooth activation and call :func:`funcdiff.surrogates.train`, which uses L-BFGS on all samples at
 once and ends at the same weights every time. Watch the error on samples that are not fitted. Then differentiate with
 ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``.
 

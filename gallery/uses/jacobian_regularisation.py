@@ -9,7 +9,7 @@ of the squares of all entries of the Jacobian. So a network with a small Jacobia
 The penalty is therefore the mean of :math:`\|J\|^2` over the batch, added to the loss. It has a price: in every
 training step, :math:`m` backward passes for :math:`m` outputs, and then one pass back through all of them.
 
-**Answer:** yes, here for every seed: add the mean square of ``batch_jacobian(network)(X)`` to the loss. Two cheaper
+**Answer:** Yes, here for every seed: add the mean square of ``batch_jacobian(network)(X)`` to the loss. Two cheaper
 methods help nearly as much: one random projection of the Jacobian, or noise in the training inputs.
 
 .. code-block:: python

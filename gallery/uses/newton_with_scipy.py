@@ -9,7 +9,7 @@ parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:
 The equation can be solved without computing these entries. The conjugate gradient method only multiplies :math:`H` by
 vectors, and one such product costs about as much as two gradients.
 
-**Answer:** no. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass them as
+**Answer:** No. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass them as
 ``hessp``. A product is ``hvp(f, (x,), (v,))``.
 
 .. code-block:: python

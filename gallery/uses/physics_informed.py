@@ -8,7 +8,7 @@ The Laplacian is the sum of the second derivatives, :math:`\Delta u = \sum_i \pa
 A physics-informed network is trained until :math:`\Delta u + f`, the residual of the equation, is small at many points.
 Every training step then needs the Laplacian at each point, and differentiates it with respect to the parameters.
 
-**Answer:** call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. Then
+**Answer:** Call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. Then
 train through it like through any other loss.
 
 .. code-block:: python

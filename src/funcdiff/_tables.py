@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import fill, wrap
 from typing import Any, ClassVar, Protocol
 
 
@@ -79,6 +80,7 @@ _QUANTITY = re.compile(r"[≥< 0-9.]*\d (?P<unit>[kKMGT]?(?:s|B|iB|FLOP)|[mµn]s
 _RIGHT = ' style="text-align: right"'
 _LEFT = ' class="remark" style="text-align: left"'
 _REMARK = 30  # letters
+_WIDTH = 100  # letters of code in a line of a page
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,18 +92,33 @@ class Table:
     caption: str = ""
 
     def __repr__(self) -> str:
-        """Lay the table out in plain text."""
-        widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
+        """Lay the table out in plain text, its remarks and the caption in lines that fit a page."""
+        rows = [line for row in self.rows for line in self._lines(row)]
+        widths = [max(map(len, column)) for column in zip(self.columns, *rows, strict=True)]
 
         def line(cells: Sequence[str]) -> str:
             first, *others = (
-                cell.ljust(width) if i == 0 else cell.rjust(width)
+                cell.ljust(width) if i in left else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
             )
             return "  ".join([first, *others]).rstrip()
 
+        left = {0} | ({len(widths) - 1} if any(map(self._remark, self.rows)) else set())
         rule = "  ".join("-" * width for width in widths)
-        return "\n".join([line(self.columns), rule, *map(line, self.rows), *([self.caption] if self.caption else [])])
+        caption = fill(self.caption, max(_WIDTH, len(rule)), break_on_hyphens=False)
+        return "\n".join([line(self.columns), rule, *map(line, rows), *([caption] if caption else [])])
+
+    def _lines(self, row: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """The row, and below it what its remark has too many words for."""
+        if not self._remark(row):
+            return [row]
+        others = [max(map(len, column)) for column in list(zip(self.columns, *self.rows, strict=True))[:-1]]
+        first, *more = wrap(row[-1], max(_REMARK // 2, _WIDTH - sum(others) - 2 * len(others)))
+        return [(*row[:-1], first), *((*[""] * len(others), text) for text in more)]
+
+    @staticmethod
+    def _remark(row: tuple[str, ...]) -> bool:
+        return len(row) > 1 and len(row[-1]) > _REMARK
 
     def _repr_html_(self) -> str:
         """Lay the table out in HTML, its headers scoped for screen readers."""

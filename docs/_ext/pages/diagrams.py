@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from docutils import nodes
@@ -19,7 +20,17 @@ def _box(i: int, text: str) -> str:
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:
-    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{_formula(text)}</text>'
+
+
+def _formula(text: str) -> str:
+    """The letter after ^ is set above the line, that after _ below it, both smaller."""
+    spans, level = [], 0
+    for part in filter(None, re.split(r"([_^]\w)", text)):
+        to, size = {"_": (5, ' font-size="72%"'), "^": (-7, ' font-size="72%"')}.get(part[0], (0, ""))
+        spans.append(f'<tspan dy="{to - level}"{size}>{escape(part.lstrip("_^"))}</tspan>')
+        level = to
+    return "".join(spans) if "^" in text or "_" in text else escape(text)
 
 
 def _arrow(x: float, to: float, y: float, kind: str) -> str:
@@ -29,7 +40,7 @@ def _arrow(x: float, to: float, y: float, kind: str) -> str:
 
 def _chain() -> list[str]:
     """The program: three boxes, the values between them."""
-    parts = [_box(i, f"J{i + 1}") for i in range(3)]
+    parts = [_box(i, f"J_{i + 1}") for i in range(3)]
     for i in range(4):
         start = LEFT + (i - 1) * STEP + BOX
         parts += [_arrow(start + 6, start + STEP - BOX - 6, 100, "value")]
@@ -80,7 +91,7 @@ PICTURES = {
         "Three copies of the Jacobian with rows 2, 3, 0 and 0, 0, 1. A vjp gives its second row. A jvp gives its first "
         "column. vmap over vjp gives all rows at once.",
         [
-            *_panel(125, {(1, 0), (1, 1), (1, 2)}, "reverse", "vjp, u = (0, 1)", "uᵀJ, a row"),
+            *_panel(125, {(1, 0), (1, 1), (1, 2)}, "reverse", "vjp, u = (0, 1)", "u^T J, a row"),
             *_panel(380, {(0, 0), (1, 0)}, "forward", "jvp, v = (1, 0, 0)", "Jv, a column"),
             *_panel(635, {(i, j) for i in range(2) for j in range(3)}, "reverse", "vmap of vjp", "J, all rows at once"),
         ],
@@ -102,8 +113,8 @@ PICTURES = {
         "Reverse mode carries a cotangent u back, from the output to the input, where it is the transposed J times u.",
         [
             *_chain(),
-            *_stream(["v", "J1 v", "J2 J1 v", "J v"], 50, "forward", back=False),
-            *_stream(["Jᵀu", "J2ᵀJ3ᵀu", "J3ᵀu", "u"], 150, "reverse", back=True),
+            *_stream(["v", "J_1 v", "J_2 J_1 v", "J v"], 50, "forward", back=False),
+            *_stream(["J^T u", "J_2^T J_3^T u", "J_3^T u", "u"], 150, "reverse", back=True),
         ],
     ),
     "composition": (

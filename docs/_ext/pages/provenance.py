@@ -48,7 +48,7 @@ class MeasuredOn(SphinxDirective):
             "Threads": f"{threads} while measuring",
             "Samples": ", ".join(map(str, rounds)) + " a candidate" if rounds else "exact counts only",
         }
-        panel = nodes.container(classes=["measured-on"])
+        panel = nodes.container(classes=["measured-on", "no-search"])
         panel += nodes.paragraph("", "", nodes.strong("", "Measured on"))
         fields = nodes.field_list()
         for name, value in facts.items():

@@ -37,7 +37,7 @@ def load(path: Path) -> Data:
 def conditions(data: Data) -> list[nodes.Node]:
     """Where and how it was measured."""
     place = data["environment"]
-    changed = " and what was not committed yet" if place["commit"].endswith("+") else ""
+    changed = " and uncommitted changes" if place["commit"].endswith("+") else ""
     commit = f", commit {place['commit'][:12]}{changed}" if place["commit"] else ""
     text = (
         f"Measured on {place['date'][:10]} with {place['threads']} thread on {place['processor']}, torch "

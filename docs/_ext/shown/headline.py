@@ -87,7 +87,9 @@ def sentence(found: Finding) -> str:
         f"Both compute the Hessian of each of {ROWS} rows, for a network with 5 inputs, two hidden layers of 1000 "
         f"units and 25 outputs, and their results agree.{chose} Times were measured when this site was built, on one "
         f"thread of {escape(place.processor)} with torch {escape(place.torch)}. Their ratio is the median over "
-        f"{ratio.n} rounds ({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×)."
+        f"{ratio.n} rounds ({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×), and so not "
+        "exactly the quotient of the bars. All numbers here are measured or counted; the "
+        "finder below predicts them from the sizes alone."
     )
 
 

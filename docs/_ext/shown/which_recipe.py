@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     need: str
     call: str
     when: str
-    recipes: tuple[str, ...]
+    recipe: str
     cost: str  # in reST
     tutorial: str
     asks: Callable[[Question], bool]
@@ -40,6 +40,11 @@ def _asks(need: str, shape: Callable[[int, int], bool], *, rows: bool = False) -
         return q.need == need and (q.rows > 0) == rows and q.norm == "none" and shape(q.inputs, q.outputs)
 
     return asked
+
+
+def _tiny(q: Question) -> bool:
+    """Where a Hessian takes few operations by any recipe, so that the size of the layers decides."""
+    return _asks("Hessian", lambda n, m: n <= 3 and m <= 3)(q)
 
 
 def _any(need: str) -> Callable[[Question], bool]:
@@ -56,7 +61,7 @@ ANSWERS = [
         "a gradient",
         "torch.func.grad(f)(x)",
         "one output",
-        ("torch.func.grad",),
+        "torch.func.grad",
         ":math:`2 F`",
         "jacobians/jacrev_against_jacfwd",
         lambda q: q.need == "Jacobian" and q.outputs == 1,
@@ -65,7 +70,7 @@ ANSWERS = [
         "a Jacobian",
         "jacobian(f)(x)",
         "no more outputs than inputs",
-        ("jacobian_batched_grad",),
+        "jacobian_batched_grad",
         ":math:`(1 + m) F`",
         "jacobians/jacrev_against_jacfwd",
         _asks("Jacobian", lambda n, m: 1 < m <= n),
@@ -74,7 +79,7 @@ ANSWERS = [
         "a Jacobian",
         "jacobian(f)(x)",
         "1000 outputs or more, 3 or more per input",
-        ("jacobian_taylor",),
+        "jacobian_taylor",
         ":math:`(1 + n) F`",
         "jacobians/jacrev_against_jacfwd",
         _asks("Jacobian", lambda n, m: m >= 1000 and m >= 3 * n),
@@ -82,35 +87,53 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "5 outputs or more per input",
-        ("hessian_taylor",),
+        "from 5 inputs, 5 outputs or more per input",
+        "hessian_taylor",
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
-        _asks("Hessian", lambda n, m: m >= 5 * n),
+        _asks("Hessian", lambda n, m: n >= 5 and m >= 5 * n),
     ),
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "at most 3 inputs",
-        ("hessian_taylor", "hessian_double_backward"),  # the second one for one output at one point
+        "up to 3 inputs and outputs, large layers",
+        "hessian_taylor",
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
-        _asks("Hessian", lambda n, m: n <= 3),
+        lambda q: _tiny(q) and q.layers > 1 and q.width >= 1000,
     ),
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "100 inputs or more for each output",
-        ("hessian_double_backward", "hessian_forward_over_reverse"),
+        "up to 3 inputs and outputs, small layers",
+        "hessian_double_backward",
+        ":math:`(1 + m)(1 + m n) F`",
+        "hessians/four_hessians",
+        lambda q: _tiny(q) and q.width <= 128,
+    ),
+    Answer(
+        "a Hessian",
+        "hessian(f)(x)",
+        "one output, 20 to 500 inputs",
+        "hessian_double_backward",
+        ":math:`2 (1 + n) F`",
+        "hessians/four_hessians",
+        _asks("Hessian", lambda n, m: m == 1 and 20 <= n <= 500),
+    ),
+    Answer(
+        "a Hessian",
+        "hessian(f)(x)",
+        "several outputs, 500 or more inputs each",
+        "hessian_forward_over_reverse",
         ":math:`(1 + n)(1 + m) F`",
         "hessians/four_hessians",
-        _asks("Hessian", lambda n, m: n >= 100 * m),
+        _asks("Hessian", lambda n, m: m > 1 and n >= 500 * m),
     ),
     Answer(
         "a Hessian times v",
         "hvp(f, (x,), (v,))",
         "one vector",
-        ("hvp_double_backward",),
+        "hvp_double_backward",
         ":math:`4 F`",
         "products/hvp_four_ways",
         _any("Hessian-vector product"),
@@ -119,7 +142,7 @@ ANSWERS = [
         "a Hessian times v",
         "hvp_operator(f, x)(v)",
         "many vectors at one point",
-        ("hvp_operator",),
+        "hvp_operator",
         ":math:`2 F`, and :math:`2 F` each",
         "products/many_vectors",
         _none,
@@ -128,7 +151,7 @@ ANSWERS = [
         "a Hessian times v",
         "distributed.hvp_operator",
         "data on several machines",
-        ("hvp_operator",),
+        "hvp_operator",
         ":math:`2 F` each, and one sum",
         "distributed/right_product",
         _none,
@@ -137,7 +160,7 @@ ANSWERS = [
         "a Hessian's diagonal",
         "hessian_diagonal(f)(x)",
         "any shape",
-        ("hessian_diagonal",),
+        "hessian_diagonal",
         ":math:`(1 + 2 n) F`",
         "uses/physics_informed",
         _any("Hessian diagonal"),
@@ -146,7 +169,7 @@ ANSWERS = [
         "a Laplacian",
         "laplacian(f)(x)",
         "any shape",
-        ("laplacian",),
+        "laplacian",
         ":math:`(2 + n) F`",
         "uses/physics_informed",
         _any("Laplacian"),
@@ -154,17 +177,17 @@ ANSWERS = [
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "fewer outputs than inputs, 50 inputs or more",
-        ("jacobian_reverse",),
+        "50 inputs or more, 2 or more per output",
+        "jacobian_reverse",
         ":math:`(1 + m) F` a row",
         "batches/per_row",
-        _asks("Jacobian", lambda n, m: 1 < m < n and n >= 50, rows=True),
+        _asks("Jacobian", lambda n, m: n >= 50 and n >= 2 * m > 2, rows=True),
     ),
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
         "50 outputs or more, 5 or more per input",
-        ("jacobian_taylor",),
+        "jacobian_taylor",
         ":math:`(1 + n) F` a row",
         "batches/per_row",
         _asks("Jacobian", lambda n, m: m >= 50 and m >= 5 * n, rows=True),
@@ -173,7 +196,7 @@ ANSWERS = [
         "a Hessian for each row",
         "batch_hessian(f)(X)",
         "5 outputs or more per input",
-        ("hessian_taylor",),
+        "hessian_taylor",
         ":math:`(1 + n + q) F` a row",
         "batches/per_row",
         _asks("Hessian", lambda n, m: m >= n, rows=True),
@@ -182,7 +205,7 @@ ANSWERS = [
         "a Hessian for each row",
         "batch_hessian(f)(X)",
         "one output, 20 inputs or more",
-        ("hessian_reverse_over_reverse",),
+        "hessian_reverse_over_reverse",
         ":math:`2 (1 + n) F` a row",
         "batches/per_row",
         _asks("Hessian", lambda n, m: m == 1 and n >= 20, rows=True),
@@ -192,7 +215,7 @@ ANSWERS = [
             f"a sparse {need}",
             f"{call}(f)(x)",
             when,
-            (call,),
+            call,
             cost,
             "sparse/passes",
             _none,
@@ -231,11 +254,11 @@ def picture(answers: list[Answer]) -> str:
                 _line(NEED, middle, WHEN, y),
                 _line(WHEN, y, RECIPE, y),
                 _box(WHEN, y, "when", answer.when),
-                _box(RECIPE, y, "recipe", answer.recipes[0]),
+                _box(RECIPE, y, "recipe", answer.recipe),
             ]
             y += ROW
         y += ROW // 2 if len(leaves) > 1 else ROW * 3 // 4
-    told = "; ".join(f"{answer.need}, {answer.when}: {answer.call} chooses {answer.recipes[0]}" for answer in answers)
+    told = "; ".join(f"{answer.need}, {answer.when}: {answer.call} chooses {answer.recipe}" for answer in answers)
     return (
         '<div class="which-recipe table-wrapper" tabindex="0" role="region" aria-label="which recipe, as a picture">'
         f'<svg viewBox="0 0 {sum(RECIPE)} {y}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg></div>'
@@ -271,12 +294,11 @@ def listing(answers: list[Answer]) -> str:
 
 def _cells(answer: Answer) -> tuple[str, ...]:
     name = answer.call.partition("(")[0]
-    recipes = " or ".join(_linked(recipe, recipe) for recipe in answer.recipes)
     return (
         f":doc:`{answer.need} </tutorials/{answer.tutorial}>`",
         _linked(name, answer.call),
         answer.when,
-        recipes,
+        _linked(answer.recipe, answer.recipe),
         answer.cost,
     )
 

@@ -161,8 +161,9 @@ def over_rows(
 
     last = Last()
 
-    def found(args: Sequence[Tree]) -> Found:
-        return found_for(Batch(args, in_dims))
+    def explained(args: Sequence[Tree]) -> Found:
+        found = found_for(Batch(args, in_dims))
+        return replace(found, plan=found.plan.inside_transform())
 
     def found_for(batch: Batch, chunk: int | None = None) -> Found:
         names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
@@ -212,7 +213,7 @@ def over_rows(
         return in_chunks(lookup.chunk_of_rows((func, recipe), batch.leaves, settings, rows, budget, in_chunks))
 
     if recipe is None:
-        wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
+        wrapper.found = explained  # type: ignore[attr-defined]  # for `explain`
     return wrapper
 
 

@@ -119,7 +119,8 @@ def hessian(
     the simpler operations that they consist of, because torch 2.13's own second derivatives of them are wrong.
 
     Cost: That of the cheapest of `hessian_taylor`, `hessian_double_backward`, `hessian_forward_over_reverse` and
-    `hessian_forward_over_forward`: about (1 + n + min(2 m n, n (n + 1) / 2)) F.
+    `hessian_forward_over_forward`: about (1 + n + min(m (1 + n), n (n + 1) / 2)) F. A small function may get a recipe
+    with more FLOPs and fewer operations.
 
     Example:
         The Hessian of x^T A x is A + A^T.

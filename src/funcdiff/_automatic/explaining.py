@@ -54,7 +54,9 @@ class Explanation(Shown):
         rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch
         sizes = f"{number_of(s.inputs, 'input')}, {number_of(s.outputs, 'output')}"
-        counted = f"{sizes}, {amount_of_flops(s.flops)} a pass; times of a typical core{self._preparing()}"
+        counted = (
+            f"{sizes}, {amount_of_flops(s.flops)} in matrix products a pass; times of a typical core{self._preparing()}"
+        )
         counted += f". {NOTE}." if NOTE else ""
         fit = ("at once", "peak") if within else ()
         return Table(("recipe", "matrix FLOPs", "numbers written", "predicted", *fit, ""), rows, counted)
@@ -101,11 +103,13 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
     Args:
         transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
             or `hvp_operator` itself, followed by its own arguments; or what `prepare` returned, without arguments.
-        *primals: The arguments of the call to explain.
+        *primals: The arguments it would be called with. `func` runs once or twice. Nothing is differentiated, except
+            that the choice for a batch is checked at once. Another check is shown if the function was called before.
 
     Returns:
-        A table, which a terminal and a notebook show. Its `recipe` is the name of the chosen recipe. For a small
-        function, it says after how many calls `prepare` pays. For a prepared function, it counts the operations.
+        A table. Its attribute `recipe` is the name of the chosen recipe. Recipes without a cost are tried only if the
+        others fail. For a small function, it says after how many calls `prepare` pays. For a prepared function, it
+        counts the operations.
 
     Raises:
         TypeError: `transform` is none of these: a recipe with a mode in its name has no plan to explain.

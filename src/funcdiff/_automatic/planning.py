@@ -13,7 +13,7 @@ from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
-from funcdiff._safety.known_wrong import CORRECTED
+from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
 from funcdiff._safety.obstacles import PLAIN, Obstacles
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
@@ -89,6 +89,15 @@ class Plan:
             return self.without(name, f"not known to be right on {', '.join(sorted(self.sketch.foreign))}; {check}")
         found = dataclasses.replace(self[name], check=str(check), settled=settled)
         return Plan(self.sketch, tuple(found if c.name == name else c for c in self.candidates))
+
+    def inside_transform(self) -> Plan:
+        """The plan with the names of what its recipes become under vmap: of plain autograd, torch.func's own."""
+
+        def named(c: Candidate) -> Candidate:
+            name, *variant = c.name.split(", ")
+            return dataclasses.replace(c, name=", ".join([INSIDE_TRANSFORM.get(name, name), *variant]))
+
+        return Plan(self.sketch, tuple(map(named, self.candidates)))
 
     def refusal(self) -> RefusedError:
         """Why no recipe is left, in words."""

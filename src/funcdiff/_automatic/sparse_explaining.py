@@ -53,7 +53,9 @@ class SparseExplanation(Shown):
             ),
         )
         sizes = f"{number_of(n, 'input')}, {number_of(m, 'output')}"
-        counted = f"{sizes}, {amount_of_flops(plan.modes.sketch.flops)} a pass; times of a typical core"
+        counted = (
+            f"{sizes}, {amount_of_flops(plan.modes.sketch.flops)} in matrix products a pass; times of a typical core"
+        )
         return Table(("recipe", "passes", "entries", "memory", "predicted", ""), rows, counted)
 
     def _seconds(self) -> float:

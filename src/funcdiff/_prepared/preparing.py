@@ -26,14 +26,15 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
     `function` at the example arguments and at a point beside them. An operation whose result the derivative does not
     use is left out, and so is the error that it would raise for its arguments.
 
-    Cost: preparing calls `function` a few times. A call of the result costs its operations, and a look at its arguments
-    and at what `function` holds, some microseconds.
+    Cost: preparing calls `function` a few times. A call of the result costs its operations, and a check of them,
+    some microseconds.
 
     Args:
         function: A function of tensors or pytrees that returns tensors or pytrees, such as `jacobian(f)`,
             `vmap(hessian(f))`, `batch_hessian(f)`, `jacobian_sparse(f)`, or a lambda around `hvp`.
         *example_args: Arguments as they will come. Their structure, shapes, dtypes and devices are what is prepared.
-        again: Prepare anew when arguments of another kind come, and keep each line. By default they are refused.
+        again: Prepare anew when arguments of another kind come, and keep each prepared version. By default they
+            are refused.
 
     Returns:
         A function of the same arguments with the same results; `.code` shows its operations as Python. It refers to the

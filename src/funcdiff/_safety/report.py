@@ -12,11 +12,11 @@ from funcdiff._tables import Table
 
 @dataclass(frozen=True, repr=False)
 class DerivativeReport:
-    """Which modes are right on a function.
+    """Which recipes are right on a function.
 
     Attributes:
         subject: the function, its sizes, and how much of it was looked at.
-        verdicts: one a mode.
+        verdicts: one for each recipe.
         responsible: the operations behind the wrong ones, where found.
         evaluations: how often the function was called.
         mutates: whether the function changes its arguments in place.
@@ -30,17 +30,17 @@ class DerivativeReport:
 
     @property
     def ok(self) -> bool:
-        """Some mode is right, none is wrong."""
+        """Some recipe is right, none is wrong."""
         return bool(self.right) and not self.wrong
 
     @property
     def right(self) -> tuple[str, ...]:
-        """The modes that are right."""
+        """The recipes that are right."""
         return self._named("right")
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """The modes that are wrong."""
+        """The recipes that are wrong."""
         return self._named("wrong")
 
     def __getitem__(self, mode: str) -> Verdict:
@@ -71,7 +71,7 @@ class DerivativeReport:
         for (outcome, detail), (first, *others) in reasons.items():
             more = f" and {len(others)} more" if others else ""
             parts.append(f"{outcome}: {first}{more}, {_shortened(detail.partition(' torch said:')[0])}")
-        return "; ".join(parts) or "every mode that answers is right: choose by speed"
+        return "; ".join(parts) or "every recipe that answers is right: choose by speed"
 
     def _named(self, outcome: str) -> tuple[str, ...]:
         return tuple(verdict.mode for verdict in self.verdicts if verdict.outcome == outcome)
@@ -82,7 +82,7 @@ class DerivativeReport:
             return "" if value is None or math.isnan(value) else f"{value:.1e}"
 
         rows = ((v.mode, v.outcome, number(v.error), number(v.asymmetry)) for v in self.verdicts)
-        return Table(("mode", "verdict", "error", "asymmetry"), tuple(rows), self.subject)
+        return Table(("recipe", "verdict", "error", "asymmetry"), tuple(rows), self.subject)
 
     def __repr__(self) -> str:
         """The table as text."""

@@ -1,4 +1,4 @@
-"""Are the derivatives of this function right? Every mode, judged by differences."""
+"""Are the derivatives of this function right? Every recipe, judged by differences."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ def check_derivatives(
         func: a function of tensors, or pytrees of them, to a tensor or a pytree; outputs that are not floating-point
             are left out. Called with `primals` many times; a state it keeps outside a module is its own.
         *primals: the point; anything but floating-point tensors is passed on as it is.
-        directions: inputs, or outputs, that number more than this are seen through so many random combinations of
-            them, so that large networks take no longer; None takes every entry.
+        directions: With more inputs or outputs than this, that many random combinations are tested instead, so a large
+            network takes no longer. None tests every entry.
         seed: The seed of the random directions.
 
     Returns:
-        A `DerivativeReport`: `.ok`, `.right`, `.wrong`, `.advice`, one verdict a mode; it prints as a table.
+        A `DerivativeReport` with `.ok`, `.right`, `.wrong` and `.advice`, and a verdict for each recipe. `print()`
+        shows a table.
 
     Raises:
         TypeError: no floating-point tensor, or a complex one, among the primals or in the result; or a result of lower
@@ -46,7 +47,7 @@ def check_derivatives(
             positive.
 
     Cost: with k inputs or directions and l outputs, about 10k evaluations of `func` for the Jacobian (at most 20k) and
-    as many Jacobians for the Hessian, beside one run of each mode; seconds for a small network.
+    as many Jacobians for the Hessian, beside one run of each recipe; seconds for a small network.
 
     Source: D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982); the random directions follow JAX's
     `check_grads`.
