@@ -272,6 +272,7 @@ def test_the_compiler_takes_it_as_one_graph():
     assert_close(torch.compile(prepared, fullgraph=True, backend="eager")(2 * X), prepared(2 * X))
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")  # torch 2.11, of what it reads
 def test_it_is_saved_and_loaded(tmp_path):
     prepared = prepare(fd.jacobian(network().requires_grad_(False)), X)
     prepared.save(tmp_path / "jacobian.pt2")
