@@ -276,6 +276,19 @@ def test_values_of_captured_tensors_may_change():
     assert_close(transform(X).to_dense(), dense_jacobian(blur, X))
 
 
+def test_a_gradient_that_is_cut_off_is_refused_at_every_call():
+    def cut(x):
+        (slope,) = torch.autograd.grad((x**4).sum(), x)
+        return slope * x
+
+    transform = fd.jacobian_sparse(cut)
+    x = random_point(3)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="jacobian_sparse is wrong on func .*differences"):
+            transform(x)
+    assert_close(fd.jacobian_sparse(cut, check=False)(x).to_dense(), torch.diag(4 * x**3))
+
+
 def test_check_says_otherwise(monkeypatch):
     lies = WRONG_PATTERNS["the diagonal alone"]
     assert fd.jacobian_sparse(chain, pattern=lies, check=False)(X)._nnz() == 7

@@ -21,6 +21,9 @@ from funcdiff._calling.plain import plain_vjp
 from funcdiff._calling.point import scalar
 from funcdiff._calling.types import Derivative, Flat, Primals
 from funcdiff._safety.guard import corrected
+from funcdiff._safety.lines import direction
+from funcdiff._safety.meaning import check_slope
+from funcdiff._safety.verification import check_product
 from funcdiff._sparse.colouring import Groups
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._sparse.tracer import Traced, trace
@@ -85,7 +88,10 @@ class SparsePlan:
         """The entries; and the aux, if there is one."""
         values, *aux = self._computed(flat, primals, options)
         if check or (check is None and (self.doubt or not self.checked or not plain_allowed())):
-            values = self._agreeing(values, _value_of(flat, options), primals)
+            function, first = _value_of(flat, options), not self.checked
+            values = self._agreeing(values, function, primals)
+            if first and plain_allowed() and not being_traced():
+                self._prove(values, function, primals)
         return values, *aux
 
     def matrix(self, values: Tensor, layout: torch.layout | None) -> Tensor:
@@ -178,6 +184,23 @@ class SparsePlan:
             )
         self.checked += 1
         return values
+
+    def _prove(self, values: Tensor, function: Flat, primals: Primals) -> None:
+        """Raise if the first matrix contradicts differences of the function, as all that torch says of it may."""
+        along = direction(primals)
+        product = self._products(values.detach(), along, by_columns=False)[0]
+        if self.kind == "jacobian":
+            found = check_slope(function, primals, along, [product], self.modes.sketch)
+        else:
+            weights = direction([primals[0].new_zeros(())], seed=1)
+            number = _number(function, primals)
+            found = check_product(number, primals, along, weights, [weights[0] * product], self.modes.sketch)
+        if found.outcome == "wrong":
+            self.checked = 0
+            raise RefusedError(
+                f"{self.kind}_sparse is wrong on func ({found}). Use funcdiff.{self.kind}, which tries every way, or "
+                "pass check=False if you mean the derivative that torch gives"
+            )
 
     def _reason(self) -> str:
         if self.doubt.startswith("pattern"):
