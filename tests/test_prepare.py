@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,8 +90,17 @@ def test_another_number_or_structure_is_refused():
         prepared((X, 2.0))
 
 
-class Config:
+class Base:
+    shift = 0.0
+
+
+class Config(Base):
     scale = 2.0
+
+    def __init__(self):
+        self.array = np.ones(2)
+        self.names = {"a"}
+        self.square = torch.arange(9, dtype=torch.float64).reshape(3, 3)
 
 
 SCALE = torch.tensor(2.0)
@@ -135,18 +145,37 @@ def another_item(model, config, extra):
     extra[0] = torch.ones(())
 
 
+def a_number_of_an_array(model, config, extra):
+    config.array[0] = 2.0
+
+
+def a_member_of_a_set(model, config, extra):
+    config.names.add("b")
+
+
+def an_attribute_of_a_base_class(model, config, extra):
+    Base.shift = 1.0
+
+
+def turned_in_memory(model, config, extra):
+    config.square.t_()
+
+
 CHANGES = [
+    *(a_number_of_an_array, a_member_of_a_set, an_attribute_of_a_base_class, turned_in_memory),
     *(replaced_parameter, replaced_data, replaced_layer, another_mode, a_hook, another_attribute),
     *(a_longer_list, another_item),
 ]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_changed_since_is_refused(change):
+def test_what_changed_since_is_refused(change, monkeypatch):
+    monkeypatch.setattr(Base, "shift", 0.0)
     model, config, extra = network(), Config(), [torch.zeros((), dtype=torch.float64)]
 
     def func(x):
-        return model(x) * config.scale + sum(extra)
+        factor = config.scale + config.shift + config.array[0] + len(config.names)
+        return (model(x) * factor + sum(extra)) @ config.square
 
     prepared = prepare(fd.jacobian(func), X)
     prepared(X)

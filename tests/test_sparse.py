@@ -284,7 +284,7 @@ def test_a_gradient_that_is_cut_off_is_refused_at_every_call():
     transform = fd.jacobian_sparse(cut)
     x = random_point(3)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="jacobian_sparse is wrong on func .*differences"):
+        with pytest.raises(RuntimeError, match=r"jacobian_sparse is wrong on func .*differences"):
             transform(x)
     assert_close(fd.jacobian_sparse(cut, check=False)(x).to_dense(), torch.diag(4 * x**3))
 

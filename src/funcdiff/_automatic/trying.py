@@ -18,6 +18,7 @@ from funcdiff._safety.training import check_training
 from funcdiff._torch.compiler import eagerly, left_alone
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tensors import spread_out
+from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
@@ -80,12 +81,12 @@ def _first_working(
             continue
         try:
             result = run(name, candidate.chunk)
-            verdict = None
+            verdict, finite = None, True
             asked = not candidate.settled or plan is not found.plan or bool(unknown)
-            readable = (asked or plan.watched) and plain_allowed()
+            readable = (asked or (plan.watched and not being_traced())) and plain_allowed()
             if check and readable and (asked or not _finite(numbers(result))):
                 with unobserved():
-                    verdict = check(plan, name, result)
+                    verdict, finite = check(plan, name, result), _finite(numbers(result))
         except Exception as error:  # raised again unless torch cannot do it in this way
             if not cannot(error):
                 raise
@@ -98,7 +99,7 @@ def _first_working(
             if plan[name].obstacle:
                 doubted = True
                 continue
-            doubtful = not math.isnan(verdict.gap) and not _finite(numbers(result))
+            doubtful = not math.isnan(verdict.gap) and not finite
             if doubtful:
                 unknown[name] = result
             if doubtful or (unknown and verdict.outcome == "undecided"):

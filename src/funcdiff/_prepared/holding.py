@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import types
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from funcdiff._automatic.describing import Memory
@@ -20,6 +23,8 @@ _PLAIN = int, float, complex, str, bytes, type(None), Memory  # these have no pa
 _USUAL = frozenset(vars(nn.Module())) - {"training"}  # what every module has, and we look at by itself
 _OF_MODULES = "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"
 
+_CONTENTS = set, frozenset, deque, bytearray, np.ndarray  # compared as a whole: they may change inside
+
 Place = tuple[str, Any]  # a name for it, and what stands there
 
 
@@ -31,12 +36,14 @@ class Holding:
         cells: Variables of closures: the cell, what it held, the variable's name.
         items: Items of dicts, lists, tuples and attributes: the container, the key, what it held, a name.
         sizes: Containers with the number of their items.
+        contents: Sets and arrays, with all that they held.
         names: A name for each held tensor, by its identity.
     """
 
     cells: list[tuple[types.CellType, Any, str]] = field(default_factory=list)
     items: list[tuple[Any, Any, Any, str]] = field(default_factory=list)
     sizes: list[tuple[Any, int, str]] = field(default_factory=list)
+    contents: list[tuple[Any, Any, str]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
 
     def changed(self) -> str:
@@ -50,7 +57,18 @@ class Holding:
         for container, key, was, name in self.items:
             if (container[key] if isinstance(container, list | tuple) else container.get(key, _GONE)) is not was:
                 return name
+        for thing, was, name in self.contents:
+            now = _inside(thing)
+            if len(now) != len(was) or not all(map(is_, now, was)) if isinstance(now, list) else now != was:
+                return name
         return ""
+
+
+def _inside(thing: Any) -> Any:
+    """All that stands in a set or an array: the objects, or the numbers byte by byte."""
+    if isinstance(thing, np.ndarray):
+        return thing.shape, thing.dtype, thing.tobytes()
+    return bytes(thing) if isinstance(thing, bytearray) else list(thing)
 
 
 def holding(function: Callable[..., Any]) -> Holding:
@@ -97,8 +115,12 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
         yield from _of_container(found, name, thing, thing)
     elif isinstance(thing, list | tuple):
         yield from _of_container(found, name, thing, range(len(thing)))
+    elif isinstance(thing, _CONTENTS):
+        found.contents.append((thing, _inside(thing), name))
+        yield from ((name, part) for part in (thing if isinstance(thing, set | frozenset | deque) else ()))
     elif isinstance(thing, type):
         if not installed(thing.__module__):
+            yield from ((name, base) for base in thing.__bases__)
             own = [key for key in vars(thing) if not key.startswith("__") or key == "__call__"]
             yield from _of_container(found, name, vars(thing), own)
     elif hasattr(thing, "__dict__") and not isinstance(thing, types.ModuleType):

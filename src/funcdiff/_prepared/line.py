@@ -40,7 +40,7 @@ class Line:
         written: The operations.
         traced: Their number before anything was left out.
         holding: What the function held.
-        memory: The tensors that it held, and where their numbers lay.
+        memory: The tensors that it held, and where their numbers lay in which order.
     """
 
     kind: list[Any]
@@ -51,7 +51,7 @@ class Line:
     written: Written
     traced: int
     holding: Holding
-    memory: list[tuple[Tensor, int]]
+    memory: list[tuple[Tensor, Any]]
 
     def __call__(self, leaves: Sequence[Any]) -> Tree:
         """The results, from the leaves of the arguments."""
@@ -61,12 +61,12 @@ class Line:
         """Raise if the function holds another thing now."""
         if place := self.holding.changed():
             raise RefusedError(f"{place} has been replaced since the function was prepared. Prepare it again")
-        for tensor, pointer in self.memory:
-            if place_of(tensor) != pointer:
+        for tensor, place in self.memory:
+            if place_of(tensor) != place:
                 name = self.holding.names.get(id(tensor), "a held tensor")
                 raise RefusedError(
-                    f"{name} has other memory than when the function was prepared (.data was replaced, or a module "
-                    "moved). Prepare it again"
+                    f"{name} has other memory, or another shape, than when the function was prepared (.data was "
+                    "replaced, or a module moved). Prepare it again"
                 )
 
 

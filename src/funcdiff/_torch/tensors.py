@@ -16,9 +16,10 @@ def times_written(tensors: Sequence[Tensor]) -> list[int]:
     return [x._version for x in tensors]
 
 
-def place_of(x: Tensor) -> int:
-    """Where the numbers of a tensor lie, those of a sparse one as well."""
-    return (x if x.layout is torch.strided else x._values()).data_ptr()
+def place_of(x: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
+    """Where the numbers of a tensor lie and how they are read, those of a sparse one as well."""
+    numbers = x if x.layout is torch.strided else x._values()
+    return numbers.data_ptr(), x.shape, numbers.stride()
 
 
 def spread_out(x: Any) -> Any:
