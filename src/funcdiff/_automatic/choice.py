@@ -77,7 +77,7 @@ def jacobian(
     for later calls, also inside vmap and under torch.compile. `explain` shows it.
 
     There is one exception. If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func`
-    cannot run beforehand. The recipe is then the one for a common network of these sizes.
+    cannot run beforehand. The recipe is then chosen by the numbers of inputs and outputs alone.
 
     Cost: That of the cheapest of `jacobian_batched_grad`, `jacobian_taylor` and `jacobian_forward`: about
     (1 + min(n, m)) F.

@@ -52,15 +52,16 @@ _WHILE_COMPILING = "jacobian_forward, products"
     },
 )
 def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Operator:
-    """Make the maps from v to Jv and from u to J^T u at one point, which SciPy's solvers accept as one matrix.
+    """Multiply by the Jacobian of `func` at one point, and by its transpose, without computing the Jacobian.
 
-    `scipy.sparse.linalg.lsqr`, `lsmr` and `svds` solve least squares and find singular values on it. `func` runs once,
-    and its graph serves all products.
+    ``operator(v)`` is Jv, and ``operator.T(u)`` is J^T u. SciPy's iterative solvers need nothing else: pass the
+    operator to `scipy.sparse.linalg.lsqr` or `lsmr` for least squares, and to `svds` for singular values. `func` runs
+    once, and its graph serves all products.
 
     Shapes: Those of the output for Jv, and of the primals for J^T u. ``operator @ V`` takes flat vectors.
 
-    Cost: 1 F once, then 2 F for each product J^T u, and 2 F for each Jv after another 2 F once. The graph stays in
-    memory as long as the operator.
+    Cost: 1 F once, where F is the arithmetic of one evaluation of `func`, and 2 F for each product. The first Jv costs
+    2 F more. The graph stays in memory as long as the operator.
 
     Example:
         The Jacobian of (x z, y z) at (3, 5, 7) has z on the diagonal and x and y in the last column.

@@ -46,8 +46,8 @@ def check_derivatives(
         ValueError: `func` fails at float64 copies, `primals` or its value there are not finite, or `directions` is not
             positive.
 
-    Cost: with k inputs or directions and l outputs, about 10k evaluations of `func` for the Jacobian (at most 20k) and
-    as many Jacobians for the Hessian, beside one run of each recipe; seconds for a small network.
+    Cost: 10 to 20 evaluations of `func` for each input or direction, as many evaluations of its Jacobian, and one run
+    of each recipe: seconds for a small network.
 
     Source: D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982); the random directions follow JAX's
     `check_grads`.
