@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
+from funcdiff._safety.accusing import TOO_LITTLE
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.lines import Func
 from funcdiff._safety.obstacles import stand_ins, trained_through
@@ -184,9 +186,10 @@ def _proven(
     stand in for it, it comes last.
     """
     outputs = min(2, max(1, plan.sketch.outputs))
+    raising: list[str] = []
     for name in plan.usable:
         if name == LOOP:
-            return plan  # of each row it takes what is planned for it
+            break  # of each row it takes what is planned for it
         with outside():
             found = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
             if found.raised and LOOP not in plan.usable:
@@ -200,12 +203,14 @@ def _proven(
         else:
             plan = plan.checked(name, found, inside=True)
         if found.raised:
+            raising.append(name)
+        elif found.reason.endswith(TOO_LITTLE):  # another may agree
             plan = plan.last(name)
         elif not plan[name].obstacle:
-            return plan
+            break
     if not plan.usable:
         raise plan.refusal()
-    return plan
+    return functools.reduce(Plan.last, raising, plan)
 
 
 def jacobian_by_products(name: str, _: int | None) -> Recipe:

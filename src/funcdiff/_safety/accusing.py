@@ -24,11 +24,13 @@ _NEARER = 1e-4  # custom operators are accused from here: what one forgets may b
 CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
+_PROOF = 0.01  # ... and above this proves nothing of custom operators
 _COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
 DIVERGENT = "differences of func do not converge here"
 INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
+TOO_LITTLE = "too little to say"
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 Outcome = Literal["agrees", "wrong", "undecided"]
 
@@ -110,7 +112,8 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     vague = error > _VAGUE * scale
     if seen.foreign and bool(scale <= error.amax()):
         return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
-    if bool((gap <= error).all()) and not (seen.epsilon > _COARSE and vague.any()):  # all zero, or nearly
+    unproven = error > _PROOF * scale if seen.foreign else vague & (seen.epsilon > _COARSE)
+    if bool((gap <= error).all()) and not unproven.any():  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
     if not answer.isfinite().all():  # wrong if the derivative is as small as what rounding leaves of it, too
         bounded = ~vague | (error <= floor + 4 * noise)
@@ -122,9 +125,9 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if bool(vague.any()):
         return Check("undecided", reason=DIVERGENT), value
     apart = float(gap.amax() / scale)
-    close = CLOSEST if seen.foreign else CLOSE
-    if bool((gap > torch.maximum(_SURE * error, close * scale)).any()):  # a term may be missing
-        return Check("undecided", apart, f"{apart:.1g} from differences of func, too little to say"), value
+    allowed = torch.maximum(error, CLOSEST * scale) if seen.foreign else torch.maximum(_SURE * error, CLOSE * scale)
+    if bool((gap > allowed).any() or (seen.foreign and unproven.any())):  # a term may be missing
+        return Check("undecided", apart, f"{apart:.1g} from differences of func, {TOO_LITTLE}"), value
     return Check("agrees", apart), value
 
 
