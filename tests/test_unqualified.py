@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from custom_functions import Forgetful, OldCubed, WrongForward
+from reading import told
 from torch import nn
 from torch.func import grad, vmap
 from torch.testing import assert_close
@@ -99,7 +100,7 @@ def test_explain():
     assert fd.explain(transform, ROWS).recipe == "hessian_forward_over_reverse, summed"
     transform(ROWS)
     assert fd.explain(transform, ROWS).recipe == "hessian_double_backward, summed"
-    assert "contradicts differences" in repr(fd.explain(transform, ROWS))
+    assert "contradicts differences" in told(fd.explain(transform, ROWS))
     assert fd.explain(fd.hvp_operator, lambda x: x.sin().sum(), X).recipe == "hvp_double_backward"
 
 

@@ -231,7 +231,7 @@ ANSWERS = [
         "the same one many times",
         f"{PREPARED}(jacobian(f), x)",
         "a small function",
-        (PREPARED,),
+        PREPARED,
         "its operations alone",
         "measuring/prepared",
         _none,

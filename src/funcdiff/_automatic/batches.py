@@ -219,7 +219,9 @@ def over_rows(
 
 def _first_not_finite(derivative: Tree) -> int | None:
     """The first row with a number that is not finite."""
-    rows = [x.detach().isfinite().flatten(1).all(1) for x in flatten(derivative)[0] if x.numel() and not x.is_meta]
+    rows = [
+        x.detach().isfinite().reshape(len(x), -1).all(1) for x in flatten(derivative)[0] if x.numel() and not x.is_meta
+    ]
     bad = [int((~fine).nonzero()[0]) for fine in rows if not fine.all()]
     return min(bad, default=None)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._automatic.lookup import Found
 from funcdiff._automatic.planning import Plan
 from funcdiff._jets.jet import NoRuleError
-from funcdiff._safety.accusing import Check
+from funcdiff._safety.accusing import TOO_LITTLE, Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.training import check_training
@@ -21,6 +21,8 @@ from funcdiff._torch.tensors import spread_out
 from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, map_leaves
+
+_INFINITE = "is not finite where {} is"
 
 
 def and_trained(
@@ -58,6 +60,9 @@ def first_working(
     NOTE [not finite]. A recipe may give NaN at one point and be right at others. Where an operation of func allows it,
     a look at each later result finds this, and that result is checked as a first one is. If differences decide nothing,
     the next recipe that agrees with them is taken; if none does, the derivative may not exist, and NaN says so.
+
+    NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
+    error may be small along one direction. The next recipe that agrees with them is taken.
     """
     with eagerly():
         return _first_working(found, run, check, inside, numbers)
@@ -73,7 +78,9 @@ def _first_working(
     plan = found.plan
     stopped: Exception | None = None
     doubted = False
-    unknown: dict[str, Tree] = {}  # results that are not finite, of which differences say nothing
+    unknown: dict[
+        str, tuple[Tree, str]
+    ] = {}  # results of which differences do not say enough, and why not to take them
     proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
     for name in plan.usable:
         candidate = plan[name]
@@ -99,18 +106,22 @@ def _first_working(
             if plan[name].obstacle:
                 doubted = True
                 continue
-            doubtful = not math.isnan(verdict.gap) and not finite
-            if doubtful:
-                unknown[name] = result
-            if doubtful or (unknown and verdict.outcome == "undecided"):
+            infinite = not math.isnan(verdict.gap) and not finite
+            if infinite or verdict.reason.endswith(TOO_LITTLE):
+                near = f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
+                unknown[name] = result, _INFINITE if infinite else near
+            if name in unknown or (unknown and verdict.outcome == "undecided"):
                 continue
-            for other in unknown:
-                plan = plan.without(other, f"is not finite where {name} is")
+            for other, (_, why) in unknown.items():
+                plan = plan.without(other, why.format(name))
         if plan is not found.plan:
             found.keep(plan)
         return map_leaves(spread_out, result)
     if unknown:
-        return map_leaves(spread_out, next(iter(unknown.values())))
+        result, why = next(iter(unknown.values()))
+        if why != _INFINITE:
+            found.keep(plan)
+        return map_leaves(spread_out, result)
     known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
     doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
     if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them

@@ -100,7 +100,7 @@ class Obstacles:
         wrong = frozenset().union(*(WRONG.get(name, ()) for name, applies in asked.items() if applies))
         if not (found := self.sketch(False).operators & wrong):
             return ""
-        if mode in CORRECTED:
+        if mode in CORRECTED or name.endswith(", products"):  # of a linearized function, which is corrected as well
             try:
                 found = self.sketch(True).operators & wrong
             except RefusedError as error:

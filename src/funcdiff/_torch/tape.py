@@ -72,7 +72,7 @@ class Sketch:
     trainable: bool = False
     reads_values: bool = False
     on_gpu: bool = False
-    delicate: bool = False
+    delicate: bool = field(default=False, compare=False)
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:

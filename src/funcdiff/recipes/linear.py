@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +18,8 @@ from funcdiff._calling.types import Flat, Function, Primals
 from funcdiff._torch.graph import End, ends, survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, unflatten
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ def product_through(
     return product
 
 
+def once(make: Callable[[], T]) -> Callable[[], T]:
+    """What `make` returns at its first call; as functools.cache, which torch.compile cannot trace."""
+    made: list[T] = []
+
+    def result() -> T:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return result
+
+
 def by_double_backward(flat: Flat, x: Primals) -> tuple[Callable[[], Tree], Along, Map]:
     """By plain autograd, on one graph for all products; inside transforms by torch.func.
 
@@ -89,7 +102,7 @@ def by_double_backward(flat: Flat, x: Primals) -> tuple[Callable[[], Tree], Alon
     keep = graph.callers and torch.is_grad_enabled()
     shown = output if keep else _detached(output)
 
-    @functools.cache
+    @once
     def transposed() -> tuple[list[Tensor], Sequence[End]]:
         with torch.enable_grad():
             u = [torch.ones_like(y).requires_grad_() for y in outputs]
@@ -111,7 +124,7 @@ def by_forward(flat: Flat, x: Primals) -> tuple[Callable[[], Tree], Along, Map]:
     So no graph stands in memory during the forward mode of a single product.
     """
 
-    @functools.cache
+    @once
     def transposed() -> tuple[Tree, Map]:
         output, pull = vjp(flat, *x)
         spec = flatten(output)[1]
