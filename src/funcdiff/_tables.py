@@ -81,6 +81,7 @@ _RIGHT = ' style="text-align: right"'
 _LEFT = ' class="remark" style="text-align: left"'
 _REMARK = 30  # letters
 _WIDTH = 100  # letters of code in a line of a page
+_SENTENCE = 90  # where pages fold what is printed and is no table
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +106,7 @@ class Table:
 
         left = {0} | ({len(widths) - 1} if any(map(self._remark, self.rows)) else set())
         rule = "  ".join("-" * width for width in widths)
-        caption = fill(self.caption, max(_WIDTH, len(rule)), break_on_hyphens=False)
+        caption = fill(self.caption, _SENTENCE, break_on_hyphens=False)
         return "\n".join([line(self.columns), rule, *map(line, rows), *([caption] if caption else [])])
 
     def _lines(self, row: tuple[str, ...]) -> list[tuple[str, ...]]:
