@@ -192,8 +192,8 @@ def over_rows(
             flat, point = lookup.value_of(func, copied(row), options)
             verdict = Check("agrees", reason=plan[name].check)
             if not verdict.reason or spoilt is not None:  # vmap would see that row and another one near to it
-                by_itself = spoilt is not None
-                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=not by_itself)
+                alone = spoilt is not None
+                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=not alone)
             return and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
         plan = found_for(batch, chunk)

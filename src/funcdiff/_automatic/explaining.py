@@ -98,8 +98,6 @@ def _rounded(count: float) -> str:
 def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation | PreparedExplanation:
     """Show which recipe an automatic one chooses for these arguments, why, and the predicted cost of each candidate.
 
-    Nothing is differentiated; `func` runs once or twice.
-
     Args:
         transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
             or `hvp_operator` itself, followed by its own arguments; or what `prepare` returned, without arguments.

@@ -21,7 +21,6 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
-from funcdiff._safety.accusing import TOO_LITTLE
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.lines import Func
 from funcdiff._safety.obstacles import stand_ins, trained_through
@@ -204,7 +203,7 @@ def _proven(
             plan = plan.checked(name, found, inside=True)
         if found.raised:
             raising.append(name)
-        elif found.reason.endswith(TOO_LITTLE):  # another may agree
+        elif found.unsure:  # another may agree
             plan = plan.last(name)
         elif not plan[name].obstacle:
             break

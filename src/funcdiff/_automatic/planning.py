@@ -117,8 +117,8 @@ class Plan:
             )
         if any(c.obstacle == INFINITE for c in self.candidates):
             remedy = (
-                "The formula of an operation divides by zero here: of a root or a norm at 0, or where a mask leaves a "
-                "number out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
+                "The derivative of an operation divides by zero here. It may be a root or a norm at 0, or a number "
+                "that a mask leaves out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
             )
         return RefusedError(f"no recipe is known to be right on func ({told}). func calls {suspects}. {remedy}")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._automatic.lookup import Found
 from funcdiff._automatic.planning import Plan
 from funcdiff._jets.jet import NoRuleError
-from funcdiff._safety.accusing import TOO_LITTLE, Check
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.training import check_training
@@ -78,9 +78,8 @@ def _first_working(
     plan = found.plan
     stopped: Exception | None = None
     doubted = False
-    unknown: dict[
-        str, tuple[Tree, str]
-    ] = {}  # results of which differences do not say enough, and why not to take them
+    # Results of which differences do not say enough, and why not to take them.
+    unknown: dict[str, tuple[Tree, str]] = {}
     proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
     for name in plan.usable:
         candidate = plan[name]
@@ -107,7 +106,7 @@ def _first_working(
                 doubted = True
                 continue
             infinite = not math.isnan(verdict.gap) and not finite
-            if infinite or verdict.reason.endswith(TOO_LITTLE):
+            if infinite or verdict.unsure:
                 near = f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
                 unknown[name] = result, _INFINITE if infinite else near
             if name in unknown or (unknown and verdict.outcome == "undecided"):

@@ -21,9 +21,9 @@ _PARTS = {aten.slice_scatter.default: aten.slice.Tensor, aten.select_scatter.def
 def in_place(steps: list[Value], results: list[Any]) -> tuple[list[Value], list[Any]]:
     """The line without the copies that tracing made of writes into parts of tensors.
 
-    NOTE [reuse]. A write into a part is traced as a copy of the whole with the part replaced: of a Taylor coefficient,
-    once for each run of pairs. It becomes a write again where the line itself made the memory, so that no caller and
-    no other thread has it, and where nothing that lies in that memory is used later. Which tensors share memory is read
+    NOTE [reuse]. A write into a part is traced as a copy of the whole with the part replaced. Taylor mode does so once
+    for each run of pairs. It becomes a write again where the line itself made the memory, so that no caller and no
+    other thread has it, and where nothing that lies in that memory is used later. Which tensors share memory is read
     from the examples. For a line that carries a graph this is left out: autograd may have saved what is written over.
     """
     last = {id(part): i for i, value in enumerate(steps) for part in parts_of((value.args, value.kwargs))}

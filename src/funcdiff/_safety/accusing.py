@@ -30,7 +30,7 @@ ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative t
 DIVERGENT = "differences of func do not converge here"
 INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
-TOO_LITTLE = "too little to say"
+_TOO_LITTLE = "too little to say"
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 Outcome = Literal["agrees", "wrong", "undecided"]
 
@@ -46,6 +46,11 @@ class Check:
     gap: float = float("nan")
     reason: str = ""
     raised: bool = False
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it is too near to differences to be called wrong, and too far to be right."""
+        return self.reason.endswith(_TOO_LITTLE)
 
     def __str__(self) -> str:
         """As a plan tells it."""
@@ -127,7 +132,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     apart = float(gap.amax() / scale)
     allowed = torch.maximum(error, CLOSEST * scale) if seen.foreign else torch.maximum(_SURE * error, CLOSE * scale)
     if bool((gap > allowed).any() or (seen.foreign and unproven.any())):  # a term may be missing
-        return Check("undecided", apart, f"{apart:.1g} from differences of func, {TOO_LITTLE}"), value
+        return Check("undecided", apart, f"{apart:.1g} from differences of func, {_TOO_LITTLE}"), value
     return Check("agrees", apart), value
 
 

@@ -32,7 +32,7 @@ class Table:
 
     @staticmethod
     def singletons(n: int) -> Table:
-        """The sets {0}, {1}, ... of one input each, after the empty one."""
+        """The empty set, and then {0}, {1}, ... with one input each."""
         return Table(np.concatenate([[0], np.arange(n + 1)]), np.arange(n))
 
     def rows(self, ids: Ints) -> tuple[Ints, Ints]:

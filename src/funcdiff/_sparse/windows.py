@@ -41,7 +41,7 @@ def convolved(known: Known, operation: Operation, targets: Sequence[Tensor]) -> 
 
 
 def convolved_back(known: Known, operation: Operation, targets: Sequence[Tensor]) -> Found:
-    """The gradients of a convolution: of the input by the same windows, of the kernel from whole channels."""
+    """The gradients of a convolution: the input's from the same windows, the kernel's from whole channels."""
     given = operation.given
     grad, kernel = known.of(given["grad_output"]), known.of(given["weight"])
     wanted = iter(targets)
