@@ -113,6 +113,15 @@ def test_a_write_into_a_held_tensor_is_seen():
     assert_close(prepared(X), fd.jacobian(model)(X))
 
 
+def test_what_a_recurrent_layer_writes_anew_is_no_change():
+    layer = nn.RNN(5, 3).double().eval()
+    parameters = dict(layer.named_parameters())
+    derivative = jacrev(lambda rows: torch.func.functional_call(layer, parameters, (rows,))[0])
+    prepared = prepare(derivative, ROWS)
+    expected = derivative(ROWS + 1)  # writes its list of weights
+    assert_close(prepared(ROWS + 1), expected)
+
+
 def replaced_parameter(model, config, extra):
     model[0].weight = nn.Parameter(model[0].weight * 2)
 
