@@ -239,7 +239,20 @@ def writes_into_its_argument(x):
     return x * 1
 
 
-BAD = [branches, makes_a_number, makes_a_list, selects, drops, writes_into_what_it_holds, writes_into_its_argument]
+def reads_memory(x):
+    return x[1:].as_strided((2, 2), (1, 2)).sin()
+
+
+BAD = [
+    branches,
+    makes_a_number,
+    makes_a_list,
+    selects,
+    drops,
+    writes_into_what_it_holds,
+    writes_into_its_argument,
+    reads_memory,
+]
 
 
 @pytest.mark.parametrize("func", BAD)

@@ -20,8 +20,14 @@ from torch._guards import TracingContext
 
 from funcdiff._torch import control_flow
 from funcdiff._torch.messages import CUSTOM, RefusedError
+from funcdiff._torch.versions import RUNNING
 
 _EVAL_FRAME = "torch._dynamo.eval_frame"
+# torch 2.12 says so, once in a process, also where the stance is eager; 2.13 no longer does.
+_NOTHING_COMPILED = (
+    "torch.compile with fullgraph=True found no compiled frames. The frame was likely skipped (e.g., a non-infra torch "
+    "dispatch mode was active, dynamo was disabled, or the frame was skipped. This may become an error in the future."
+)
 _changing = Lock()
 _inside = 0  # calls that run eagerly just now
 _before: Any = None  # the stance that the first of them found
@@ -50,6 +56,8 @@ class _Eagerly:
                 if _before is not None:
                     sys.modules[_EVAL_FRAME]._stance = _before  # type: ignore[attr-defined]  # as torch's own does it
                     _before = None
+                    if RUNNING.startswith("2.12"):
+                        torch._dynamo.utils.warn_once_cache.discard(_NOTHING_COMPILED)
 
 
 _EAGERLY = _Eagerly()
@@ -78,6 +86,8 @@ def _eager_stance(eval_frame: Any) -> Any:
     """Set the stance, unless this is between two graphs of a compiled function; what it was before."""
     if get_eval_frame_callback() in (None, False):
         before, eval_frame._stance = eval_frame._stance, _stance(eval_frame)
+        if RUNNING.startswith("2.12"):
+            torch._dynamo.utils.warn_once_cache.add(_NOTHING_COMPILED)
         return before
     return None
 

@@ -51,6 +51,7 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
     for node in module.graph.nodes:
         refuse_draws(node)
         refuse_writes(node)
+        _refuse_memory(node)
     leave_out_dead_code(module)
     if any(mutates(node) for node in module.graph.nodes):
         module = without_writes(module, examples)
@@ -119,6 +120,10 @@ WRITES = (
     "cannot prepare a function that writes into an argument or a captured tensor (x += 1, out=, a module in training "
     "mode). Call .eval() first, write y = x + 1 in place of x += 1, or call the function itself"
 )
+MEMORY = (
+    "cannot prepare a function that calls as_strided on an argument: it reads the memory of the argument, and its "
+    "entries may lie in another order in the next call. Use unfold, or select entries by their index"
+)
 DRAWS = (
     "cannot prepare a function that draws random numbers, because each call draws others. Call .eval() on modules "
     "with dropout, or draw outside and pass the numbers as an argument"
@@ -155,12 +160,21 @@ def mutates(node: Node) -> bool:
 
 def refuse_writes(node: Node) -> None:
     """Raise where the operation writes into what the function was given or holds, or a view of it."""
-    if mutates(node):
-        written = node.args[0]
-        while isinstance(written, Node) and written.op == "call_function" and is_view(written.target):
-            written = written.args[0]
-        if isinstance(written, Node) and written.op in ("placeholder", "get_attr"):
-            raise RefusedError(WRITES)
+    if mutates(node) and _seen_through_views(node.args[0]).op in ("placeholder", "get_attr"):
+        raise RefusedError(WRITES)
+
+
+def _refuse_memory(node: Node) -> None:
+    """Raise where the operation reads the memory of an argument, whose entries may lie elsewhere in the next call."""
+    if node.target is torch.ops.aten.as_strided.default and _seen_through_views(node.args[0]).op == "placeholder":
+        raise RefusedError(MEMORY)
+
+
+def _seen_through_views(x: Any) -> Any:
+    """What the tensor is a view of."""
+    while isinstance(x, Node) and x.op == "call_function" and is_view(x.target):
+        x = x.args[0]
+    return x
 
 
 def is_view(target: Any) -> bool:
