@@ -10,7 +10,7 @@ column 0, with its few entries in rows 0 and 1. If entries 0 and 3 are both 1, t
 Column 3 has its entries in rows 2, 3 and 4. No row has an entry in both columns, so we can read both from the sum.
 Columns 0, 3, 6 and so on share the first pass, columns 1, 4, 7 the second, and columns 2, 5, 8 the third.
 
-**Answer:** About as many passes as the row with the most entries has entries, here three.
+**Answer:** Count the entries in the fullest row, here three: your Jacobian needs that many passes, or a few more.
 :func:`funcdiff.jacobian_sparse` finds out which entries can differ from zero, groups the columns, and returns a sparse
 matrix. It helps little if every output depends on every input, or if the function branches on values.
 
