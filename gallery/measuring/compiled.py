@@ -7,7 +7,7 @@ and this takes most of the time. ``torch.compile`` turns the operations into one
 this program and skip the Python.
 
 The first call compiles, and this takes as long as very many ordinary calls. So compiling pays if you call the same
-derivative thousands of times.
+derivative many thousands of times.
 
 **Answer:** Compile the derivative, as below. It becomes much faster if the function is small, and hardly faster if
 large matrix products take the time. Do not compile the function inside, as in ``jacobian(torch.compile(f))``, because
@@ -25,7 +25,7 @@ PyTorch then differentiates ``f`` without compiling.
 # %%
 # Use it
 # ------
-# Our function is a layer with 16 inputs and 16 outputs. This is its Jacobian before we compile.
+# Our function is a layer with 16 inputs and 16 outputs. ``compiled`` is a function, too. It compiles at its first call.
 
 import torch
 
@@ -39,22 +39,18 @@ def predict(x):
 
 
 slope = jacobian(predict)
-print(tuple(slope(x).shape))
+compiled = torch.compile(slope)
 
 # %%
-# The next cell prepares this page for measuring. You do not need it in your program. PyTorch stores compiled programs
-# in a folder, so we use an empty folder to measure the first call. PyTorch generates C++ by default. Without a C++
-# compiler we choose another backend (the part of ``torch.compile`` that makes the program).
+# Before we measure, we prepare the machine; you do not need this cell. PyTorch stores compiled programs in a folder. We
+# choose an empty folder, so that the first call really compiles. PyTorch generates C++. Without a C++ compiler we
+# choose another backend (the part of ``torch.compile`` that makes the program).
 
 import os
 import tempfile
-import warnings
 
 import torch._inductor.config as inductor
 
-# torch itself uses two functions that it has deprecated.
-warnings.filterwarnings("ignore", "`torch.jit.script_method` is", DeprecationWarning)
-warnings.filterwarnings("ignore", "`torch._prims_common.check` is", FutureWarning)
 cache = tempfile.TemporaryDirectory()
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
 inductor.compile_threads = 1  # compile in this process
@@ -64,10 +60,11 @@ try:
     backend = "inductor"  # the default
 except torch._dynamo.exc.BackendCompilerFailed:
     backend = "aot_eager"
+    compiled = torch.compile(slope, backend=backend)
     print("No C++ compiler was found: the gains below are those of aot_eager.")
 
 # %%
-# Now we compile the Jacobian, and time it before and after. We also time torch's ``jacrev`` and
+# Now we time the Jacobian before and after compiling. We also time torch's ``jacrev`` and
 # :doc:`funcdiff.prepare <prepared>`. The table lists the first call separately, because it compiles.
 
 from torch.func import jacfwd, jacrev, jvp, vmap
@@ -78,7 +75,7 @@ from funcdiff.plots import plot
 small = compare(
     {
         "jacobian": slope,
-        "compiled": torch.compile(slope, backend=backend),
+        "compiled": compiled,
         "prepared": prepare(slope, x),
         "jacrev": jacrev(predict),
     },
@@ -248,15 +245,13 @@ def quantised(x):
     return StraightThrough.apply(x).square()
 
 
-# The tracer instantiates the class of the function, which torch itself discourages.
-warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
 point = torch.tensor([1.4, 2.6])
 eager = jacrev(quantised)(point)
-compiled = torch.compile(jacrev(quantised), backend="aot_eager")(point)
+wrong = torch.compile(jacrev(quantised), backend="aot_eager")(point)
 torch.testing.assert_close(eager, 2 * torch.diag(point.round()))
 print("not compiled:", eager.tolist())
-print("compiled:    ", compiled.tolist())
-assert not compiled.any(), "torch keeps a custom derivative here: update this section"
+print("compiled:    ", wrong.tolist())
+assert not wrong.any(), "torch keeps a custom derivative here: update this section"
 
 # %%
 # *You compile torch's forward mode in chunks*, ``vmap(jacfwd(f), chunk_size=...)``. This raises an error. It also
@@ -290,7 +285,7 @@ cache.cleanup()
 # %%
 # Takeaway
 # --------
-# Compile a derivative that you call thousands of times with the same shapes, if the function is small. Compare its
+# Compile a derivative that you call many thousands of times with the same shapes, if the function is small. Compare its
 # result once with that of the derivative that is not compiled.
 #
 # * If the function contains a custom autograd function, do not compile.
