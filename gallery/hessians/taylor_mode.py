@@ -179,7 +179,7 @@ title = f"5 inputs, 25 outputs: forward over reverse takes {ratio:.1f}× as long
 plot(times, title=title)
 
 # %%
-# The ratio of the times is smaller than that of the FLOPs. Each layer also reads and writes all 21 values in memory,
+# The times do not follow the FLOPs exactly. Each layer also reads and writes all 21 values in memory,
 # and FLOPs do not count this.
 #
 # Next we time the Laplacian. We compare it with the trace of each Hessian.

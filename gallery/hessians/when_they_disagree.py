@@ -115,7 +115,7 @@ times = compare(methods, x, rounds=9)
 times
 
 # %%
-# No. The function has one output, so reverse mode inside needs one :term:`pass`, and forward mode needs 32:
+# We expect not. The function has one output, so reverse mode inside needs one :term:`pass`, and forward mode needs 32:
 
 times.claim("hessian", faster_than="norm by hand")
 

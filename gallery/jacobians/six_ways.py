@@ -220,7 +220,7 @@ times = compare(methods, *layer(16, 10240), rounds=9, budget=0.5)
 times
 
 # %%
-# Here even a loop wins, if it is in the right mode. It makes 16 calls, and reverse mode makes 10240 passes:
+# Even a loop should win here, if it is in the right mode. It makes 16 calls, and reverse mode makes 10240 passes:
 
 times.claim("dual_loop", faster_than="jacobian_batched_grad")
 
@@ -257,12 +257,12 @@ times = compare(per_row, weight, bias, batch, rounds=9, budget=0.5)
 times
 
 # %%
-# Forward mode is faster for this shape, as for one row:
+# Forward mode should be faster for this shape, as for one row:
 
 times.claim("jacobian_taylor", faster_than="jacobian_batched_grad")
 
 # %%
-# With 10240 inputs and 16 outputs, reverse mode is:
+# With 10240 inputs and 16 outputs, reverse mode should be:
 
 weight, bias, _ = layer(10240, 16)
 batch = torch.randn(4, 10240, device=device)
