@@ -50,8 +50,8 @@ print(tuple(Hv.shape), explain(hvp, loss, (rows,), (directions,)).recipe)
 
 # %%
 # The arguments are tuples, as for :func:`torch.func.jvp`: first the points (:term:`primals <primal>`), then the vectors
-# (:term:`tangents <tangent>`). The printed name is the method that was chosen, the :term:`recipe`.
-# ``hvp_double_backward`` calls ``torch.autograd.grad`` twice. You can also call it by its name.
+# (:term:`tangents <tangent>`). ``explain`` takes ``hvp`` and these arguments, and names the method that ``hvp`` chose,
+# the :term:`recipe`. Here it is ``hvp_double_backward``, which calls ``torch.autograd.grad`` twice.
 #
 # Check it by hand
 # ----------------

@@ -52,7 +52,11 @@ def layers(n, activation=nn.Tanh):
 
 
 def zero_on_the_edge(network):
-    return lambda x: (x * (1 - x)).prod(-1) * network(x).squeeze(-1)
+    def u(x):
+        factor = (x * (1 - x)).prod(-1)  # zero if any entry of x is 0 or 1
+        return factor * network(x).squeeze(-1)
+
+    return u
 
 
 network = layers(2)
