@@ -61,7 +61,7 @@ def rate(t, y):
 
 
 def start(side):
-    """The first substance varies along one axis of the grid, the second along the other."""
+    """The first substance varies along one axis, the second along the other."""
     x = np.arange(side) / side
     hill = x * (1 - x) ** 1.5
     return np.concatenate([np.tile(22 * hill, side), np.repeat(27 * hill, side)])
