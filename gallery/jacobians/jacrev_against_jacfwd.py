@@ -68,7 +68,7 @@ for args in (tall, wide, square):
 
 # %%
 # How does forward mode compute a column? It asks how all outputs change if the input moves in a direction :math:`v`, a
-# :term:`tangent`. The answer is the product :math:`Jv`, a :term:`JVP`. If :math:`v = (1, 0, 0, \dots)`, only the first
+# :term:`tangent`. The answer is the product :math:`Jv`, a :term:`JVP`. If :math:`v = (1, 0, 0, \ldots)`, only the first
 # input moves, and :math:`Jv` is the first column. :term:`vmap` computes the columns for all unit vectors in one call.
 
 from torch.func import jvp, vjp, vmap

@@ -7,8 +7,8 @@ A function :math:`f` returns 16 numbers, and you want the derivatives of all of 
 :math:`i` of the Jacobian. So the obvious program is a loop of 16 calls.
 
 The loop is slow, because it runs the same short operations 16 times. The calls differ only in one argument, a unit
-vector, which says whose derivatives you want: :math:`(1, 0, 0, \dots)` stands for :math:`y_1`, and
-:math:`(0, 1, 0, \dots)` for :math:`y_2`. You can also pass all 16 unit vectors in one call, as the rows of an identity
+vector, which says whose derivatives you want: :math:`(1, 0, 0, \ldots)` stands for :math:`y_1`, and
+:math:`(0, 1, 0, \ldots)` for :math:`y_2`. You can also pass all 16 unit vectors in one call, as the rows of an identity
 matrix. Then each operation runs once, on a larger tensor. This is faster, because starting a short operation takes
 longer than its arithmetic.
 
