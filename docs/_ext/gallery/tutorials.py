@@ -80,6 +80,10 @@ def reset(gallery_conf, name, when):
         warnings.simplefilter("error")
         # torch 2.13's forward mode compiles a decomposition with torch.jit.script on first use.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        # torch.compile uses functions that torch has deprecated, and instantiates the class of a custom function.
+        warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`torch._prims_common.check` is", FutureWarning)
+        warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
         torch.set_warn_always(True)  # else a warning that an earlier tutorial provoked stays silent here
         torch.manual_seed(0)
         torch.set_num_threads(1)
