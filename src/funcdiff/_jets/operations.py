@@ -83,20 +83,20 @@ rule(
     result_type can_cast get_device __len__ __bool__ __int__"""
 )(_closed(rules.constant))
 rule(
-    """clone contiguous reshape reshape_as view_as expand expand_as broadcast_to permute transpose t swapaxes swapdims
+    """clone contiguous reshape expand broadcast_to permute transpose t swapaxes swapdims
     movedim moveaxis adjoint unsqueeze squeeze flatten ravel unflatten chunk split split_with_sizes
     tensor_split hsplit vsplit dsplit unbind select narrow __getitem__ index_select gather take_along_dim take diagonal
     diag diag_embed tril triu flip fliplr flipud roll rot90 repeat tile repeat_interleave sum mean cumsum neg negative
     __neg__ positive __pos__ trace unfold fold pixel_shuffle pixel_unshuffle channel_shuffle avg_pool1d avg_pool2d
-    avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate diff to type type_as float double
-    half real resolve_conj resolve_neg conj conj_physical diagflat sum_to_size"""
+    avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate type float double half
+    real resolve_conj resolve_neg conj conj_physical diagflat sum_to_size"""
 )(_closed(rules.linear))
 rule(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack where masked_fill index_fill index_add
     index_copy scatter scatter_add slice_scatter diagonal_scatter pad constant_pad_nd block_diag
     max min amax amin aminmax maximum minimum fmax fmin sort topk kthvalue median nanmedian msort cummax cummin
     max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d l1_loss nansum index_put put"""
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d l1_loss nansum index_put put diff"""
 )(_closed(rules.affine))
 rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(rules.view))
 rule(
@@ -125,6 +125,14 @@ rule("item tolist numpy __float__ __array__")(read_out)
 def _detach(func: Any, args: Any, kwargs: Any) -> Any:
     args[0].shared = True
     return func(args[0].value)
+
+
+@rule("to type_as view_as reshape_as expand_as")
+def _shaped_as(func: Any, args: Any, kwargs: Any) -> Any:
+    """The other tensor gives a shape or a dtype, and nothing of its derivative."""
+    x, *others = args
+    others, kwargs = map(plain, others), {key: plain(value) for key, value in kwargs.items()}
+    return rules.linear(*close(func, (x, *others), kwargs)) if isinstance(x, Jet) else func(x, *others, **kwargs)
 
 
 @rule("view")
