@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from funcdiff._jets import rules
-from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, overwrite, plain, read_out
+from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, on, overwrite, plain, read_out
 from funcdiff._jets.rules import aligned
 from funcdiff._torch.functions import NAMESPACES
 from funcdiff._torch.trees import tree_leaves
@@ -66,6 +66,18 @@ def unaltered(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+def in_single(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a tensor, of half precision computed in float32 and rounded at its end, as torch's own does it."""
+
+    def run(x: Any, *rest: Any) -> Any:
+        dtype = plain(x).dtype
+        if dtype not in (torch.float16, torch.bfloat16):
+            return compute(x, *rest)
+        return on(torch.Tensor.to, compute(on(torch.Tensor.float, x), *rest), dtype)
+
+    return run
+
+
 def _overwriting(func: Callable[..., Any], body: Rule) -> Rule:
     return lambda _, args, kwargs: overwrite(args[0], body(func, args, kwargs))
 
@@ -101,7 +113,7 @@ rule(
 rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(rules.view))
 rule(
     """relu relu6 abs absolute __abs__ hardtanh leaky_relu threshold hardshrink softshrink clamp clip clamp_min
-    clamp_max hardsigmoid frac deg2rad rad2deg copysign fmod remainder __mod__ nan_to_num"""
+    clamp_max hardsigmoid frac deg2rad rad2deg copysign fmod remainder __mod__"""
 )(_closed(rules.piecewise_linear))
 rule(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan arcsin arccos arctan
@@ -150,6 +162,22 @@ def _setitem(func: Any, args: Any, kwargs: Any) -> None:
         return result
 
     overwrite(args[0], rules.affine(*close(assigned, args, kwargs)))
+
+
+@form(*named("nan_to_num"))
+@rule("nan_to_num")
+def _nan_to_num(func: Any, args: Any, kwargs: Any) -> Any:
+    """What is replaced has no derivative: torch multiplies the infinite one that it had by zero, which is NaN."""
+
+    def nan_to_num(
+        input: Any, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    ) -> Any:
+        value, limits = plain(input), torch.finfo(input.dtype)
+        result = on(torch.masked_fill, input, value.isnan(), nan or 0.0)
+        result = on(torch.masked_fill, result, value.isposinf(), limits.max if posinf is None else posinf)
+        return on(torch.masked_fill, result, value.isneginf(), limits.min if neginf is None else neginf)
+
+    return nan_to_num(*args, **kwargs) if plain(args[0]).is_floating_point() else func(*args, **kwargs)
 
 
 def _sum(value: torch.Tensor, *terms: tuple[Any, Callable[[torch.Tensor], torch.Tensor]]) -> Any:
