@@ -128,4 +128,4 @@ def _of_diagonal(found: Tensor, restricted: Func, origin: Tensor, kind: Kind, se
         return compared_by_values(answer, curve, seen, size)
 
     kept: Kept = {}
-    return check_second(judge, answer, own, line, [origin], [axes[0]], seen, [weights], kept, by_values)
+    return check_second(judge, answer, own, line, [origin], [axes[0]], seen, [weights], kept, by_values, size)

@@ -89,7 +89,7 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
 
     kept: Kept = {}
     size = functools.partial(largest, flat, point, weights)
-    found = check_second(judge, joined(answer), own, flat, point, along, seen, weights, kept, by_values)
+    found = check_second(judge, joined(answer), own, flat, point, along, seen, weights, kept, by_values, size)
 
     def again(single: Point, seen: Sketch) -> Check:
         return check_product(flat, single, in_single(along), in_single(weights), in_single(answer), seen)
