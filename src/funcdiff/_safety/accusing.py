@@ -31,6 +31,7 @@ DIVERGENT = "differences of func do not converge here"
 INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
 _TOO_LITTLE = "too little to say"
+ENDLESS = "is not finite, differentiated once more"  # which is loud: where nothing else is left, it is taken
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 Outcome = Literal["agrees", "wrong", "undecided"]
 
@@ -49,8 +50,8 @@ class Check:
 
     @property
     def unsure(self) -> bool:
-        """Whether it is too near to differences to be called wrong, and too far to be right."""
-        return self.reason.endswith(_TOO_LITTLE)
+        """Whether another recipe may be better: it is neither wrong nor right by differences, or NaN once more."""
+        return self.reason.endswith((_TOO_LITTLE, ENDLESS))
 
     def __str__(self) -> str:
         """As a plan tells it."""
