@@ -127,7 +127,8 @@ def _first_working(
         if why != _INFINITE:
             found.keep(plan)
         return map_leaves(spread_out, result)
-    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    both = (found.plan, found.plan.inside_transform())  # the error names a recipe as the one or as the other
+    known_wrong = (c.name.partition(",")[0] for plan in both for c in plan.candidates if c.obstacle)
     doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
     if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
         raise plan.refusal() from stopped
