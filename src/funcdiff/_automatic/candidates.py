@@ -43,6 +43,7 @@ LAPLACIANS: Mapping[str, Recipe] = {
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),
     "hvp_forward_over_reverse": with_safe_forms(products.hvp_forward_over_reverse),
+    "hessian_forward_over_forward, product": with_safe_forms(fallback.product_by_forward_mode),
 }
 # Where plain autograd is available, and func has no operation in whose place a corrected one has others, these are
 # right of func itself: the mode that puts them there takes longer than the rest of a small function.

@@ -196,7 +196,7 @@ def _proven(
                 found = alone if alone.outcome == "wrong" else found
             if again and found.outcome != "wrong" and not found.raised:
                 trained = check_training(recipe(name, None), flat, primals, plan.sketch, under_vmap=True)
-                found = trained if trained.outcome == "wrong" else found
+                found = trained if trained.outcome == "wrong" or trained.unsure else found
         if found.raised and LOOP in plan.usable:
             plan = plan.without(name, found.reason)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -43,7 +44,8 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
 
     The product has the shape of the primals, and the Hessian is not computed. `func` must return a scalar: for a
     network whose output has the shape (1,), pass `lambda x: net(x).squeeze()`. `hvp` goes back through the function and
-    then through its gradient, unless torch gets this wrong for an operation in `func`.
+    then through its gradient, unless torch gets this wrong for an operation in `func`. Where reverse mode gives NaN, as
+    behind a mask, forward mode computes the product number by number, for up to 10,000 inputs.
 
     Under torch.compile, it is always two backward passes, and only normalization layers are replaced where torch gets
     them wrong: other operations are not looked at.
@@ -132,9 +134,11 @@ def _by_double_backward(func: Function, *primals: Tree) -> Operator:
 
 _OPERATORS: Mapping[str, Callable[..., Operator]] = {
     "hvp_double_backward": _by_double_backward,
-    "hvp_forward_over_reverse": lambda func, *primals: products.operator_forward_over_reverse(
-        corrected(func), *primals
-    ),
+    **{
+        name: functools.partial(products.operator_of, product)
+        for name, product in PRODUCTS.items()
+        if name != "hvp_double_backward"
+    },
 }
 
 

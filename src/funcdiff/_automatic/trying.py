@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._automatic.lookup import Found
 from funcdiff._automatic.planning import Plan
 from funcdiff._jets.jet import NoRuleError
-from funcdiff._safety.accusing import Check
+from funcdiff._safety.accusing import ENDLESS, Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.training import check_training
@@ -32,7 +32,14 @@ def and_trained(
     if verdict.outcome == "wrong" or not has_graph(result):
         return verdict
     trained = check_training(recipe, flat, point, plan.sketch, under_vmap=under_vmap)
-    return trained if trained.outcome == "wrong" else verdict
+    return trained if trained.outcome == "wrong" or trained.unsure else verdict
+
+
+def _instead(verdict: Check) -> str:
+    """Why another recipe, to be named, was taken in place of an unsure one."""
+    if verdict.reason == ENDLESS:
+        return f"{ENDLESS}, where {{}} is"
+    return f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
 
 
 def _finite(numbers: Tree) -> bool:
@@ -107,8 +114,7 @@ def _first_working(
                 continue
             infinite = not math.isnan(verdict.gap) and not finite
             if infinite or verdict.unsure:
-                near = f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
-                unknown[name] = result, _INFINITE if infinite else near
+                unknown[name] = result, _INFINITE if infinite else _instead(verdict)
             if name in unknown or (unknown and verdict.outcome == "undecided"):
                 continue
             for other, (_, why) in unknown.items():
@@ -121,7 +127,8 @@ def _first_working(
         if why != _INFINITE:
             found.keep(plan)
         return map_leaves(spread_out, result)
-    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    both = (found.plan, found.plan.inside_transform())  # the error names a recipe as the one or as the other
+    known_wrong = (c.name.partition(",")[0] for plan in both for c in plan.candidates if c.obstacle)
     doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
     if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
         raise plan.refusal() from stopped

@@ -64,8 +64,9 @@ def check_second(
     weights: Point,
     kept: Kept,
     by_values: Judge,
+    size: Callable[[], float],
 ) -> Check:
-    """What is found of a second derivative, `own` being that by plain autograd.
+    """What is found of a second derivative, `own` being that by plain autograd, `size` that of func's numbers.
 
     It is held against differences of the gradient by plain autograd; where these say nothing, against those of values.
     """
@@ -84,7 +85,8 @@ def check_second(
         return found
     try:
         plain = own()
-        if near(answer, plain, seen, scale=max(CLOSEST, seen.epsilon**0.5)):
+        floor = ROUNDED * seen.epsilon * size()  # which two ways of rounding may differ by
+        if near(answer, plain, seen, floor, scale=max(CLOSEST, seen.epsilon**0.5)):
             return found
         other = judge(flat, plain)
     except OUTSIDE:

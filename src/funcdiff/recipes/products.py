@@ -144,13 +144,13 @@ def operator_double_backward(func: Function, *primals: Tree) -> Operator:
     return symmetric(at_point(curvature, func, primals, depth=0), space)
 
 
-def operator_forward_over_reverse(func: Function, *primals: Tree) -> Operator:
-    """The map from v to Hv as `hvp_forward_over_reverse` computes it, with a graph for each product."""
+def operator_of(product: Callable[..., Tree], func: Function, *primals: Tree) -> Operator:
+    """The map from v to Hv as a product at a point computes it, anew for each v."""
     x, spec = check_primals(primals)
     at = unflatten([leaf.clone() for leaf in x], spec)
 
     def apply(v: Leaves) -> Leaves:
-        return flatten(hvp_forward_over_reverse(func, at, unflatten(v, spec)))[0]
+        return flatten(product(func, at, unflatten(v, spec)))[0]
 
     return symmetric(apply, Space.of(primals))
 
