@@ -106,7 +106,7 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
             differentiated, except that the choice for a batch is checked.
 
     Returns:
-        A table with one row for each method: its FLOPs, what it writes to memory, and its predicted time. Methods
+        A table. Each row is a method, with its FLOPs, the numbers it writes to memory and its predicted time. Methods
         without a cost are used only if the others fail. The attribute `recipe` is the name of the chosen method. For a
         small function, the caption says after how many calls `prepare` pays. For a prepared function, the table counts
         the operations.

@@ -84,10 +84,10 @@ class Operator:
     `hvp_operator`, `jacobian_operator`, `gauss_newton_operator`, `fisher_operator` and `over_batches` return operators.
     An operator A of shape (m, n) has these products:
 
-    * ``A(v)`` takes one vector for each argument of the function, with its shape, and returns a result with the shape
-    of the output.
+    * ``A(v)`` takes one vector for each argument of the function, with its shape. The result has the shape of the
+      output.
     * ``A @ V`` takes a flat vector of shape (n,), or k vectors as the columns of a matrix of shape (n, k). The numbers
-    are in the order of `ravel`.
+      are in the order of `ravel`.
     * ``A.T(u)`` and ``A.T @ U`` multiply by the transpose.
 
     ``2 * A``, ``A / 2``, ``A @ B`` and ``A.damped(0.1)``, which is A + 0.1 I, are operators again. SciPy's solvers

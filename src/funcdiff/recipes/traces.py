@@ -24,12 +24,10 @@ _STOPPING = 2.81  # of 99.5 %, where the error decides when to stop: it then sto
 
 
 class Estimate(NamedTuple):
-    """A random estimate with its error. The true value lies within `value` ± `error` in at least 95 of 100 cases.
+    """A random estimate with its error, in the fields `value` and `error`.
 
-    Attributes:
-        value: The estimate.
-        error: The half width of the interval around it.
-        products: The number of products that were used.
+    The true value lies within `value` ± `error` in at least 95 of 100 cases. The field `products` is the number of
+    products that were used.
     """
 
     value: Tensor
