@@ -326,7 +326,7 @@ BAD = {
     "compiled": (
         lambda: torch.compile(lambda x: fd.jacobian_sparse(chain)(x), backend="eager", fullgraph=True)(X),
         RuntimeError,
-        "outside of what torch.compile compiles",
+        "outside of the function that torch.compile compiles",
     ),
 }
 

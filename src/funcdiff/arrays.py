@@ -61,7 +61,9 @@ def as_tensor(value: Any, dtype: torch.dtype | None, device: torch.device | str 
     if not isinstance(value, Tensor):
         array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
         if array.dtype.kind not in "fciub":
-            raise TypeError(f"expected an array of numbers, got dtype {array.dtype}; convert it, array.astype(float)")
+            raise TypeError(
+                f"expected an array of numbers, got dtype {array.dtype}. Convert it with array.astype(float)"
+            )
         value = torch.from_numpy(array if array.flags.writeable else array.copy())
     return value.to(device, dtype if value.is_floating_point() else None)  # type: ignore[no-any-return] # a Tensor
 

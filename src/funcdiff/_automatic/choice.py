@@ -32,9 +32,8 @@ from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
     "Whether to check the first result by finite differences, and to use another method if they disagree. The check "
-    "is done once for each function and each set of shapes, and again for a result with NaN or infinity. It costs "
-    "four to twenty evaluations of `func` or its gradient. Methods that torch is known to get wrong on `func` are "
-    "never used, even with `verify=False`."
+    "costs four to twenty evaluations of the function or its gradient, once for each function and set of shapes. A "
+    "later result with NaN or infinity is checked, too."
 )
 AUTOMATIC = {
     "verify": VERIFY,
@@ -70,8 +69,8 @@ def jacobian(
     derivative of output i with respect to input j. If `x` has the shape (3,) and `func(x)` the shape (2,), the result
     has the shape (2, 3).
 
-    You do not choose between forward and reverse mode. `jacobian` uses the method that is predicted to be fastest for
-    `func`.
+    `jacobian` chooses the method: it uses forward mode if there are many more outputs than inputs, and reverse mode
+    otherwise.
 
     Example:
         The Jacobian of a linear map is its matrix.
@@ -105,12 +104,11 @@ def jacobian(
         {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
 
     Method:
-        Forward mode computes the columns of the matrix, and reverse mode its rows. So forward mode is used if there are
-        many more outputs than inputs, and reverse mode otherwise.
+        Forward mode computes the columns of the matrix, and reverse mode its rows.
 
         At the first call, `func` runs once more to count its operations. Methods that torch gets wrong for one of these
-        operations are left out. Of the others, the one with the lowest predicted time is used, also in later calls with
-        the same shapes. `explain` shows the choice.
+        operations are left out, also with `verify=False`. Of the others, the one with the lowest predicted time is
+        used, also in later calls with the same shapes. `explain` shows the choice.
 
         If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func` cannot run beforehand.
         The numbers of inputs and outputs alone then decide.

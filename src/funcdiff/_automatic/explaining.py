@@ -135,7 +135,7 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         found = planned(primals)
     else:
         raise TypeError(
-            f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
-            f"{transform!r}. A recipe with a mode in its name has no plan to explain."
+            "expected what an automatic function returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
+            f"{transform!r}. A function with a mode in its name, such as jacobian_forward, chooses nothing."
         )
     return Explanation(found.plan, found.key is not None)

@@ -100,7 +100,9 @@ def gram_matrix(
     if of not in ("outputs", "inputs"):
         raise ValueError(f'expected of to be "outputs" or "inputs", got {of!r}')
     if budget is not None and (chunk_size is not None or not budget > 0):
-        raise ValueError(f"expected a positive budget in bytes without chunk_size, got {budget} and {chunk_size}")
+        raise ValueError(
+            f"expected a positive budget and no chunk_size, got budget={budget} and chunk_size={chunk_size}"
+        )
 
     @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -211,7 +213,7 @@ def _left(budget: float, size: int, like: Tensor) -> float:
     """The bytes that remain beside the matrix."""
     whole = size**2 * like.element_size()
     if whole > budget:
-        raise MemoryError(f"expected a matrix within the budget of {budget:,.0f} bytes, got {whole:,} bytes")
+        raise MemoryError(f"the matrix needs {whole:,} bytes, and the budget is {budget:,.0f} bytes")
     return budget - whole
 
 

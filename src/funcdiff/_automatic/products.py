@@ -63,8 +63,8 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
 
     Method:
         `hvp` differentiates backward twice: through `func`, and then through its gradient. If torch gets this wrong for
-        an operation in `func`, another method is used. Under torch.compile, only normalization layers are checked for
-        this.
+        an operation in `func`, another method is used. Under torch.compile, only normalization layers are replaced
+        where torch gets them wrong.
 
     Cost:
         As much arithmetic as 4 evaluations of `func`, for any number of inputs.

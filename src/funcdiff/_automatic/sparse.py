@@ -221,7 +221,9 @@ def _transform(
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if made_inside and torch.compiler.is_compiling():
-            raise RefusedError(f"Make the {kind}_sparse of a function outside of what torch.compile compiles")
+            raise RefusedError(
+                f"call {kind}_sparse(func) outside of the function that torch.compile compiles, and the result inside"
+            )
         return eager(args)
 
     @left_alone

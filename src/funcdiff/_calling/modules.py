@@ -133,7 +133,7 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
     check_leaves(leaves, "raveled tree")
     dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1:
-        raise TypeError(f"expected leaves of one dtype, got {sorted(map(str, dtypes))}. Convert them: x.double().")
+        raise TypeError(f"expected tensors of one dtype, got {sorted(map(str, dtypes))}. Convert them: x.double().")
     shapes = [leaf.shape for leaf in leaves]
     sizes = [leaf.numel() for leaf in leaves]
 

@@ -162,7 +162,9 @@ class Operator:
     def after(self, first: Operator) -> Operator:
         """The product ``self @ first``, also for torch.compile, which does not support ``@`` of classes."""
         if self.shape[1] != first.shape[0]:
-            raise ValueError(f"expected {self.shape[1]} rows in the operator on the right, got {first.shape[0]}")
+            raise ValueError(
+                f"expected an operator with {self.shape[1]} rows on the right of @, got {first.shape[0]} rows"
+            )
         return Operator(self.maps.after(first.maps), first.inputs, self.outputs)
 
     matvec = matmat = __matmul__  # the names that SciPy looks for
@@ -190,7 +192,7 @@ class Operator:
     def damped(self, damping: float) -> Operator:
         """The operator plus `damping` times the identity, as for a damped Newton step."""
         if [x.shape for x in self.inputs.like] != [y.shape for y in self.outputs.like]:
-            raise ValueError(f"expected an operator from a space to itself, got shape {self.shape}")
+            raise ValueError(f"expected an operator whose inputs and outputs have the same shapes, got {self.shape}")
 
         def shifted(f: Map) -> Map:
             return lambda leaves: [torch.add(y, x, alpha=damping) for x, y in zip(leaves, f(leaves), strict=True)]

@@ -54,7 +54,7 @@ class Claim:
 def check_factor(by: float | None) -> None:
     """Raise if the factor that a claim expects is none."""
     if by is not None and by < 1:
-        raise ValueError(f"expected by >= 1, the factor between the two, or None for any; got {by}")
+        raise ValueError(f"expected by >= 1, a factor, or None for any difference, got {by}")
 
 
 def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None, once: Collection[str] = ()) -> Claim:

@@ -122,7 +122,10 @@ class Costs(Shown, Mapping[str, Cost]):
 
     def _claim(self, name: str, other: str, what: str, by: float | None) -> Claim:
         if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
-            raise ValueError(f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula")
+            raise ValueError(
+                f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula. "
+                "Compare operations or peaks"
+            )
         compared, amount = _QUANTITIES[what]
         less, more = getattr(self[name], what), getattr(self[other], what)
         expectation = f"{name} {compared.format(f'at least {multiple(by)}× ' if by is not None else '')} than {other}"

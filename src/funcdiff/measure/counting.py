@@ -56,7 +56,10 @@ def count_each(functions: Mapping[str, Callable[..., Any]], *args: Any) -> dict[
 
 def _count(func: Callable[..., Any], *args: Any) -> Cost:
     if is_compiled(func):
-        raise ValueError("expected a function whose operations can be seen; count it before torch.compile")
+        raise ValueError(
+            "expected a function that is not compiled, because its operations cannot be seen. "
+            "Count it before torch.compile"
+        )
     with Counter() as counter:
         func(*args)
     uncounted = tuple(sorted(counter.uncounted))

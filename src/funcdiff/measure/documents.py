@@ -58,8 +58,8 @@ def load(published: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     content = json.loads(Path(published).read_text("utf-8")) if isinstance(published, str | Path) else published
     if content.get("version") != VERSION:
         raise ValueError(
-            f"expected a document of version {VERSION}, got {content.get('version')!r}; "
-            "take the JSON from the site of the funcdiff release that is installed"
+            f"expected a document of version {VERSION}, got {content.get('version')!r}. "
+            "Use the JSON from the site of the funcdiff release that is installed"
         )
     return content
 

@@ -119,11 +119,11 @@ def predict(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> 
     """
     costs = comparison.costs if costs is None else costs
     if costs is None or costs.keys() != comparison.keys():
-        raise ValueError("expected the counts of all candidates; call compare(..., costs=True), or pass count(...)")
+        raise ValueError("expected the counts of all candidates. Call compare(..., costs=True), or pass count(...)")
     flops = {name: cost.flops for name, cost in costs.items()}
     lacking = sorted(name for name, cost in costs.items() if cost.uncounted or not cost.flops)
     if lacking:
-        raise ValueError(f"expected every candidate's matrix FLOPs to be known and above 0; not so: {lacking}")
+        raise ValueError(f"expected FLOPs that are known and above 0 for every candidate, got others for {lacking}")
     rate = math.exp(fmean(math.log(flops[name] / timing.median) for name, timing in comparison.items()))
     return Prediction(
         comparison, costs, rate, {name: flops[name] / rate for name in sorted(flops, key=flops.__getitem__)}

@@ -31,7 +31,7 @@ def plot_trade(
         ValueError: The comparison has no counts.
     """
     if comparison.costs is None:
-        raise ValueError("expected a comparison with exact counts; take it with compare(..., costs=True)")
+        raise ValueError("expected a comparison with counts. Make it with compare(..., costs=True)")
     points = {name: (comparison.costs[name].peak_bytes, comparison[name].median) for name in comparison}
     hues = colours([name for name in points if name not in path]) | dict.fromkeys(path, BLUE)
     with plt.rc_context(STYLE):

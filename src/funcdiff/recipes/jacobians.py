@@ -146,8 +146,8 @@ def jacobian_batched_grad(
 
 @documented(
     "Jacobian",
-    chunk_size="Has no effect: one row at a time is computed. All recipes have this option.",
-    randomness="Has no effect: `func` runs once. All recipes have this option.",
+    chunk_size="Has no effect: one row at a time is computed.",
+    randomness="Has no effect: `func` runs once.",
 )
 def jacobian_loop(
     func: Function,

@@ -68,8 +68,8 @@ def over_batches(
         raise ValueError(f'expected reduction to be "mean" or "sum", got {reduction!r}')
     if isinstance(loader, Iterator):
         raise TypeError(
-            f"expected a loader that every loop starts anew, got a {type(loader).__name__}, which is empty after one "
-            "pass. Pass the DataLoader itself, or list(...) of the batches."
+            f"expected a loader that can be looped over many times, got a {type(loader).__name__}, which is empty "
+            "after one pass. Pass the DataLoader itself, or list(...) of the batches."
         )
     seen: list[Tensor] = []  # the rows and the sum of the data, in the first pass
 
@@ -93,7 +93,7 @@ def over_batches(
                 weight = size if reduction == "mean" else 1
                 parts = map_of(made(batch))(vectors)
                 if any(x.shape != t.shape for x, t in zip(parts, total, strict=False)):
-                    raise ValueError("expected operators of one shape, got another for a batch of other rows")
+                    raise ValueError("expected operator_factory to return operators of one shape, got two shapes")
                 total = _added(total or [torch.zeros_like(x) for x in parts], parts, weight)
                 del parts
             _compare(seen, rows, sums)
@@ -129,7 +129,7 @@ def _rows(batch: Tree) -> int:
     for leaf in tree_leaves(batch):
         if isinstance(leaf, Tensor) and leaf.dim():
             return len(leaf)
-    raise TypeError(f"expected each batch to hold a tensor with a row for each sample, got a {type(batch).__name__}")
+    raise TypeError(f"expected each batch to contain a tensor with a row for each sample, got a {type(batch).__name__}")
 
 
 def _checksum(batch: Tree) -> Tensor:
@@ -150,6 +150,6 @@ def _compare(seen: list[Tensor], rows: int, sums: Tensor) -> None:
         seen.append(now)
     elif now[0] != seen[0][0] or bool(((now - seen[0]).abs() > _SAME * now[-1]).any()):
         raise RefusedError(
-            f"the loader gave other data than in its first pass: {rows} rows, then {int(seen[0][0])}, or other values. "
-            "Its products belong to no matrix. Switch off random augmentation, random sampling and drop_last."
+            f"expected the same data in every pass, got {rows} rows instead of {int(seen[0][0])}, or other values. "
+            "Switch off random augmentation, random sampling and drop_last."
         )

@@ -125,4 +125,6 @@ def _check_symmetric(operator: Any, like: Tensor, q: Tensor, other: Tensor, diag
     back = (q * multiplied(operator, like, other)).sum(0)
     scale = torch.maximum(torch.maximum(back.abs(), off.abs()), diagonal.abs()).amax()
     if bool((back - off).abs().amax() > torch.finfo(like.dtype).eps ** 0.5 * scale):
-        raise RuntimeError("expected a symmetric operator, but p^T A q and q^T A p differ")
+        raise RuntimeError(
+            "expected a symmetric matrix A, but p^T A q and q^T A p differ. For singular values, use A.T @ A"
+        )

@@ -242,7 +242,7 @@ def square(operator: Any) -> tuple[int, Tensor]:
         raise TypeError(f"expected an operator with a shape and products, got a {type(operator).__name__}")
     shape = tuple(operator.shape)
     if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(f"expected a square matrix, got shape {shape}. For a Jacobian, take operator.T @ operator.")
+        raise ValueError(f"expected a square matrix, got shape {shape}. For a Jacobian, use operator.T @ operator.")
     if isinstance(operator, Operator):
         return shape[0], operator.inputs.like[0].new_empty(())
     dtype = getattr(operator, "dtype", torch.float64)
