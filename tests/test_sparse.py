@@ -167,7 +167,7 @@ WRONG_PATTERNS = {
 def test_a_wrong_pattern_yields_no_number(name):
     transform = fd.jacobian_sparse(chain, pattern=WRONG_PATTERNS[name])
     for _ in range(2):  # also at later calls
-        with pytest.raises(RuntimeError, match=r"lacks entries\. In (row|column) .* in all"):
+        with pytest.raises(RuntimeError, match=r"lacks entries in [0-9]+ (row|column)\(s\), first in"):
             transform(X)
     with pytest.raises(RuntimeError, match="lacks entries"):
         fd.hessian_sparse(rosenbrock, pattern=torch.eye(8))(X)

@@ -139,7 +139,7 @@ class Operator:
     def __matmul__(self, other: Any) -> Any: ...
 
     def __matmul__(self, other: Any) -> Any:
-        """The products with flat vectors, a tensor or an array, or with another operator."""
+        """Multiply by flat vectors, a tensor or a NumPy array, or by another operator."""
         if isinstance(other, Operator):
             return self.after(other)
         if not isinstance(other, Tensor):
