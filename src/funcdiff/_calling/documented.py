@@ -19,6 +19,7 @@ SHAPES = {
     "Laplacian": "The result has the shape of the output.",
     "Bilaplacian": "The result has the shape of the output.",
 }
+_SINGLE = "With a tuple, the result contains a tuple with one block for each of these arguments."
 _PAIRS = "With a tuple, the result contains a tuple of tuples, with one block for each pair of these arguments."
 BLOCKS = {"Hessian": _PAIRS, "Hessians": _PAIRS}
 ARGS = {
@@ -56,8 +57,12 @@ def documented(
     Returns:
         The decorator. It changes the docstring alone.
     """
-    blocks = BLOCKS.get(result, "With a tuple, the result contains a tuple with one block for each of these arguments.")
-    words = {"result": result, "name": result.lower(), "shape": SHAPES.get(result, ""), "blocks": blocks}
+    words = {
+        "result": result,
+        "name": result.lower(),
+        "shape": SHAPES.get(result, ""),
+        "blocks": BLOCKS.get(result, _SINGLE),
+    }
 
     def complete(recipe: F) -> F:
         if recipe.__doc__ is None:  # python -OO
@@ -65,9 +70,11 @@ def documented(
         texts = {**ARGS, **own}
         parameters = [str(parameter).partition(":")[0] for parameter in inspect.signature(recipe).parameters.values()]
         blocks = [
-            section("Args", *(entry(f"{name}: {texts[name.lstrip('*')]}", **words) for name in parameters)),
-            section("Returns", entry(returns, hanging=4, **words)),
-            section("Raises", *(entry(f"{name}: {text}") for name, text in {**RAISES, **(raises or {})}.items())),
+            section("Args", *(entry(f"{name}: {texts[name.lstrip('*')]}", words) for name in parameters)),
+            section("Returns", entry(returns, words, hanging=4)),
+            section(
+                "Raises", *(entry(f"{name}: {text}", words) for name, text in {**RAISES, **(raises or {})}.items())
+            ),
         ]
         head, example = inspect.cleandoc(recipe.__doc__).split("\nExample:\n")
         recipe.__doc__ = "\n".join([head, *blocks, f"Example:\n{example}"])
@@ -80,7 +87,7 @@ def section(title: str, *entries: str) -> str:
     return "\n".join([f"{title}:", *entries, ""])
 
 
-def entry(text: str, hanging: int = 8, **words: str) -> str:
+def entry(text: str, words: Mapping[str, str], hanging: int = 8) -> str:
     """A paragraph of a section, with these words in the places of their names."""
     text = " ".join(text.format(**words).split())
     return textwrap.fill(
