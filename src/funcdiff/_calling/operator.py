@@ -162,9 +162,7 @@ class Operator:
     def after(self, first: Operator) -> Operator:
         """The product ``self @ first``, also for torch.compile, which does not support ``@`` of classes."""
         if self.shape[1] != first.shape[0]:
-            raise ValueError(
-                f"expected an operator with {self.shape[1]} rows on the right of @, got {first.shape[0]} rows"
-            )
+            raise ValueError(f"expected {self.shape[1]} rows in the operator on the right of @, got {first.shape[0]}")
         return Operator(self.maps.after(first.maps), first.inputs, self.outputs)
 
     matvec = matmat = __matmul__  # the names that SciPy looks for
