@@ -101,17 +101,17 @@ def keep(key: Hashable, plan: Any) -> None:
 
 
 def clear_plans() -> None:
-    """Forget every plan that `jacobian`, `hessian` and `hvp` have made.
+    """Forget which methods `jacobian`, `hessian`, `hvp` and the other automatic functions have chosen.
 
-    These functions make a plan at the first call and use it again for the same function. A function that has changed
-    gets a new plan, so you do not have to clear the plans yourself. Clear them to free memory, or to measure the first
-    call again.
+    These functions choose a method at the first call and use it again for the same function and shapes. A function that
+    has changed gets a new choice, so you rarely need `clear_plans`. Call it to free memory, or to measure a first call
+    again.
 
     Example:
-        The second call makes a new plan.
+        The second call chooses again.
 
         >>> import torch
-        >>> from funcdiff import jacobian
+        >>> from funcdiff import clear_plans, jacobian
         >>> jacobian(torch.square)(torch.tensor([3.0]))
         tensor([[6.]])
         >>> clear_plans()

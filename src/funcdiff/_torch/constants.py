@@ -119,7 +119,7 @@ class _Keeper(Switches):
             return result
         expected, value = self.kept[self._position] if self._position < len(self.kept) else (None, None)
         if expected is not func:
-            raise RuntimeError("func takes another way near the point")
+            raise RuntimeError("func runs other operations near the point")
         self._position += 1
         return _copied(value)
 
