@@ -66,13 +66,12 @@ def described(*things: Any) -> tuple[Hashable, ...]:
 
 def kind_of_tensor(x: Tensor) -> Hashable:
     """All but its numbers, with the attributes that it was given."""
-    kind = type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad, graph_beneath(x), contiguous(x)
+    layout = x.layout
+    kind = (
+        *(type(x), x.shape, x.dtype, x.device, layout, x.requires_grad, graph_beneath(x)),
+        layout is torch.strided and x.is_contiguous(),  # row by row, on which functions branch
+    )
     return (*kind, described(x.__dict__)) if x.__dict__ and type(x) in PLAIN else kind
-
-
-def contiguous(x: Tensor) -> bool:
-    """Whether a dense tensor lies in memory row by row, on which functions branch; of another layout never."""
-    return x.layout is torch.strided and x.is_contiguous()
 
 
 class Walk:

@@ -56,7 +56,7 @@ def backward(
             return tuple(torch.zeros_like(x) for x in inputs)
         outputs, given = zip(*pairs, strict=True)
     gradients = pulled_back(outputs, inputs, given, create_graph=create_graph)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
+    return tuple([torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True)])
 
 
 def _differentiable(end: End) -> bool:

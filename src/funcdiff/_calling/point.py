@@ -23,14 +23,17 @@ def at_point(
     primals: tuple[Tree, ...],
     *tangents: tuple[Tree, ...],
     depth: int = 1,
+    known: bool = False,
 ) -> Any:
     """`formula(flat, x, *tangents)` for a scalar function: `flat` and all vectors have flat tensors only.
 
-    Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
+    Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0. A `known` func has
+    been looked at already.
     """
     x, spec = check_primals(primals)
-    refuse_lazy(func)
-    refuse_wrapped(func)
+    if not known:
+        refuse_lazy(func)
+        refuse_wrapped(func)
     vectors = [check_tangents(v, x, spec) for v in tangents]
     size = len(x)
 

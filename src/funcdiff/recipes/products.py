@@ -135,7 +135,7 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
         >>> hvp_double_backward(lambda x: x.sin().sum(), (torch.tensor([torch.pi / 2, 0.0]),), (torch.ones(2),))
         tensor([-1., -0.])
     """
-    return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
+    return at_point(double_backward, func, primals, tangents)
 
 
 def operator_double_backward(func: Function, *primals: Tree) -> Operator:
@@ -163,6 +163,11 @@ def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
         return pull(torch.ones_like(output))  # type: ignore[no-any-return]  # torch's is untyped
 
     return slope
+
+
+def double_backward(flat: Scalar, x: Primals, v: Primals) -> Sequence[Tensor]:
+    """Hv by plain autograd."""
+    return curvature(flat, x)(v)
 
 
 def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
