@@ -180,7 +180,7 @@ def chosen(
         now = found(args)
 
         def result(name: str, chunk: int | None) -> Tree:
-            bare = name in UNCORRECTED and now.plan.bare and plain_allowed()
+            bare = name in UNCORRECTED and now.plan.bare and now.plain
             key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
             if key not in last.recipes:
                 recipe = UNCORRECTED[name] if bare else recipes[name]

@@ -54,10 +54,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Found:
-    """A plan, and under what it is kept, if it is."""
+    """A plan, under what it is kept, if it is, and whether plain autograd is available where it was asked for."""
 
     plan: Plan
     key: Hashable | None
+    plain: bool
 
     def keep(self, plan: Plan) -> None:
         """Keep another plan in its place."""
@@ -116,7 +117,7 @@ def for_transform(
         again = not plain_allowed() and (once_more or trained_through(plan.sketch))  # else the first result is checked
         return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name], again=again)
 
-    return _looked_up(func, leaves, asked, make, kinds, last)
+    return _looked_up(func, leaves, asked, make, kinds, last, plain=plain)
 
 
 @left_alone
@@ -148,7 +149,7 @@ def for_product(
         again = once_more or trained_through(plan.sketch)
         return _proven(plan, flat, copies, kind, recipe, again=again)
 
-    return _looked_up(func, leaves, asked, make, kinds, last)
+    return _looked_up(func, leaves, asked, make, kinds, last, plain=plain)
 
 
 def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
@@ -248,22 +249,24 @@ def _looked_up(
     make: Callable[[], Plan],
     kinds: Hashable,
     last: cache.Last | None,
+    *,
+    plain: bool,
 ) -> Found:
     """The plan that is kept, or else one that is made."""
     refuse_lazy(func)
     refuse_wrapped(func)
     key = _key(func, leaves, asked)
     if (plan := cache.find(key)) is not None:
-        found = Found(plan, key)
+        found = Found(plan, key, plain)
         if last:
             last.remember(func, kinds, key, found)
         return found
     with unobserved(), eagerly():
         plan = make()
     if plan.sketch.reads_values or _key(func, leaves, asked) != key:
-        return Found(plan, None)  # func may do something else at the next call
+        return Found(plan, None, plain)  # func may do something else at the next call
     cache.keep(key, plan)
-    return Found(plan, key)
+    return Found(plan, key, plain)
 
 
 def _kind(leaf: Any) -> Hashable:

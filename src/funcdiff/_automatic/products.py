@@ -63,7 +63,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     found = lookup.for_product(_NAMES, func, verify, primals, last=_LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
-        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and plain_allowed() else PRODUCTS[name]
+        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and found.plain else PRODUCTS[name]
         return recipe(func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:

@@ -80,11 +80,10 @@ def _first_working(
     doubted = False
     # Results of which differences do not say enough, and why not to take them.
     unknown: dict[str, tuple[Tree, str]] = {}
-    proven = bool(check and plan.usable and plan[plan.usable[0]].check)
     for name in plan.usable:
         candidate = plan[name]
-        if proven and not candidate.check and not plain_allowed():  # values cannot be read here, to make up for it
-            continue
+        if check and not candidate.check and found.plan[found.plan.usable[0]].check and not plain_allowed():
+            continue  # values cannot be read here, to make up for it
         try:
             result = run(name, candidate.chunk)
             verdict, finite = None, True

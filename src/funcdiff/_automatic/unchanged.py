@@ -111,7 +111,7 @@ class Evidence:
         for variables, names in self._names:
             typed = [name for name in names if type(variables[name]) not in _ALWAYS]
             yield partial(itemgetter(*names, names[0]), variables), names  # of one name it would be no tuple
-            yield lambda variables=variables, typed=typed: [type(variables[name]) for name in typed], typed
+            yield partial(_types, variables, typed), typed
         yield partial(map, _CONTENTS, cells), cells
         yield lambda: [getattr(thing, name, UNBOUND) for thing, name in attributes], attributes
         yield lambda: chain.from_iterable(map(_PARTS, functions)), functions
@@ -185,6 +185,10 @@ def captured(func: Any) -> Sequence[Tensor]:
         return Evidence(func).tensors
     except Exception:  # as in `key_of`
         return ()
+
+
+def _types(variables: Mapping[str, Any], names: Sequence[str]) -> list[type]:
+    return [type(variables[name]) for name in names]
 
 
 def _is_empty(x: Any) -> bool:

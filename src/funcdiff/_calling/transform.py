@@ -79,7 +79,7 @@ class FlatFunction:
         returned = self.call(unflatten(leaves, self.spec))
         output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
-        if any([type(leaf) is not Tensor for leaf in outputs]):  # of a jet, which compiled is no tensor, its value
+        if [leaf for leaf in outputs if type(leaf) is not Tensor]:  # of a jet, which compiled is no tensor, its value
             jets = Tensor if not torch.compiler.is_compiling() else object
             outputs = [getattr(leaf, "value", leaf) if isinstance(leaf, jets) else leaf for leaf in outputs]
         check_leaves(outputs, "output of func")

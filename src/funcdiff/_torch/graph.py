@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_g
 from torch.overrides import has_torch_function
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch leaves it untyped
-_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward  # type: ignore[attr-defined]  # the same
+_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 
 
 class Survey(NamedTuple):
@@ -44,8 +44,8 @@ def pulled_back(
 ) -> Sequence[Tensor | None]:
     """What `torch.autograd.grad` returns, keeping the graph, for cotangents of the outputs' shapes, which it checks.
 
-    Its checks take as long as the backward pass of a small function. What torch keeps for the threads of devices besides
-    is of no use on a CPU, which goes back in the caller's own thread.
+    Its checks take as long as the backward pass of a small function. What torch keeps besides is for the threads of
+    devices: on a CPU the backward pass runs in the caller's own.
     """
     if has_torch_function((*outputs, *inputs)):  # a subclass, or a mode, that has a gradient of its own
         return torch.autograd.grad(

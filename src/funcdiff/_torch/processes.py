@@ -26,7 +26,7 @@ def spread(x: Any) -> bool:
 
 def any_spread(tree: Tree) -> bool:
     """Whether one of the tensors is."""
-    return any([spread(x) for x in flatten(tree)[0] if type(x) is not Tensor])
+    return any(map(spread, [x for x in flatten(tree)[0] if type(x) is not Tensor]))
 
 
 def beside(x: Tensor, like: Tensor) -> Tensor:
