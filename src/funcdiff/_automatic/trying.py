@@ -15,7 +15,7 @@ from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.training import check_training
-from funcdiff._torch.compiler import eagerly, left_alone
+from funcdiff._torch.compiler import EAGERLY, left_alone
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tensors import spread_out
 from funcdiff._torch.tracing import being_traced
@@ -64,7 +64,7 @@ def first_working(
     NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
     error may be small along one direction. The next recipe that agrees with them is taken.
     """
-    with eagerly():
+    with EAGERLY:
         return _first_working(found, run, check, inside, numbers)
 
 

@@ -6,7 +6,7 @@ import functools
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from itertools import chain
@@ -51,7 +51,8 @@ class Evidence:
         self.complete = True
         self._cells: list[types.CellType] = []
         self._names: list[tuple[Mapping[str, Any], Sequence[str]]] = []
-        self._missing: list[tuple[KeysView[str], set[str]]] = []
+        self._absent: list[Callable[[set[str]], bool]] = []  # whether of a module's names none is among these
+        self._missing: list[set[str]] = []
         self._attributes: list[tuple[Any, str]] = []
         self._functions: list[types.FunctionType] = []
         self._objects: list[Any] = []
@@ -80,21 +81,21 @@ class Evidence:
         self.complete &= not any(attributes)
         self._empty = [*filter(_is_empty, values), *attributes, *empty]
         dense = [x for x in self.tensors if x.layout is strided]
-        measures = (
+        measures: Any = (
             (len, [*self._containers, *self._mappings]),
             (_KIND, self.tensors),
             (Tensor.is_contiguous, dense),
-            (_apart, self._missing),
+            (call, self._absent, self._missing),
         )
-        self._measured = [(look, things, list(map(look, things))) for look, things in measures if things]
+        self._measured = [(look, list(map(*look))) for look in measures if look[1]]
 
     def holds(self, func: Any) -> bool:
         """Whether the description of `func` would be the same now."""
         try:
             if any(self._empty) or not all(map(is_, _own(func), self._own)):
                 return False
-            for look, things, before in self._measured:
-                if list(map(look, things)) != before:
+            for look, before in self._measured:
+                if list(map(*look)) != before:
                     return False
             return all(map(is_, self._now(), self._held))
         except Exception:  # gone, or changed meanwhile by another thread
@@ -147,7 +148,8 @@ class Evidence:
     def _variables(self, variables: Mapping[str, Any], names: Sequence[str]) -> None:
         """Those that are there, to be looked up all at once, and those that are not."""
         if missing := {name for name in names if name not in variables}:
-            self._missing.append((variables.keys(), missing))
+            self._absent.append(variables.keys().isdisjoint)
+            self._missing.append(missing)
         if held := [name for name in names if name in variables]:
             self._names.append((variables, held))
 
@@ -194,12 +196,6 @@ def _types(variables: Mapping[str, Any], names: Sequence[str]) -> list[type]:
 def _is_empty(x: Any) -> bool:
     """Whether it is one of Python's own containers, with nothing in it."""
     return type(x) in EMPTY and not x
-
-
-def _apart(missing: tuple[KeysView[str], set[str]]) -> bool:
-    """Whether names that were not there are still not there."""
-    variables, names = missing
-    return variables.isdisjoint(names)
 
 
 def _own(func: Any) -> tuple[Any, ...]:

@@ -32,11 +32,11 @@ _LARGE = 4096  # numbers, whose memory is worth the 4 microseconds
 
 def ends(outputs: Sequence[Tensor]) -> Sequence[End]:
     """Where the outputs stand in their graph, without their numbers."""
-    return [get_gradient_edge(y) if _heavy(y) else y for y in outputs]
+    return [get_gradient_edge(y) if y.numel() > _LARGE and _heavy(y) else y for y in outputs]
 
 
 def _heavy(y: Tensor) -> bool:
-    return y.numel() > _LARGE and y.requires_grad and not has_torch_function((y,))
+    return y.requires_grad and not has_torch_function((y,))
 
 
 def pulled_back(
