@@ -8,7 +8,7 @@ from typing import Any
 
 from funcdiff._automatic import fallback
 from funcdiff._calling.options import Options
-from funcdiff._calling.point import at_point
+from funcdiff._calling.point import at_known_point
 from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Formula, Function
 from funcdiff._safety.guard import Recipe, with_safe_forms, with_safe_forms_where_needed
@@ -50,7 +50,7 @@ PRODUCTS: Mapping[str, Callable[..., Any]] = {
 # right of func itself: the mode that puts them there takes longer than the rest of a small function. Of func, `lookup`
 # has refused what recipes refuse.
 UNCORRECTED: Mapping[str, Callable[..., Any]] = {
-    "hvp_double_backward": partial(at_point, products.double_backward, known=True),
+    "hvp_double_backward": partial(at_known_point, lambda flat, x, v: products.plain_curvature(flat, x)(v)),
     "hessian_double_backward": hessian_double_backward,
 }
 RECIPES: Mapping[Kind, Mapping[str, Recipe]] = {

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn, strided
 
-from funcdiff._automatic.describing import BARE, EMPTY, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
+from funcdiff._automatic.describing import BARE, EMPTY, KIND, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
 from funcdiff._torch.transforms import transforms_active
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
-_KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
 _CONTENTS = attrgetter("cell_contents")
 _OF_C = types.BuiltinFunctionType, types.MethodWrapperType
 _ALWAYS = {*BARE, *SHORT, types.FunctionType, *_OF_C, types.ModuleType, type}  # whose objects cannot change their class
@@ -83,7 +82,7 @@ class Evidence:
         dense = [x for x in self.tensors if x.layout is strided]
         measures: Any = (
             (len, [*self._containers, *self._mappings]),
-            (_KIND, self.tensors),
+            (KIND, self.tensors),
             (Tensor.is_contiguous, dense),
             (call, self._absent, self._missing),
         )

@@ -135,7 +135,7 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
         >>> hvp_double_backward(lambda x: x.sin().sum(), (torch.tensor([torch.pi / 2, 0.0]),), (torch.ones(2),))
         tensor([-1., -0.])
     """
-    return at_point(double_backward, func, primals, tangents)
+    return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
 
 
 def operator_double_backward(func: Function, *primals: Tree) -> Operator:
@@ -165,15 +165,15 @@ def gradient(flat: Scalar) -> Callable[..., tuple[Tensor, ...]]:
     return slope
 
 
-def double_backward(flat: Scalar, x: Primals, v: Primals) -> Sequence[Tensor]:
-    """Hv by plain autograd."""
-    return curvature(flat, x)(v)
-
-
 def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
     """The map v -> Hv by plain autograd, with one gradient for all v; in a transform it is torch.func's."""
     if not plain_allowed():
         return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
+    return plain_curvature(flat, x)
+
+
+def plain_curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
+    """The same where plain autograd is known to be available."""
     output = tracked(flat, x)
     graph = survey(x, [output])
     if graph.compiled:
