@@ -11,7 +11,7 @@ from typing import Any
 from funcdiff._automatic.describing import Memory, described
 from funcdiff._automatic.unchanged import Evidence
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.settings import overriding, settings
+from funcdiff._torch.settings import overridden, overriding, settings
 
 _KEPT = 512
 _DOUBT = 3
@@ -59,7 +59,7 @@ class Last(Memory):
         if (last := self._last) is None:
             return None
         function, before, edition, evidence, found = last
-        if function() is not func or edition != _edition or overriding() or before != (call, settings()):
+        if function() is not func or edition != _edition or overridden() or before != (call, settings()):
             return None
         if not evidence.holds(func):
             return None
@@ -68,7 +68,7 @@ class Last(Memory):
 
     def remember(self, func: Any, call: Hashable, key: Any, found: Any) -> None:
         """Gather the evidence for what was found under `key`."""
-        if overriding():
+        if overridden():
             return
         if self._once != (id(func), call):  # its evidence may be better than that of the calls before
             self._once, self._alike, self._useless = (id(func), call), 0, min(self._useless, _DOUBT)

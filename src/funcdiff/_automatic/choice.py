@@ -26,7 +26,7 @@ from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.verification import Kind, check
 from funcdiff._torch.compiler import left_alone, named_after
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.processes import spread
+from funcdiff._torch.processes import any_spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 
@@ -225,16 +225,17 @@ def chosen(
 
     @left_alone
     def eager(args: Sequence[Tree]) -> Tree:
-        if any(map(spread, flatten(tuple(args))[0])):
+        if any_spread(args):
             return run(next(filter(_plain_reverse, recipes)), options.chunk_size, args)
         now = found(args)
 
         def result(name: str, chunk: int | None) -> Tree:
-            bare = name in UNCORRECTED and now.plan.bare and plain_allowed()
+            bare = name in UNCORRECTED and now.plan.bare and now.plain
             key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
             if key not in last.recipes:
                 recipe = UNCORRECTED[name] if bare else recipes[name]
-                last.recipes[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
+                made: Any = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
+                last.recipes[key] = made.known
             return last.recipes[key](*args)
 
         first = functools.partial(first_result, args) if verify else None

@@ -22,7 +22,7 @@ from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
 from funcdiff._safety.lines import direction
 from funcdiff._safety.verification import check_product
-from funcdiff._torch.processes import spread
+from funcdiff._torch.processes import any_spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 from funcdiff.recipes import products
@@ -80,7 +80,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     found = lookup.for_product(_NAMES, func, verify, primals, last=_LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
-        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and plain_allowed() else PRODUCTS[name]
+        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and found.plain else PRODUCTS[name]
         return recipe(func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:
@@ -150,7 +150,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
 
 def _unplanned(primals: tuple[Tree, ...]) -> bool:
     """Where func cannot run beforehand, or where to run it communicates."""
-    return torch.compiler.is_compiling() or any(map(spread, flatten(primals)[0]))
+    return torch.compiler.is_compiling() or any_spread(primals)
 
 
 def _by_double_backward(func: Function, *primals: Tree) -> Operator:

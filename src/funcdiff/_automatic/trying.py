@@ -15,7 +15,7 @@ from funcdiff._safety.accusing import ENDLESS, Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.training import check_training
-from funcdiff._torch.compiler import eagerly, left_alone
+from funcdiff._torch.compiler import EAGERLY, left_alone
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tensors import spread_out
 from funcdiff._torch.tracing import being_traced
@@ -71,7 +71,7 @@ def first_working(
     NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
     error may be small along one direction. The next recipe that agrees with them is taken.
     """
-    with eagerly():
+    with EAGERLY:
         return _first_working(found, run, check, inside, numbers)
 
 
@@ -87,11 +87,10 @@ def _first_working(
     doubted = False
     # Results of which differences do not say enough, and why not to take them.
     unknown: dict[str, tuple[Tree, str]] = {}
-    proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
     for name in plan.usable:
         candidate = plan[name]
-        if proven and not candidate.check:  # values cannot be read here, to make up for it
-            continue
+        if check and not candidate.check and found.plan[found.plan.usable[0]].check and not plain_allowed():
+            continue  # values cannot be read here, to make up for it
         try:
             result = run(name, candidate.chunk)
             verdict, finite = None, True

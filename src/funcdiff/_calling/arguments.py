@@ -71,9 +71,10 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
     """Refuse what has no derivative: `role` says in the message what the leaves are."""
     if not leaves:
         raise TypeError(f"expected at least one tensor as {role}, got none")
+    first = leaves[0]
     for leaf in leaves:
         dense = type(leaf) is Tensor and leaf.layout is torch.strided and not leaf.is_nested
-        if dense and leaf.is_floating_point() and leaf.device == leaves[0].device:
+        if dense and leaf.is_floating_point() and (leaf is first or leaf.device == first.device):
             continue  # as nearly all are
         if not isinstance(leaf, Tensor):
             raise TypeError(f"expected each {role} to contain only tensors, got {kind(leaf)}. {ADVICE[role]}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
-from funcdiff._safety.guard import corrected
+from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
 from funcdiff._torch.constants import constants, holding
 from funcdiff._torch.tape import Sketch
@@ -149,9 +149,12 @@ def _first(
     *,
     scale: float = 1.0,
     kept: Kept | None = None,
+    gradient: Tensor | None = None,
 ) -> Check:
     """The gradient of the weighted outputs' sum by plain autograd, times `scale`, held against differences of func."""
-    slope = scale * (gradients(flat, point, along, weights)(0.0) * joined(along)).sum()[None]
+    if gradient is None:
+        gradient = gradients(flat, point, along, weights)(0.0)
+    slope = scale * (gradient * joined(along)).sum()[None]
     curve = values(flat, point, along, kept)
     return compared(slope, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
 
@@ -186,7 +189,10 @@ def _unless_cut(
         designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
         if not cut and (held.found or designed):
             return found
-        first = _first(corrected(flat), point, along, weights, seen, kept=kept)
+        gradient = None
+        if seen.operators.isdisjoint(REWRITTEN) and not cut:  # of func itself, which has run already
+            gradient = joined(backward(outputs, here, list(weights), create_graph=False))
+        first = _first(corrected(flat), point, along, weights, seen, kept=kept, gradient=gradient)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
     if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here

@@ -195,6 +195,11 @@ def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]
     """The map v -> Hv by plain autograd, with one gradient for all v; in a transform it is torch.func's."""
     if not plain_allowed():
         return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
+    return plain_curvature(flat, x)
+
+
+def plain_curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
+    """The same where plain autograd is known to be available."""
     output = tracked(flat, x)
     graph = survey(x, [output])
     if graph.compiled:
