@@ -65,8 +65,8 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     Method:
         `hvp` differentiates backward twice: through `func`, and then through its gradient. If torch gets this wrong for
         an operation in `func`, another method is used. If reverse mode gives NaN, as behind a mask, forward mode
-        computes the product number by number, for up to 10,000 inputs. Under torch.compile, only normalization layers are replaced
-        where torch gets them wrong.
+        computes the product number by number, for up to 10,000 inputs. Under torch.compile, only normalization layers
+        are replaced where torch gets them wrong.
 
     Cost:
         As much arithmetic as 4 evaluations of `func`, for any number of inputs.
