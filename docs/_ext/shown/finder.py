@@ -18,8 +18,8 @@ from funcdiff._tables import amount_of_bytes, amount_of_flops, significant
 
 SCRIPTS = [Path(__file__).parents[2] / "_static" / name for name in ("finder_model.js", "finder.js")]
 INTRODUCTION = (
-    "Describe your network. The finder estimates the cost of each recipe with the cost model that "
-    ":func:`~funcdiff.jacobian` and :func:`~funcdiff.hessian` use."
+    "Describe your network. The finder estimates the cost of each recipe and shows the code for the cheapest one. "
+    ":func:`~funcdiff.jacobian` and :func:`~funcdiff.hessian` choose by the same estimates."
 )
 # The tutorial that explains the answer: for a batch of rows, at one point, with a norm that is differentiated wrongly.
 TUTORIALS = {
