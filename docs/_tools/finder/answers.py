@@ -135,7 +135,7 @@ def _template(need: str, rows: int) -> str:
             "import torch",
             *names,
             "",
-            "net.eval()  # your network",
+            "net.eval().requires_grad_(False)  # your network",
             f"{x} = torch.randn({'{B}, ' if rows else ''}{{n}})  # your input",
             *vectors,
             f"{{one row}}result = {_CALLS[need][rows]}  # shape {shape}",
