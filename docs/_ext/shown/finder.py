@@ -61,8 +61,9 @@ _FORM = """
 <div class="finder-costs table-wrapper" tabindex="0" role="region" aria-label="Every candidate">
 <table><thead><tr>{columns}</tr></thead><tbody class="finder-rows"></tbody></table></div>
 <p class="finder-wrong"></p>
-<p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> {times} The memory estimate
-counts the result, the graphs that are kept, and four copies of a hidden layer for each direction, in float32.</p>
+<p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> {times} The estimate of
+memory is for float32. It contains the result, the stored graphs, and four copies of a hidden layer for each
+direction.</p>
 <p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
 <a href="{passes}">{question}</a></p>
 <p class="finder-about">If the network is small and you call the derivative many times, wrap it in {prepare}:
@@ -70,10 +71,10 @@ counts the result, the graphs that are kept, and four copies of a hidden layer f
 </div>
 """
 _PACED = (
-    "The times are the predictions of the cost model, scaled by one factor to this build's measurements. The ratio is "
-    "a predicted time over that of the first recipe."
+    "Times are predicted, and scaled by one factor to fit the measurements of this build. The ratio says how many "
+    "times as long a recipe takes as the first one."
 )
-_UNPACED = "The ratio is the predicted time of a recipe over that of the first."
+_UNPACED = "The ratio says how many times as long a recipe is predicted to take as the first one."
 
 
 def title_of(tutorial):

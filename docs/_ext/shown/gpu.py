@@ -54,8 +54,8 @@ def turned(data: Data) -> list[nodes.Node]:
         if min(gpu[fastest(cpu)]["ratio"]["low"], cpu[fastest(gpu)]["ratio"]["low"]) > 1
     ]
     told = [
-        f"{name}: {here} is fastest on the processor. On the GPU {there} is; {here} takes {ratio:.2g} times as long. "
-        f"There the slowest method takes {spread:.2g} times as long as the fastest one."
+        f"{name}: {here} is fastest on the processor and {there} on the GPU, where {here} takes {ratio:.2g} times as "
+        f"long. There the slowest method takes {spread:.2g} times as long as the fastest one."
         for name, here, there, ratio, spread in changed
     ]
     head = nodes.paragraph("", f"The fastest method is another one on the GPU in {len(changed)} of {len(rows)} rows:")
@@ -77,7 +77,7 @@ def _of_outputs(gpu: dict[str, Data]) -> str:
         return f"With more outputs, reverse mode takes longer on the GPU as well: {grown:.2g} times as long."
     return (
         f"Reverse mode computes the rows of all outputs in one batch. With 2048 outputs it takes {grown:.2g} times as "
-        "long as with 16: the time is that of starting the operations, and reverse mode starts the fewest."
+        "long as with 16. Most of the time is spent on starting operations, and reverse mode starts the fewest."
     )
 
 

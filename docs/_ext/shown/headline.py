@@ -85,11 +85,10 @@ def sentence(found: Finding) -> str:
     chose = f" <code>batch_hessian</code> chose <code>{found.recipe}</code>." if found.recipe else ""
     return (
         f"Both compute the Hessian of each of {ROWS} rows, for a network with 5 inputs, two hidden layers of 1000 "
-        f"units and 25 outputs, and their results agree.{chose} Times were measured when this site was built, on one "
-        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. Their ratio is the median over "
-        f"{ratio.n} rounds ({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×), and so not "
-        "exactly the quotient of the bars. All numbers here are measured or counted; the "
-        "finder below predicts them from the sizes alone."
+        f"units and 25 outputs. Their results agree.{chose} Times were measured when this site was built, on one "
+        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. The ratio of the times in the title is "
+        f"the median of {ratio.n} rounds ({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to "
+        f"{multiple(ratio.high)}×), so it is not exactly the quotient of the bars. FLOPs and memory are counted."
     )
 
 
