@@ -63,8 +63,8 @@ _FORM = """
 <p class="finder-wrong"></p>
 <p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> The times are predictions for a
 typical processor core, the same that <code>explain</code> shows. Measured times mostly lie within a factor of two of
-them. The ratio is the predicted time of a recipe over that of the first one. The memory estimate counts the result and
-what is kept to compute it, in float32.</p>
+them. The ratio says how many times as long a recipe takes as the first one. The estimate of memory is for float32. It
+contains the result and what is stored to compute it.</p>
 <p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
 <a href="{passes}">{question}</a></p>
 <p class="finder-about">If the network is small and you call the derivative many times, {prepare} makes each call

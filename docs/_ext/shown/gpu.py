@@ -74,7 +74,7 @@ def turned(data: Data) -> list[nodes.Node]:
     for name, cpu, gpu in changed:
         here, there = fastest(cpu), fastest(gpu)
         told.append(
-            f"{name}: {here} is fastest on the processor. On the GPU {there} is, and {here} takes "
+            f"{name}: {here} is fastest on the processor and {there} on the GPU, where {here} takes "
             f"{gpu[here]['ratio']['median']:.2g} times as long. "
             f"There the slowest method takes {_spread(gpu):.2g} times as long as the fastest one."
         )
@@ -103,7 +103,7 @@ def _of_outputs(gpu: dict[str, Data]) -> str:
         return f"With more outputs, reverse mode takes longer on the GPU as well: {grown:.2g} times as long."
     return (
         f"Reverse mode computes the rows of all outputs in one batch. With 2048 outputs it takes {grown:.2g} times as "
-        "long as with 16: the time is that of starting the operations, and reverse mode starts the fewest."
+        "long as with 16. Most of the time is spent on starting operations, and reverse mode starts the fewest."
     )
 
 

@@ -89,12 +89,12 @@ def sentence(found: Finding) -> str:
     chose = f" <code>batch_hessian</code> chose <code>{found.recipe}</code>." if found.recipe else ""
     return (
         f"Both compute the Hessian of each of {ROWS} rows, for a network with 5 inputs, two hidden layers of 1000 "
-        f"units and 25 outputs, and their results agree.{chose} We measured the times when this site was built, on one "
-        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. The figure shows the median times. How "
-        f"many times faster one is was computed in each of {ratio.n} rounds. The title says the median of these ratios "
-        f"({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×). Matrix FLOPs are the "
-        "floating-point operations in matrix products. The finder below predicts such numbers from the sizes alone, so "
-        "its numbers differ from these."
+        f"units and 25 outputs. Their results agree.{chose} Times were measured when this site was built, on one "
+        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. The bars show their medians. The title "
+        f"says how many times faster one is: the median over {ratio.n} rounds ({CONFIDENCE:.0%} interval "
+        f"{multiple(ratio.low)}× to {multiple(ratio.high)}×), where each round times both. Matrix FLOPs are the "
+        "floating-point operations in matrix products. They and the memory are counted. The finder below predicts such "
+        "numbers from the sizes alone, so its numbers differ from these."
     )
 
 

@@ -37,7 +37,7 @@ WHY = {
     "jacobian_batched_grad": "reverse mode in plain autograd, with one backward pass for each output",
     "jacobian_reverse": "reverse mode, with one backward pass for each output",
     "jacobian_forward": "forward mode, with one pass for each input",
-    "jacobian_taylor": "forward mode by Taylor rules, with one pass for each input",
+    "jacobian_taylor": "a form of forward mode, with one pass for each input",
     "hessian_taylor": "Taylor mode, with one evaluation that carries {pairs} second derivatives along",
     "hessian_forward_over_reverse": "forward mode over reverse mode, with one pass through the Jacobian for each input",
     "hessian_forward_over_forward": "forward mode twice, with one pass for each pair of inputs",
