@@ -81,7 +81,7 @@ def found(browser, address):
         ("batch jacobian", "tutorials/batches/per_row.html"),
         ("hessian vector product", "tutorials/products/hvp_four_ways.html"),
         ("chunk_size", "tutorials/batches/chunk_size.html"),
-        ("layer norm", "tutorials/hessians/when_they_disagree.html"),
+        ("layer norm", "guides/silent_failures.html"),
         ("vmap: It looks like you're calling .item() on a Tensor", "guides/troubleshooting/vmap.html"),
         (
             "element 0 of tensors does not require grad and does not have a grad_fn",
