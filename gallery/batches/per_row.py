@@ -110,8 +110,6 @@ for in_dims, args in (
     torch.testing.assert_close(of_rows(*args), expected)
 
 # %%
-# .. _per-sample-gradients:
-#
 # Per-sample gradients
 # --------------------
 # ``backward()`` on the mean loss of a batch gives one gradient: the mean over the samples. Sometimes you need the

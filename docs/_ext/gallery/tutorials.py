@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from sphinx.errors import ExtensionError
 
+from funcdiff import clear_plans
 from funcdiff.measure import document, environment, recording
 
 DOCS = Path(__file__).parents[2]
@@ -87,6 +88,7 @@ def reset(gallery_conf, name, when):
         torch.set_warn_always(True)  # else a warning that an earlier tutorial provoked stays silent here
         torch.manual_seed(0)
         torch.set_num_threads(1)
+        clear_plans()  # else `explain` would tell of checks that equal functions of an earlier tutorial went through
         gc.collect()
         _running["recording"] = recording()
         _running["log"] = _running["recording"].__enter__()

@@ -301,5 +301,11 @@ CASES = [
         NotImplementedError,
         "jacobian_reverse",
     ),
+    BadInput(
+        "data in float32, to be checked",
+        lambda: fd.check_derivatives(lambda x: ROWS.float() @ x, X.float()),
+        ValueError,
+        r"call \.double\(\)",
+    ),
     BadInput("an old custom function", lambda: fd.jacobian_reverse(OldStyle.apply)(X), RuntimeError, "jacobian_loop"),
 ]

@@ -197,7 +197,10 @@ def _unless_cut(
         return found
     if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here
         return found
-    return _lost(first) if cut else replace(first, reason=f"the gradient {first}: does a hook change it?")
+    if cut:
+        return _lost(first)
+    hooked = held.hooked or "BackwardHookFunction" in seen.foreign  # as a module's hooks show
+    return replace(first, reason=f"the gradient {first}{': does a hook change it?' if hooked else ''}")
 
 
 def _lost(found: Check) -> Check:
