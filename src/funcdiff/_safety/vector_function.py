@@ -72,8 +72,8 @@ class VectorFunction:
             if all(self.leaves[i].dtype == torch.float64 for i in self.moving):
                 raise
             message = (
-                f"func fails with float64 copies of the primals: {error}. If func is a module, pass the module itself: a "
-                "float64 copy is checked. If func uses a module or data of its own, call .double() on each of them."
+                f"func fails with float64 copies of the primals: {error}. If func is a module, pass the module itself: "
+                "a float64 copy is checked. If func uses a module or data of its own, call .double() on each of them."
             )
             raise ValueError(message) from error
         self.mutates = not all(torch.equal(x, y) for x, y in zip(copies, self.point, strict=True))
