@@ -18,7 +18,7 @@ from funcdiff._jets.singular import without_second
 def _length(difference: Any, p: float) -> Any:
     """The p-norm along the last axis."""
     difference = jet_of(difference)
-    size = on(torch.abs, difference) if p != 2 else None
+    size: Any = on(torch.abs, difference) if p != 2 else None
     if p == 0:
         return on(torch.ne, size, 0).to(size.dtype).sum(-1)
     if p == 1:

@@ -34,8 +34,9 @@ def without_second(y: Any, moved: Any, at: Tensor) -> Any:
 
 def _overflowing(x: Tensor, at: Tensor) -> Tensor:
     """Zero, with a second derivative along w that is infinite at the places `at` unless w is zero there."""
-    large = torch.finfo(x.dtype).max ** 0.75  # a direction times this is finite, and times its square is not
-    return (x.masked_fill(~at.unsqueeze(-1), 0.0) * large * large).square().sum(-1)
+    large: float = torch.finfo(x.dtype).max ** 0.75  # a direction times this is finite, and times its square is not
+    there: Tensor = x.masked_fill(~at.unsqueeze(-1), 0.0)
+    return (there * large * large).square().sum(-1)
 
 
 _POWER = RULES[torch.pow]
@@ -75,8 +76,8 @@ FORMS.update(dict.fromkeys(_POWERS, _real_power))
 
 def _angle_of_two(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     angle: Tensor = func(*args, **kwargs)
-    y, x = torch.broadcast_tensors(*args)
-    return without_second(angle, torch.stack([y, x], -1).to(angle.dtype), (y == 0) & (x == 0))
+    y, x = (arg.to(angle.dtype).expand(angle.shape) for arg in args)
+    return without_second(angle, torch.stack([y, x], -1), (y == 0) & (x == 0))
 
 
 def _of_complex(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
