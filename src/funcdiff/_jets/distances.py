@@ -53,9 +53,9 @@ def _euclidean(difference: Jet) -> Any:
     length = carry([difference], apart.masked_fill(zero, 0.0), lambda t: (unit * t).sum(-1))
     pairs = difference.pairs
     if pairs.curved:
-        bend = pairs.bend(lambda a, b: ((a[0] * b[0]).sum(-1) - a[1] * b[1]) / apart, [difference.first, length.first])[
-            0
-        ]
+        (bend,) = pairs.bend(
+            lambda a, b: ((a[0] * b[0]).sum(-1) - a[1] * b[1]) / apart, [difference.first, length.first]
+        )
         length.second = bend if length.second is None else length.second + bend
     return without_second(length, difference, zero)
 
@@ -99,7 +99,7 @@ def _general(func: Any, args: Any, kwargs: Any) -> Any:
 def _norm(func: Any, args: Any, kwargs: Any, x: Any, p: Any, dim: Any, keepdim: bool, dtype: torch.dtype | None) -> Any:
     """The length of the entries along some axes; norms of matrices keep the general rule."""
     axes = range(x.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
-    covered = isinstance(p, (int, float)) and (p == 2 or not x.is_complex())
+    covered = isinstance(p, (int, float)) and (p == 2 or not x.is_complex()) and x.layout is torch.strided
     if not covered or (dim is not None and not (axes and x.dim())):
         return _general(func, args, kwargs)
     x = x if dtype is None else x.to(dtype)

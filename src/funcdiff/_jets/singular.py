@@ -7,20 +7,44 @@ are given a term to add that is zero, as its gradient is, and whose second deriv
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcdiff._jets.jet import RULES, Jet, jet_of, on, plain
+from funcdiff._jets.jet import RULES, Jet, jet_of, plain
 from funcdiff._jets.operations import FORMS, TWICE, named
+from funcdiff._torch.compiler import named_after
+
+_second: ContextVar[bool] = ContextVar("_second", default=True)
+
+
+def once(func: Callable[..., Any]) -> Callable[..., Any]:
+    """`func`, to be differentiated once: forward mode would multiply what overflows by zero."""
+    if torch.compiler.is_compiling():
+        return func
+
+    @named_after(func)
+    def run(*args: Any) -> Any:
+        token = _second.set(False)
+        try:
+            return func(*args)
+        finally:
+            _second.reset(token)
+
+    return run
 
 
 def without_second(y: Any, moved: Any, at: Tensor) -> Any:
     """`y` (*S), whose second derivatives are not finite at the places `at` (*S) where `moved` (*S, k) moves."""
     y, moved = jet_of(y), jet_of(moved)
     if not isinstance(moved, Jet):
-        return on(torch.add, y, _overflowing(moved, at)) if isinstance(moved, Tensor) and not isinstance(y, Jet) else y
+        return (
+            y
+            if isinstance(y, Jet) or (not torch.compiler.is_compiling() and not _second.get())
+            else y + _overflowing(moved, at)
+        )
     pairs = moved.pairs
     if not pairs.curved:
         return y
@@ -45,6 +69,8 @@ _POWER = RULES[torch.pow]
 def _power(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """At a base of zero with an exponent that moves, torch's forward mode leaves out the infinite logarithm."""
     power = _POWER(func, args, kwargs)
+    if kwargs or len(args) != 2:
+        return power
     base, exponent = map(jet_of, reversed(args) if func is torch.Tensor.__rpow__ else args)
     if not isinstance(exponent, Jet):
         return power
@@ -74,14 +100,18 @@ RULES.update(dict.fromkeys(_POWERS, _power))
 FORMS.update(dict.fromkeys(_POWERS, _real_power))
 
 
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    return [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+
+
 def _angle_of_two(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     angle: Tensor = func(*args, **kwargs)
-    y, x = (arg.to(angle.dtype).expand(angle.shape) for arg in args)
+    y, x = (arg.to(angle.dtype).expand(angle.shape) for arg in _tensors(args, kwargs))
     return without_second(angle, torch.stack([y, x], -1), (y == 0) & (x == 0))
 
 
 def _of_complex(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    result, z = func(*args, **kwargs), args[0]
+    result, (z, *_) = func(*args, **kwargs), _tensors(args, kwargs)
     return without_second(result, torch.view_as_real(z), z == 0) if z.is_complex() else result
 
 
