@@ -18,6 +18,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.point import check_tuple
 from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
+from funcdiff._jets.singular import once
 from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph, with_safe_forms_where_needed
 from funcdiff._safety.lines import direction
@@ -102,10 +103,10 @@ def linearized(func: Function, primals: tuple[Tree, ...], *, verify: bool = True
         """Leave operations alone that plain autograd differentiates correctly, unless products are trained through."""
         if plain_allowed() and not has_graph(primals):
             spared: list[object] = []
-            made = linearized_by(_FORMULAS[name], corrected(func, spared), primals)
+            made = linearized_by(_FORMULAS[name], corrected(once(func), spared), primals)
             if not spared or not has_graph(made.value()):  # else func captured what is being trained
                 return made
-        return linearized_by(_FORMULAS[name], corrected(func, once_more=True), primals)
+        return linearized_by(_FORMULAS[name], corrected(once(func), once_more=True), primals)
 
     if torch.compiler.is_compiling():
         return run(_WHILE_COMPILING)  # func cannot run beforehand, to be planned for
@@ -126,11 +127,11 @@ def product_through(
 
     def run(name: str) -> Leaves:
         by = with_safe_forms_where_needed(partial(product_by, _FORMULAS[name], middle))
-        product: Leaves = by(func, primals, tangents)
+        product: Leaves = by(once(func), primals, tangents)
         return product
 
     def first(plan: Plan, name: str, _: Leaves) -> Check:
-        return _checked(func, primals, plan, name, linearized_by(_FORMULAS[name], corrected(func, []), primals))
+        return _checked(func, primals, plan, name, linearized_by(_FORMULAS[name], corrected(once(func), []), primals))
 
     if torch.compiler.is_compiling():
         return product_by(by_forward, middle, corrected(func, once_more=True), primals, tangents)

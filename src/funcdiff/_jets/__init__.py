@@ -7,3 +7,4 @@ from funcdiff._jets import distances as distances
 from funcdiff._jets import linear_algebra as linear_algebra
 from funcdiff._jets import losses as losses
 from funcdiff._jets import sinc as sinc
+from funcdiff._jets import singular as singular

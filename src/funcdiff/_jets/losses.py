@@ -5,7 +5,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from funcdiff._jets.jet import on
+from funcdiff._jets.distances import pairwise_distance
+from funcdiff._jets.jet import on, plain
 from funcdiff._jets.operations import form
 from funcdiff._torch.functions import (
     mse_loss_by_number,
@@ -79,3 +80,40 @@ def _multi_margin(func: Any, args: Any, kwargs: Any) -> Any:
         return _reduced(on(torch.mean, terms, -1), reduction)
 
     return multi_margin_loss(*args, **kwargs)
+
+
+@form(F.huber_loss, twice=True)
+def _huber(func: Any, args: Any, kwargs: Any) -> Any:
+    """Linear from `delta` on, as in plain autograd; torch 2.13 has no forward mode of its gradient's derivative."""
+
+    def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
+        difference = on(torch.sub, input, target)
+        size = on(torch.abs, difference)
+        terms = on(torch.where, plain(size) < delta, on(torch.square, difference) / 2, delta * (size - delta / 2))
+        return _reduced(terms if weight is None else on(torch.mul, terms, weight), reduction)
+
+    return huber_loss(*args, **kwargs)
+
+
+@form(F.triplet_margin_loss)
+def _triplet_margin(func: Any, args: Any, kwargs: Any) -> Any:
+    def triplet_margin_loss(
+        anchor: Any,
+        positive: Any,
+        negative: Any,
+        margin: float = 1.0,
+        p: float = 2,
+        eps: float = 1e-6,
+        swap: bool = False,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> Any:
+        if size_average is not None or reduce is not None:
+            reduction = reduction_of_old(size_average, reduce)
+        near, far = (pairwise_distance(anchor, other, p, eps) for other in (positive, negative))
+        if swap:
+            far = on(torch.minimum, far, pairwise_distance(positive, negative, p, eps))
+        return _reduced(on(torch.clamp_min, on(torch.add, on(torch.sub, near, far), margin), 0), reduction)
+
+    return triplet_margin_loss(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,3 +23,10 @@ def delicate(name: str, args: Sequence[Any], live: Sequence[Any]) -> bool:
     if name == "div":
         return any(x is args[1] for x in live)
     return name in _ALWAYS
+
+
+def finite_by_mistake(name: str, args: Sequence[Any]) -> str:
+    """Of which of its uses plain autograd has a second derivative, 0, where there is none; or nothing."""
+    if name in ("norm", "linalg_vector_norm") and len(args) > 1 and isinstance(args[1], (int, float)):
+        return "norm with p > 2" if 2 < args[1] < math.inf else ""
+    return "abs of complex numbers" if name == "abs" and args[0].is_complex() else ""

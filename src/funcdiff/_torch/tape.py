@@ -12,7 +12,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from funcdiff._torch.constants import Switches
-from funcdiff._torch.delicate import delicate
+from funcdiff._torch.delicate import delicate, finite_by_mistake
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
@@ -206,7 +206,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.gradless |= off and any(x.requires_grad for x in moving)
             self.calls += 1
             self.general += bends and name not in _BY_HAND
-            self.operators.add(name)
+            self.operators.update(filter(None, (name, finite_by_mistake(name, args))))
             self.delicate |= delicate(name, args, moving)
             self.dtypes.update(y.dtype for y in moved)
         if flops and moving:

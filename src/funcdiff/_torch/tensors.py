@@ -27,8 +27,9 @@ def place_of(x: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:
 def spread_out(x: Any) -> Any:
     """A tensor with a place in memory for each entry: an expanded one, such as zeros for all rows, is copied.
 
-    The caller may write into a part of it, and would write into others as well.
+    The caller may write into a part of it, and would write into others as well; or read zeros without memory.
     """
+    x = materialised(x)
     return x.contiguous() if isinstance(x, Tensor) and x.layout is torch.strided and 0 in x.stride() else x
 
 
