@@ -1,13 +1,13 @@
 """One look for every figure: a colour and a mark for each method, labels on the lines, titles with room."""
 
 import math
-import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff._tables import seconds
@@ -185,7 +185,12 @@ def set_title(ax: Axes, text: str) -> None:
     if len(figure.axes) > 1:
         ax.set_title(text, loc="left")
     else:
-        figure.suptitle(textwrap.fill(text, 58), x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+        set_figure_title(figure, text)
+
+
+def set_figure_title(figure: Figure, text: str) -> None:
+    """Set the title of a whole figure at its left, in as many lines as it needs to stay inside."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"], wrap=True)
 
 
 def mark(hue: str) -> str:
