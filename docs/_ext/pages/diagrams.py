@@ -27,7 +27,7 @@ def _formula(text: str) -> str:
     """The letter after ^ is set above the line, that after _ below it, both smaller."""
     spans, level = [], 0
     for part in filter(None, re.split(r"([_^]\w)", text)):
-        to, size = {"_": (5, ' font-size="72%"'), "^": (-7, ' font-size="72%"')}.get(part[0], (0, ""))
+        to, size = {"_": (5, ' font-size="80%"'), "^": (-7, ' font-size="80%"')}.get(part[0], (0, ""))
         spans.append(f'<tspan dy="{to - level}"{size}>{escape(part.lstrip("_^"))}</tspan>')
         level = to
     return "".join(spans) if "^" in text or "_" in text else escape(text)

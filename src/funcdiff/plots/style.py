@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff._tables import seconds
@@ -166,12 +167,16 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         top = heights[name] + half
     overshoot = max(top - 1 - line / 2, 0)
     for name, height in heights.items():
+        place = height - overshoot
+        # The mark has the colour. Text needs more contrast than the palette's colours have on both backgrounds.
+        ax.add_artist(
+            Line2D([1.035], [place], marker=mark(hues[name]), color=hues[name], transform=ax.transAxes, clip_on=False)
+        )
         ax.annotate(
             broken(name),
             ends[name],
-            xytext=(1.02, height - overshoot),
+            xytext=(1.065, place),
             textcoords="axes fraction",
-            color=hues[name],
             va="center",
             fontsize=LABEL,
             annotation_clip=False,
@@ -194,8 +199,8 @@ def set_figure_title(figure: Figure, text: str) -> None:
 
 
 def mark(hue: str) -> str:
-    """Return the mark that goes with a colour of the palette."""
-    return MARKS[PALETTE.index(hue)]
+    """Return the mark that goes with a colour of the palette, and a disc for any other."""
+    return MARKS[PALETTE.index(hue)] if hue in PALETTE else MARKS[0]
 
 
 def time_axis(ax: Axes, which: str) -> None:
