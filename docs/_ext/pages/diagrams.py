@@ -53,7 +53,7 @@ def _stream(labels: list[str], y: float, kind: str, back: bool) -> list[str]:
     for i, label in enumerate(labels):
         start, end = LEFT + (i - 1) * STEP + BOX + 6, LEFT + i * STEP - 6
         parts += [_arrow(end, start, y, kind) if back else _arrow(start, end, y, kind)]
-        parts += [_text((start + end) / 2, y - 9 if y < 100 else y + 20, label, kind)]
+        parts += [_text((start + end) / 2, y - 9 if y < 100 else y + 24, label, kind)]
     return parts
 
 
