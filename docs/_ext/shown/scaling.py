@@ -141,7 +141,7 @@ def picture(told: str) -> str:
         points = " ".join(f"{_x(p)},{_y(model.weak(network, link, p))}" for p in COUNTS)
         parts.append(f'<polyline points="{points}" style="stroke:{hue}"/>')
     return (
-        '<div class="scaling table-wrapper" tabindex="0" role="region" aria-label="scaling, as a picture">'
+        '<div class="scaling">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg></div>'
     )
 

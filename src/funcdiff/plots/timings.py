@@ -121,7 +121,7 @@ def size_labels(sizes: Sequence[int]) -> list[str]:
     >>> size_labels([16, 64, 256, 512])
     ['16', '64', '256', '512']
     >>> size_labels([1, 2, 128, 256, 512])
-    ['1', '', '128', '', '512']
+    ['1', '2', '128', '', '512']
     """
     labels: list[str] = []
     whole = math.log(sizes[-1] / sizes[0]) or 1.0  # of a single size
