@@ -90,6 +90,7 @@ autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings give types and shapes together
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Method", "Cost", "Source"]
 intersphinx_mapping = inventories.write(Path(__file__).parent / "_inventories")
 intersphinx_timeout = 30  # for linkcheck; the inventories themselves are local
 extlinks = {"repository": (f"https://github.com/{public_repository}/%s", "%s")}

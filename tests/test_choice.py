@@ -240,7 +240,7 @@ def test_explanation():
     assert "torch gets _cdist_forward wrong" in repr(told)
     assert "<table" in told._repr_html_()
     assert fd.explain(fd.hvp, lambda x: x.sin().sum(), (numbers(3),), (numbers(3),)).recipe == "hvp_double_backward"
-    with pytest.raises(TypeError, match="expected what an automatic recipe returned"):
+    with pytest.raises(TypeError, match="expected what an automatic function returned"):
         fd.explain(fd.jacobian_reverse(torch.sin), numbers(3))
 
 

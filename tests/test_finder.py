@@ -117,19 +117,6 @@ def test_without_norms_nothing_is_wrong_and_with_them_compositions_are():
     assert "hessian_taylor" not in answers.wrong("batch norm", "Hessian")["together"]
 
 
-def test_pace_is_the_ratio_of_measured_to_predicted():
-    predicted = {c.recipe: c.seconds for c in candidates(replace(model.MEASURED, rows=100))}
-    timed = {name: {"median": 3 * predicted[name]} for name in ("hessian_taylor", "hessian_forward_over_reverse")}
-    comparison = {
-        "kind": "comparison",
-        "arguments": ["float32[100, 5]"],
-        "candidates": {**timed, "evaluation": {"median": 1}},
-    }
-    other = {**comparison, "arguments": ["float32[16, 5]"], "candidates": {"hessian_taylor": {"median": 1e3}}}
-    assert model.pace({"measurements": [comparison, other]}) == pytest.approx(3)
-    assert model.pace({"measurements": [other]}) is None
-
-
 def test_model_is_json():
     assert json.loads(json.dumps(model.facts()))["needs"] == NEEDS
     assert json.loads(json.dumps(answers.facts()))["templates"] == answers.TEMPLATES

@@ -29,6 +29,9 @@ def test_a_snippet_is_a_program_of_its_own():
     again = executed.run("import torch\nprint(torch.rand(2))\n")
     assert first.error is None
     assert first.printed == again.printed  # seeded
+    explained = "import torch, funcdiff\nf = funcdiff.hessian(torch.sin)\n{}print(funcdiff.explain(f, torch.ones(2)))\n"
+    assert "agrees" in executed.run(explained.format("f(torch.ones(2))\n")).printed
+    assert "not checked yet" in executed.run(explained.format("")).printed
     assert isinstance(executed.run("x").error, NameError)
     assert isinstance(executed.run("import warnings\nwarnings.warn('look out')\n").error, UserWarning)
 
@@ -82,6 +85,8 @@ def test_printed_sentences_are_folded_and_tables_are_not():
     assert table in folded.split("\n")
     assert max(len(line) for line in folded.split("\n") if line != table) <= executed.WIDTH
     assert folded.replace("\n", " ").split() == [*sentence.split(), *table.split(), "short"]
+    last_column = " " * 80 + "goes on in this line"
+    assert executed.folded(f"{table}\n{last_column}\n") == f"{table}\n{last_column}\n"
 
 
 def code(text):

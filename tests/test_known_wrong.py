@@ -5,6 +5,7 @@ import json
 import pytest
 import reading
 import torch
+import torch.nn.functional as F
 
 import funcdiff as fd
 from funcdiff._automatic import explaining
@@ -92,3 +93,13 @@ def test_what_is_wrong_in_a_batch_or_once_more_is_not_chosen_there(monkeypatch, 
     made.clear()
     derivative(func, torch.ones(3))
     assert (named, "torch gets tan wrong") in made
+
+
+def test_an_error_advises_no_recipe_that_the_plan_calls_wrong_by_another_name():
+    def func(x):  # torch has no forward mode of it, and its gradient is right of normalised numbers alone
+        rows = torch.outer(x, torch.linspace(-1, 1, 3, dtype=x.dtype))
+        return F.ctc_loss(rows[:, None], torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2]))
+
+    with pytest.raises(RuntimeError, match="torch gets _ctc_loss wrong") as refused:
+        fd.jacobian(func)(torch.tensor([0.3, -0.7, 1.1, 0.4], dtype=torch.float64))
+    assert "jacobian_reverse" not in str(refused.value)

@@ -244,6 +244,14 @@ def test_tensors_kept_from_another_call_are_no_constants():
         fd.jacobian(func)(X)
 
 
+def test_a_hook_is_asked_for_only_where_there_is_one():
+    with pytest.raises(RuntimeError, match="does a hook change it"):
+        fd.hessian(hooked)(X)
+    with pytest.raises(RuntimeError, match="the gradient contradicts") as refusal:
+        fd.hessian(lambda x: torch.nn.functional.normalize(x, dim=0))(torch.zeros(3))
+    assert "hook" not in str(refusal.value)
+
+
 def test_a_backward_hook_of_a_module_defines_no_derivative():
     layer = torch.nn.Linear(3, 2).double()
     layer.register_full_backward_hook(lambda module, inputs, outputs: (2 * inputs[0],))

@@ -245,3 +245,22 @@ def test_under_vmap_the_plan_is_made_of_a_finite_recipe():
     func, twin, points = FAMILY["norms"]
     result = vmap(fd.hessian(func))(torch.stack(points))
     assert_close(result[1], ASKED["hessian"][1](twin, points[1]))
+
+
+@pytest.mark.parametrize("name", ["jacobian", "hessian", "hessian_diagonal", "laplacian", "hvp"])
+def test_what_is_nan_only_once_more_is_refused_to_nobody(name):
+    net = torch.nn.Linear(4, 1).double()  # of which the result could be trained through
+
+    def func(x, filled=False):
+        logarithm = (torch.where(x > 0, x, 1.0) if filled else x).log()
+        return torch.where(x > 0, x * logarithm, x.exp()).sum() * net(x).sum()
+
+    def by_name(func):
+        if name == "hvp":
+            return fd.hvp(func, (x,), (torch.ones_like(x),))
+        return getattr(fd, name)(func)(x)
+
+    x = torch.tensor([0.3, -0.7, 1.1, 0.4], dtype=torch.float64)
+    assert_close(by_name(func), by_name(lambda x: func(x, filled=True)))
+    (slope,) = torch.autograd.grad(by_name(func).sum(), net.weight)
+    assert slope.isfinite().all()

@@ -70,4 +70,4 @@ def test_the_overhead_is_told_with_its_reason():
     told = text("overhead", DATA | {"cases": cases})
     assert "takes 50.0% longer" in told
     assert "takes 2.0% longer" in told
-    assert "whatever the number of rows" in told
+    assert "for any number of rows" in told

@@ -167,7 +167,7 @@ WRONG_PATTERNS = {
 def test_a_wrong_pattern_yields_no_number(name):
     transform = fd.jacobian_sparse(chain, pattern=WRONG_PATTERNS[name])
     for _ in range(2):  # also at later calls
-        with pytest.raises(RuntimeError, match=r"lacks entries\. In (row|column) .* in all"):
+        with pytest.raises(RuntimeError, match=r"lacks entries in [0-9]+ (row|column)\(s\), first in"):
             transform(X)
     with pytest.raises(RuntimeError, match="lacks entries"):
         fd.hessian_sparse(rosenbrock, pattern=torch.eye(8))(X)
@@ -326,7 +326,7 @@ BAD = {
     "compiled": (
         lambda: torch.compile(lambda x: fd.jacobian_sparse(chain)(x), backend="eager", fullgraph=True)(X),
         RuntimeError,
-        "outside of what torch.compile compiles",
+        "outside of the function that torch.compile compiles",
     ),
 }
 

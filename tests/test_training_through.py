@@ -67,19 +67,19 @@ def test_training_through(name, derivative):
 
 def checked(recipe, name, *, under_vmap=False):
     func = FUNCTIONS[name]
-    return check_training(recipe, func, [A], sketch(func, [A.clone()]), under_vmap=under_vmap).outcome
+    return check_training(recipe, func, [A], sketch(func, [A.clone()]), under_vmap=under_vmap)
 
 
 @pytest.mark.parametrize("under_vmap", [False, True])
 def test_what_is_wrong_is_found(under_vmap):
     for name in ("eigh", "eigenvectors"):
-        assert checked(HESSIANS["hessian_forward_over_reverse"], name, under_vmap=under_vmap) == "wrong"
+        assert checked(HESSIANS["hessian_forward_over_reverse"], name, under_vmap=under_vmap).unsure  # it is NaN
     mended = ("slogdet", "solve") if RUNNING >= "2.15" else ()
     for name in {"slogdet", "solve", "layer_norm", "batch_norm"} - {*mended}:
-        assert checked(JACOBIANS["jacobian_forward"], name, under_vmap=under_vmap) == "wrong"
+        assert checked(JACOBIANS["jacobian_forward"], name, under_vmap=under_vmap).outcome == "wrong"
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_is_right_is_not_accused(name):
     for recipe in (HESSIANS["hessian_double_backward"], JACOBIANS["jacobian_loop"]):
-        assert checked(recipe, name) == "agrees"
+        assert checked(recipe, name).outcome == "agrees"

@@ -3,13 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from custom_functions import Cubed
 from reading import told
 from torch import nn
 from torch.func import vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
-from funcdiff._safety.verification import check
+from funcdiff._safety.lines import direction
+from funcdiff._safety.verification import check, check_product
 from funcdiff._torch.tape import sketch
 
 WEIGHT = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
@@ -128,3 +130,15 @@ def test_attention_has_a_product():
 
     got = fd.hvp(lambda q: F.scaled_dot_product_attention(q, q, q).square().sum(), (q,), (q,))
     assert_close(got, torch.autograd.functional.hvp(written, q, q)[1])
+
+
+@pytest.mark.parametrize("share", [1.01, 1.03])
+def test_what_func_rounds_is_not_held_against_a_derivative_of_a_custom_function(share):
+    def func(x):
+        return 1 + 2**-17 * Cubed.apply(x).sum()
+
+    point = [torch.tensor([0.5, -0.8, 1.1])]
+    along, weights = direction(point), [torch.ones(())]
+    product = [share * 6 * 2**-17 * point[0] * along[0]]
+    found = check_product(func, point, along, weights, product, sketch(func, point))
+    assert found.outcome == "undecided"

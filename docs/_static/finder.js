@@ -3,7 +3,7 @@
   const PRODUCT = "Hessian-vector product";
   // A result of more bytes is better multiplied with than computed.
   const LARGE = 16 * 2 ** 30, OPERATORS = { Hessian: "hvp_operator", Jacobian: "jacobian_operator" };
-  const { pace, tutorials } = JSON.parse(document.getElementById("finder-model").textContent);
+  const { tutorials } = JSON.parse(document.getElementById("finder-model").textContent);
   const finder = document.getElementById("finder");
   const form = finder.querySelector("form");
   const part = (name) => finder.querySelector(`.finder-${name}`);
@@ -58,9 +58,8 @@
     );
     part("code").textContent = code;
     part("rows").replaceChildren(...candidates.map((found) => {
-      const cells = [flops(found.flops), bytes(found.peak)];
-      if (pace) cells.push(time(pace * found.seconds));
-      cells.push(`${Number((found.seconds / best.seconds).toPrecision(3))}`);
+      const ratio = `${Number((found.seconds / best.seconds).toPrecision(3))}`;
+      const cells = [flops(found.flops), bytes(found.peak), time(found.seconds), ratio];
       const row = element("tr", element("th", named(found.recipe)), ...cells.map((cell) => element("td", cell)));
       row.firstChild.scope = "row";
       return row;
@@ -76,7 +75,10 @@
       );
     } else notes.push("None of these recipes is known to be wrong on such a network.");
     if (q.norm === "batch norm") {
-      notes.push(" In training mode, batch norm mixes the rows of a batch. Call ", named("net.eval()"), " first.");
+      notes.push(
+        " In training mode, batch norm mixes the rows of a batch. Call ", named("net.eval()"), " first. ",
+        "It also needs a batch: the code passes each row as a batch of one.",
+      );
     }
     part("wrong").replaceChildren(...notes);
     const [page, title] = tutorials[q.need][wrong.together.length ? "norm" : q.rows ? "rows" : "point"];

@@ -2,35 +2,41 @@ r"""
 Which chunk size fits my memory?
 ================================
 
-The derivatives of a whole batch at once need memory for the intermediate results of all rows together. In chunks of
-:math:`c` rows they need it for :math:`c` rows at a time. The peak of memory is a straight line in :math:`c`:
+Suppose you compute a Hessian for each of 64 rows. All 64 at once are fast, but the intermediate results of all rows are
+in memory at the same time. You can also split the batch into chunks, for example eight chunks of 8 rows, and compute
+one chunk after the other. Then only the intermediate results of 8 rows are in memory. For chunks of :math:`c` rows, the
+highest memory use (the peak) is
 
 .. math::
 
-    \text{peak} \approx \text{result} + c \cdot \text{memory of one row}.
+    \text{peak} \approx \text{memory of the result} + c \cdot \text{memory of one row}.
 
-So the largest chunk that fits follows from one division. Suppose the budget leaves 800 bytes beside the result, and one
-row needs 100. Then chunks of 8 rows fit. Do not make chunks smaller than necessary: every chunk starts all operations
+So you can compute the largest chunk that fits. Suppose 800 bytes are free beside the result, and one row needs 100
+bytes. Then a chunk can have 800 / 100 = 8 rows. Smaller chunks are slower, because every chunk starts all operations
 again.
 
-**Answer:** The largest chunk whose peak stays below your budget. Pass the budget in bytes, and the recipe counts the
-peak and chooses: ``batch_hessian(f, chunk_size="auto", budget=2**30)(X)``. Freeze the parameters of your network
-first: otherwise PyTorch keeps the intermediate results of every chunk, to differentiate with respect to the parameters
-later, and chunks save almost nothing.
+**Answer:** Pass your budget in bytes and ``chunk_size="auto"``. :func:`funcdiff.batch_hessian` then computes the
+largest chunk whose peak stays within the budget. First call ``requires_grad_(False)`` on the network, or PyTorch keeps
+the intermediate results of all chunks until the end.
 
 .. code-block:: python
 
+    from funcdiff import batch_hessian, jacobian
+
     network.requires_grad_(False)
-    hessians = batch_hessian(network, chunk_size="auto", budget=2**30)(X)  # B rows
-    slope = jacobian(f, chunk_size="auto", budget=2**30)(x)  # one large Jacobian
+    hessians = batch_hessian(network, chunk_size="auto", budget=2**30)(X)
+    J = jacobian(f, chunk_size="auto", budget=2**30)(x)  # one large Jacobian, in parts
 """
 
 # %%
 # Use it
 # ------
 # We compute the Hessian of a network with 5 inputs and 25 outputs for each of 64 rows. The result has the shape (64,
-# 25, 5, 5). The budget is ``2 * 2**20`` bytes. We freeze the parameters, because we differentiate with respect to the
-# input only.
+# 25, 5, 5). The budget is ``2 * 2**20`` bytes.
+#
+# We also call ``requires_grad_(False)``. With this call we tell PyTorch that we never differentiate with respect to the
+# parameters of the network. Otherwise PyTorch would keep the intermediate results of each chunk for a later
+# ``backward()``. The results of all chunks would then be in memory together, and chunks would save almost nothing.
 
 import torch
 
@@ -51,13 +57,13 @@ print("Hessians:", tuple(whole.shape), f"{whole.nbytes:,} bytes")
 print(f"peak: {count(within, x).peak_bytes:,} of {budget:,} bytes")
 
 # %%
-# The peak is the most memory that the call uses at any moment. On a GPU, ``torch.cuda.mem_get_info()[0]`` says how
-# many bytes are free; subtract what you need for other things.
+# The peak is the most memory that the call uses at any moment. To choose a budget on a GPU, call
+# ``torch.cuda.mem_get_info()[0]``. It returns the number of free bytes. Subtract what you need for other things.
 #
 # Check it by hand
 # ----------------
-# A chunk is a slice of the batch, and the rows are independent. We compute the Hessians chunk by chunk with torch's own
-# Hessian, and then pass a chunk size to the recipe ourselves. All results are equal.
+# No row depends on another row. So we can split the batch ourselves, compute the Hessians of each part with torch, and
+# join them. Then we pass a fixed ``chunk_size=16`` to the recipe. All results are equal.
 
 from torch.func import hessian, vmap
 
@@ -72,8 +78,8 @@ torch.testing.assert_close(batch_hessian(network, chunk_size=16)(x), whole)
 # %%
 # Count
 # -----
-# The peak of one call is the result plus what each row of the chunk needs. We count it for several chunk sizes. On the
-# :term:`meta device`, tensors have shapes but no numbers, so counting computes nothing.
+# Next we check that the peak grows along a straight line. We count it for several chunk sizes. For this we use the
+# :term:`meta device`, where tensors have shapes but no numbers. Counting there computes nothing.
 
 meta = study_network((5, 256, 256, 25)).requires_grad_(False).to("meta")
 batch = torch.empty(B, 5, device="meta")
@@ -90,17 +96,18 @@ for rows in (4, 8, 16, 32):
     print(f"{rows:3} rows at once: {peak(rows):9,} bytes")
 
 # %%
-# The peak is a straight line in the number of rows at once, and the fixed part is little more than the result. Very
-# small chunks lie above the line. There the products of the weights with the tangents, which all rows share, need more
-# memory than the rows.
+# From 8 rows on, the line is exact. Each further row of the chunk adds the same number of bytes, and the fixed part is
+# little more than the result. A chunk of 4 rows needs more than the line says. All rows share the products of the
+# weights with the tangents (directions, one for each input), and these are larger than what 4 rows need.
 
 assert peak(8) == fixed + 8 * per_row
 assert peak(4) > fixed + 4 * per_row
 assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
-# The largest chunk for a budget follows from one division. We round it down so that all chunks have the same size.
-# ``chunk_size="auto"`` does the same: it counts a call in which only a few chunks run.
+# We divide the budget without the fixed part by the bytes of one row. This gives the largest chunk. It is rounded down,
+# so that all chunks have the same size. ``chunk_size="auto"`` finds the same size: it counts a call in which only a few
+# chunks run.
 
 most = (budget - fixed) // per_row
 chosen = B // -(-B // most)
@@ -110,8 +117,7 @@ print(f"at most {most} rows fit into {budget:,} bytes; in equal chunks: {chosen}
 # %%
 # Time
 # ----
-# Small chunks save memory. What do they cost in time? We time five chunk sizes. The last one is the whole batch at
-# once.
+# Small chunks save memory, but how much time do they cost? We time five chunk sizes. The last one is the whole batch.
 
 chunks = [4, 8, 16, 32, B]
 names = {rows: f"{rows} rows" for rows in chunks}
@@ -120,8 +126,8 @@ times = compare(candidates, x, rounds=8, costs=True)
 times
 
 # %%
-# All sizes need nearly the same FLOPs. But a small chunk starts every :term:`operation` for few rows, and we expect
-# this overhead to cost time:
+# All sizes need nearly the same FLOPs. But each chunk starts every :term:`operation` again. Chunks of 4 rows do so 16
+# times, and we expect this to cost time:
 
 times.claim(names[B], faster_than=names[4])
 
@@ -136,7 +142,7 @@ title = f"4 rows at once: {smaller:.3g}× less memory, {slower:.3g}× more time 
 plot_trade(times, path=list(names.values()), title=title)
 
 # %%
-# Each step to the left halves the chunk. The best chunk for a budget is the fastest of those that fit:
+# From one point to the next, the chunk size halves. Which chunk is best for a budget? The fastest of those that fit:
 
 fitting = [rows for rows in chunks if rows <= chosen]
 best = min(fitting, key=lambda rows: times[names[rows]].median)
@@ -145,9 +151,9 @@ print(f"fastest of the chunks that fit into {budget:,} bytes: {best} rows")
 # %%
 # One large Jacobian
 # ------------------
-# A Jacobian of one point can be computed in chunks, too: some rows at a time in reverse mode, or some columns at a time
-# in forward mode. Our function has 128 inputs and 128 outputs. In between it evaluates a grid of 32 768 numbers, and
-# the Jacobian repeats this grid for every row.
+# The Jacobian at a single point can be computed in chunks, too. Our next function has 128 inputs and 128 outputs, so
+# its Jacobian has 128 rows. On its path from input to output, the function fills a grid of 128 x 256 numbers. All rows
+# at once need such a grid for each row. Chunks need it only for the rows of one chunk.
 
 from funcdiff import explain, jacobian
 
@@ -155,7 +161,7 @@ n = 128
 
 
 def detector(device):
-    """128 detectors; each averages the signal of a sum of sources over time."""
+    """128 detectors. Each one averages the signal of several sources over time."""
     mix = torch.ones(n, n, device=device).tril() / n
     moments = torch.linspace(0, 1, 256, device=device)
 
@@ -172,7 +178,7 @@ in_chunks = jacobian(signal, chunk_size="auto", budget=2**22)
 explain(in_chunks, v)
 
 # %%
-# The first line of the table is the chosen recipe, with the number of rows at once and the counted peak. The result
+# The first line of the table names the chosen recipe, the number of rows at once and the counted peak. The result
 # agrees with the chain rule by hand.
 
 phase = (mix @ v)[:, None] * moments
@@ -191,23 +197,24 @@ large = compare(sizes, v, rounds=8, costs=True)
 large
 
 # %%
-# The whole Jacobian at once exceeds the budget by far. Chunks can even save time, because small intermediate results
-# reuse the same memory, while large ones need fresh memory each time (:doc:`/tutorials/networks/allocator`). This is
-# what happens here:
+# The whole Jacobian at once needs more than five times the budget. Chunks can also be faster. A small grid fits into
+# memory that the previous chunk has just given back, while a large one needs fresh memory each time
+# (:doc:`/tutorials/networks/allocator`). This is what happens here:
 
 assert large.costs["auto"].peak_bytes <= 2**22
 assert large.costs["all at once"].peak_bytes > 5 * 2**22
 large.claim("auto", faster_than="all at once")
 
 # %%
-# One row at a time uses the least memory. This run shows whether its overhead matters:
+# One row at a time uses the least memory, but it starts the operations 128 times. This run shows whether that matters:
 
 large.claim("auto", faster_than="one at a time")
 
 # %%
 # What goes wrong
 # ---------------
-# *The answer alone does not fit.* This is an error before anything is computed, and the message names alternatives.
+# *The result alone exceeds the budget.* No chunk size can help then. You get an error before anything is computed, and
+# the message names alternatives.
 
 try:
     jacobian(signal, chunk_size="auto", budget=10**4)(v)
@@ -215,8 +222,9 @@ except MemoryError as error:
     print("MemoryError:", error)
 
 # %%
-# *The parameters require gradients*, as those of a new module do. The Hessians then keep the graph of how they were
-# computed, and the graphs of all chunks stay in memory until the last chunk is done.
+# *The parameters require gradients.* Those of a new module do. PyTorch then records how each Hessian depends on the
+# parameters, for a later ``backward()``. The record contains the intermediate results of the chunk. The records of all
+# chunks are in memory until the last chunk is done.
 
 trainable = study_network((5, 256, 256, 25)).to("meta")
 candidates = {
@@ -228,19 +236,19 @@ kept = count(candidates, batch)
 kept
 
 # %%
-# Compare the peaks: with frozen parameters chunks of 8 rows save memory, with trainable parameters they hardly do.
+# Compare the peaks of the first two lines. Both compute 8 rows at a time. Only the frozen network saves memory.
 
 kept.claim("frozen, 8 rows", smaller_peak_than="trainable, 8 rows", by=4)
 
 # %%
-# For trainable parameters, the whole batch at once has a peak less than twice that of the chunks:
+# For trainable parameters, even the whole batch at once needs less than twice the memory of the chunks:
 
 shrunk = kept["trainable, all rows"].peak_bytes / kept["trainable, 8 rows"].peak_bytes
 assert shrunk < 2, "chunks no longer keep their graphs: update this section"
 
 # %%
-# There are three remedies: call ``requires_grad_(False)`` on the module, use :func:`funcdiff.module_function`, which
-# returns detached parameters, or put the call under :class:`torch.no_grad`, as here.
+# There are three remedies. Call ``requires_grad_(False)`` on the module. Or use :func:`funcdiff.module_function`, which
+# returns parameters that do not require gradients. Or compute under :class:`torch.no_grad`, as here.
 
 with torch.no_grad():
     without = count(batch_hessian(trainable, chunk_size=8), batch)
@@ -249,8 +257,8 @@ assert without.peak_bytes == kept["frozen, 8 rows"].peak_bytes
 # %%
 # Takeaway
 # --------
-# Freeze the parameters and pass ``chunk_size="auto"`` with your budget. If speed matters, also time a few chunk sizes
-# that fit, because the largest one is not always the fastest.
+# Call ``requires_grad_(False)`` on the network, and pass ``chunk_size="auto"`` with your budget. If speed matters, also
+# time a few smaller chunks, because the largest one is not always the fastest.
 #
-# * If the answer alone exceeds the budget, no chunk size helps: compute products, a diagonal or a Laplacian instead.
-# * If you train through a Hessian, you need the graphs of all chunks: make the batch smaller.
+# * If the result alone exceeds the budget, compute products, a diagonal or a Laplacian instead.
+# * If you call ``backward()`` through a Hessian, PyTorch needs the records of all chunks: make the batch smaller.

@@ -2,31 +2,37 @@ r"""
 How do I get one Jacobian for each row of a batch?
 ==================================================
 
-You have a function :math:`f` of one sample, such as a network, and a batch ``X`` whose rows are samples. For each row
-you want its own Jacobian, :math:`J_b = \partial f(x_b) / \partial x_b`. For :math:`B` rows, :math:`n` inputs and
-:math:`m` outputs, the result has the shape :math:`(B, m, n)`. If :math:`f` squares each entry, the Jacobian at the row
-:math:`(1, 2)` is the diagonal matrix of :math:`(2, 4)`, and at :math:`(3, 4)` that of :math:`(6, 8)`.
+You have a function :math:`f` of one sample, such as a network, and a batch ``X`` with one sample in each row. You want
+the Jacobian of :math:`f` at each row. Suppose :math:`f` squares each entry, and ``X`` has the rows :math:`(1, 2)` and
+:math:`(3, 4)`. Then you want two Jacobians:
 
-The Jacobian of the whole batch is something else. It differentiates every row of the output with respect to every row
-of the input, in the shape :math:`(B, m, B, n)`. For 64 rows it has 64 x 64 blocks. Only the 64 blocks on the diagonal
-are wanted, and all others are zero.
+.. math::
+
+    J_1 = \begin{pmatrix} 2 & 0 \\ 0 & 4 \end{pmatrix}, \qquad
+    J_2 = \begin{pmatrix} 6 & 0 \\ 0 & 8 \end{pmatrix}.
+
+For :math:`B` rows, :math:`n` inputs and :math:`m` outputs, the result has the shape :math:`(B, m, n)`. Do not
+differentiate the whole batch at once. Its Jacobian has the shape :math:`(B, m, B, n)`, because it also contains the
+derivatives of each row with respect to all other rows. If the rows are independent, these are all zero.
 
 **Answer:** Write the function for one row, and call ``batch_jacobian(f)(X)``. For second derivatives, call
 ``batch_hessian(f)(X)``.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import batch_hessian, batch_jacobian
 
-    jacobians = batch_jacobian(f)(X)  # (B, outputs, inputs)
-    hessians = batch_hessian(f)(X)  # (B, outputs, inputs, inputs)
+    X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    jacobians = batch_jacobian(torch.square)(X)  # (2, 2, 2): row, output, input
+    hessians = batch_hessian(torch.square)(X)  # (2, 2, 2, 2): row, output, input, input
 """
 
 # %%
 # Use it
 # ------
 # Our function is a layer :math:`f(x) = \tanh(Wx + b)` with 31 inputs and 33 outputs. It takes one row, of shape (31,),
-# and returns one of shape (33,). We call both recipes with a batch of 64 rows.
+# and returns one of shape (33,). We call both functions with a batch of 64 rows.
 
 import torch
 
@@ -48,15 +54,13 @@ print("Jacobians:", tuple(first(x).shape))
 print("Hessians:", tuple(second(x).shape))
 
 # %%
-# The batch comes first in the shape, then the output, then the input (twice for a Hessian). Both recipes chose Taylor
-# mode, a form of forward mode. To use it always, without a choice, pass ``jacobian=jacobian_taylor`` or
-# ``hessian=hessian_taylor``.
+# The first axis of each result counts the rows. The next axis is the output, and then comes the input (twice for a
+# Hessian).
 #
 # Check it by hand
 # ----------------
 # With :math:`y = f(x)`, row :math:`b` has the Jacobian :math:`J_{bij} = (1 - y_{bi}^2)\, W_{ij}` and the Hessian
-# :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`. We compare both with :func:`funcdiff.batch_jacobian` and
-# :func:`funcdiff.batch_hessian`.
+# :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`. Both results agree with these formulas.
 
 y = torch.tanh(x @ weight.T + bias)
 expected = (1 - y**2)[:, :, None] * weight
@@ -66,8 +70,8 @@ curvature = torch.einsum("bi,ij,ik->bijk", -2 * y * (1 - y**2), weight, weight)
 torch.testing.assert_close(second(x), curvature)
 
 # %%
-# In torch alone you compose two transforms. ``jacrev`` differentiates the function of one row, and :term:`vmap` turns
-# the result into a function of a batch. The Jacobians are equal.
+# In torch alone you combine two functions. ``jacrev(f)`` returns the Jacobian for one row. :term:`vmap` then turns this
+# function of one row into a function of a batch. The Jacobians are equal.
 
 from torch.func import jacrev, vmap
 
@@ -76,9 +80,10 @@ torch.testing.assert_close(vmap(jacrev(f))(x), expected)
 # %%
 # Several arguments: ``in_dims``
 # ------------------------------
-# Which arguments are batches, and with respect to which one do you differentiate? ``in_dims`` answers the first
-# question: for each argument, the axis that counts the rows, or ``None`` if all rows share it. ``argnums`` answers the
-# second one. The names are those of ``vmap`` and ``jacrev``.
+# A function can have more arguments than ``x``. In the code below, all rows share ``weight`` and ``bias``, and only
+# ``x`` is a batch. You say so with ``in_dims``, which has one entry for each argument: ``None`` if all rows share the
+# argument, and otherwise the axis that counts the rows. ``argnums=2`` means that we differentiate with respect to
+# argument 2, which is ``x``. ``vmap`` and ``jacrev`` have the same options.
 
 
 def predict(weight, bias, x):
@@ -92,47 +97,53 @@ by_hand = vmap(jacrev(predict, argnums=2), in_dims=(None, None, 0))
 torch.testing.assert_close(by_hand(weight, bias, x), expected)
 
 # %%
-# A negative axis counts from the end. If your batch is stored in columns, name axis 1 or -1; the batch is still the
-# first axis of the result.
-
-columns = x.T  # (31, 64)
-for axis in (1, -1):
-    of_columns = batch_jacobian(predict, argnums=2, in_dims=(None, None, axis))
-    torch.testing.assert_close(of_columns(weight, bias, columns), expected)
-
-# %%
-# Any argument can be a batch. Below, every row first has its own bias, then its own weight as well. A single number
-# instead of a tuple applies to all arguments.
+# Any argument can be a batch, and the batch can be on any axis. A single number applies to all arguments. If an
+# argument is a dictionary, its entry is one value for all its tensors, or a dictionary of the same form.
 
 biases, weights = bias.expand(B, m), weight.expand(B, m, n)
-own_bias = batch_jacobian(predict, argnums=2, in_dims=(None, 0, 0))
-torch.testing.assert_close(own_bias(weight, biases, x), expected)
-
-own_all = batch_jacobian(predict, argnums=2, in_dims=0)
-torch.testing.assert_close(own_all(weights, biases, x), expected)
+for in_dims, args in (
+    ((None, None, -1), (weight, bias, x.T)),  # the batch is stored in columns
+    ((None, 0, 0), (weight, biases, x)),  # each row has its own bias
+    (0, (weights, biases, x)),  # each row has its own bias and weight
+):
+    of_rows = batch_jacobian(predict, argnums=2, in_dims=in_dims)
+    torch.testing.assert_close(of_rows(*args), expected)
 
 # %%
-# An argument may be a :term:`pytree`: a dictionary, list or tuple of tensors. Its entry in ``in_dims`` is then one
-# value for all its tensors, or a structure of the same form.
+# Per-sample gradients
+# --------------------
+# ``backward()`` on the mean loss of a batch gives one gradient: the mean over the samples. Sometimes you need the
+# gradient of each sample, for example to limit the length of each one in differentially private training. Write the
+# loss of one sample. ``grad`` differentiates it with respect to the parameters, and ``vmap`` does so for each sample.
+
+from torch.func import grad
+
+from funcdiff import module_function
+
+model, parameters = module_function(torch.nn.Linear(n, 1, device=device))
+targets = torch.randn(B, 1, device=device)
 
 
-def layer(parameters, x):
-    return predict(parameters["weight"], parameters["bias"], x)
+def loss(parameters, x, target):
+    return (model(parameters, x) - target).square().sum()
 
 
-one_value = batch_jacobian(layer, argnums=1, in_dims=(None, 0))
-result = one_value({"weight": weight, "bias": bias}, x)
-torch.testing.assert_close(result, expected)
+per_sample = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, targets)
+print({name: tuple(gradient.shape) for name, gradient in per_sample.items()})
 
-nested = batch_jacobian(layer, argnums=1, in_dims=({"weight": None, "bias": 0}, 0))
-result = nested({"weight": weight, "bias": biases}, x)
-torch.testing.assert_close(result, expected)
+# %%
+# The parameters are a dictionary, and so are the gradients. Each has the shape of its parameter, with an axis for the
+# 64 samples in front. For one sample, the gradient of :math:`(w^T x + b - t)^2` with respect to :math:`w` is
+# :math:`2 (w^T x + b - t)\, x`.
+
+residual = model(parameters, x) - targets
+torch.testing.assert_close(per_sample["weight"][:, 0], 2 * residual * x)
 
 # %%
 # Count
 # -----
-# How much work does each method do? We count four: ``batch_jacobian``, ``vmap`` of ``jacrev``, a loop over the rows,
-# and the Jacobian of the whole batch, from which we keep the diagonal blocks.
+# How much work does each method do? We compare ``batch_jacobian`` with three others: ``vmap`` of ``jacrev``, a loop
+# over the rows, and the Jacobian of the whole batch, of which we keep the blocks on the diagonal.
 
 from funcdiff import jacobian_reverse, jacobian_taylor
 from funcdiff.measure import compare, count, sweep
@@ -151,8 +162,9 @@ costs = count(candidates, x)
 costs
 
 # %%
-# The recipe needs the fewest FLOPs. It chose :term:`Taylor mode`, which carries a unit :term:`tangent` for each input
-# along with the values. The unit tangents are the same for all rows, so they are multiplied by :math:`W` only once.
+# ``batch_jacobian`` needs the fewest FLOPs. It chose :term:`Taylor mode`, which carries a direction for each input (a
+# unit :term:`tangent`) through the function together with the values. The directions are the same for all rows, so they
+# are multiplied by :math:`W` only once. To use this mode always, pass ``jacobian=jacobian_taylor``.
 
 taylor = batch_jacobian(f, jacobian=jacobian_taylor)
 assert count(taylor, x) == costs["batch_jacobian"]
@@ -190,19 +202,14 @@ times
 times.claim("batch_jacobian", faster_than="loop over rows")
 
 # %%
-# This is how it compares with the whole batch:
-
-times.claim("batch_jacobian", faster_than="whole batch")
-
-# %%
-# Against ``vmap`` of ``jacrev`` the recipe saves FLOPs, but so small a layer spends little of its time on them. This
-# run shows whether the saving matters:
+# ``vmap`` of ``jacrev`` needs more FLOPs than the recipe. For a layer as small as ours, FLOPs are a small part of the
+# time. This run shows whether the saving matters:
 
 times.claim("batch_jacobian", faster_than="vmap of jacrev")
 
 # %%
-# Next we vary the number of rows. We expect the time of the loop to grow with :math:`B`, and that of the whole batch
-# with :math:`B^2`. On a GPU, where even a small operation costs a fixed time to start, the loop loses by more.
+# Next we vary the number of rows :math:`B`. We expect the time of the loop to grow with :math:`B`, and the time for the
+# whole batch with :math:`B^2`. On a GPU each operation takes a fixed time to start, so the loop loses by more there.
 
 
 def with_rows(rows):
@@ -219,18 +226,14 @@ title = (
 plot(study, title=title)
 
 # %%
-# Compare the slopes. The loop and the whole batch do more work with every row. The two other methods start the same
-# operations for any number of rows, so their lines are flatter. With a single row there is nothing to batch, and this
-# is the ranking:
-
-ranking = sorted(study[1], key=lambda name: study[1][name].median)
-print("with one row, fastest first:", ", ".join(ranking))
-
-# %%
+# Compare the slopes. The loop and the whole batch start or compute more with every row. The two other methods start the
+# same operations for any number of rows, so their lines are flatter.
+#
 # Second derivatives
 # ------------------
-# One row has a Hessian of shape (33, 31, 31): a matrix for each output. :func:`funcdiff.batch_hessian` computes one for
-# each row, by Taylor mode as well. We compare it with two compositions, passed by name.
+# At one row, each of the 33 outputs has a Hessian of shape (31, 31), so the result for one row has the shape (33, 31,
+# 31). :func:`funcdiff.batch_hessian` chooses Taylor mode again. We compare it with two other methods. Each applies a
+# mode of differentiation to the result of a mode: their names say which.
 
 from funcdiff import hessian_forward_over_forward, hessian_forward_over_reverse
 
@@ -241,24 +244,19 @@ second_times = compare(hessians, x, rounds=8, costs=True)
 second_times
 
 # %%
-# Forward over reverse is ``torch.func.hessian``. It needs a backward pass for each of the 33 outputs of each row, and
-# so far more FLOPs than the two methods whose tangents all rows share.
+# Forward over reverse is the method of ``torch.func.hessian``. It needs a backward pass for each of the 33 outputs of
+# each row. The two other methods use tangents that all rows share, so they need far fewer FLOPs.
 
 second_costs = count(hessians, x)
 reverse = "hessian_forward_over_reverse"
 second_costs.claim("batch_hessian", fewer_flops_than=reverse, by=100)
 
 # %%
-# All methods write the same large result, so the difference in time can be much smaller:
-
-second_times.claim("batch_hessian", faster_than=reverse)
-
-# %%
 # What goes wrong
 # ---------------
-# *A wrong* ``in_dims`` *raises an error only if the sizes differ.* If we forget the ``None``, torch complains that 33
-# is not 64. With a batch of 33 rows no error is raised: row :math:`b` of ``x`` is paired with row :math:`b` of the
-# weight, and only the shape of the result shows it.
+# *A wrong* ``in_dims`` *raises an error only if the sizes differ.* Suppose we write 0 for the weight instead of
+# ``None``. The weight has 33 rows and the batch 64, so torch raises an error. With a batch of 33 rows there is no
+# error: row 5 of ``x`` is combined with row 5 of the weight only. You notice it by the shape of the result.
 
 wrong = batch_jacobian(predict, argnums=2, in_dims=0)
 try:
@@ -273,15 +271,11 @@ print("wrong shape:", tuple(paired.shape))
 assert paired.shape == (m, n), "vmap now refuses this: update this section"
 
 # %%
-# *Some layers insist on a batch axis*, which ``vmap`` removes. Give each row an axis of length one, and remove it from
-# the output. The Jacobian of batch norm in evaluation mode is a diagonal matrix, the same for each row.
+# *Some layers require a batch axis.* ``vmap`` removes it, so they raise an error. Add an axis of length one to
+# each row, and remove it from the output. In evaluation mode, batch norm multiplies each entry by a number. Its
+# Jacobian is therefore a diagonal matrix, the same for each row.
 
 norm = torch.nn.BatchNorm1d(n, device=device).eval().requires_grad_(False)
-try:
-    batch_jacobian(norm)(x)
-except ValueError as error:
-    print("ValueError:", error)
-
 one_row = batch_jacobian(lambda row: norm(row[None])[0])
 scale = (norm.running_var + norm.eps).rsqrt()
 torch.testing.assert_close(one_row(x), torch.diag(scale).expand(B, n, n))
@@ -289,11 +283,11 @@ torch.testing.assert_close(one_row(x), torch.diag(scale).expand(B, n, n))
 # %%
 # Takeaway
 # --------
-# Write the function for one row, and call ``batch_jacobian(f)(X)`` or ``batch_hessian(f)(X)``. If some arguments are
-# shared by all rows, say so with ``in_dims``, and check the shape of the result once, with sizes that all differ.
+# Write the function for one row, and call ``batch_jacobian(f)(X)`` or ``batch_hessian(f)(X)``. If all rows share an
+# argument, its entry in ``in_dims`` is ``None``. Check the shape of the result once, with sizes that all differ.
 #
-# * If the function accepts only a whole batch and its rows are independent, use
-#   :func:`funcdiff.batch_jacobian_summed` (:doc:`/tutorials/batches/sum_trick`).
+# * If the function accepts only a whole batch and its rows are independent, use :func:`funcdiff.batch_jacobian_summed`
+#   (:doc:`/tutorials/batches/sum_trick`).
 # * If the rows depend on each other, no row has a Jacobian of its own: differentiate the whole batch.
 # * If the results of all rows do not fit in memory, add ``chunk_size`` (:doc:`/tutorials/batches/chunk_size`).
 # * For images and ``Flatten``, pass ``lambda x: net(x[None])[0]``: the result has the shape (B, m, C, H, W).

@@ -2,20 +2,23 @@ r"""
 May I differentiate the sum over a batch instead of each row?
 =============================================================
 
-Suppose each row of the output depends only on the same row of the input. Then the sum over the rows has the same
-derivatives as the rows themselves, because every other term is a constant:
+A function takes the rows 1, 2 and 3 and squares each one. You want the derivative at each row. Add up the results:
+:math:`1 + 4 + 9 = 14`. The gradient of this sum with respect to the three inputs is :math:`(2, 4, 6)`. These are the
+three derivatives, and one backward pass computed them all.
+
+This works because each row of the output depends only on the same row of the input. In the derivative of the sum with
+respect to row :math:`b`, all other terms are constants:
 
 .. math::
 
     \frac{\partial}{\partial x_b} \sum_{b'} f(x_{b'})
     = \frac{\partial f(x_b)}{\partial x_b}.
 
-For the rows 1, 2, 3 and :math:`f(x) = x^2`, the sum is 14. Its gradient is :math:`(2, 4, 6)`: three derivatives from
-one backward pass. This helps if a function accepts only a whole batch, such as an LSTM.
+You need the sum if a function accepts only a whole batch, such as an LSTM.
 
 **Answer:** Yes, if each row of the output depends only on the same row of the input. Call
-``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``: both test this condition, and raise an error if rows
-influence each other. If your function also works on a single row, prefer ``batch_jacobian(f)(X)``.
+``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``, which test this condition and raise an error if it is
+not met. If your function also works on a single row, prefer ``batch_jacobian(f)(X)``, which needs no such test.
 
 .. code-block:: python
 
@@ -28,8 +31,9 @@ influence each other. If your function also works on a single row, prefer ``batc
 # %%
 # Use it
 # ------
-# Our LSTM reads 5 sequences of 6 steps with 3 numbers each. We differentiate its last output, 4 numbers, with respect
-# to the sequence. :func:`funcdiff.module_function` turns the module into a function of its parameters and its input.
+# Our LSTM reads 5 sequences. Each has 6 steps with 3 numbers. The output at the last step has 4 numbers, and we
+# differentiate it with respect to the whole sequence. :func:`funcdiff.module_function` turns the module into a function
+# of its parameters and its input.
 
 import torch
 
@@ -56,8 +60,9 @@ jacobians = batch_jacobian_summed(last_output)(sequences)
 print(tuple(jacobians.shape))
 
 # %%
-# The result has a Jacobian for each of the 5 sequences: 4 outputs, then 6 steps of 3 inputs. It equals the diagonal
-# blocks of the Jacobian of the whole batch, which is much larger.
+# Each of the 5 sequences has its own Jacobian: 4 outputs, then 6 steps of 3 inputs. We compare with the Jacobian of the
+# whole batch. It also contains the derivatives of each sequence with respect to the others, so it is five times as
+# large. Its diagonal blocks are the Jacobians that we computed.
 
 everything = jacobian_reverse(last_output)(sequences)
 blocks = everything.diagonal(dim1=0, dim2=2).movedim(-1, 0)
@@ -91,8 +96,9 @@ torch.testing.assert_close(jacobian_of_sum(predict, x), expected)
 torch.testing.assert_close(batch_jacobian_summed(predict)(x), expected)
 
 # %%
-# The Jacobians are themselves a function of the batch with independent rows, so we can apply the same idea twice. This
-# gives the Hessians, :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`.
+# The function ``jacobian_of_sum`` again maps a batch to a batch, and its rows are independent. So we can differentiate
+# the sum of its rows in the same way. This gives the Hessians,
+# :math:`H_{bijk} = -2 y_{bi} (1 - y_{bi}^2)\, W_{ij} W_{ik}`.
 
 
 def hessian_of_sum(func, x):
@@ -106,9 +112,10 @@ torch.testing.assert_close(batch_hessian_summed(predict)(x), curvature)
 # %%
 # The condition
 # -------------
-# How can the recipe know that the rows are independent? It makes two more backward passes. The first starts from the
-# same :term:`cotangent` (one weight for each output) in all rows. The second multiplies the cotangent by another factor
-# in each row. If the rows are independent, the two results differ exactly by those factors. You can run the test alone:
+# How does ``batch_jacobian_summed`` find out whether rows influence each other? It makes two more backward passes. A
+# backward pass starts from a :term:`cotangent`, one weight for each output. The first pass uses the same cotangent in
+# all rows. The second pass multiplies it by a factor for each row, for example by 2 in row 1 and by 3 in row 2. If the
+# rows are independent, the derivatives at row 1 double, those at row 2 triple, and so on. You can run the test alone:
 
 from funcdiff import check_batch_independence
 
@@ -118,9 +125,9 @@ print(f"largest derivative between rows, relative to the largest of all: {leak:.
 # %%
 # Count
 # -----
-# The sum and ``vmap`` both need one forward pass and :math:`m` backward passes over the batch, so they need the same
-# number of FLOPs. The test costs two more passes. ``batch_jacobian`` needs fewer, because it chooses
-# :term:`Taylor mode` for this layer.
+# The sum needs one forward pass and :math:`m` backward passes over the batch. ``vmap`` needs as many, so both need the
+# same number of FLOPs. The test for independent rows adds two passes.
+# ``batch_jacobian`` needs fewer FLOPs, because it chooses :term:`Taylor mode` (a form of forward mode) for this layer.
 
 from funcdiff import batch_hessian
 from funcdiff.measure import compare, count
@@ -153,26 +160,26 @@ second_costs = count(second, few)
 second_costs
 
 # %%
-# The recipe avoids most of the FLOPs of the version by hand.
+# The recipe needs far fewer FLOPs than the version by hand.
 
 second_costs.claim("batch_hessian_summed", fewer_flops_than="sum by hand", by=5)
 
 # %%
-# ``batch_hessian``, which sees one row at a time, avoids still more. For this layer it chooses Taylor mode.
+# ``batch_hessian`` needs still fewer. It sees one row at a time, and chooses Taylor mode for this layer.
 
 second_costs.claim("batch_hessian", fewer_flops_than="batch_hessian_summed", by=5)
 
 # %%
 # Time
 # ----
-# We time the Jacobians first. With so little arithmetic, what differs is the overhead of the transforms and of the
-# checks.
+# We time the Jacobians first. They need little arithmetic. Most of the time is spent on starting the operations and on
+# the test, so these make the difference.
 
 times = compare(first, x, rounds=15)
 times
 
 # %%
-# We expect the test for independent rows to be visible on so small a function:
+# We expect that the test for independent rows takes a visible part of the time:
 
 times.claim("sum by hand", faster_than="batch_jacobian_summed")
 
@@ -198,8 +205,9 @@ second_times.claim("batch_hessian", faster_than="batch_hessian_summed")
 # %%
 # What goes wrong
 # ---------------
-# ``vmap`` *of the LSTM* raises an error, even if each row gets a batch axis of length one. The LSTM works in place on
-# tensors of its own, which ``vmap`` does not support. ``batch_jacobian`` then differentiates one row after the other.
+# ``vmap`` *does not support the LSTM.* An LSTM writes into tensors that it creates itself, and this raises an error
+# under ``vmap``. An axis of length one for each row does not help. ``batch_jacobian`` notices the error. It then
+# differentiates one row after the other.
 
 
 def last_of_row(row):
@@ -215,9 +223,9 @@ else:
     raise AssertionError("vmap now supports an LSTM: update this section")
 
 # %%
-# *Batch norm in training mode* divides each row by a spread that all rows share, so the sum contains derivatives of
-# the other rows as well. We compare the sum with the diagonal blocks of the whole batch's Jacobian, and then call the
-# recipe, which raises an error.
+# *Batch norm in training mode mixes the rows.* It divides each row by the standard deviation of all rows. So each
+# output depends on all rows, and the derivative of the sum is wrong. We compare it with the diagonal blocks of the
+# whole batch's Jacobian. Then we call ``batch_jacobian_summed``, which raises an error.
 
 layers = torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Tanh()
 mixing = torch.nn.Sequential(*layers, torch.nn.Linear(8, 2)).to(device, torch.float64)
@@ -241,7 +249,7 @@ def show(func, x):
 show(lambda x: train(state, x), rows)
 
 # %%
-# *Attention between the rows of the batch* mixes them too: what looks like a batch is one sequence.
+# *Attention between the rows of the batch mixes them, too.* Here the rows are the steps of one sequence.
 
 
 def attention(x):
@@ -251,9 +259,9 @@ def attention(x):
 show(attention, rows)
 
 # %%
-# ``vmap`` does not help here. It removes the batch axis, so that ``x.mean(0)`` becomes the mean of a single row. For
-# :math:`x - \bar x` we get three different answers, and only the first one is the derivative of a row of the batch with
-# respect to that row.
+# ``vmap`` does not help with rows that mix. It gives the function one row without the batch axis, so
+# ``x.mean(0)`` becomes the mean of the numbers in that row. For :math:`x - \bar x` we get three different results. Only
+# the first one is the derivative of a row of the output with respect to the same row of the input.
 
 
 def centred(x):

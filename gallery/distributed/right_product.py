@@ -2,28 +2,33 @@ r"""
 My data are on several machines: which product is the right one?
 ================================================================
 
-In data-parallel training, each process has a share of the data. A Hessian-vector product through
-``DistributedDataParallel`` then runs without an error, but it is the product for this process's share alone.
-Eigenvalues computed from such products do not belong to the loss that you train.
+In data-parallel training, each process has a part of the data, its share. Suppose process 0 has 350 samples and process
+1 has 150, and you want the Hessian-vector product for the mean loss over all 500. Each process can compute the product
+for its own share. The product you want is their weighted mean:
 
-**Answer:** On each process, call :func:`funcdiff.distributed.hvp_operator` with the loss of its own share and the
-number of samples in it, and the network without a wrapper. For each product, every process multiplies by its own
-Hessian, and the results are summed over the processes once. The result is the same to the last bit on all of them, so
-each process can run ``eigsh`` by itself.
+.. math::
+
+    Hv = \tfrac{350}{500}\, H_0 v + \tfrac{150}{500}\, H_1 v.
+
+``DistributedDataParallel`` does not compute this mean. It averages gradients in ``backward()`` only. A product through
+it raises no error, but each process gets the product for its own share.
+
+**Answer:** On each process, call :func:`funcdiff.distributed.hvp_operator` with the loss of its share. As ``samples``,
+pass the number of samples in the share. Use the network itself, without the ``DistributedDataParallel`` wrapper.
 
 .. code-block:: python
 
-    predict, parameters = module_function(network)  # not the DDP wrapper
-    w, unravel = ravel(parameters)
+    predict, parameters = module_function(network)  # not the wrapper
+    w, unravel = ravel(parameters)  # all parameters as one vector
     loss = lambda w: cross_entropy(predict(unravel(w), pixels), labels)  # own share
-    product = hvp_operator(loss, w, samples=len(pixels))
-    product(v)  # of the mean over all samples, on every process
+    product = distributed.hvp_operator(loss, w, samples=len(pixels))
+    product(v)  # for the mean loss over all samples, on every process
 """
 
 # %%
 # Use it
 # ------
-# We import what both processes need.
+# First we import what both processes need.
 
 import os
 import tempfile
@@ -36,13 +41,11 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from funcdiff import hessian, hvp, module_function, ravel
-from funcdiff.distributed import hvp_operator
+from funcdiff import distributed, hessian, hvp, module_function, ravel
 
 # %%
-# We start two processes that communicate over gloo, torch's backend for CPUs. The function ``on_two_processes`` calls
-# ``work`` in both and returns both results. If you start this file by ``torchrun --nproc-per-node 2``, it uses the two
-# processes of torchrun instead.
+# This page runs on two processes of one machine. They communicate over gloo, torch's backend for CPUs. The function
+# ``on_two_processes`` calls ``work`` in both and returns both results. ``torchrun --nproc-per-node 2`` works as well.
 
 
 def member(rank, store, work, *args):
@@ -68,7 +71,7 @@ def on_two_processes(work, *args):
 
 
 # %%
-# We train a small classifier of handwritten digits for a few steps, before we divide the data.
+# Before we divide the data, we train a small classifier of handwritten digits for a few steps.
 
 images, digits = load_digits(return_X_y=True)
 pixels, labels = torch.tensor(images[:500] / 16), torch.tensor(digits[:500])
@@ -82,7 +85,8 @@ for _ in range(40):
     optimizer.step()
 
 # %%
-# The shares are unequal: the first process has 350 images, the second has 150. Each makes the loss of its own share.
+# Process 0 gets the first 350 images, and process 1 the other 150. ``objective`` returns the loss as a function of one
+# vector of all parameters, and this vector.
 
 shares = [slice(0, 350), slice(350, 500)]
 
@@ -90,7 +94,11 @@ shares = [slice(0, 350), slice(350, 500)]
 def objective(network, pixels, labels):
     predict, parameters = module_function(network)
     w, unravel = ravel(parameters)
-    return lambda w: cross_entropy(predict(unravel(w), pixels), labels), w
+
+    def loss(w):
+        return cross_entropy(predict(unravel(w), pixels), labels)
+
+    return loss, w
 
 
 def own_objective(network):
@@ -100,8 +108,9 @@ def own_objective(network):
 
 
 # %%
-# Each process runs Lanczos' method by itself. The products are the same on both, so both stay in step and find the same
-# eigenvalues. ``which="BE"`` asks for both ends of the spectrum.
+# Now we compute eigenvalues of the Hessian from its products. SciPy's ``eigsh`` takes a function that multiplies by a
+# vector. With ``which="BE"`` it returns the smallest and the largest eigenvalues. The option ``v0`` is the first
+# vector. It is the same on both processes, so both need the same products in the same order.
 
 
 def both_ends(product, n):
@@ -117,7 +126,7 @@ def both_ends(product, n):
 
 def spectrum(network):
     loss, w, count = own_objective(network)
-    return both_ends(hvp_operator(loss, w, samples=count), len(w))
+    return both_ends(distributed.hvp_operator(loss, w, samples=count), len(w))
 
 
 first, second = on_two_processes(spectrum, network)
@@ -126,17 +135,20 @@ print("largest: ", first[-3:].round(4))
 assert (first == second).all()
 
 # %%
+# Each product is the same to the last bit on both processes. So both find exactly the same eigenvalues.
+#
 # Check it by hand
 # ----------------
-# One process with all 500 images can compute the whole Hessian of this small network. Its eigenvalues must be the same.
+# One process with all 500 images can compute the whole Hessian of this small network. It must have the same
+# eigenvalues.
 
 whole_loss, w = objective(network, pixels, labels)
 everything = torch.linalg.eigvalsh(hessian(whole_loss, chunk_size=64)(w)).numpy()
 np.testing.assert_allclose(first, np.r_[everything[:6], everything[-6:]], rtol=1e-6)
 
 # %%
-# The product follows from linearity. With :math:`N_r` of :math:`N` samples on process :math:`r`, the mean loss is
-# :math:`f = \sum_r \frac{N_r}{N} f_r`, and so :math:`Hv = \sum_r \frac{N_r}{N} H_r v`. We compute this sum by hand.
+# We also compute the weighted mean of the two products by hand. It equals the product for all data, and the product of
+# each process.
 
 v = torch.linspace(-1, 1, len(w), dtype=torch.float64)
 expected = hvp(whole_loss, (w,), (v,))
@@ -149,7 +161,7 @@ torch.testing.assert_close(by_hand, expected)
 
 def one_product(network):
     loss, w, count = own_objective(network)
-    return hvp_operator(loss, w, samples=count)(v)
+    return distributed.hvp_operator(loss, w, samples=count)(v)
 
 
 for found in on_two_processes(one_product, network):
@@ -158,7 +170,8 @@ for found in on_two_processes(one_product, network):
 # %%
 # Count
 # -----
-# :func:`funcdiff.measure.count` counts what a process sends. We count the local product and the product over both.
+# How much does a process send for one product? :func:`funcdiff.measure.count` counts it. We compare the product over
+# both processes with the product for one share.
 
 from funcdiff import hvp_operator as local_operator
 from funcdiff.measure import count
@@ -166,17 +179,19 @@ from funcdiff.measure import count
 
 def costs(network):
     loss, w, n = own_objective(network)
-    local, over_both = local_operator(loss, w), hvp_operator(loss, w, samples=n)
-    return count({"local": local, "over both processes": over_both}, v)
+    over_both = distributed.hvp_operator(loss, w, samples=n)
+    return count(
+        {"local": local_operator(loss, w), "over both processes": over_both}, v
+    )
 
 
 counted, _ = on_two_processes(costs, network)
 counted
 
 # %%
-# A product sends one vector, in one call, and computes nothing more than the local one. Over a ring of :math:`P`
-# processes, each sends :math:`2 (P - 1) / P` times the bytes of this vector. Here it has :math:`n` numbers, and 33 more
-# that tell all processes when one of them fails or passes a different vector.
+# One product sends one vector, in one call, and computes nothing more than the local product. The vector has :math:`n`
+# numbers, one for each parameter. With it go 33 more, by which all processes learn when one of them fails. Over
+# :math:`P` processes in a ring, each sends :math:`2 (P - 1) / P` times these bytes. For two processes this factor is 1.
 
 sent = counted["over both processes"]
 assert sent.collectives == 1
@@ -184,12 +199,13 @@ assert sent.bytes_sent == 8 * (len(w) + 33)
 assert sent.flops == counted["local"].flops
 
 # %%
-# What the sum costs in time depends on the network between the machines: see :doc:`/explanation/scaling`.
+# How long this takes depends on the network between the machines: see :doc:`/explanation/scaling`.
 #
 # What goes wrong
 # ---------------
-# *Products through the wrapper.* ``DistributedDataParallel`` averages gradients only in ``backward()``. Here is the
-# usual code of a Hessian-vector product, two calls of :func:`torch.autograd.grad`, through the wrapped network.
+# *You compute products through the wrapper.* We write a Hessian-vector product in the usual way, with two calls of
+# :func:`torch.autograd.grad`. The network is wrapped in ``DistributedDataParallel``, which takes part in ``backward()``
+# but not in :func:`torch.autograd.grad`.
 
 from torch.nn.parallel import DistributedDataParallel
 
@@ -209,8 +225,7 @@ def through_ddp(network):
 silent = on_two_processes(through_ddp, network)
 
 # %%
-# No error was raised. The two results differ from each other and from the right product: each is the product for one
-# share.
+# No error was raised, but the two results differ. Each process has the product for its own share.
 
 for found, own in zip(silent, shares, strict=True):
     own_loss, _ = objective(network, pixels[own], labels[own])
@@ -220,8 +235,8 @@ for found, own in zip(silent, shares, strict=True):
     assert gap > 0.01, "DDP averages second derivatives now: rewrite this section"
 
 # %%
-# The figure shows the six smallest and the six largest eigenvalues: the right ones, and those that each process would
-# find from its own products.
+# What happens to eigenvalues? The figure shows the six smallest and the six largest: the right ones, and those that
+# each process would find from its own products.
 
 from funcdiff.plots import plot_curves
 
@@ -243,8 +258,8 @@ plot_curves(
 )
 
 # %%
-# On the right the curves separate: the error of the largest eigenvalue is in the title. The recipes raise an error for
-# a wrapped module, even if a function hides it.
+# The curves separate at the right end, where the largest eigenvalues are. To protect you, the recipes raise an error
+# for a wrapped module, even inside a function.
 
 
 def refused(network):
@@ -258,14 +273,13 @@ def refused(network):
 print(on_two_processes(refused, network)[0])
 
 # %%
-# *Different vectors on the processes.* A random vector that is drawn without a common seed differs between processes,
-# and the sum of the products is then not a product with any vector. The operator raises an error on all processes, and
-# names the ranks.
+# *The processes pass different vectors.* This happens if you draw a random vector without a common seed. The sum is
+# then no product with any vector. The operator raises an error on all processes, and names those that differ.
 
 
 def own_vector(network):
     loss, w, count = own_objective(network)
-    product = hvp_operator(loss, w, samples=count)
+    product = distributed.hvp_operator(loss, w, samples=count)
     try:
         product(v * (1 + dist.get_rank()))
     except ValueError as error:
@@ -277,10 +291,9 @@ print(on_two_processes(own_vector, network)[0])
 # %%
 # Takeaway
 # --------
-# On each process, make the loss of its own share without a wrapper. :func:`funcdiff.distributed.hvp_operator` adds the
-# products. Start the processes with ``torchrun``. On GPUs, use ``"nccl"`` in place of ``"gloo"``.
+# On each process, write the loss of its own share without a wrapper. :func:`funcdiff.distributed.hvp_operator` computes
+# the weighted mean. Start the processes with ``torchrun``. On GPUs, use ``"nccl"`` in place of ``"gloo"``.
 #
 # * If the local loss is a sum and not a mean, leave ``samples`` out: the losses are added.
-# * If a process has no data, pass ``samples=0`` there. It still takes part in every sum.
-# * If the parameters are sharded by ``fully_shard``, pass those of :func:`funcdiff.module_function`: see
-#   :ref:`sharded-parameters`.
+# * If a process has no data, pass ``samples=0`` there. It must still call each product.
+# * If ``fully_shard`` shards the parameters, pass those of ``module_function``: see :ref:`sharded-parameters`.

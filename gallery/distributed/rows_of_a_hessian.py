@@ -2,26 +2,29 @@ r"""
 How do I compute a Hessian that does not fit on one process?
 ============================================================
 
-A Hessian of n parameters has n² entries, and its computation needs more memory than the result. If one process does not
-have this memory, several machines can have it together, or several processes with a memory limit each.
+A function of 1000 parameters has a Hessian with 1000 x 1000 entries. With 100 000 parameters it has ten thousand times
+as many. At some size, one machine does not have enough memory. Then several machines can each compute some of the rows.
+With two processes, the first one computes rows 0 to 499 of 1000, and the second one the others.
 
-**Answer:** :func:`funcdiff.distributed.hessian` distributes the rows over the processes. Each process differentiates
-its part of the gradient, in chunks that stay within a budget. The result is a ``DTensor``, torch's distributed tensor,
-whose rows are sharded over the processes.
+Each row is the derivative of one entry of the gradient. So the processes work independently of each other.
+
+**Answer:** Call :func:`funcdiff.distributed.hessian` on every process. Each computes its part of the rows, in chunks
+that stay within a budget of memory. The result is a ``DTensor`` (torch's distributed tensor): every process stores its
+own rows.
 
 .. code-block:: python
 
     from funcdiff.distributed import hessian
 
-    H = hessian(loss, chunk_size="auto", budget=budget)(w)  # bytes in each process
+    H = hessian(loss, chunk_size="auto", budget=2**30)(w)  # bytes for each process
     H.to_local()  # the rows of this process
-    H.abs().sum(1).max().full_tensor()  # from the rows of all
+    H.abs().sum(1).max().full_tensor()  # a number from the rows of all processes
 """
 
 # %%
 # Use it
 # ------
-# We import what both processes need.
+# First we import what both processes need.
 
 import os
 import tempfile
@@ -34,9 +37,9 @@ import funcdiff as fd
 from funcdiff import distributed
 
 # %%
-# We start two processes that communicate over gloo, torch's backend for CPUs. The function ``on_two_processes`` calls
-# ``work`` in both and returns both results. If you start this file by ``torchrun --nproc-per-node 2``, it uses the two
-# processes of torchrun instead.
+# We run this page on two processes of one machine. They communicate over gloo, torch's backend for CPUs. The function
+# ``on_two_processes`` calls ``work`` in both processes and returns both results. You can also start this file with
+# ``torchrun --nproc-per-node 2``. It then uses the two processes of torchrun.
 
 
 def member(rank, store, work, *args):
@@ -62,7 +65,7 @@ def on_two_processes(work, *args):
 
 
 # %%
-# The function is the loss of a logistic regression with a thousand weights. All processes have the same data.
+# Our function is the loss of a logistic regression with 1000 weights. All processes have the same data.
 
 torch.manual_seed(0)
 n, samples = 1000, 400
@@ -76,13 +79,13 @@ def loss(w):
 
 
 # %%
-# Its Hessian has a million entries. We allow each process less memory than these entries need.
+# Its Hessian has a million entries of 8 bytes. We allow each process only three quarters of these bytes.
 
 budget = 0.75 * 8 * n**2
 print(f"whole Hessian {8 * n**2:,} B, budget {budget:,.0f} B")
 
 # %%
-# One process cannot compute it within this budget, whatever the chunk size.
+# One process cannot compute the Hessian within this budget. The result alone is too large, whatever the chunk size.
 
 try:
     fd.hessian(loss, chunk_size="auto", budget=budget)(w)
@@ -90,7 +93,8 @@ except MemoryError as error:
     print("MemoryError:", error)
 
 # %%
-# Two processes can. Each returns the shape, the placement and the values of its rows, and its peak memory.
+# Two processes can. Each one stores half of the rows. We print the shape of the whole Hessian, that of the rows of each
+# process, and the peak (the largest memory in use).
 
 from funcdiff.measure import count
 
@@ -110,17 +114,18 @@ for shape, placements, rows, peak in results:
 # %%
 # Check it by hand
 # ----------------
-# The Hessian has a closed form: :math:`X^T D X / N` with :math:`D = \mathrm{diag}(p (1 - p))`, where :math:`p` are the
-# predicted probabilities. If we stack the rows of both processes, we must get this matrix.
+# The Hessian has a closed form, :math:`X^T D X / N`. Here :math:`p` are the predicted probabilities,
+# :math:`D = \mathrm{diag}(p (1 - p))`, and :math:`N` is the number of samples. We stack the rows of both processes and
+# compare with this matrix.
 
 p = torch.sigmoid(X @ w)
 closed_form = X.T @ ((p * (1 - p) / samples)[:, None] * X)
 torch.testing.assert_close(torch.cat([rows for _, _, rows, _ in results]), closed_form)
 
 # %%
-# Operations of torch work on the parts of a ``DTensor``. We compute the largest row sum, which bounds every eigenvalue,
-# and a product with a vector. Neither gathers the matrix. For the product, the vector must be a ``DTensor`` too: we
-# make one that is replicated on all processes.
+# You can compute with a ``DTensor`` without collecting the matrix on one process. We compute two things. The first is
+# the largest row sum of the absolute values, which is an upper bound for every eigenvalue. The second is a product with
+# a vector. For this the vector must be a ``DTensor`` too, with a copy on every process (``Replicate``).
 
 from torch.distributed.tensor import DTensor, Replicate
 
@@ -141,7 +146,7 @@ print(f"bound {bound:.4f}, largest eigenvalue {largest:.4f}")
 # %%
 # Count
 # -----
-# We count the cost of one process, for its own rows and for the whole Hessian.
+# We count what one process does, for its own rows and for the whole Hessian.
 
 
 def costs(w):
@@ -154,7 +159,7 @@ counted, _ = on_two_processes(costs, w)
 counted
 
 # %%
-# Each process computes about half:
+# Each process needs about half of the FLOPs (floating-point operations):
 
 counted.claim("rows of one process", fewer_flops_than="whole Hessian", by=1.8)
 
@@ -164,16 +169,16 @@ counted.claim("rows of one process", fewer_flops_than="whole Hessian", by=1.8)
 counted.claim("rows of one process", smaller_peak_than="whole Hessian", by=1.5)
 
 # %%
-# The first call compares the arguments of the processes. After it, nothing is sent, because each process has all that
-# it needs for its rows.
+# The first call compares the arguments of the processes. Later calls send nothing, because each process has all that it
+# needs for its rows.
 
 assert counted["rows of one process"].collectives == 0
 
 # %%
 # What goes wrong
 # ---------------
-# *Gathering the whole matrix.* ``full_tensor()`` and the option ``gather=True`` copy all rows to every process. The
-# peak is then at least the size of the whole matrix.
+# *You collect the whole matrix.* ``full_tensor()`` and the option ``gather=True`` copy all rows to every process. Each
+# process then needs the memory of the whole matrix.
 
 
 def gathered(w):
@@ -186,8 +191,8 @@ gathering, _ = on_two_processes(gathered, w)
 gathering
 
 # %%
-# *Mixing a tensor and a DTensor.* An operation on both raises an error. Convert the tensor to a ``DTensor``, as above,
-# or compute with ``to_local()``.
+# *You combine a tensor and a* ``DTensor``. This raises an error. Convert the tensor to a ``DTensor`` as above, or
+# compute with ``to_local()``.
 
 
 def mixed(w):
@@ -203,8 +208,9 @@ print(told)
 assert "mixed" in told, "torch computes with both now: rewrite this section"
 
 # %%
-# *Different arguments on the processes.* Rows that are computed at different points do not form a Hessian. The first
-# call compares the shapes and values of the arguments, and the code of the function, and raises an error.
+# *The processes pass different arguments.* Their rows would then belong to different points, and would not form a
+# Hessian. The first call compares the shapes and values of the arguments and the code of the function, and raises an
+# error.
 
 
 def other_point(w):

@@ -2,30 +2,33 @@ r"""
 Which of the four ways to compute a Hessian should I use?
 =========================================================
 
-A Hessian is the Jacobian of a Jacobian: we differentiate once inside, then once more outside. Each of the two
-derivatives can use :term:`forward mode`, with one pass for each input, or :term:`reverse mode`, with one pass for each
-output. This makes four compositions. They return the same numbers at very different costs.
+A Hessian is the derivative of a derivative. We differentiate the function, and then we differentiate the result once
+more. The first derivative is called the inner one, the second the outer one. Each of them can use :term:`forward mode`,
+with one pass for each input, or :term:`reverse mode`, with one pass for each output. So there are four combinations.
+They return the same numbers at very different costs.
 
-The outer derivative decides most. Its outputs are all entries of the inner Jacobian. With 5 inputs and 25 outputs these
-are 125, so the outer derivative makes 5 passes in forward mode and 125 in reverse mode.
+The outer derivative matters most. Suppose a function has 5 inputs and 25 outputs. Its first derivatives are
+:math:`25 \times 5 = 125` numbers, and the outer derivative has to differentiate all of them. Forward mode does this in
+5 passes, one for each input. Reverse mode needs 125 passes.
 
-**Answer:** Use forward mode outside, and inside the mode that has fewer passes. For few inputs and several outputs
-Taylor mode beats all four, because it computes each second derivative once. :func:`funcdiff.hessian` chooses among all
-of these for your function.
+**Answer:** Call :func:`funcdiff.hessian`, which chooses for your function. To choose by hand, use forward mode outside,
+and inside the mode that needs fewer passes. For few inputs and several outputs, :term:`Taylor mode` needs less than all
+four combinations, because it computes each second derivative only once.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hessian
 
-    H = hessian(func)(x)  # shape: that of the output, then twice that of x
+    H = hessian(torch.sin)(torch.tensor([1.0, 2.0]))
+    print(H.shape)  # (2, 2, 2): the shape of the output, then twice that of the input
 """
 
 # %%
 # Use it
 # ------
-# Our first function is a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. Such a network is
-# typical of a :term:`surrogate`, which replaces a simulation. Its Hessian has a matrix of 5 by 5 numbers for each
-# output, so the shape is (25, 5, 5).
+# Our first function is a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs. For each output, the
+# Hessian is a matrix of 5 by 5 numbers. So the result has the shape (25, 5, 5).
 
 import torch
 
@@ -39,8 +42,9 @@ H = hessian(network)(x)
 print(tuple(H.shape), explain(hessian(network), x).recipe)
 
 # %%
-# The second function is one layer, :math:`f(x) = \tanh(Wx + b)`, with 512 inputs and 32 outputs. We print the
-# :term:`recipe` that is chosen for it.
+# The printed name says which method ``hessian`` chose. Each method is a function of its own, a :term:`recipe`. The
+# second function is one layer, :math:`f(x) = \tanh(Wx + b)`, with 512 inputs and 32 outputs. Another recipe is chosen
+# for it.
 
 from torch.nn.functional import linear
 
@@ -65,8 +69,9 @@ expected = torch.einsum("i,ij,ik->ijk", -2 * y * (1 - y**2), weight, weight)
 torch.testing.assert_close(wide(*wide_args), expected)
 
 # %%
-# You can also compose two Jacobians of torch yourself. We name a composition :term:`outer over inner`. Forward over
-# reverse means: the inner Jacobian uses reverse mode, and the outer one forward mode.
+# You can also combine two Jacobians of torch yourself. The name of a combination is :term:`outer over inner`. "Forward
+# over reverse" means that the inner derivative uses reverse mode (``jacrev``) and the outer one forward mode
+# (``jacfwd``).
 
 from torch.func import jacfwd, jacrev
 
@@ -76,9 +81,10 @@ torch.testing.assert_close(composed(*wide_args), expected)
 # %%
 # Count: many inputs, few outputs
 # -------------------------------
-# How many passes does each composition make for the layer? The inner Jacobian needs 32 reverse or 512 forward
-# :term:`passes <pass>`. In forward mode the outer derivative repeats this 512 times. In reverse mode it repeats it for
-# each of the 32 x 512 entries of the inner Jacobian. We count all four, ``hessian`` and Taylor mode.
+# How many passes does each combination make for the layer? The inner derivative needs 32 :term:`passes <pass>` in
+# reverse mode, one for each output, or 512 in forward mode. Its result has 32 x 512 entries. The outer derivative
+# repeats these passes 512 times in forward mode, and 32 x 512 times in reverse mode. We count all four, ``hessian`` and
+# Taylor mode.
 
 from funcdiff import (
     hessian_forward_over_forward,
@@ -99,15 +105,17 @@ compositions = {
 recipes = {"hessian": hessian, "hessian_taylor": hessian_taylor, **compositions}
 
 # %%
-# The counts are exact. We take them on the :term:`meta device`, where nothing is computed.
+# We count on the :term:`meta device`, where tensors have shapes but no numbers. Nothing is computed there, and the
+# counts are exact.
 
 wide = {name: recipe(predict, argnums=2) for name, recipe in recipes.items()}
 costs = count(wide, *(tensor.to("meta") for tensor in wide_args))
 costs
 
 # %%
-# Compare the columns of FLOPs (floating-point operations) and of memory: the recipe with the fewest FLOPs does not have
-# the lowest peak. The result alone is large, so the time also depends on how much each recipe writes.
+# Compare the FLOPs (floating-point operations) with the peak, the largest memory in use at any moment. The recipe with
+# the fewest FLOPs does not have the lowest peak. The result alone is large, so the time also depends on how many bytes
+# each recipe writes.
 
 costs.claim(
     "hessian_forward_over_reverse", smaller_peak_than="hessian_forward_over_forward"
@@ -129,16 +137,16 @@ times
 times.claim("hessian_forward_over_reverse", faster_than="hessian_forward_over_forward")
 
 # %%
-# With reverse mode outside, the number of passes is the largest:
+# Reverse mode outside makes the most passes, so we expect this:
 
 times.claim("hessian_forward_over_reverse", faster_than="hessian_reverse_over_reverse")
 
 # %%
 # Count: few inputs, several outputs
 # ----------------------------------
-# Now the network, with 5 inputs and 25 outputs. We compute its Hessian for each row of a batch.
-# :func:`funcdiff.batch_hessian` does so with the automatic choice, and :term:`vmap` with the other recipes. We count a
-# batch of 100 rows, again on the meta device.
+# Now we take the network, with 5 inputs and 25 outputs. We count its Hessians for a batch of 100 rows, again on the
+# meta device. :func:`funcdiff.batch_hessian` chooses a recipe for the whole batch. :term:`vmap` applies each of the
+# other recipes to all rows.
 
 from torch.func import vmap
 
@@ -158,8 +166,8 @@ costs = count(for_rows(on_meta), torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# The ranking is different here. Forward over forward needs the fewest FLOPs and the least memory of all compositions,
-# and both compositions with reverse mode outside need gigabytes.
+# The ranking is different here. Of the four combinations, forward over forward needs the fewest FLOPs and the least
+# memory. Both combinations with reverse mode outside need gigabytes.
 
 costs.claim(
     "hessian_forward_over_forward",
@@ -168,13 +176,13 @@ costs.claim(
 )
 
 # %%
-# Taylor mode computes each second derivative once, although it occurs twice in the symmetric Hessian. It needs the
-# fewest FLOPs of all:
+# A Hessian is symmetric: each second derivative occurs twice in it. Forward over forward computes it twice, and Taylor
+# mode only once. So Taylor mode needs the fewest FLOPs of all:
 
 costs.claim("hessian_taylor", fewer_flops_than="hessian_forward_over_forward", by=1.5)
 
 # %%
-# ``torch.func.hessian`` is forward over reverse. Compared with it:
+# ``torch.func.hessian`` uses forward over reverse. Compare Taylor mode with it:
 
 costs.claim("hessian_taylor", fewer_flops_than="hessian_forward_over_reverse", by=5)
 
@@ -208,12 +216,12 @@ title = f"One Hessian: the slowest recipe takes {factor:.0f}× as long as the fa
 plot(times, title=title)
 
 # %%
-# The two compositions with reverse mode outside should be the last. They make the most passes.
+# The two combinations with reverse mode outside should be the last. They make the most passes.
 #
 # What goes wrong
 # ---------------
-# For some operations, some compositions return wrong numbers, and torch raises no error. Layer normalization is one. We
-# compare each composition with reverse over reverse, which is right here, and then the automatic recipe.
+# For some operations, some combinations return wrong numbers, and torch raises no error. Layer normalization is one of
+# them. Reverse over reverse is right for it, so we compare the other recipes with it.
 
 normed = torch.nn.LayerNorm(4, dtype=torch.float64)
 
@@ -229,7 +237,8 @@ for name, recipe in recipes.items():
     print(f"{name:30} relative error {error:.1e}")
 
 # %%
-# The two compositions with forward mode inside are wrong. ``hessian`` knows this fault and is right.
+# The two combinations with forward mode inside are wrong. ``hessian`` knows this fault, uses another recipe, and is
+# right.
 
 torch.testing.assert_close(hessian(cubic)(point), right)
 wrong = hessian_reverse_over_forward(cubic)(point)
@@ -245,7 +254,8 @@ assert not torch.allclose(wrong, right), (
 # Call ``hessian``. To choose by hand, use Taylor mode for few inputs and several outputs, and forward over reverse
 # otherwise. The exceptions are:
 #
-# * If the function has one output, ``hessian`` chooses :func:`funcdiff.hessian_double_backward`: reverse over reverse
-#   by plain autograd, with as many passes as forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
-# * If an operation has no forward formula, use reverse over reverse. ``hessian`` does this by itself.
+# * If the function has one output, ``hessian`` chooses :func:`funcdiff.hessian_double_backward`. It is reverse over
+#   reverse with ``torch.autograd.grad``, and makes as many passes as forward over reverse. See
+#   :doc:`/tutorials/hessians/loss_parameters`.
+# * If torch has no forward formula for an operation, use reverse over reverse. ``hessian`` does this by itself.
 # * If the function has several outputs, do not put reverse mode outside: it makes the most passes.

@@ -2,46 +2,49 @@ r"""
 How do I compute the Hessian of a loss with respect to a network's parameters?
 ==============================================================================
 
-The Hessian says how the loss curves: :math:`H_{jk} = \partial^2 L / \partial w_j\, \partial w_k` for the parameters
-:math:`w`. Newton steps and Laplace approximations need it as one symmetric matrix. A network with 67 parameters has a
-Hessian of 67 rows and 67 columns.
+The Hessian of a loss is the matrix of its second derivatives. If the parameters are :math:`w_1` and :math:`w_2` and the
+loss is :math:`L = w_1^2 + 3 w_1 w_2`, the Hessian is
 
-To get this matrix, write the loss as a function of one vector. This takes two steps: make the parameters of the module
-an argument, and put all of them into one vector.
+.. math::
 
-**Answer:** :func:`funcdiff.module_function` makes the parameters an argument, and :func:`funcdiff.ravel` makes them one
-vector. The :func:`funcdiff.hessian` of the loss is then one matrix.
+    H = \begin{pmatrix} 2 & 3 \\ 3 & 0 \end{pmatrix}.
+
+A network with 67 parameters has a Hessian with 67 rows and 67 columns. Newton's method and Laplace approximations need
+this matrix. The parameters of a PyTorch module are several tensors inside the module. To get one matrix, write the loss
+as a function of one vector that contains all parameters.
+
+**Answer:** :func:`funcdiff.module_function` turns the module into a function of its parameters, and
+:func:`funcdiff.ravel` turns these parameters into one vector. Then call :func:`funcdiff.hessian` on the loss.
 
 .. code-block:: python
 
     from funcdiff import hessian, module_function, ravel
 
-    func, parameters = module_function(network)  # a function of (parameters, x)
-    vector, unravel = ravel(parameters)
-
-    def loss_of(vector):
-        return loss(func(unravel(vector), x), y)
-
-    H = hessian(loss_of)(vector)  # square
+    predict, parameters = module_function(network)  # for predict(parameters, X)
+    vector, unravel = ravel(parameters)  # unravel(vector) gives the parameters back
+    H = hessian(lambda v: loss(predict(unravel(v), X), y))(vector)
 """
 
 # %%
 # Use it
 # ------
-# We classify irises by four measurements. The loss is the cross-entropy of a small network over all 150 flowers.
-# ``objective`` returns two things: the loss as a function of one vector, and the vector of the parameters.
+# We classify irises by four measurements. The data are 150 flowers of 3 species.
 
 import torch
 from sklearn.datasets import load_iris
 from torch.nn.functional import cross_entropy
 
-from funcdiff import explain, hessian, module_function, ravel
-
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
-arrays = load_iris(return_X_y=True)
-measures, species = (torch.tensor(array, device=device) for array in arrays)
-X = (measures - measures.mean(0)) / measures.std(0)
+X, species = load_iris(return_X_y=True)
+X, species = torch.tensor(X, device=device), torch.tensor(species, device=device)
+X = (X - X.mean(0)) / X.std(0)
+
+# %%
+# The network has 8 hidden units. ``predict(parameters, X)`` computes what ``network(X)`` computes, but the parameters
+# are an argument, a dictionary of four tensors. ``ravel`` puts them into one vector.
+
+from funcdiff import explain, hessian, module_function, ravel
 
 
 def classifier(hidden):
@@ -49,36 +52,34 @@ def classifier(hidden):
     return torch.nn.Sequential(*layers).to(device, torch.float64)
 
 
-def objective(network):
-    predict, parameters = module_function(network)
-    start, unravel = ravel(parameters)
-
-    def loss(vector):
-        return cross_entropy(predict(unravel(vector), X), species)
-
-    return loss, start
-
+network = classifier(hidden=8)
+predict, parameters = module_function(network)
+start, unravel = ravel(parameters)
+print(
+    {name: tuple(p.shape) for name, p in parameters.items()}, "->", tuple(start.shape)
+)
 
 # %%
-# With 8 hidden units there are 67 parameters, so the Hessian has the shape (67, 67). We check that it is symmetric, and
-# print its shape and the chosen :term:`recipe`.
+# Now we write the loss as a function of this vector. ``unravel`` turns the vector into the dictionary again. The
+# Hessian of this function is one symmetric matrix.
 
-network = classifier(hidden=8)
-loss, start = objective(network)
+
+def loss(vector):
+    return cross_entropy(predict(unravel(vector), X), species)
+
+
 matrix = hessian(loss)(start)
 torch.testing.assert_close(matrix, matrix.T)
 print(tuple(matrix.shape), explain(hessian(loss), start).recipe)
 
 # %%
-# ``hessian_double_backward`` applies plain autograd twice, both times in :term:`reverse mode`. You can call it by its
-# name.
+# ``hessian`` chooses a method, a :term:`recipe`. Here it chose ``hessian_double_backward``: two backward passes, as
+# with ``torch.autograd.grad`` and ``create_graph=True``.
 #
 # Blocks instead of a matrix
 # --------------------------
-# Without ``ravel`` the parameters are a dictionary, a :term:`pytree`. The Hessian then has a block for each pair of
-# parameters, with the shape of the first one, then that of the second.
-
-predict, parameters = module_function(network)
+# Without ``ravel``, the parameters are a dictionary. The Hessian then has a block for each pair of parameters. The
+# shape of a block is the shape of the first parameter, followed by that of the second.
 
 
 def loss_of_dictionary(parameters):
@@ -90,7 +91,7 @@ for name, block in blocks["2.weight"].items():
     print(f"2.weight, {name:9} {tuple(block.shape)}")
 
 # %%
-# The blocks, flattened and put side by side, are the matrix.
+# If we flatten the blocks and put them side by side, we get the matrix again.
 
 rows = [
     [block.flatten(parameters[name].dim()).flatten(0, -2) for block in row.values()]
@@ -131,9 +132,10 @@ torch.testing.assert_close(of_linear["weight"]["weight"], by_formula)
 # %%
 # Count
 # -----
-# A loss has one output. So :term:`reverse mode` computes its gradient in one :term:`pass`, and :term:`forward mode`
-# needs one for each parameter. The outer derivative repeats this for each parameter. We count ``hessian``, its choice,
-# and the four compositions, named :term:`outer over inner`.
+# A Hessian needs two derivatives, one applied to the result of the other. The inner derivative is the gradient. The
+# loss has one output, so :term:`reverse mode` computes the gradient in one backward :term:`pass`.
+# :term:`Forward mode <forward mode>` needs a pass for each parameter. We count
+# ``hessian``, the recipe that it chose, and four others. Their names say :term:`outer over inner`.
 
 from funcdiff import (
     hessian_double_backward,
@@ -158,7 +160,7 @@ costs = count(methods, start)
 costs
 
 # %%
-# Look at the last two lines. With forward mode inside, the FLOPs (floating-point operations) are much larger:
+# Look at the last two lines. With forward mode inside, many more FLOPs (floating-point operations) are needed:
 
 costs.claim(
     "hessian_double_backward", fewer_flops_than="hessian_forward_over_forward", by=10
@@ -179,8 +181,9 @@ times
 times.claim("hessian", faster_than="hessian_forward_over_forward")
 
 # %%
-# Three recipes with reverse mode inside need nearly the same FLOPs. We compare the choice of ``hessian`` with
-# ``torch.func.hessian``, which is forward over reverse, over more rounds. If the interval includes 1, we cannot tell.
+# Three recipes use reverse mode inside, and need nearly the same FLOPs. ``torch.func.hessian`` is one of them: forward
+# over reverse. We compare it with the choice of ``hessian`` over more rounds. If the interval below includes 1, this
+# run cannot tell which is faster.
 
 pair = ["hessian_double_backward", "hessian_forward_over_reverse"]
 closer = compare({name: methods[name] for name in pair}, start, rounds=40)
@@ -191,7 +194,12 @@ closer.claim("hessian_double_backward", faster_than="hessian_forward_over_revers
 
 
 def widened(hidden):
-    loss, vector = objective(classifier(hidden))
+    predict, parameters = module_function(classifier(hidden))
+    vector, unravel = ravel(parameters)
+
+    def loss(vector):
+        return cross_entropy(predict(unravel(vector), X), species)
+
     return {name: recipes[name](loss) for name in ["hessian", *pair]}, (vector,)
 
 
@@ -201,13 +209,14 @@ title = f"From 8 to 32 hidden units, the time of hessian grows to {growth:.1f}×
 plot(study, title=title)
 
 # %%
-# With few hidden units, the calls take most of the time. With many, the curves rise with the arithmetic. All three
-# lie close together, because they need nearly the same FLOPs.
+# With few hidden units, starting the operations takes most of the time. With many, the arithmetic does. All three
+# curves lie close together, because the recipes need nearly the same FLOPs.
 #
 # What the Hessian tells us
 # -------------------------
-# An eigenvalue is the curvature of the loss along its eigenvector: zero where the loss is flat, negative where it bends
-# downwards. We train the network, with a small decay of its weights, and compute all eigenvalues.
+# An eigenvalue of the Hessian is the curvature of the loss along its eigenvector. It is zero where the loss is flat,
+# and negative where the loss curves downwards. We train the network, with a small penalty on the size of its weights
+# (weight decay), and compute all eigenvalues.
 
 decay = 1e-3
 options = {"max_iter": 100, "line_search_fn": "strong_wolfe"}
@@ -223,12 +232,13 @@ def closure():
 
 
 optimiser.step(closure)
-loss, trained = objective(network)
+trained, _ = ravel(module_function(network)[1])
 eigenvalues = torch.linalg.eigvalsh(hessian(loss)(trained)).cpu()
 
 # %%
-# Nine eigenvalues must be zero. If you add one vector to all three rows of the last weight, or one number to all three
-# biases, no probability changes. These are 8 + 1 directions in which the loss is flat.
+# Nine eigenvalues must be zero. The last layer has three rows of 8 weights, one for each species. If you add the same
+# number to one weight of all three rows, the three outputs change alike, and no probability changes. There are 8 such
+# weights, and the biases are a ninth case. So the loss is flat in 9 directions.
 
 from funcdiff.plots import plot_spectrum
 
@@ -240,8 +250,9 @@ title = f"{large} of {len(eigenvalues)} eigenvalues exceed 1 % of the largest"
 plot_spectrum(eigenvalues, flat, names=names, title=title)
 
 # %%
-# The ringed eigenvalues are the nine zeros. A Newton step divides by the eigenvalues, so it needs damping there, and a
-# Laplace approximation needs a prior. We print how many eigenvalues are negative, before and after training.
+# The ringed eigenvalues are the nine zeros. A Newton step divides by the eigenvalues, so it needs damping in these
+# directions. A Laplace approximation needs a prior. We print how many eigenvalues are negative before and after
+# training.
 
 spectra = {"before": torch.linalg.eigvalsh(matrix), "after": eigenvalues}
 for when, values in spectra.items():
@@ -250,8 +261,7 @@ for when, values in spectra.items():
     print(f"{when:6} training: {negative} negative; from {smallest} to {largest}")
 
 # %%
-# Training minimized the loss plus the decay. In some directions the loss alone still curves down, so some eigenvalues
-# are negative. The decay adds twice its factor to each eigenvalue. With it, all are positive.
+# Some eigenvalues stay negative, because we minimized the loss plus the penalty. The penalty adds ``2 * decay``.
 
 assert (eigenvalues + 2 * decay > 0).all()
 print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")
@@ -259,8 +269,9 @@ print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")
 # %%
 # What goes wrong
 # ---------------
-# ``torch.nn.utils.vector_to_parameters`` also writes a vector into a module, but only its numbers: the loss does not
-# depend on the vector any more. torch's own Hessian is then zero, and torch raises no error.
+# ``torch.nn.utils.vector_to_parameters`` *cuts the derivative.* It copies the numbers of a vector into the module. The
+# loss then depends on the parameters in the module, and not on your vector. torch's own Hessian is zero, and no error
+# is raised.
 
 from torch.nn.utils import vector_to_parameters
 
@@ -276,24 +287,13 @@ assert not zeros.any(), "vector_to_parameters keeps the graph: update this secti
 print("largest entry:", zeros.abs().max().item())
 
 # %%
-# With ``strict=True``, torch raises an error if the output does not depend on the input.
-
-from textwrap import fill
-
-try:
-    torch.autograd.functional.hessian(loss_by_writing, trained, strict=True)
-except RuntimeError as error:
-    print(fill(str(error), 84))
-
-# %%
 # Takeaway
 # --------
-# Make the parameters one vector and call ``hessian``. This works for some thousands of parameters, because both the
-# passes and the entries grow with their number. The exceptions are:
+# Put the parameters into one vector and call ``hessian``. This works for some thousands of parameters. The number of
+# passes grows with the number of parameters, and the number of entries with its square. Exceptions:
 #
-# * If you need only products with vectors, or a few eigenvalues, do not compute the matrix: use
-#   :func:`funcdiff.hvp_operator`.
+# * If you need only products with vectors, or a few eigenvalues, use :func:`funcdiff.hvp_operator`.
 # * If you need the block of one layer, pass only its parameters to ``ravel``, and call
-#   ``func({**parameters, **unravel(v)}, x)``: the others cost nothing. See :ref:`a subset of parameters <subset>`.
-# * If the network contains a normalization layer, do not use the four compositions by name: with respect to its weight,
-#   torch gets their Hessians wrong. ``hessian`` avoids this fault.
+#   ``predict({**parameters, **unravel(v)}, X)``. See :ref:`a subset of parameters <subset>`.
+# * If the network contains a normalization layer, do not call the four compositions by name. torch computes wrong
+#   Hessians there with respect to the weight of the layer. ``hessian`` avoids this fault.

@@ -2,33 +2,36 @@ r"""
 Can Taylor mode compute a Hessian in a few forward passes?
 ==========================================================
 
-:term:`Taylor mode <Taylor mode>` evaluates the function once, and every number carries its first and second derivatives
-along. If :math:`z` has the derivatives :math:`z'` and :math:`z''`, then :math:`y = \sin z` has
+In :term:`Taylor mode <Taylor mode>`, every number in the computation carries its first and second derivatives with it.
+Suppose :math:`z = x^2` at :math:`x = 3`. Then :math:`z` is 9, and it carries :math:`z' = 6` and :math:`z'' = 2`. The
+next operation, say :math:`y = \sin z`, computes its own derivatives from these:
 
 .. math::
 
     y' = \cos(z)\, z', \qquad y'' = \cos(z)\, z'' - \sin(z)\, z'^2.
 
-With :math:`n` inputs each number carries :math:`n` first and :math:`n(n+1)/2` second derivatives, each of them once.
-With 5 inputs these are 5 and 15. Together with the value, this is the work of 21 evaluations, for any number of
-outputs. A Jacobian of a Jacobian multiplies its passes instead: about :math:`(1 + 5)(1 + 25) = 156` for 25 outputs.
+With 5 inputs each number carries 5 first derivatives and 15 second ones, because a symmetric 5 by 5 matrix has 15
+different entries. Together with the value, this is the work of 1 + 5 + 15 = 21 evaluations, for any number of outputs.
+``torch.func.hessian`` needs about :math:`(1 + 5)(1 + 25) = 156` for 25 outputs.
 
 **Answer:** Yes, for few inputs and several outputs: :func:`funcdiff.hessian` then uses Taylor mode. If you need only
-the Laplacian, the sum of the second derivatives, :func:`funcdiff.laplacian` needs :math:`2 + n` passes.
+the Laplacian, the sum of the second derivatives, call :func:`funcdiff.laplacian`, which needs even less.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hessian, laplacian
 
-    H = hessian(func)(x)  # shape: that of the output, then twice that of x
-    trace = laplacian(func)(x)  # shape: that of the output
+    x = torch.tensor([1.0, 2.0])
+    H = hessian(torch.sin)(x)  # (2, 2, 2): the output, then twice the input
+    trace = laplacian(torch.sin)(x)  # (2,): one sum for each output
 """
 
 # %%
 # Use it
 # ------
 # Our function is a network with 5 inputs, two hidden layers of 1000 units with tanh, and 25 outputs. We compute the
-# Hessian and the Laplacian at one point, and print their shapes and the chosen :term:`recipe`.
+# Hessian and the Laplacian at one point. The printed name is the method that ``hessian`` chose, its :term:`recipe`.
 
 import torch
 
@@ -46,9 +49,9 @@ print(tuple(laplacian(network)(x).shape))
 # %%
 # Check it by hand
 # ----------------
-# Each value :math:`z` carries its first derivatives :math:`z_i` with respect to each input, and its second ones
-# :math:`z_{ij}`. A linear layer multiplies all of them by its weight. A scalar function :math:`g`, such as tanh,
-# changes them by the chain rule:
+# We write Taylor mode for this network ourselves. Each value :math:`z` carries its first derivatives :math:`z_i` and
+# its second derivatives :math:`z_{ij}`. A linear layer multiplies all of them by its weight. A function :math:`g` of
+# one number, such as tanh, changes them by the chain rule:
 #
 # .. math::
 #
@@ -68,8 +71,8 @@ def through_layer(layer, value, first, second, left, right):
 
 
 # %%
-# Since :math:`z_{ij} = z_{ji}`, we carry only the pairs with :math:`i \le j`, and write each into two places of the
-# Hessian at the end. We apply this to 20 rows at once.
+# The order of two derivatives does not matter, :math:`z_{ij} = z_{ji}`. So we carry only the pairs with
+# :math:`i \le j`. At the end we write each of them to both places in the Hessian. We check the result on 20 rows.
 
 
 def by_hand(x):
@@ -89,12 +92,12 @@ per_row = torch.func.vmap(torch.func.hessian(network))
 torch.testing.assert_close(by_hand(batch), per_row(batch))
 
 # %%
-# The recipe ``hessian_taylor`` does the same for any function made of operations that it knows. A Laplacian needs only
-# the sum of the :math:`z_{ii}`. The sum obeys the same rule, so ``laplacian`` carries one second-order value instead of
-# :math:`n(n+1)/2`.
+# The recipe ``hessian_taylor`` does the same for any function whose operations it knows. The Laplacian is the sum of
+# the :math:`z_{ii}`. The same rules apply to this sum, so ``laplacian`` carries one number instead of 15 second
+# derivatives.
 #
-# We compute the Hessian of each row with :func:`funcdiff.batch_hessian`, which chooses as ``hessian`` does, and with
-# other recipes under :term:`vmap`. All must agree.
+# We compare several methods. :func:`funcdiff.batch_hessian` chooses a recipe for the whole batch. :term:`vmap` applies
+# each of the other recipes to all rows. All results must agree.
 
 from torch.func import vmap
 
@@ -122,10 +125,10 @@ torch.testing.assert_close(vmap(laplacian(network))(batch), sum_of_diagonal)
 # %%
 # Count
 # -----
-# Let :math:`F` be the FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. With 5 inputs
-# Taylor mode needs 1 for the value, 5 for the first derivatives and 15 for the second ones. The composition forward
-# over reverse (named :term:`outer over inner`) needs about :math:`(1 + n)(1 + m)` for :math:`m` outputs. We count in
-# units of :math:`F`.
+# Let :math:`F` be the number of FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. With 5
+# inputs, Taylor mode should need :math:`(1 + 5 + 15) F`. Forward over reverse, the method of ``torch.func.hessian``,
+# should need about :math:`(1 + n)(1 + m) F` for :math:`n` inputs and :math:`m` outputs. (The names say
+# :term:`outer over inner`.) We count.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -140,31 +143,31 @@ pairs = n * (n + 1) // 2
 assert costs["by hand"].flops == (1 + n + pairs) * one_pass
 
 # %%
-# ``hessian_taylor`` needs a little less than our code: at the first layer all second derivatives are still zero, and it
-# does not multiply them. The other counts, and the memory:
+# ``hessian_taylor`` needs a little less than our code. At the first layer all second derivatives are still zero, and it
+# does not multiply them. These are all counts:
 
 assert costs["hessian_taylor"].flops < (1 + n + pairs) * one_pass
 assert costs["laplacian"].flops < (2 + n) * one_pass
 costs
 
 # %%
-# Look at the last column, the peak of memory. Taylor mode needs no graph for reverse mode, only the values that it
-# carries.
+# Look at the last column, the peak of memory. Reverse mode must store the intermediate results of all layers. Taylor
+# mode needs only the values of the current layer.
 
 costs.claim("hessian_taylor", smaller_peak_than="hessian_forward_over_reverse", by=4)
 
 # %%
 # Time
 # ----
-# Taylor mode makes 21 passes here, and forward over reverse about 156. Do the times follow? We time the Hessians of the
+# Do the times follow these counts? We time the Hessians of the 20 rows.
 # 20 rows.
 
 times = compare(hessians, batch, rounds=9)
 times
 
 # %%
-# The ratio says how many times as long as the fastest recipe each one takes. We expect Taylor mode to be faster than
-# the best composition for this shape:
+# The last column is the time divided by that of the fastest recipe. We expect Taylor mode to be faster than the best of
+# the other methods:
 
 times.claim("hessian_taylor", faster_than="hessian_forward_over_forward", by=1.5)
 
@@ -176,9 +179,10 @@ title = f"5 inputs, 25 outputs: forward over reverse takes {ratio:.1f}× as long
 plot(times, title=title)
 
 # %%
-# The time also includes memory traffic, which FLOPs do not count: each layer reads and writes all 21 values.
+# The times do not follow the FLOPs exactly. Each layer also reads and writes all 21 values in memory,
+# and FLOPs do not count this.
 #
-# Next we time the Laplacian against the trace of each Hessian.
+# Next we time the Laplacian. We compare it with the trace of each Hessian.
 
 
 def trace(name):
@@ -190,7 +194,7 @@ sums = compare({"laplacian": vmap(laplacian(network)), **traces}, batch, rounds=
 sums
 
 # %%
-# ``laplacian`` needs a third of the passes of Taylor mode's Hessian:
+# ``laplacian`` makes :math:`2 + 5 = 7` passes, a third of the 21 for the Hessian:
 
 sums.claim("laplacian", faster_than="trace of taylor")
 
@@ -202,9 +206,9 @@ sums.claim("laplacian", faster_than="trace of forward_over_reverse", by=10)
 # %%
 # What goes wrong
 # ---------------
-# The number of second derivatives grows with :math:`n^2`. With one output, reverse mode computes the whole gradient in
-# one pass, and Taylor mode has no advantage. We count both for 50 inputs and one output, on the :term:`meta device`,
-# where nothing is computed.
+# *There are many inputs and one output.* The number of second derivatives grows with the square of the number of
+# inputs. In reverse mode, one pass gives the whole gradient. So Taylor mode needs more. We count both for 50 inputs and
+# one output, on the :term:`meta device`, where nothing is computed.
 
 many = study_network((50, 200, 200, 1), activation=torch.nn.Tanh)
 many = many.requires_grad_(False).to("meta")
@@ -213,7 +217,7 @@ scalar = count(on_many, torch.empty(100, 50, device="meta"))
 scalar.claim("hessian_forward_over_reverse", fewer_flops_than="hessian_taylor", by=10)
 
 # %%
-# With one output, even three inputs are too many. Reverse over reverse needs :math:`2 (1 + n)` passes:
+# With one output, even three inputs are too many. Reverse over reverse needs only :math:`2 (1 + n) = 8` passes:
 
 few = study_network((3, 200, 200, 1), activation=torch.nn.Tanh)
 few = few.requires_grad_(False).to("meta")
@@ -225,7 +229,7 @@ scalar = count(on_few, torch.empty(100, 3, device="meta"))
 scalar.claim("hessian_reverse_over_reverse", fewer_flops_than="hessian_taylor")
 
 # %%
-# ``hessian`` makes this comparison for you. For the network with 50 inputs and one output it chooses:
+# ``hessian`` makes this comparison for you. For the network with 50 inputs and one output it chooses another recipe:
 
 one_output = study_network((50, 200, 200, 1), activation=torch.nn.Tanh)
 explain(hessian(one_output.requires_grad_(False)), torch.randn(50)).recipe
@@ -233,9 +237,9 @@ explain(hessian(one_output.requires_grad_(False)), torch.randn(50)).recipe
 # %%
 # An operation without a rule
 # ---------------------------
-# Taylor mode needs a rule for each operation, as for tanh above. There is none for an RNN, a custom autograd function
-# or a determinant. ``hessian_taylor`` then computes the whole Hessian by torch's own modes, and writes a message to the
-# logger. The result is right, but takes longer. We print the message.
+# Taylor mode needs a rule for each operation, as for tanh above. It has none for an RNN, a custom autograd function or
+# a determinant. ``hessian_taylor`` then uses torch's own modes for the whole Hessian. The result is right, but it takes
+# longer. You can read about it in the logger, whose message we print.
 
 import logging
 import sys
@@ -254,8 +258,8 @@ H = hessian_taylor(volume)(x)
 logger.removeHandler(handler)
 
 # %%
-# We check this Hessian. A determinant is linear in each row and in each column, so its second derivatives within a row
-# or a column are zero.
+# Is this Hessian right? A determinant is linear in each row and in each column. So its second derivatives within a row
+# or within a column are zero.
 
 torch.testing.assert_close(H, hessian_forward_over_reverse(volume)(x))
 blocks = H.view(3, 3, 3, 3)
@@ -265,9 +269,9 @@ assert blocks.diagonal(0, 1, 3).abs().max() < 1e-12, "one column"
 # %%
 # Takeaway
 # --------
-# Call ``hessian``; for few inputs and several outputs it uses Taylor mode. The exceptions are:
+# Call ``hessian``. For few inputs and several outputs it uses Taylor mode. The exceptions are:
 #
 # * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
-# * If the inputs are many, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with
+# * If there are many inputs, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with
 #   :math:`1 + n + n(n+1)/2`.
 # * If you need only the sum of the diagonal, use ``laplacian``.

@@ -2,12 +2,12 @@ r"""
 Why do two ways to compute one Hessian disagree?
 ================================================
 
-A second derivative differentiates the formula of the first one. Some formulas of torch contain a number that was stored
-during the evaluation. The first derivative is right, but the second one may treat the stored number as a constant.
+Take :math:`f(a) = \log a` at :math:`a = 2`. Its first derivative is :math:`1/a = 0.5`. Its second derivative is
+:math:`-1/a^2 = -0.25`. Suppose a program stores the number 0.5 in the evaluation and uses it as the first derivative.
+This is right. But if you differentiate again, the program treats 0.5 as a constant, and the second derivative is 0.
 
-Take :math:`f(a) = \log a` at :math:`a = 2`. Its first derivative is :math:`1/a`, and its second one is
-:math:`-1/a^2 = -0.25`. If :math:`1/a` was stored and counts as a constant, the second derivative comes out as 0. This
-is what happens to the log-determinant of a matrix, and torch raises no error.
+Some derivative formulas in torch have this fault. One of them belongs to the log-determinant of a matrix. So one method
+returns the right Hessian and another method returns zeros, and torch raises no error.
 
 **Answer:** One of them uses a derivative formula that is wrong when it is differentiated again. Call
 :func:`funcdiff.hessian`, which avoids such formulas and compares its first result with finite differences. To test
@@ -25,7 +25,8 @@ every method on your own function, call :func:`funcdiff.check_derivatives`.
 # Use it
 # ------
 # Our function is the logarithm of a determinant, which is part of every Gaussian likelihood. We compute its Hessian at
-# a matrix of 3 by 3 numbers. :func:`funcdiff.explain` says which :term:`recipe` was used and what the check found.
+# a matrix of 3 by 3 numbers. :func:`funcdiff.explain` says which method (:term:`recipe`) was used and what the check
+# found.
 
 import torch
 
@@ -38,9 +39,8 @@ H = hessian(torch.logdet)(A)
 explain(hessian(torch.logdet), A)
 
 # %%
-# The recipe in the first line was used. The last column says how far its result is from the differences. Its name calls
-# it directly: ``hessian_double_backward(torch.logdet)(A)``. Other names say :term:`outer over inner`: the mode of the
-# outer derivative, then that of the inner one.
+# The recipe in the first line was used. The last column says how far its result is from the finite differences. Most
+# recipes apply one mode of differentiation to the result of another. Their names say :term:`outer over inner`.
 #
 # Check it by hand
 # ----------------
@@ -56,12 +56,12 @@ by_formula = -torch.einsum("jk,li->ijkl", inverse, inverse)
 torch.testing.assert_close(H, by_formula)
 
 # %%
-# Without a formula, use finite differences of the gradient, one column for each input. They have fewer correct digits
-# than a derivative, but enough to see whether it is wrong.
+# If you have no formula, compare with finite differences of the gradient. They have fewer correct digits than a
+# derivative, but enough to show a wrong one.
 
 
 def hessian_by_differences(func, x, step=1e-5):
-    """Compute columns from the gradient on both sides of x."""
+    """Compute each column from the gradients at two points near x."""
     gradient = torch.func.grad(func)
     units = step * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
     columns = [(gradient(x + u) - gradient(x - u)) / (2 * step) for u in units]
@@ -74,8 +74,8 @@ torch.testing.assert_close(differences, by_formula, rtol=1e-6, atol=1e-8)
 # %%
 # Time
 # ----
-# What does the right result cost? We take a layer norm after a linear layer with 32 inputs. We time ``hessian``, two
-# compositions that are right, and forward over forward with the norm written by hand.
+# Does the right result take longer? Layer norm is another operation with this fault. We time ``hessian`` on a layer
+# norm, two other recipes that are right, and forward over forward with the norm written in simpler operations.
 
 from torch.nn.functional import layer_norm
 
@@ -115,16 +115,15 @@ times = compare(methods, x, rounds=9)
 times
 
 # %%
-# The right result need not cost more. With one output, reverse mode inside needs one :term:`pass`, forward mode 32:
+# We expect not. The function has one output, so reverse mode inside needs one :term:`pass`, and forward mode needs 32:
 
 times.claim("hessian", faster_than="norm by hand")
 
 # %%
 # What goes wrong
 # ---------------
-# The forward derivative of the determinant uses a factorization that the evaluation has stored. A second derivative
-# treats the stored numbers as constants. So with forward mode inside, the Hessian should come out as zero. We compute
-# all four compositions.
+# The forward derivative of the log-determinant uses a factorization from the evaluation. A second derivative treats it
+# as a constant. So with forward mode inside, the Hessian should be zero. We compute all four combinations.
 
 right = {
     "hessian_forward_over_reverse": hessian_forward_over_reverse,
@@ -142,8 +141,8 @@ for recipe in forward_inside.values():
     assert not zero.any(), "torch has fixed logdet: update this page"
 
 # %%
-# Both compositions with forward mode inside return zeros. Two results that agree are therefore no proof. A
-# Hessian-vector product with forward mode inside has the same fault.
+# Both combinations with forward mode inside return zeros. So if two results agree, they can still be wrong. A
+# Hessian-vector product with forward mode inside is wrong as well.
 
 from funcdiff import hvp, hvp_reverse_over_forward
 
@@ -156,8 +155,8 @@ assert not torch.allclose(wrong, product), "torch has fixed logdet: update this 
 # %%
 # Which operations?
 # -----------------
-# Other operations store something, too: a normalization stores its mean and variance, and a linear solve its
-# factorization. We cube and sum a normalization, and square and sum a solution, so that each function has a Hessian.
+# Other operations also store something: a normalization stores its mean and variance, a linear solve its factorization.
+# We test nine functions. A Hessian needs one output, so we take a sum of cubes or squares at the end.
 
 from torch.nn.functional import batch_norm, instance_norm, rms_norm
 
@@ -177,8 +176,9 @@ functions = {name: lambda a, f=f: f(a).pow(3).sum() for name, f in norms.items()
 }
 
 # %%
-# For each function we compute the Hessian by forward over forward. We print two numbers relative to its largest entry:
-# the error, found by differences, and the asymmetry :math:`|H - H^T|`. The asymmetry needs no other result.
+# For each function we compute the Hessian by forward over forward. We print two numbers, relative to its largest entry.
+# The error is the difference from finite differences. The asymmetry is :math:`|H - H^T|`, which you can compute without
+# knowing the right result.
 
 
 def judge(recipe, func):
@@ -195,7 +195,7 @@ findings = {
 }
 
 # %%
-# In the figure, a circle on the right is a wrong Hessian. A square on the right shows it by its asymmetry.
+# In the figure, a circle far to the right is a wrong Hessian. A square far to the right is one that is not symmetric.
 
 from funcdiff.plots import plot_dots
 
@@ -213,25 +213,24 @@ assert {"det", "logdet"} <= set(hidden), (
 print("wrong and symmetric:", ", ".join(hidden))
 
 # %%
-# The compositions with reverse mode inside are right for all of these functions, and so is ``hessian``.
+# The combinations with reverse mode inside are right for all of these functions, and so is ``hessian``.
 
 for func in functions.values():
     for recipe in (hessian, *right.values()):
         assert judge(recipe, func)["error"] < 1e-6
 
 # %%
-# For a function of your own, ``check_derivatives`` judges every recipe and names the operation at fault.
+# For your own function, ``check_derivatives`` tests every recipe and names the operation at fault.
 
 check_derivatives(functions["layer_norm"], A)
 
 # %%
-# The table gives a verdict for each recipe and the gap to the differences. In two cases, reverse mode inside is not
-# enough.
+# The table gives a verdict for each recipe. In two more cases, even reverse mode inside is wrong.
 #
 # Under vmap
 # ----------
-# With :term:`vmap` we compute the Hessians of many matrices at once. Here ``torch.func.hessian``, which is forward over
-# reverse, is right for the first matrix and wrong for the others. We print the relative error of each.
+# :term:`vmap` computes the Hessians of many matrices at once. Here ``torch.func.hessian`` (forward over reverse) is
+# right for the first matrix and wrong for the others. We print the relative error of each.
 
 from torch.func import vmap
 
@@ -259,13 +258,13 @@ assert errors(under_vmap["torch.func.hessian"])[1:].min() > 1e-3, "update this p
 assert errors(under_vmap["batch_hessian"]).max() < 1e-10
 
 # %%
-# The first line shows the fault. :func:`funcdiff.batch_hessian` and ``hessian`` are right under ``vmap``, too.
+# The first line shows the fault. :func:`funcdiff.batch_hessian` is right.
 #
 # With respect to the weight of a norm
 # ------------------------------------
-# Suppose you differentiate with respect to the weight of a norm and its input together. The Hessian then has a mixed
-# block, :math:`\partial^2 f / \partial w\, \partial x`. In this block all four compositions are wrong, and plain
-# autograd is right.
+# Suppose you differentiate with respect to the weight :math:`w` of a norm and its input :math:`x` together. The Hessian
+# then has a mixed block, :math:`\partial^2 f / \partial w\, \partial x`. All four combinations are wrong in this block,
+# and plain autograd is right.
 
 point = torch.rand(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 
@@ -284,16 +283,16 @@ for name, recipe in {**everything, "hessian": hessian}.items():
     assert (error > 0.1) == faulty, "torch has fixed layer norm: update this page"
 
 # %%
-# Taylor mode is right because it writes the norm in simpler operations. ``hessian`` avoids the fault as well.
+# Taylor mode is right, because it writes the norm in simpler operations. ``hessian`` is right as well.
 #
 # Takeaway
 # --------
-# Call ``hessian``, ``hvp`` or ``batch_hessian``: they leave out what is known to be wrong and check their first result.
-# Asymmetry proves that a Hessian is wrong; symmetry proves nothing. The exceptions are:
+# Call ``hessian``, ``hvp`` or ``batch_hessian``. They avoid what is known to be wrong, and check their first result. An
+# asymmetric Hessian is wrong, but a symmetric one is not always right. The exceptions are:
 #
-# * If you need a recipe by name and the function contains a norm, a determinant or a solve, use reverse over reverse:
+# * If you call a recipe by name and the function contains a norm, a determinant or a solve, use
 #   :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong under ``vmap``.
-# * If you differentiate with respect to the weight of a norm, none of the four compositions is right: use
+# * If you differentiate with respect to the weight of a norm, none of the four combinations is right: use
 #   :func:`funcdiff.hessian_taylor`, or for one output :func:`funcdiff.hessian_double_backward`.
-# * If you differentiate a Hessian once more, use :func:`funcdiff.hessian_taylor`: the gradient of others can be wrong.
+# * If you differentiate a Hessian once more, use :func:`funcdiff.hessian_taylor`: the gradients of others can be wrong.
 # * If you are not sure about an operation, call :func:`funcdiff.check_derivatives` once.

@@ -2,9 +2,9 @@ r"""
 Should I use forward or reverse mode for my Jacobian?
 =====================================================
 
-The Jacobian is the table of all first derivatives, :math:`J_{ij} = \partial y_i / \partial x_j`. It has one row for
-each output and one column for each input. :term:`Reverse mode <reverse mode>` computes one row in each pass through the
-function, and :term:`forward mode` computes one column.
+The Jacobian is the table of all first derivatives. It has one row for each output and one column for each input.
+:term:`Reverse mode <reverse mode>` (``jacrev``) computes one row in each pass through the function.
+:term:`Forward mode <forward mode>` (``jacfwd``) computes one column in each pass.
 
 So compare the number of rows with the number of columns. A layer with 32 inputs and 2048 outputs has 2048 rows and 32
 columns. Forward mode computes its Jacobian in 32 passes, and reverse mode needs 2048.
@@ -14,17 +14,20 @@ there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import jacobian
 
-    J = jacobian(func)(x)  # shape: that of the output, then that of x
+    A = torch.randn(2048, 32)
+    J = jacobian(lambda x: A @ x)(torch.randn(32))
+    print(J.shape)  # (2048, 32): the shape of the output, then that of x
 """
 
 # %%
 # Use it
 # ------
 # Our function is one layer, :math:`f(x) = \tanh(Wx + b)`, in three shapes. The tall Jacobian has 2048 rows and 32
-# columns, the wide one 32 rows and 2048 columns, and the third is square. We differentiate with respect to ``x``, which
-# is argument number 2, and print the shape of each result and the :term:`recipe` that was chosen.
+# columns. The wide one has 32 rows and 2048 columns. The third is square. With ``argnums=2`` we differentiate with
+# respect to ``x``. We print the shape of each result and the :term:`recipe` (the method) that was chosen.
 
 import torch
 from torch.nn.functional import linear
@@ -47,13 +50,13 @@ for args in (tall, wide, square):
     print(tuple(automatic(*args).shape), explain(automatic, *args).recipe)
 
 # %%
-# ``jacobian_taylor`` is forward mode, and ``jacobian_batched_grad`` is reverse mode. You can also call either one by
-# its name: ``jacobian_taylor(predict, argnums=2)(weight, bias, x)``.
+# ``jacobian_taylor`` uses forward mode, and ``jacobian_batched_grad`` uses reverse mode. You can also call either one
+# by its name: ``jacobian_taylor(predict, argnums=2)(weight, bias, x)``.
 #
 # Check it by hand
 # ----------------
-# The derivative of tanh is :math:`1 - \tanh^2`. So output :math:`i` changes with input :math:`j` by :math:`J_{ij} = (1
-# - f_i^2)\, W_{ij}`. The automatic recipe must return the same.
+# The derivative of tanh is :math:`1 - \tanh^2`. So output :math:`y_i` changes with input :math:`x_j` by
+# :math:`J_{ij} = (1 - y_i^2)\, W_{ij}`. All three results agree with this formula.
 
 
 def by_formula(weight, bias, x):
@@ -64,15 +67,15 @@ for args in (tall, wide, square):
     torch.testing.assert_close(automatic(*args), by_formula(*args))
 
 # %%
-# Forward mode starts from a direction in the space of the inputs, a :term:`tangent` :math:`v`, and computes :math:`Jv`,
-# a :term:`JVP`. If :math:`v` is a unit vector, :math:`Jv` is one column. :term:`vmap` computes the columns for all unit
-# vectors in one call.
+# How does forward mode compute a column? It asks how all outputs change if the input moves in a direction :math:`v`, a
+# :term:`tangent`. The answer is the product :math:`Jv`, a :term:`JVP`. If :math:`v = (1, 0, 0, \ldots)`, only the first
+# input moves, and :math:`Jv` is the first column. :term:`vmap` computes the columns for all unit vectors in one call.
 
 from torch.func import jvp, vjp, vmap
 
 
 def columns(weight, bias, x):
-    """Multiply the Jacobian by all unit tangents; a product is a column."""
+    """Multiply the Jacobian by all unit tangents. Each product is a column."""
 
     def push(tangent):
         return jvp(lambda x: predict(weight, bias, x), (x,), (tangent,))[1]
@@ -84,12 +87,13 @@ for args in (tall, wide, square):
     torch.testing.assert_close(columns(*args), by_formula(*args))
 
 # %%
-# Reverse mode starts from a weight for each output, a :term:`cotangent` :math:`u`, and computes :math:`u^T J`, a
-# :term:`VJP`. If :math:`u` is a unit vector, :math:`u^T J` is one row.
+# How does reverse mode compute a row? You give each output a weight. The vector of these weights is a :term:`cotangent`
+# :math:`u`. Reverse mode returns the derivatives of the weighted sum of the outputs, :math:`u^T J`, a :term:`VJP`. If
+# only the first weight is 1 and all others are 0, this is the first row.
 
 
 def rows(weight, bias, x):
-    """Multiply all unit cotangents by the Jacobian; a product is a row."""
+    """Multiply all unit cotangents by the Jacobian. Each product is a row."""
     y, pull_back = vjp(lambda x: predict(weight, bias, x), x)
     return vmap(pull_back)(torch.eye(len(y)))[0]
 
@@ -100,8 +104,9 @@ for args in (tall, wide, square):
 # %%
 # Count
 # -----
-# Each column and each row costs one :term:`pass` through the layer, which is :math:`mn` multiply-adds. Forward mode
-# makes :math:`n` passes, and reverse mode makes :math:`m`.
+# Each column and each row costs one :term:`pass` through the layer. With :math:`n` inputs and :math:`m` outputs, a pass
+# computes :math:`mn` products and sums. Forward mode makes :math:`n` passes, and reverse mode makes :math:`m`. We count
+# both modes, each in two versions.
 
 from funcdiff import (
     jacobian_batched_grad,
@@ -123,8 +128,7 @@ costs = count(recipes, *tall)
 costs
 
 # %%
-# This was the tall layer, with 32 inputs and 2048 outputs. Here forward mode needs fewer FLOPs (floating-point
-# operations):
+# This was the tall layer, with 32 inputs and 2048 outputs. Forward mode needs fewer FLOPs (floating-point operations):
 
 costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse")
 
@@ -142,8 +146,8 @@ costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward")
 # %%
 # Time
 # ----
-# Do the times follow the counts? We time the tall layer first. A :term:`ratio` says how many times as long as the
-# fastest recipe each one takes, within the same :term:`round` of the timing.
+# Do the times follow the counts? We time the tall layer first. The :term:`ratio` in the last column compares each
+# recipe with the fastest one, within the same :term:`round` of the timing.
 
 tall_times = compare(recipes, *tall)
 tall_times
@@ -165,21 +169,21 @@ wide_times
 wide_times.claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
-# For the square layer both modes make 256 passes.
+# For the square layer, both modes make 256 passes.
 
 times = compare(recipes, *square)
 times
 
 # %%
-# The number of passes is equal here, so the cost of one pass decides. In this run:
+# So the cost of a single pass decides. In this run:
 
 times.claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
 # The crossover
 # -------------
-# At which shape does the faster mode change? We keep 65536 weights and change the shape of the layer step by step: from
-# 16 inputs with 4096 outputs to 4096 inputs with 16 outputs.
+# At which shape does reverse mode become faster? We keep 65536 weights and change the shape of the layer step by step.
+# The first layer has 16 inputs and 4096 outputs, the last one 4096 inputs and 16 outputs.
 
 raced = {
     name: recipes[name] for name in ("jacobian", "jacobian_forward", "jacobian_reverse")
@@ -196,17 +200,18 @@ crossover = study.crossover("jacobian_forward", "jacobian_reverse")
 plot(study, title=str(crossover))
 
 # %%
-# Read the figure from left to right: with more inputs there are fewer outputs. The layer is square at 256 inputs. The
-# curve of ``jacobian`` should stay with the lower of the other two. The crossover in inputs, with its interval:
+# From left to right, the number of inputs grows and the number of outputs shrinks. The layer is square at 256 inputs.
+# The curve of ``jacobian`` should stay with the lower of the other two. This is the number of inputs at which the two
+# modes take equally long, with its interval:
 
 crossover
 
 # %%
 # What goes wrong
 # ---------------
-# Forward mode needs a formula for each operation: how does the output change with the input? For some operations torch
-# has no such formula, and raises an error. An example is :func:`torch.cdist`. Here it computes the distances from one
-# point to four others, with 2 inputs and 4 outputs.
+# Forward mode needs a formula for each operation, which says how the output changes with the input. For some operations
+# torch has no such formula and raises an error. An example is :func:`torch.cdist`. Here it computes the distances from
+# one point to four others, with 2 inputs and 4 outputs.
 
 from textwrap import fill
 
@@ -227,7 +232,7 @@ else:
 
 # %%
 # ``jacobian`` chooses a recipe that has its own formula for distances. The gradient of a distance is the unit vector
-# that points away from the other point, so we can check the result.
+# that points away from the other point. The result agrees with it.
 
 expected = (corner - points) / (corner - points).norm(dim=1, keepdim=True)
 torch.testing.assert_close(jacobian(distances)(corner).view(4, 2), expected)
@@ -236,10 +241,10 @@ print("jacobian chose", explain(jacobian(distances), corner).recipe)
 # %%
 # Takeaway
 # --------
-# Call ``jacobian``, or choose the mode with fewer passes: forward mode makes :math:`n`, reverse mode :math:`m`. The
-# exceptions are:
+# Call ``jacobian``, or choose the mode with fewer passes: forward mode makes one for each input, reverse mode one for
+# each output. The exceptions are:
 #
 # * If the function has one output, you need its gradient, which is one reverse pass: :func:`torch.func.grad`.
 # * If torch has no forward formula for an operation, ``jacobian_forward`` fails. ``jacobian`` uses another recipe.
-# * If :math:`n` and :math:`m` are similar, measure both modes: the cost of a pass decides.
+# * If there are about as many inputs as outputs, measure both modes: the cost of a pass decides.
 # * If the function is small, the number of passes matters little: see :doc:`/tutorials/jacobians/winner_map`.

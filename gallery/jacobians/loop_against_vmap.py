@@ -2,32 +2,35 @@ r"""
 Should I loop over the rows of a Jacobian?
 ==========================================
 
-Reverse mode computes a Jacobian row by row. One call of ``torch.autograd.grad`` returns row :math:`i`, the derivatives
-:math:`\partial y_i / \partial x_j` of one output. A function with 16 outputs has 16 rows, so the obvious program is a
-loop of 16 calls.
+A function :math:`f` returns 16 numbers, and you want the derivatives of all of them. One call of
+``torch.autograd.grad`` gives the derivatives of one number :math:`y_i` with respect to all inputs. This is row
+:math:`i` of the Jacobian. So the obvious program is a loop of 16 calls.
 
-The loop runs the same operations 16 times: for each row another unit vector goes backward through the function. All 16
-vectors can also go backward together, as one matrix. Each operation then runs once. The arithmetic is the same, but a
-small function spends most of its time on starting operations.
+The loop is slow, because it runs the same short operations 16 times. The calls differ only in one argument, a unit
+vector, which says whose derivatives you want: :math:`(1, 0, 0, \ldots)` stands for :math:`y_1`, and
+:math:`(0, 1, 0, \ldots)` for :math:`y_2`. You can also pass all 16 unit vectors in one call, as the rows of an identity
+matrix. Then each operation runs once, on a larger tensor. This is faster, because starting a short operation takes
+longer than its arithmetic.
 
-**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. By hand, it is ``vmap`` of the
-backward pass over the identity matrix.
+**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. In torch alone, map the backward pass
+over the rows of the identity matrix with ``vmap``.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import jacobian
 
     J = jacobian(func)(x)  # shape: that of the output, then that of x
-
-    y, backward = torch.func.vjp(func, x)  # the same by hand, for a vector y
+    y, backward = torch.func.vjp(func, x)  # the same in torch, for a vector y
     (J,) = torch.func.vmap(backward)(torch.eye(len(y)))
 """
 
 # %%
 # Use it
 # ------
-# Our function is one layer with 16 inputs and 16 outputs, :math:`f(x) = \tanh(Wx + b)`. We differentiate it with
-# respect to ``x``, which is argument number 2. The result has 16 rows and 16 columns.
+# Our function is one layer with 16 inputs and 16 outputs, :math:`f(x) = \tanh(Wx + b)`. Its arguments are ``weight``,
+# ``bias`` and ``x``. With ``argnums=2`` we differentiate with respect to ``x``. (The first argument has the number 0.)
+# The result has 16 rows and 16 columns.
 
 import torch
 from torch.nn.functional import linear
@@ -46,26 +49,26 @@ J = jacobian(predict, argnums=2)(weight, bias, x)
 print(J.shape)
 
 # %%
-# Which method computed it? :func:`funcdiff.explain` shows the :term:`recipe` that was chosen, and the predicted cost of
-# each candidate.
+# There are several methods to compute a Jacobian. Each is a function of its own, a :term:`recipe`. ``jacobian``
+# estimates their times and uses the fastest one. :func:`funcdiff.explain` shows what it chose, and the estimates.
 
 explain(jacobian(predict, argnums=2), weight, bias, x)
 
 # %%
-# The first line is the recipe that was used. With as many outputs as inputs it is ``jacobian_batched_grad``: reverse
-# mode, with all rows in one call of ``torch.autograd.grad``. You can call it by its name:
+# The first line of the table is the chosen recipe. With as many outputs as inputs it is ``jacobian_batched_grad``,
+# which passes all unit vectors to ``torch.autograd.grad`` in one call. You can also call it by name:
 # ``jacobian_batched_grad(predict, argnums=2)(weight, bias, x)``.
 #
 # Check it by hand
 # ----------------
-# The derivative of tanh is :math:`1 - \tanh^2`. Row :math:`i` of the Jacobian is therefore row :math:`i` of the weight
-# times a number: :math:`J_{ij} = (1 - f_i^2)\, W_{ij}`. We compare with this formula.
+# The derivative of tanh is :math:`1 - \tanh^2`. So row :math:`i` of the Jacobian is row :math:`i` of the weight, times
+# the number :math:`1 - y_i^2`. We compare with this formula.
 
 expected = (1 - predict(weight, bias, x) ** 2)[:, None] * weight
 torch.testing.assert_close(J, expected)
 
 # %%
-# Next we write the loop. Each turn chooses one output by a unit vector and asks autograd for its derivatives.
+# Next we write the loop. Each call gets one unit vector and returns one row.
 
 
 def row_loop(weight, bias, x):
@@ -80,9 +83,10 @@ def row_loop(weight, bias, x):
 torch.testing.assert_close(row_loop(weight, bias, x), expected)
 
 # %%
-# Now the same without the loop. :func:`torch.func.vjp` returns a function that multiplies a vector by the Jacobian from
-# the left, :math:`u^T J` (a :term:`VJP`). With a unit vector this is one row. :func:`torch.func.vmap` calls that
-# function for all unit vectors at once (:term:`vmap`).
+# Now the same without the loop. :func:`torch.func.vjp` evaluates the function and returns a second function, here
+# ``pull_back``. For a vector :math:`u`, it runs one backward pass and returns :math:`u^T J` (a :term:`VJP`). If
+# :math:`u` is a unit vector, this is one row of the Jacobian. :func:`torch.func.vmap` calls ``pull_back`` for all rows
+# of the identity matrix at once (:term:`vmap`).
 
 from torch.func import vjp, vmap
 
@@ -99,10 +103,10 @@ torch.testing.assert_close(vmap_over_vjp(weight, bias, x), expected)
 # %%
 # Count
 # -----
-# The loop and the batch do the same arithmetic in a different number of steps. We compare ``jacobian`` with four other
-# methods. :func:`funcdiff.jacobian_loop` loops and :func:`funcdiff.jacobian_reverse` uses ``vmap``, as we did by hand.
-# ``jacobian_batched_grad`` passes all unit vectors to ``torch.autograd.grad`` with ``is_grads_batched=True``. We first
-# check that all agree.
+# Both programs do the same arithmetic, but in a different number of operations. We now count what one call of each
+# method does. ``jacobian_loop`` is the loop. ``jacobian_reverse`` is ``vmap`` over the backward pass, and so is torch's
+# ``jacrev``. ``jacobian_batched_grad`` makes one call of ``torch.autograd.grad`` with ``is_grads_batched=True``. First
+# we check that all five results are equal.
 
 from funcdiff import jacobian_batched_grad, jacobian_loop, jacobian_reverse
 
@@ -117,7 +121,7 @@ for recipe in recipes.values():
     torch.testing.assert_close(recipe(weight, bias, x), expected)
 
 # %%
-# Then we count what one call of each does. The counts are exact and involve no clock.
+# Then we count. The counts are exact, because they involve no clock.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
@@ -126,43 +130,44 @@ costs = count(recipes, weight, bias, x)
 costs
 
 # %%
-# The FLOPs (floating-point operations) of the matrix products are the same for all: one evaluation of the function and
-# one :term:`pass` back for each row. The number of operations, in the second column, differs. An :term:`operation` is
-# one call into torch's library, such as a product or a sum, and each one costs time to start.
+# The matrix products need the same number of FLOPs (floating-point operations) in all five methods: one evaluation of
+# the function, and one backward :term:`pass` for each row. The second column differs. It counts the operations. An
+# :term:`operation` is one computation on whole tensors, such as a product or a sum, and each one takes time to start.
 
 costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 
 # %%
 # Time
 # ----
-# ``compare`` times the candidates in turns, in random order, so that a slow moment of the machine affects all of them
-# alike. One turn of all of them is a :term:`round`. A :term:`ratio` is taken within each round.
+# ``compare`` calls each method once in each :term:`round`, in random order. So a slow moment of the machine affects all
+# methods alike. The :term:`ratio` of two methods is computed within each round.
 
 comparison = compare(recipes, weight, bias, x)
 comparison
 
 # %%
-# Beside the median stands its spread, the :term:`IQR`. The ratio says how many times as long as the fastest recipe each
-# one takes. The automatic recipe gains this factor over the loop:
+# The table shows the median time and its spread, the :term:`IQR`. The last column is the ratio to the fastest method.
+# Compare ``jacobian`` with the loop:
 
 comparison.claim("jacobian", faster_than="jacobian_loop")
 
 # %%
-# Each call of ``jacobian`` first looks up which recipe it chose for these arguments. For a function as small as ours,
-# this takes a visible part of the time. The chosen recipe, called by name, does without it:
+# At each call, ``jacobian`` first looks up which recipe it chose for arguments of these shapes. For a function as small
+# as ours, this takes a visible part of the time. If you call the recipe by name, you save it:
 
 comparison.claim("jacobian_batched_grad", faster_than="jacobian")
 
 # %%
-# ``jacobian_reverse`` starts two transforms of ``torch.func`` at each call, but no loop:
+# ``jacobian_reverse`` has more overhead than ``jacobian_batched_grad``, because it starts ``vjp`` and ``vmap`` at each
+# call. It should still be faster than the loop:
 
 comparison.claim("jacobian_reverse", faster_than="jacobian_loop")
 
 # %%
 # More outputs
 # ------------
-# The loop makes one call for each output, so its time should grow with their number. We keep 16 inputs and increase the
-# number of outputs from 1 to 1024.
+# The loop makes one call for each output, so its time grows with the number of outputs. We keep 16 inputs and increase
+# the number of outputs from 1 to 1024.
 
 names = ["jacobian", "jacobian_loop", "jacobian_batched_grad", "jacobian_reverse"]
 
@@ -181,20 +186,20 @@ plot(
 )
 
 # %%
-# The curve of the loop should rise with each output. Those of the batched recipes should stay flat until the arithmetic
-# takes longer than the calls. With many more outputs than inputs, ``jacobian`` changes to forward mode, which computes
-# columns: see :doc:`/tutorials/jacobians/jacrev_against_jacfwd`.
+# The curve of the loop should rise from the beginning. The other curves should stay flat until the arithmetic takes
+# longer than starting the operations. With many more outputs than inputs, ``jacobian`` computes columns instead of
+# rows: see :doc:`/tutorials/jacobians/jacrev_against_jacfwd`.
 #
-# With a single output there is only one row, and batching cannot help. We expect the loop to be faster there, because
-# it starts no transform:
+# With one output there is only one row, so there is nothing to batch. We expect the loop to be faster there, because it
+# starts neither ``vjp`` nor ``vmap``:
 
 study[1].claim("jacobian_loop", faster_than="jacobian_reverse")
 
 # %%
 # What goes wrong
 # ---------------
-# A batched call needs a derivative formula that is right for many vectors at once. For :func:`torch.cdist` torch's
-# formula is not: the first row of the Jacobian is right and the others are wrong, and no error is raised. We compare
+# For some operations, torch's derivative is wrong if several vectors are passed at once. :func:`torch.cdist` is one of
+# them: the first row of the Jacobian is right, the other rows are wrong, and no error is raised. We compare ``jacrev``
 # with the loop.
 
 a, b = torch.randn(2, 3, 2, dtype=torch.float64)
@@ -214,13 +219,13 @@ assert not torch.allclose(batched, by_rows), (
 )
 
 # %%
-# :func:`funcdiff.jacobian` knows this fault and leaves the batched recipe out. Its result is right.
+# :func:`funcdiff.jacobian` knows this fault and uses another recipe, so its result is right.
 
 torch.testing.assert_close(jacobian(distances)(a), by_rows)
 print("jacobian chose", explain(jacobian(distances), a).recipe)
 
 # %%
-# If you need a batched recipe there, write the distance in simpler operations:
+# If you want to use such a recipe yourself, write the distance in simpler operations:
 
 
 def distances_by_hand(a):
@@ -235,6 +240,6 @@ torch.testing.assert_close(jacobian_reverse(distances_by_hand)(a), by_rows)
 # Call :func:`funcdiff.jacobian` and do not loop. The exceptions are:
 #
 # * If the function has one output, you need its gradient, which is one row: :func:`torch.func.grad`.
-# * If ``vmap`` does not support an operation in the function, the loop is what remains. ``jacobian`` falls back to it.
+# * If ``vmap`` does not support an operation in the function, only the loop works. ``jacobian`` then uses it by itself.
 # * If all rows do not fit in memory, set ``chunk_size``: see :doc:`/tutorials/batches/chunk_size`.
-# * If you doubt a batched result for a new operation, compare it with :func:`funcdiff.jacobian_loop`.
+# * If you do not trust the result for some operation, compare it with :func:`funcdiff.jacobian_loop`.

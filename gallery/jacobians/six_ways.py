@@ -2,28 +2,31 @@ r"""
 Which of torch's six ways to compute a Jacobian should I use?
 =============================================================
 
-All six return the same Jacobian. They differ in two choices. The mode is the first: :term:`reverse mode` computes the
-rows of the Jacobian, and :term:`forward mode` computes its columns. The second choice is between a loop, with one row
-or column in each turn, and a batch of all of them.
+A Jacobian has a row for each output and a column for each input. All six methods return the same matrix, and they
+differ in two points. The first is the mode. :term:`Reverse mode` computes rows, and :term:`forward mode` computes
+columns. The second is how: in a loop, one row or column at a time, or in a batch, all together.
 
-For 16 inputs and 1024 outputs the Jacobian has 1024 rows and 16 columns. A loop in reverse mode makes 1024 calls. A
-batch in forward mode makes one call for all 16 columns.
+Suppose there are 16 inputs and 1024 outputs. A loop in reverse mode makes 1024 calls, one for each row. A batch in
+forward mode makes one call for all 16 columns.
 
 **Answer:** Choose the mode that has less to compute, and batch. :func:`funcdiff.jacobian` does both: it uses forward
 mode if there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import jacobian
 
-    J = jacobian(func)(x)  # shape: that of the output, then that of x
+    A = torch.randn(1024, 16)
+    J = jacobian(lambda x: A @ x)(torch.randn(16))
+    print(J.shape)  # (1024, 16): the shape of the output, then that of x
 """
 
 # %%
 # Use it
 # ------
-# Our function is an affine map, :math:`f(x) = Wx + b`. We compute its Jacobian for 16 inputs and 1024 outputs, then for
-# 1024 inputs and 16 outputs, and print the shape and the chosen :term:`recipe`.
+# Our function is :math:`f(x) = Wx + b`. We compute its Jacobian for 16 inputs and 1024 outputs, and for 1024 inputs and
+# 16 outputs. We print the shape and the method that was chosen, the :term:`recipe`.
 
 import torch
 from torch.nn.functional import linear
@@ -50,7 +53,7 @@ for args in (tall, wide):
 # %%
 # Check it by hand
 # ----------------
-# The Jacobian of :math:`Wx + b` is the weight :math:`W`, so every method can be checked exactly.
+# The Jacobian of :math:`Wx + b` is the weight :math:`W`, so we can check every method.
 
 for weight, bias, x in (tall, wide):
     torch.testing.assert_close(automatic(weight, bias, x), weight)
@@ -58,8 +61,8 @@ for weight, bias, x in (tall, wide):
 # %%
 # Three interfaces in reverse mode
 # --------------------------------
-# Reverse mode computes rows. You can loop over ``torch.autograd.grad``, call :func:`torch.func.vjp` for all rows at
-# once by :term:`vmap`, or let :func:`torch.func.jacrev` do the same in one call.
+# Reverse mode computes rows. We loop over ``torch.autograd.grad``, then call :func:`torch.func.vjp` for all rows at
+# once with :term:`vmap`. :func:`torch.func.jacrev` does the latter in one call.
 
 from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
@@ -83,8 +86,9 @@ reverse["jacrev"] = jacrev(predict, argnums=2)
 # %%
 # Three interfaces in forward mode
 # --------------------------------
-# Forward mode computes columns. You can loop over dual numbers, which carry their derivative in one direction, a
-# :term:`tangent`, through the function. You can loop over :func:`torch.func.jvp`, or call :func:`torch.func.jacfwd`.
+# Forward mode computes columns. A column says how the outputs change in one direction of the inputs, a :term:`tangent`.
+# A *dual number* is a number together with its change in this direction. The first interface is a loop over dual
+# numbers. The second is a loop over :func:`torch.func.jvp`. :func:`torch.func.jacfwd` computes all columns at once.
 
 import torch.autograd.forward_ad as forward_ad
 
@@ -119,8 +123,8 @@ for method in interfaces.values():
 # %%
 # The sum of the rows
 # -------------------
-# ``backward`` with a gradient of ones computes the sum of all rows in one pass: the gradient of the sum of the outputs.
-# So it can check a Jacobian.
+# ``backward`` computes the gradient of one number. If you pass a gradient of ones, this number is the sum of all
+# outputs. Its gradient is the sum of all rows of the Jacobian, so it is another check.
 
 weight, bias, x = tall
 leaf = x.clone().requires_grad_()
@@ -129,7 +133,7 @@ y.backward(gradient=torch.ones_like(y))
 torch.testing.assert_close(leaf.grad, automatic(*tall).sum(0), rtol=1e-4, atol=1e-4)
 
 # %%
-# If you need only this sum, or the gradient of a function with one output, do not compute a Jacobian. We count both.
+# If you need only this sum, do not compute the Jacobian. We count both.
 
 from funcdiff import jacobian_reverse
 from funcdiff.measure import compare, count
@@ -145,17 +149,16 @@ costs.claim("gradient of the sum", fewer_flops_than="sum of the rows", by=100)
 # %%
 # Count
 # -----
-# One :term:`pass` takes :math:`mn` multiply-adds in either mode. For 16 inputs and 1024 outputs, forward mode makes 16
-# passes and reverse mode makes 1024. We count all six interfaces and the automatic recipe.
+# A :term:`pass` computes :math:`mn` products and sums in either mode. For 16 inputs and 1024 outputs, forward mode
+# makes 16 passes and reverse mode makes 1024. We count all six interfaces and ``jacobian``.
 
 methods = {"jacobian": automatic, **interfaces}
 costs = count(methods, *tall)
 costs
 
 # %%
-# The mode determines the FLOPs (floating-point operations). A loop multiplies the number of calls into torch's library.
-# Each is an :term:`operation` and takes time to start. ``dual_loop`` needs more FLOPs than ``jacfwd``, because it
-# evaluates the function again in each turn.
+# The mode determines the FLOPs (floating-point operations). The loops run many more operations, and each
+# :term:`operation` takes time to start. ``dual_loop`` also evaluates the function again for each column.
 
 costs.claim("jacfwd", fewer_flops_than="jacrev", by=30)
 
@@ -167,44 +170,43 @@ costs.claim("jacrev", fewer_operations_than="grad_loop", by=100)
 # %%
 # Time
 # ----
-# The mode with fewer passes should be faster, and a batch faster than a loop. First the tall case, with 16 inputs and
-# 1024 outputs. A candidate whose call takes longer than the ``budget`` is called once.
+# We expect the mode with fewer passes to be faster, and a batch to be faster than a loop. First we time 16 inputs and
+# 1024 outputs. A method that takes longer than the ``budget`` is called once.
 
 tall_times = compare(methods, *tall, rounds=9, budget=0.1)
 tall_times
 
 # %%
-# The ratio says how many times as long as the fastest candidate each takes. The batched interfaces of forward mode
-# should be among the first, and the loop of the wrong mode far behind:
+# The last column is the time divided by that of the fastest method. Forward mode in a batch should be among the first,
+# and a loop in reverse mode far behind:
 
 tall_times.claim("jacfwd", faster_than="grad_loop")
 
 # %%
-# Next the wide case, with 1024 inputs and 16 outputs.
+# Next we time 1024 inputs and 16 outputs.
 
 wide_times = compare(methods, *wide, rounds=9, budget=0.1)
 wide_times
 
 # %%
-# Now reverse mode is the right one:
+# Now reverse mode makes fewer passes:
 
 wide_times.claim("jacrev", faster_than="jvp_loop")
 
 # %%
-# The same times as a figure, on a logarithmic axis:
+# The figure shows the same times on a logarithmic axis.
 
 slow = wide_times["jvp_loop"].median / wide_times["jacobian"].median
 title = f"1024 inputs, 16 outputs: a loop in the wrong mode takes {slow:.0f}× as long"
 plot(wide_times, title=title)
 
 # %%
-# Compare the order with the counts. We expect reverse mode to be ahead of forward mode, and in each mode the batched
-# interfaces to be ahead of the loops.
+# Reverse mode should be ahead of forward mode, and in each mode the batch ahead of the loop.
 #
 # Ten times the size
 # ------------------
-# With 10240 in place of 1024, we leave out the loop in the wrong mode. We time ``jacobian``, the two recipes that it
-# chooses between, and the loops of the right mode. First 16 inputs and 10240 outputs:
+# Now we take 10240 instead of 1024. We time ``jacobian``, the two recipes between which it chooses, and the loops in
+# the better mode. First 16 inputs and 10240 outputs:
 
 from funcdiff import jacobian_batched_grad, jacobian_taylor
 
@@ -218,27 +220,27 @@ times = compare(methods, *layer(16, 10240), rounds=9, budget=0.5)
 times
 
 # %%
-# A loop makes 16 calls here, and reverse mode makes 10240 passes. A loop in the right mode should therefore win:
+# Even a loop should win here, if it is in the right mode. It makes 16 calls, and reverse mode makes 10240 passes:
 
 times.claim("dual_loop", faster_than="jacobian_batched_grad")
 
 # %%
-# Then 10240 inputs and 16 outputs:
+# Now 10240 inputs and 16 outputs:
 
 methods = {**recipes, "grad_loop": grad_loop}
 times = compare(methods, *layer(10240, 16), rounds=9, budget=0.5)
 times
 
 # %%
-# Here the loop is in reverse mode, and forward mode makes the 10240 passes:
+# Here the loop is in reverse mode, and forward mode makes 10240 passes:
 
 times.claim("grad_loop", faster_than="jacobian_taylor")
 
 # %%
 # A batch of 4
 # ------------
-# For the Jacobian of each row of a batch, call :func:`funcdiff.batch_jacobian`, or wrap a recipe in ``vmap``. The
-# function is affine, so each row has the same Jacobian. We time 16 inputs and 10240 outputs.
+# You may need the Jacobian at each row of a batch. Call :func:`funcdiff.batch_jacobian`, or a recipe with ``vmap``. We
+# time 4 rows with 16 inputs and 10240 outputs. The Jacobian of :math:`Wx + b` is the same at each row.
 
 from funcdiff import batch_jacobian
 
@@ -255,12 +257,12 @@ times = compare(per_row, weight, bias, batch, rounds=9, budget=0.5)
 times
 
 # %%
-# Forward mode is right for this shape, for a batch as well as for one row:
+# Forward mode should be faster for this shape, as for one row:
 
 times.claim("jacobian_taylor", faster_than="jacobian_batched_grad")
 
 # %%
-# With 10240 inputs and 16 outputs, it is reverse mode:
+# With 10240 inputs and 16 outputs, reverse mode should be:
 
 weight, bias, _ = layer(10240, 16)
 batch = torch.randn(4, 10240, device=device)
@@ -270,15 +272,15 @@ times.claim("jacobian_batched_grad", faster_than="jacobian_taylor")
 # %%
 # What goes wrong
 # ---------------
-# ``backward`` adds to ``.grad``. If you call it twice, the second result is twice the first, and torch raises no error.
-# ``torch.autograd.grad`` and ``torch.func`` return their results instead.
+# *You call* ``backward`` *twice.* It adds to ``.grad``. The second result is then twice the first, and no error is
+# raised. ``torch.autograd.grad`` and the functions of ``torch.func`` return their results instead.
 
 once = leaf.grad.clone()
 predict(*tall[:2], leaf).backward(gradient=torch.ones_like(y))
 torch.testing.assert_close(leaf.grad, 2 * once)
 
 # %%
-# The interfaces of forward mode cannot be used inside each other: ``jvp`` fails inside the block of a dual number.
+# *You nest two interfaces of forward mode.* ``jvp`` raises an error inside the block of a dual number.
 
 try:
     with forward_ad.dual_level():
@@ -290,8 +292,8 @@ except RuntimeError as error:
 # %%
 # Takeaway
 # --------
-# Call ``jacobian``. By hand, choose the mode by the shape, and batch: ``jacfwd`` or ``jacrev``. The exceptions are:
+# Call ``jacobian``. In torch alone, call ``jacfwd`` for fewer inputs, and ``jacrev`` for fewer outputs. The exceptions:
 #
 # * If the function has one output, you need its gradient, which is one pass: :func:`torch.func.grad`.
-# * If the function is affine, there is nothing to compute: its Jacobian is the weight.
+# * If the function is :math:`Wx + b`, there is nothing to compute: its Jacobian is the weight.
 # * If all rows or columns do not fit in memory, set ``chunk_size``: see :doc:`/tutorials/batches/chunk_size`.

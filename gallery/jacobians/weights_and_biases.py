@@ -2,30 +2,33 @@ r"""
 How do I compute a Jacobian with respect to weights and biases?
 ===============================================================
 
-The output of a network depends on its parameters and on its input, :math:`y = f(\theta, x)`. Laplace approximations and
-Gauss-Newton steps need :math:`\partial y / \partial \theta`: how much each output changes with each weight and each
-bias. A layer with 3 inputs and 2 outputs has 6 weights and 2 biases, so this Jacobian has 2 rows and 8 columns.
+A layer with 3 inputs and 2 outputs has 6 weights and 2 biases. You want to know how much each of its 2 outputs changes
+with each of these 8 parameters. This is a Jacobian with 2 rows and 8 columns. Laplace approximations and Gauss-Newton
+steps need it.
 
-A transform differentiates a function with respect to its arguments. The parameters of a module are not arguments: they
-are stored inside it. So we first make them an argument.
+``jacobian`` differentiates a function with respect to its arguments. But the parameters of a PyTorch module are not
+arguments: they are stored inside the module. So we first write the module as a function that takes its parameters as an
+argument.
 
 **Answer:** Call :func:`funcdiff.module_function` to make the parameters an argument, then :func:`funcdiff.jacobian`.
 The result is a dictionary with one block of the Jacobian for each parameter.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import jacobian, module_function
 
-    func, parameters = module_function(network)
-    J = jacobian(func)(parameters, x)  # J["0.weight"]: shape of y, then of the weight
+    func, parameters = module_function(torch.nn.Linear(3, 2))
+    J = jacobian(func)(parameters, torch.randn(3))
+    print(J["weight"].shape)  # (2, 2, 3): the output, then the weight
 """
 
 # %%
 # Use it
 # ------
-# ``module_function`` returns two things: a function of the parameters and the input, and the parameters as a
-# dictionary. A dictionary of tensors is a :term:`pytree`. The Jacobian is a dictionary with the same names, and each
-# block has the shape of the output, then that of the parameter.
+# Our network has two layers. ``module_function`` returns two things: a function of the parameters and the input, and
+# the parameters as a dictionary. The Jacobian is a dictionary with the same names. The shape of each block is the shape
+# of the output, followed by that of the parameter.
 
 import torch
 from torch.nn.functional import linear
@@ -44,13 +47,14 @@ for name, block in blocks.items():
 print(explain(jacobian(func), parameters, x).recipe)
 
 # %%
-# The last line is the chosen :term:`recipe`: :term:`reverse mode`, because a network has more parameters than outputs.
-# You can also call it by its name: ``jacobian_batched_grad(func)(parameters, x)``.
+# The last line is the chosen method, the :term:`recipe`. It uses :term:`reverse mode`, because the network has more
+# parameters than outputs. You can also call it by its name: ``jacobian_batched_grad(func)(parameters, x)``.
 #
 # One matrix
 # ----------
 # Often you need one matrix with a row for each output and a column for each parameter. ``ravel`` puts all parameters
-# into one vector, in the order of the names above.
+# into one vector, in the order of the names above, and ``unravel`` gives the dictionary back. The matrix consists of
+# the blocks, flattened and put side by side.
 
 vector, unravel = ravel(parameters)
 matrix = jacobian(lambda vector: func(unravel(vector), x))(vector)
@@ -61,16 +65,17 @@ torch.testing.assert_close(matrix, side_by_side)
 # %%
 # Check it by hand
 # ----------------
-# For one layer, :math:`f(x) = \tanh(Wx + b)`, output :math:`i` depends on row :math:`i` of the weight and on entry
-# :math:`i` of the bias only. All other derivatives are zero, which :math:`\delta_{ij}` expresses:
+# For one layer, :math:`f(x) = \tanh(Wx + b)`, output :math:`i` depends only on row :math:`i` of the weight and on entry
+# :math:`i` of the bias. All other derivatives are zero. In the formulas, :math:`\delta_{ij}` is 1 if :math:`i = j`, and
+# 0 otherwise:
 #
 # .. math::
 #
 #     \frac{\partial f_i}{\partial W_{jk}} = (1 - f_i^2)\, \delta_{ij}\, x_k, \qquad
 #     \frac{\partial f_i}{\partial b_j} = (1 - f_i^2)\, \delta_{ij}.
 #
-# If the weights are arguments already, you do not need ``module_function``: ``argnums=(0, 1)`` differentiates with
-# respect to the first two arguments and returns a tuple.
+# Here the weight and the bias are arguments already, so you do not need ``module_function``. With ``argnums=(0, 1)`` we
+# differentiate with respect to the first two arguments. The result is a tuple of two Jacobians.
 
 
 def predict(weight, bias, x):
@@ -92,8 +97,8 @@ of_weight, of_bias = jacobian(predict, argnums=(0, 1))(*args)
 torch.testing.assert_close((of_weight, of_bias), by_formula(*args))
 
 # %%
-# For the network above, let :math:`t = \tanh(W x + b)` be its hidden layer and :math:`V` its outer weight. Then each of
-# the four blocks has a formula, too.
+# The network above has two layers. Let :math:`t = \tanh(W x + b)` be the output of the first layer, and :math:`V` the
+# weight of the second one. The chain rule gives a formula for each of the four blocks.
 
 V = parameters["2.weight"]
 t = torch.tanh(linear(x, parameters["0.weight"], parameters["0.bias"]))
@@ -110,9 +115,10 @@ torch.testing.assert_close(blocks, expected)
 # %%
 # Count
 # -----
-# A layer with :math:`M` outputs and :math:`N` inputs has :math:`MN + M` parameters, and the Jacobian has a column for
-# each. Reverse mode needs :math:`M` :term:`passes <pass>`, and :term:`forward mode` needs one for each parameter. We
-# count two layers with 16384 weights on the :term:`meta device`, where nothing is computed. The first has 1024 outputs.
+# A layer with :math:`N` inputs and :math:`M` outputs has :math:`MN + M` parameters, and the Jacobian has a column for
+# each. Reverse mode needs :math:`M` :term:`passes <pass>`, one for each output. :term:`Forward mode <forward mode>`
+# needs one for each parameter. We count two layers with 16384 weights. The first has 1024 outputs. On the
+# :term:`meta device` nothing is computed.
 
 from funcdiff import jacobian_batched_grad, jacobian_forward
 from funcdiff.measure import compare, count
@@ -132,28 +138,28 @@ many_costs = count(recipes, *(tensor.to("meta") for tensor in many))
 many_costs
 
 # %%
-# Even in reverse mode, the peak of memory is at least the Jacobian itself, :math:`M \times MN` numbers. Forward mode
-# needs much more:
+# The peak, the largest memory in use, is at least the Jacobian itself, :math:`M \times MN` numbers. Forward mode needs
+# much more than that:
 
 many_costs.claim("jacobian_batched_grad", smaller_peak_than="jacobian_forward", by=10)
 
 # %%
-# The second layer has 16 outputs and as many weights:
+# The second layer has 16 outputs and also 16384 weights:
 
 few_costs = count(recipes, *(tensor.to("meta") for tensor in few))
 few_costs
 
 # %%
-# With fewer outputs, reverse mode makes fewer passes. Forward mode still makes one for each parameter:
+# Now reverse mode makes only 16 passes. Forward mode still makes one for each parameter:
 
 few_costs.claim("jacobian_batched_grad", fewer_flops_than="jacobian_forward", by=500)
 
 # %%
 # Time
 # ----
-# For the layer with 16 outputs, reverse mode makes 16 passes and forward mode 16400. We time both. ``chunk_size=1024``
-# lets forward mode compute 1024 columns at a time, so that it fits in the memory of a small machine. A candidate that
-# takes longer than the budget is called once.
+# We time the layer with 16 outputs. Reverse mode makes 16 passes, and forward mode 16400. ``chunk_size=1024`` makes
+# forward mode compute 1024 columns at a time, so that it fits in the memory of a small machine. A method that takes
+# longer than the budget is timed once.
 
 recipes = {
     "jacobian": jacobian(affine, argnums=(0, 1)),
@@ -176,18 +182,20 @@ title = f"Weight and bias of 16 outputs: forward mode takes {slow:.0f}× as long
 plot(few_times, title=title)
 
 # %%
-# ``jacobian`` should stand beside ``jacobian_batched_grad``, since it chose reverse mode. The layer with 1024 outputs:
+# ``jacobian`` should be as fast as ``jacobian_batched_grad``, since it chose this recipe. Now the layer with 1024
+# outputs:
 
 many_times = compare(recipes, *many, rounds=9, budget=0.5)
 many_times
 
 # %%
-# Here the Jacobian itself is large, and both modes must write it. We expect a smaller gain:
+# Here the Jacobian itself is large, and both modes must write it to memory. So we expect a smaller gain:
 
 many_times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 
 # %%
-# For the bias alone there are as many parameters as outputs, and both modes make equally many passes.
+# There are as many biases as outputs. So with respect to the bias alone, both modes make equally many passes. In this
+# run:
 
 bias_alone = {
     "jacobian_batched_grad": jacobian_batched_grad(affine, argnums=1),
@@ -199,9 +207,9 @@ times.claim("jacobian_batched_grad", faster_than="jacobian_forward")
 # %%
 # Do you need the matrix?
 # -----------------------
-# For an affine layer :math:`Wx + b`, the derivative of output :math:`i` with respect to :math:`W_{ij}` is :math:`x_j`,
-# and with respect to all other weights it is zero. So the Jacobian contains the input and zeros, nothing else. We
-# compare the sizes of the two.
+# For a layer without an activation, :math:`Wx + b`, the derivative of output :math:`i` with respect to :math:`W_{ij}`
+# is :math:`x_j`. With respect to all other weights it is zero. So the Jacobian contains only copies of the input, and
+# zeros. We compare the size of the Jacobian with that of the input.
 
 of_weight, _ = recipes["jacobian_batched_grad"](*many)
 weight, bias, x = many
@@ -210,8 +218,8 @@ times_larger = of_weight.nbytes // x.nbytes
 print(f"The Jacobian is {times_larger} times as large as the input.")
 
 # %%
-# If you need only the product of the Jacobian with a vector, one forward pass computes it (a :term:`JVP`). For a change
-# :math:`V` of the weight, the product is :math:`V x`. We count both methods.
+# Often you need only the product of the Jacobian with a vector. If the weight changes by :math:`V`, the output changes
+# by :math:`V x`. One forward pass computes this product (a :term:`JVP`), without the matrix. We count both methods.
 
 from torch.func import jvp
 
@@ -229,8 +237,8 @@ costs.claim("jvp", smaller_peak_than="jacobian, then product", by=100)
 # %%
 # What goes wrong
 # ---------------
-# The function must use its argument. Here the weight is an argument, but the module computes with its own weight. The
-# derivative is zero, and torch raises no error.
+# *The function does not use its argument.* Here ``weight`` is an argument, but the module computes with the weight that
+# is stored inside it. The derivative is zero, and torch raises no error.
 
 weight = network[0].weight.detach()
 x = torch.randn(3, device=device)
@@ -239,7 +247,7 @@ assert not captured.any(), "a captured weight is no constant now: update this se
 print("largest entry:", captured.abs().max().item())
 
 # %%
-# A misspelt name has the same effect: :func:`torch.func.functional_call` ignores it and uses the module's own weight.
+# *A name is misspelt.* :func:`torch.func.functional_call` ignores an unknown name and uses the module's own weight.
 
 
 def call(parameters):
@@ -251,7 +259,7 @@ assert not zeros["0.wieght"].any(), "functional_call checks names: update this s
 print("largest entry:", zeros["0.wieght"].abs().max().item())
 
 # %%
-# The function from ``module_function`` checks the names and raises an error.
+# The function that ``module_function`` returns checks the names and raises an error.
 
 from textwrap import fill
 
@@ -270,4 +278,4 @@ except KeyError as error:
 #   :func:`torch.func.vjp`.
 # * If the function has one output, such as a loss, use :func:`torch.func.grad`.
 # * If a few parameters affect many outputs, as in a small convolution, forward mode needs fewer passes.
-# * If the layer is affine, its Jacobian with respect to the weight is its input.
+# * If the layer is affine, :math:`Wx + b`, its Jacobian with respect to the weight consists of its input and zeros.

@@ -2,14 +2,13 @@ r"""
 When is forward mode faster than reverse mode?
 ==============================================
 
-:term:`Forward mode <forward mode>` computes the columns of a Jacobian, one pass for each of the :math:`n` inputs.
-:term:`Reverse mode <reverse mode>` computes its rows, one pass for each of the :math:`m` outputs. The usual rule
-therefore compares :math:`n` with :math:`m`. With 4 inputs and 1024 outputs, forward mode makes 4 passes and reverse
-mode 1024.
+:term:`Forward mode <forward mode>` computes a Jacobian column by column, in one pass for each input.
+:term:`Reverse mode <reverse mode>` computes it row by row, in one pass for each output. So the usual rule is to compare
+the numbers of inputs and outputs. With 4 inputs and 1024 outputs, forward mode makes 4 passes and reverse mode 1024.
 
-The rule counts passes, but passes do not all take the same time. It fails in three cases: if the function is small, so
-that starting its operations takes most of the time; if the network has a bottleneck; and if one operation is expensive
-in one mode only.
+But passes do not all take the same time, so the rule can fail. It fails in three cases. The function is so small that
+starting its operations takes most of the time. Or the network has a bottleneck. Or one operation is expensive in one of
+the two modes.
 
 **Answer:** Forward mode is faster if it needs far fewer passes and arithmetic takes most of the time.
 :func:`funcdiff.jacobian` predicts the times: it uses forward mode if there are many more outputs than inputs, and
@@ -26,8 +25,8 @@ reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians 
 # %%
 # Use it
 # ------
-# Our function is a network with two hidden layers of 256 units, :math:`f(x) = W_3 \tanh(W_2 \tanh(W_1 x))`. We compute
-# the Jacobian for 16 inputs and 1024 outputs, and print its shape and the chosen :term:`recipe`.
+# Our function is a network with two hidden layers of 256 units, :math:`f(x) = W_3 \tanh(W_2 \tanh(W_1 x))`. It has 16
+# inputs and 1024 outputs. We print the shape of the Jacobian and the method that was chosen, the :term:`recipe`.
 
 import torch
 
@@ -53,13 +52,13 @@ J = jacobian(predict)(x)
 print(tuple(J.shape), explain(jacobian(predict), x).recipe)
 
 # %%
-# ``jacobian_taylor`` is forward mode, which needs 16 passes here. Reverse mode would need 1024.
+# ``jacobian_taylor`` uses forward mode, with 16 passes. Reverse mode would make 1024.
 #
 # Check it by hand
 # ----------------
-# By the chain rule the Jacobian is a product of five matrices, :math:`W_3 D_2 W_2 D_1 W_1`. Each diagonal matrix
-# :math:`D` contains the derivatives of tanh. The result does not depend on where we start to multiply. Forward mode
-# starts from the right, and reverse mode from the left. We do both.
+# By the chain rule the Jacobian is a product of five matrices, :math:`W_3 D_2 W_2 D_1 W_1`. The diagonal matrices
+# :math:`D` contain the derivatives of tanh. You can multiply in any order. Forward mode starts at the right end, and
+# reverse mode at the left end. We do both, and the results are equal.
 
 
 def jacobian_by_hand(weights, x, from_the_right):
@@ -79,9 +78,9 @@ for from_the_right in (True, False):
 # %%
 # Count
 # -----
-# Let each hidden layer have :math:`h` units. From the right, the products take :math:`n h (h + m)` multiply-adds; from
-# the left, :math:`m h (h + n)`. The difference is :math:`h^2 (n - m)`. So in arithmetic the rule is exact. We count
-# both modes for 16 inputs and 1024 outputs.
+# The order changes the amount of arithmetic. Let there be :math:`n` inputs, :math:`m` outputs and :math:`h` hidden
+# units in each layer. From the right, the products take :math:`n h (h + m)` multiplications, and from the left
+# :math:`m h (h + n)`. The difference is :math:`h^2 (n - m)`. So for arithmetic alone, the rule is right. We count both.
 
 from funcdiff import jacobian_forward, jacobian_reverse
 from funcdiff.measure import compare, count
@@ -100,7 +99,7 @@ costs = count(modes(predict), x)
 costs
 
 # %%
-# The columns of FLOPs (floating-point operations) and of memory both favour forward mode here.
+# Forward mode needs fewer FLOPs (floating-point operations) and less memory here.
 
 costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 
@@ -120,8 +119,8 @@ automatic = {
 compare({**automatic, **modes(predict)}, x, rounds=9)
 
 # %%
-# The ratio says how many times as long as the fastest recipe each one takes. Now we time both modes for every pair of
-# five sizes.
+# The last column is the time divided by that of the fastest recipe. Now we time both modes for every pair of five
+# sizes.
 
 sizes = [4, 16, 64, 256, 1024]
 grid, chosen = {}, {}
@@ -132,8 +131,8 @@ for n in sizes:
         chosen[n, m] = explain(jacobian(func), point).recipe
 
 # %%
-# For each pair with :math:`n \neq m` we ask whether the rule named the faster mode. ``no difference`` means that the
-# interval of the :term:`ratio` includes 1, so this run cannot tell.
+# For each pair with different :math:`n` and :math:`m`, we ask whether the rule named the faster mode. ``no difference``
+# means that this run cannot tell, because the interval of the :term:`ratio` includes 1.
 
 from collections import Counter
 
@@ -150,9 +149,8 @@ for word, cells in verdicts.items():
     print(f"{word}: {cells} of {verdicts.total()} pairs")
 
 # %%
-# The map shows where the rule held. The colour of a cell is that of the faster mode (see the bar), and its number says
-# how many times faster. "=" means that this run cannot tell. According to the rule, the colour changes at the diagonal
-# line.
+# Each cell of the map is a pair of sizes. Its colour shows the faster mode, and its number how many times as fast it
+# is. "=" means that this run cannot tell. According to the rule, the colour changes at the diagonal line.
 
 right = f"{verdicts['holds']} of {verdicts.total()}"
 plot_winners(
@@ -164,7 +162,7 @@ plot_winners(
 )
 
 # %%
-# Look at the corners far from the line: there one mode makes 256 times as many passes as the other.
+# Look at the corners far from the line. There one mode makes 256 times as many passes as the other:
 
 grid[4, 1024].claim("jacobian_forward", faster_than="jacobian_reverse")
 
@@ -174,13 +172,13 @@ grid[4, 1024].claim("jacobian_forward", faster_than="jacobian_reverse")
 grid[1024, 4].claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
-# Near the lower left corner there is little arithmetic to save, so the time of the calls decides. A pass of reverse
-# mode needs fewer calls. For 4 inputs and 16 outputs the rule says forward mode, and we expect the opposite:
+# Near the lower left corner there is little arithmetic, so the overhead of starting operations decides. Reverse mode
+# has less overhead. For 4 inputs and 16 outputs the rule says forward mode, and we expect the opposite:
 
 grid[4, 16].claim("jacobian_reverse", faster_than="jacobian_forward")
 
 # %%
-# ``jacobian`` includes the calls in its prediction. We print the pairs for which it departs from the rule.
+# ``jacobian`` includes the overhead in its prediction. These are the pairs for which it does not follow the rule:
 
 forward = "jacobian_taylor", "jacobian_forward"
 departures = [
@@ -193,9 +191,10 @@ print("\n".join(departures) or "none")
 # %%
 # A bottleneck
 # ------------
-# A network is a chain of two functions, :math:`f(x) = d(e(x))`. By the chain rule its Jacobian is the product of
-# theirs, :math:`J_d J_e`. If :math:`e` has few outputs, each half is cheap in one mode. With 4 units between 256 inputs
-# and 256 outputs, :math:`J_e` needs 4 reverse passes, and :math:`J_d` 4 forward passes.
+# Suppose a network maps 256 inputs to 4 numbers, and these to 256 outputs. The first half is :math:`e`, the second half
+# :math:`d`. By the chain rule, the Jacobian is the product :math:`J_d J_e`. :math:`J_e` has only 4 rows, so it needs 4
+# passes in reverse mode. :math:`J_d` has only 4 columns, so it needs 4 passes in forward mode. For the whole network,
+# either mode makes 256 passes.
 
 encoder, _ = network(256, 4)
 decoder, _ = network(4, 256)
@@ -227,15 +226,15 @@ times = compare(methods, x, rounds=9)
 times
 
 # %%
-# We expect a smaller gain in time than in FLOPs, because two Jacobians also mean twice as many calls:
+# We expect a smaller gain in time than in FLOPs, because two Jacobians also have twice the overhead:
 
 times.claim("by halves", faster_than="jacobian_reverse")
 
 # %%
 # An operation with an expensive pass
 # -----------------------------------
-# The rule assumes that a pass costs the same in both modes. For :func:`torch.cumprod` it does not: its reverse formula
-# loops over the entries, and its forward formula does not. We count both for 256 inputs and outputs.
+# For :func:`torch.cumprod` a pass costs more in reverse mode. torch's reverse formula loops over the entries, and its
+# forward formula does not. We count both modes for 256 inputs and outputs.
 
 methods = modes(lambda x: torch.cumprod(x, 0))
 x = 1 + torch.rand(256, device=device) / 100
@@ -243,7 +242,8 @@ costs = count(methods, x)
 costs
 
 # %%
-# Compare the numbers of operations. An :term:`operation` is one call into torch's library.
+# Compare the numbers of operations. An :term:`operation` is one computation on whole tensors, and each one takes time
+# to start.
 
 costs.claim("jacobian_forward", fewer_operations_than="jacobian_reverse", by=10)
 
@@ -255,8 +255,8 @@ compare(methods, x, rounds=9).claim("jacobian_forward", faster_than="jacobian_re
 # %%
 # What goes wrong
 # ---------------
-# Both modes should return the same result. They do not if the function uses ``torch.no_grad`` to keep a value constant.
-# Reverse mode treats the norm below as a constant; forward mode ignores ``no_grad``. torch raises no error.
+# *You use* ``torch.no_grad`` *to keep a value constant.* Reverse mode treats the norm below as a constant. Forward mode
+# ignores ``no_grad``, so it returns another Jacobian. No error is raised.
 
 
 def normalised(x):
@@ -284,9 +284,8 @@ for recipe in (*detached.values(), jacobian(lambda x: x / x.norm().detach())):
 # %%
 # Takeaway
 # --------
-# The mode that needs far fewer passes is faster: forward mode for :math:`n < m`, reverse mode for
-# :math:`n > m`. The exceptions are:
+# Compare the numbers of inputs and outputs. The mode that needs far fewer passes is faster. The exceptions are:
 #
-# * If the function is small, the time of the calls decides: use ``jacobian``, or measure.
+# * If the function is small, the overhead decides: use ``jacobian``, or measure.
 # * If the network has a bottleneck, multiply the Jacobians of its halves.
-# * If an operation has formulas of different cost, the counts of :func:`funcdiff.measure.count` show it.
+# * If one operation is expensive in one mode, the counts of :func:`funcdiff.measure.count` show it.

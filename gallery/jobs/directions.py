@@ -2,21 +2,23 @@ r"""
 Which directions does my network care about?
 ============================================
 
-A classifier has thousands of parameters, but its predictions depend strongly on only a few directions among them. The
-Hessian of the loss shows these directions mixed with the curvature of the network itself, so some of its eigenvalues
-are negative, and solvers that need a positive matrix fail on it.
+A classifier has thousands of parameters. In most directions you can move them a little, and the predictions hardly
+change. In a few directions they change a lot. You want to find these few.
 
-**Answer:** Use the Gauss-Newton matrix (GGN) :math:`G = J^T H J`, with the Jacobian of the network and the Hessian of
-the loss with respect to its output. :func:`funcdiff.gauss_newton_operator` multiplies by it without computing it, and
-SciPy finds the large eigenvalues from these products. If you ask whether the loss curves downwards, use
-:func:`funcdiff.hvp_operator` instead.
+They are eigenvectors with large eigenvalues, but of which matrix? The Hessian of the loss also contains the second
+derivatives of the network itself, and these make some of its eigenvalues negative. The Gauss-Newton matrix leaves them
+out. It is :math:`G = J^T H J`, with the Jacobian :math:`J` of the network and the Hessian :math:`H` of the loss with
+respect to the network's output.
+
+**Answer:** The eigenvectors of the Gauss-Newton matrix (GGN) with the largest eigenvalues. SciPy's ``eigsh`` finds them
+from products, and :func:`funcdiff.gauss_newton_operator` multiplies by this matrix without computing it.
 
 .. code-block:: python
 
     from funcdiff import gauss_newton_operator, module_function, ravel
 
-    predict, parameters = module_function(network)
-    w, unravel = ravel(parameters)
+    predict, parameters = module_function(network)  # predict(parameters, x)
+    w, unravel = ravel(parameters)  # all parameters as one vector
     G = gauss_newton_operator(lambda w: predict(unravel(w), x), loss_of_output, w)
     values, directions = scipy.sparse.linalg.eigsh(G, k=10)
 """
@@ -24,7 +26,7 @@ SciPy finds the large eigenvalues from these products. If you ask whether the lo
 # %%
 # Use it
 # ------
-# We train a small classifier of handwritten digits by Adam, in float64, and stop while it still learns.
+# We train a small classifier of handwritten digits with Adam, in float64. We stop while it still learns.
 
 from functools import partial
 
@@ -50,7 +52,7 @@ start, unravel = ravel(parameters)
 
 
 # %%
-# The loss is a function of one vector with all parameters.
+# The loss takes one vector that contains all parameters.
 
 
 def loss(w, x=x, y=y):
@@ -76,7 +78,7 @@ w, n = adam(60, rate=0.02)[0], len(start)
 print(f"{n} parameters, loss {loss(w):.3f}, accuracy {accuracy(w):.1%} on other images")
 
 # %%
-# We make both operators and compute the five largest eigenvalues of each from products alone.
+# We make an operator for each matrix, and compute its five largest eigenvalues from products alone.
 
 
 def ggn(w, x=x, y=y):
@@ -89,7 +91,7 @@ print("GGN:    ", eigsh(G, k=5)[0].round(3))
 print("Hessian:", eigsh(H, k=5, which="LA")[0].round(3))
 
 # %%
-# At this size we can compute all eigenvalues of both matrices, and draw them.
+# This network is small, so we can compute all eigenvalues of both matrices and draw them.
 
 from funcdiff.plots import plot, plot_curves
 
@@ -110,9 +112,10 @@ shares = spectra["GGN"].flip(0).cumsum(0) / spectra["GGN"].sum()
 print(f"{(shares < 0.9).sum() + 1} of {n} directions have 90% of the trace")
 
 # %%
-# On the right the curves are close: the large eigenvalues of the Hessian come from the GGN. On the left the Hessian is
-# negative, and the GGN is zero. For a large network, estimate the trace instead. The error bar covers the exact value
-# in at least 95 of 100 cases.
+# On the right the curves are close. On the left, the Hessian has negative eigenvalues, and those of the GGN are zero.
+#
+# For a large network, estimate the trace, the sum of all eigenvalues, from products with random vectors. The error bar
+# contains the exact value with a probability of at least 95%.
 
 from funcdiff import over_batches, trace_estimate
 
@@ -122,8 +125,7 @@ bar = f"{estimate.value:.2f} ± {estimate.error:.2f}"
 print(f"trace {bar} from {estimate.products} products, exact {exact:.2f} from {n}")
 
 # %%
-# If your data do not fit in memory, :func:`funcdiff.over_batches` makes the same operator from the batches of a loader.
-# Each product is then one pass through the data. The last batch may be smaller.
+# If your data do not fit in memory, :func:`funcdiff.over_batches` makes the same operator from a data loader.
 
 loader = DataLoader(TensorDataset(x, y), batch_size=128, shuffle=True)
 batches = over_batches(lambda x, y: ggn(w, x, y), loader)
@@ -133,8 +135,9 @@ torch.testing.assert_close(batches @ v, G @ v)
 # %%
 # Check it by hand
 # ----------------
-# For the cross entropy, the Hessian with respect to the logits of an image is :math:`\mathrm{diag}(p) - p p^T`, where
-# :math:`p` is their softmax. We compute :math:`J` for 50 images and put the matrix together.
+# For the cross-entropy, the Hessian with respect to the output of an image is :math:`\mathrm{diag}(p) - p p^T`, where
+# :math:`p` is the softmax of the output. We compute the Jacobian :math:`J` for 50 images and multiply the three
+# matrices.
 
 from funcdiff import fisher_operator, jacobian
 
@@ -146,8 +149,9 @@ by_hand = torch.einsum("bin,bij,bjm->nm", J, M, J) / 50
 torch.testing.assert_close(ggn(w, few, y[:50]) @ torch.eye(n), by_hand)
 
 # %%
-# Here the GGN is also the Fisher matrix, which measures how the predictions change: over a step :math:`s`, their mean
-# Kullback-Leibler divergence is :math:`\frac12 s^T G s`, up to higher orders. We step along a few eigenvectors.
+# For the cross-entropy, the GGN is also the Fisher matrix, which measures how much the predictions change. After a step
+# :math:`s`, the mean Kullback-Leibler divergence between the old and the new probabilities is about
+# :math:`\frac12 s^T G s`. We step along three eigenvectors and compare.
 
 fisher = fisher_operator(lambda w: predict(unravel(w), x), w, likelihood="categorical")
 torch.testing.assert_close(fisher @ v / len(x), G @ v)
@@ -163,7 +167,7 @@ for rank in (0, 9, 99):
     np.testing.assert_allclose(divergence, predicted, rtol=0.1)
 
 # %%
-# The same step changes the predictions far less along the hundredth eigenvector.
+# A step of the same length changes the predictions far less along the hundredth eigenvector.
 #
 # Count
 # -----
@@ -183,7 +187,7 @@ costs = count(single)
 costs
 
 # %%
-# Over batches, each product makes a new operator for every batch, but only one operator is in memory at a time:
+# With ``over_batches``, only the operator of one batch is in memory at a time:
 
 costs.claim("GGN, over batches", smaller_peak_than="GGN, new operator")
 
@@ -196,16 +200,17 @@ times = compare(single, equal=False, rounds=8, budget=0.2)
 plot(times, title=times.claim("GGN product", faster_than="whole GGN").finding)
 
 # %%
-# Most of the time of a new operator is its preparation. This compares the products of operators that are ready:
+# A product with a new operator takes longer, because the operator must be prepared first. Compare the products of the
+# two operators that are ready:
 
 times.claim("GGN product", faster_than="Hessian product")
 
 # %%
 # Steps by Gauss-Newton
 # ---------------------
-# A Gauss-Newton step solves :math:`(G + \delta I) s = -g` by conjugate gradients, with ``G.damped(delta)`` as the
-# matrix. As :math:`G` is the Fisher matrix here, it is also a step of the natural gradient. The damping :math:`\delta`
-# falls if the loss decreases as :math:`G` predicts, and grows if it does not.
+# You can also train with the GGN. A step :math:`s` solves :math:`(G + \delta I) s = -g`, where :math:`g` is the
+# gradient. The damping :math:`\delta` keeps the steps short. It decreases if the loss falls as much as :math:`G`
+# predicts, and increases otherwise. SciPy's ``cg`` solves the equation from products with ``G.damped(delta)``.
 
 
 def step(w, gradient, damping):
@@ -229,7 +234,8 @@ def gauss_newton(steps, damping=1.0):
 
 
 # %%
-# We take 25 of these steps, and count their gradients and products. Adam gets this number of gradients, at three rates.
+# We take 25 of these steps, and count their gradients and products. Adam gets as many gradients, with three learning
+# rates.
 
 second, curve = gauss_newton(25)
 work, curves, ends = int(curve[0, -1]), {"Gauss-Newton": curve}, []
@@ -251,13 +257,13 @@ assert best == "Gauss-Newton"
 assert losses[work // 5] < np.interp(work // 5, *curve)  # Adam, 0.1, is ahead at first
 
 # %%
-# Adam with its best rate is ahead at first. Gauss-Newton ends lowest, and has no learning rate to choose. The printed
-# accuracies on other images, in the same order, hardly differ.
+# Adam is ahead at first. In the end, Gauss-Newton has the lowest loss, and it has no learning rate to choose. The
+# accuracies on other images, printed in the same order, hardly differ.
 #
 # What goes wrong
 # ---------------
-# *A Newton step with the Hessian may climb.* It solves :math:`H s = -g`, so its part along an eigenvector of a negative
-# eigenvalue points uphill, and no error is raised.
+# *You take a Newton step with the Hessian.* It solves :math:`H s = -g`. Along an eigenvector with a negative
+# eigenvalue, this step goes uphill, and no error is raised.
 
 (lowest,), vector = eigsh(H, k=1, which="SA")
 gradient, u = grad(loss)(w), torch.tensor(vector[:, 0])
@@ -266,8 +272,8 @@ print(f"loss before this part: {loss(w):.6f}, after it: {loss(w + part):.6f}")
 assert lowest < 0 < gradient @ part
 
 # %%
-# *The "empirical Fisher" is not the Fisher matrix.* It is the mean of :math:`g g^T` with the gradients at the labels of
-# the data, and vanishes as the network fits them. The Fisher matrix averages over labels that the network predicts.
+# *You use the "empirical Fisher",* the mean of :math:`g g^T` with the gradients :math:`g` at the true labels. It
+# becomes zero if the network fits the data. The Fisher matrix averages over labels that the network predicts.
 
 rows = jacobian(lambda w: cross_entropy(predict(unravel(w), x), y, reduction="none"))
 squares = rows(w).T @ rows(w) / len(x)
@@ -276,7 +282,7 @@ print(f"trace {squares.trace():.2f}, not {exact:.2f}; relative difference {gap:.
 assert gap > 0.3
 
 # %%
-# *Batches of different sizes.* The plain mean over batches gives the last, smaller batch too much weight.
+# *You average over batches of different sizes.* The plain mean gives the last, smaller batch too much weight.
 
 plain = sum(ggn(w, *batch) @ v for batch in loader) / len(loader)
 wrong = (plain - G @ v).norm() / (G @ v).norm()
@@ -286,8 +292,8 @@ assert wrong > 1e-3
 # %%
 # Takeaway
 # --------
-# The GGN shows which directions the predictions depend on. Take steps with it if you need a precise minimum.
+# The predictions depend on the eigenvectors of the GGN with large eigenvalues. For a precise minimum, train with it.
 #
-# * If you ask whether the loss has reached a minimum, look at the Hessian: only it has negative curvature.
+# * If you ask whether the loss has reached a minimum, use :func:`funcdiff.hvp_operator`: the GGN curves only upwards.
 # * If a rough fit is enough, as here for the accuracy, use Adam.
 # * If your loss is not convex in the output, the GGN can have negative eigenvalues too.

@@ -1,29 +1,31 @@
 r"""
-How sure is my surrogate, and of what?
-======================================
+How precise are the parameters that I infer with a surrogate?
+=============================================================
 
-A network replaces a slow simulation (a surrogate). From a noisy measurement you infer the physical parameters that the
-simulation was run with, which are the inputs of the network. The derivatives of the network then determine your error
-bars. If they are wrong, so are the error bars.
+A simulation computes what you would measure for given parameters, say an oscillation for a frequency and a damping. It
+is slow, so you replace it by a network (a surrogate). Then you measure an oscillation, with noise. Which frequency and
+damping fit the measurement, and how precisely do you know them, for example 2.0 ± 0.1?
 
-**Answer:** Find the most likely parameters, and take the inverse Hessian of the misfit there as their covariance:
-:func:`funcdiff.hessian` chooses two backward passes here. The error bars are the roots of its diagonal. The Fisher
-information says before any measurement how precise they can be: :func:`funcdiff.batch_jacobian` chooses Taylor mode.
+The misfit says how far the network is from the measurement. Its minimum is at the most likely parameters. If the misfit
+rises steeply around the minimum, you know the parameters precisely. The Hessian of the misfit measures this steepness.
+
+**Answer:** Find the most likely parameters, and compute the :func:`funcdiff.hessian` of the misfit there. The inverse
+of this matrix is the covariance of the parameters. The error bars are the square roots of its diagonal.
 
 .. code-block:: python
 
-    from funcdiff import batch_jacobian, hessian
+    from funcdiff import hessian
 
-    covariance = torch.linalg.inv(hessian(misfit)(most_likely))  # Laplace
-    J = batch_jacobian(network)(X)  # (B, m, n)
-    information = J.mT @ J / sigma**2  # Fisher, one matrix for each row of X
+    # misfit: half the sum of the squared residuals, each divided by the noise
+    covariance = torch.linalg.inv(hessian(misfit)(most_likely))
+    error_bars = covariance.diag().sqrt()
 """
 
 # %%
 # Use it
 # ------
-# The simulation is an oscillation with frequency :math:`x_1` and damping :math:`x_2`, observed at eight times. We train
-# a network on 200 samples of it.
+# Our simulation is an oscillation with frequency :math:`x_1` and damping :math:`x_2`, observed at eight times. We train
+# a network on 200 samples.
 
 import numpy as np
 import torch
@@ -54,8 +56,8 @@ error = rms(network(others) - simulation(others))
 print(f"RMS error of the network on other samples: {error:.3f}")
 
 # %%
-# Somebody measures an oscillation with noise of standard deviation :math:`\sigma`. Before the measurement, all
-# parameters in the box are equally likely. So the misfit is the negative logarithm of their posterior.
+# The measurement has noise with the standard deviation :math:`\sigma = 0.1`. We divide each residual by :math:`\sigma`,
+# and the misfit is half the sum of their squares. The parameters with the smallest misfit are the most likely ones.
 
 sigma, truth = 0.1, torch.tensor([2.0, 0.8])
 generator = torch.Generator().manual_seed(0)
@@ -67,7 +69,7 @@ def misfit(x):
 
 
 # %%
-# We start at the best of the samples, and take Newton's steps to the most likely parameters.
+# We start at the best of many random parameters, and make Newton steps to the minimum.
 
 most_likely = others[misfit(others).argmin()]
 for _ in range(10):
@@ -80,8 +82,9 @@ print(f"frequency {most_likely[0]:.2f} ± {bars[0]:.2f}, true {truth[0]}")
 print(f"damping   {most_likely[1]:.2f} ± {bars[1]:.2f}, true {truth[1]}")
 
 # %%
-# This is the Laplace approximation, which takes the posterior as Gaussian. What can be known depends on the parameters.
-# The Fisher information needs no measurement, so we draw the error bars over the whole box.
+# The error bars come from a parabola at the minimum of the misfit. This is called the Laplace approximation.
+# How precise can a measurement be at other parameters? This follows from the Jacobian :math:`J` of the network alone.
+# The matrix :math:`J^T J / \sigma^2`, the Fisher information, takes the place of the Hessian. We draw these error bars.
 
 from funcdiff.plots import plot_curves, plot_maps
 
@@ -112,13 +115,12 @@ plot_maps(
 )
 
 # %%
-# A strong damping leaves few oscillations to see, so both parameters are uncertain at the top of the panels.
+# Both grow upwards: with strong damping the oscillation soon ends, and there is little to see.
 #
 # Sample the posterior
 # --------------------
-# The Metropolis-adjusted Langevin algorithm (MALA) draws from the posterior itself. It steps along the gradient, adds
-# noise in the shape of the covariance, and accepts or rejects. All chains run as one batch, whose ``state`` is the
-# misfit and the mean of the next proposal.
+# Is the true distribution of the parameters (the posterior) symmetric, as Laplace assumes? We draw samples of it with
+# the algorithm MALA. Each step goes along the gradient, adds noise, and is accepted or rejected.
 
 gradients = grad(lambda x: misfit(x).sum())  # of all rows at once
 
@@ -153,7 +155,7 @@ drawn = chains[50:].reshape(-1, 2)  # without the steps away from the start
 print(f"{len(drawn)} samples, {accepted:.0%} of the proposals accepted")
 
 # %%
-# We draw the posterior on a grid, the samples, and the Laplace approximation as dashed contours.
+# The figure shows the posterior on a grid and the samples. The dashed contours are the Laplace approximation.
 
 
 def laplace_distance(x):  # squared: 95% are below 5.99 if Laplace is right
@@ -177,12 +179,12 @@ plot_maps(
 )
 
 # %%
-# The posterior extends further up than the contours, which are symmetric. So their region contains too few samples.
+# The posterior reaches further up than the symmetric contours. So their region contains fewer than 95% of the samples.
 #
 # Check it by hand
 # ----------------
-# With the Jacobian :math:`J` of the network, its Hessians :math:`H_k` and the residual :math:`r`, the Hessian of the
-# misfit is :math:`(J^T J + \sum_k r_k H_k) / \sigma^2`. The first term is the Fisher information.
+# The Hessian of the misfit has two parts, :math:`(J^T J + \sum_k r_k H_k) / \sigma^2`. Here :math:`r` is the residual,
+# and :math:`H_k` is the Hessian of output :math:`k` of the network. The first part is the Fisher information.
 
 one = most_likely[None]
 J, residual = batch_jacobian(network)(one)[0], network(most_likely) - measured
@@ -192,7 +194,7 @@ fisher = fisher_operator(lambda x: network(x) / sigma, most_likely) @ torch.eye(
 torch.testing.assert_close(fisher, J.T @ J / sigma**2)
 
 # %%
-# The moments of the samples agree with those of the posterior on a fine grid of the whole box.
+# We also check the samples. Their mean and deviation agree with those of the posterior on a fine grid of the whole box.
 
 _, fine = grid_between(low, high, 400)
 weights = (-misfit(fine)).exp()[..., None] / (-misfit(fine)).exp().sum()
@@ -204,7 +206,7 @@ torch.testing.assert_close(drawn.std(0), deviation, rtol=0.05, atol=0)
 # %%
 # Count
 # -----
-# We count what the derivatives cost at 1000 points of the box.
+# What do the derivatives cost? We count them at 1000 points of the box.
 
 from funcdiff.measure import compare, count
 
@@ -228,7 +230,7 @@ times = compare(candidates, others[:1000], equal=False, rounds=8)
 times
 
 # %%
-# This compares the two Hessians:
+# Compare the two Hessians:
 
 times.claim("batch_hessian", faster_than="torch.func.hessian")
 
@@ -236,7 +238,7 @@ times.claim("batch_hessian", faster_than="torch.func.hessian")
 # What goes wrong
 # ---------------
 # *The derivatives of the network are wrong near the edge.* Here we know the simulation, so we can compute the right
-# error bars, and map the relative error of those that come from the network.
+# error bars. The map shows the relative error of the error bars from the network.
 
 gap = error_bars(network, rows) / error_bars(simulation, rows) - 1
 edge = near_edge(rows, low, high)
@@ -252,9 +254,8 @@ plot_maps(
 assert off[0] > off[1]
 
 # %%
-# Where the map is blue, the error bars are too small. *The noise is smaller than the network's error:* we measure at
-# 1000 parameters away from the edge, and count how often the 95% region of the Fisher information contains them. One
-# curve adds the network's error to the noise.
+# Blue: the error bars are too small. *The network's error is larger than the noise.* We make 1000 measurements and
+# count how often the 95% region contains the true parameters. One curve adds the network's error to the noise.
 
 true = uniform(1000, [1.2, 0.24], [2.8, 1.36], seed=3)
 unit = torch.randn(1000, 8, generator=generator)
@@ -287,13 +288,12 @@ ax.set_xscale("log")
 assert worst < 0.5 < 0.9 < curves["with error"][0]
 
 # %%
-# With little noise, the regions of the simulation are right, and those of the network once its own error is added.
+# With little noise, the regions of the network are right only if the network's error is added.
 #
 # Takeaway
 # --------
-# The Hessian gives error bars, the Fisher information what can be known at all. Add the network's error to the noise.
+# The inverse Hessian of the misfit gives error bars. Add the network's error to the noise.
 #
 # * If the posterior is not Gaussian, sample it: MALA needs only gradients and one Hessian.
-# * If your parameters lie near the edge of the samples, sample beyond the edge.
 # * For error bars on weights, use the :doc:`Hessian of the loss </tutorials/hessians/loss_parameters>`.
 # * If you have many parameters, use the products of :func:`funcdiff.fisher_operator` instead of matrices.

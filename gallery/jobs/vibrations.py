@@ -2,13 +2,16 @@ r"""
 How do I find the vibrations of a molecule from its energy?
 ===========================================================
 
-The frequencies of a molecule follow from the Hessian of its energy at a minimum. For :math:`N` atoms this matrix has
-only :math:`9 N^2` entries. But an energy of pairs has :math:`N^2 / 2` terms, and the usual code computes all
-:math:`3 N` columns at once, so its memory grows with :math:`N^3`.
+The atoms of a molecule vibrate around the positions with the lowest energy. How fast depends on how steeply the energy
+rises when they move, which is the Hessian of the energy. For one coordinate with the second derivative 9 and the mass
+1, the angular frequency is :math:`\sqrt{9 / 1} = 3`. For :math:`N` atoms the Hessian has :math:`3N` rows and columns.
+
+Its computation can need far more memory than the matrix. An energy of pairs has :math:`N^2 / 2` terms, and
+``torch.func.hessian`` computes all :math:`3 N` columns at once. So its memory grows with :math:`N^3`.
 
 **Answer:** Compute the Hessian within a memory budget, and divide each entry by the square roots of its two masses. The
-eigenvalues are the squares of the angular frequencies, and six of them are zero. ``hessian`` chooses two backward
-passes here (:func:`funcdiff.hessian_double_backward`), and the largest chunk of columns that fits.
+eigenvalues are the squares of the angular frequencies. ``hessian`` chooses two backward passes here
+(:func:`funcdiff.hessian_double_backward`), and the largest chunk of columns that fits.
 
 .. code-block:: python
 
@@ -22,8 +25,8 @@ passes here (:func:`funcdiff.hessian_double_backward`), and the largest chunk of
 # %%
 # Use it
 # ------
-# Our molecule is a cluster of 38 argon atoms. Each pair of atoms at distance :math:`r` adds the Lennard-Jones energy
-# :math:`V(r) = 4 (r^{-12} - r^{-6})`. In these units the depth of a pair, its size and the mass of an atom are 1.
+# Our molecule is a cluster of 38 argon atoms. Each pair of atoms at the distance :math:`r` adds the Lennard-Jones
+# energy :math:`V(r) = 4 (r^{-12} - r^{-6})`. In these units the mass of an atom is 1.
 
 from textwrap import fill
 
@@ -49,8 +52,8 @@ def lennard_jones(atoms, device="cpu"):
 
 
 # %%
-# The best known arrangement of 38 atoms is a piece of a cubic crystal. We take it from a grid and relax it by SciPy's
-# L-BFGS, with forces from :func:`torch.func.grad`.
+# First we need the positions with the lowest energy. The best known arrangement is a piece of a cubic crystal. We take
+# it from a grid, and SciPy's L-BFGS moves the atoms to the minimum with forces from :func:`torch.func.grad`.
 
 grid = torch.cartesian_prod(*[torch.arange(-2.0, 3.0)] * 3)
 start = 0.78 * grid[(grid.sum(1) % 2 == 1) & (grid.square().sum(1) <= 5)]
@@ -70,15 +73,16 @@ print(f"{N} atoms, energy {found.fun:.6f}, largest force {abs(found.jac).max():.
 assert abs(found.fun + 173.928427) < 1e-6  # Wales and Doye (1997)
 
 # %%
-# The energy agrees with the published one to all six decimals. We compute the Hessian within ``2**22`` bytes and show
-# the recipe, the number of columns at once, and the counted peak.
+# The energy agrees with the published one. The table shows the recipe for a budget of ``2**22`` bytes, the number of
+# columns at once, and the counted peak of memory.
 
 within = hessian(energy, chunk_size="auto", budget=2**22)
 H = within(x).reshape(3 * N, 3 * N)
 explain(within, x)
 
 # %%
-# The eigenvalues of the mass-weighted Hessian are the squares :math:`\omega^2`, and its eigenvectors are the modes.
+# Next we divide by the masses. The eigenvalues are the squares :math:`\omega^2`, and each eigenvector is a mode: it
+# says how the atoms move.
 
 
 def vibrations(matrix, masses):
@@ -91,8 +95,8 @@ print("seven smallest squares:", *(f"{value:.1e}" for value in squares[:7]))
 assert squares[:6].abs().max() < 1e-8 * squares[6]
 
 # %%
-# Six squares are zero up to rounding, because three translations and three rotations cost no energy. The others are
-# positive, so this is a minimum. For argon we convert the frequencies to wave numbers.
+# Six squares are zero up to rounding, because the energy does not change if the whole cluster moves or turns. The
+# others are positive, so this is a minimum. For argon we convert the frequencies to wave numbers.
 
 from scipy.constants import atomic_mass, c, k
 
@@ -104,8 +108,8 @@ print(f"{len(levels)} frequencies, from {levels[0]:.1f} to {levels[-1]:.1f} per 
 assert copies.max() == 3
 
 # %%
-# No frequency belongs to more than three modes. The symmetry of a cube demands this, and our code does not know it. We
-# draw the slowest mode, and the one that is most similar to uniform growth of the cluster.
+# No frequency belongs to more than three modes, as the symmetry of a cube requires. We draw the slowest mode, and the
+# mode that is most similar to uniform growth of the cluster.
 
 from funcdiff.plots import plot_arrows
 
@@ -124,13 +128,12 @@ plot_arrows(
 )
 
 # %%
-# In the breathing mode, all atoms that move go outwards together, and half a period later inwards. The slowest mode
-# twists parts of the cluster and does not change its size.
+# In the breathing mode, all atoms move outwards together, and half a period later inwards.
 #
 # Check it by hand
 # ----------------
-# For one pair with :math:`d = x_i - x_j` and :math:`r = |d|`, the block of the Hessian between the two atoms is
-# :math:`-K` with
+# The Hessian consists of blocks of 3 by 3 numbers, one for each two atoms. With :math:`d = x_i - x_j` and
+# :math:`r = |d|`, the block for the atoms :math:`i` and :math:`j` is :math:`-K` with
 #
 # .. math::
 #
@@ -154,7 +157,7 @@ def by_hand(x):
 torch.testing.assert_close(H, by_hand(x))
 
 # %%
-# The usual reference needs no second derivative: central differences of the forces, from 6 N evaluations.
+# A second check needs no second derivative: differences of the forces at two nearby points, from 6 N evaluations.
 
 
 def by_differences(x, step=1e-5):
@@ -170,8 +173,8 @@ print(f"frequencies: relative difference at most {gap:.0e}")
 assert gap < 1e-6
 
 # %%
-# Two atoms of masses :math:`m_1` and :math:`m_2` have a closed form, which also checks the masses: at the distance
-# :math:`2^{1/6}`, :math:`\omega^2 = V'' (1 / m_1 + 1 / m_2)` with :math:`V'' = 72 / 2^{1/3}`.
+# A third check includes the masses: for two atoms, :math:`\omega^2 = V'' (1 / m_1 + 1 / m_2)`. At the distance
+# :math:`2^{1/6}`, :math:`V'' = 72 / 2^{1/3}`.
 
 pair = torch.tensor([[0.0, 0.0, 0.0], [2 ** (1 / 6), 0.0, 0.0]])
 block = hessian(lennard_jones(2))(pair).reshape(6, 6)
@@ -181,8 +184,8 @@ np.testing.assert_allclose(stretch, 72 / 2 ** (1 / 3) * (1 + 1 / 3))
 # %%
 # Count
 # -----
-# We count the peak memory on the :term:`meta device`, where nothing is computed. The first candidate is torch's own
-# Hessian, which computes all columns at once by vmap. The second one stays within ``2**26`` bytes.
+# How much memory does the Hessian need? We compare torch's own Hessian, which computes all columns at once, with
+# ``hessian`` within ``2**26`` bytes. On the :term:`meta device` nothing is computed.
 
 from funcdiff.measure import compare, count
 
@@ -195,9 +198,7 @@ for atoms in (38, 76, 152):
     }
     costs = count(candidates, torch.empty(atoms, 3, device="meta"))
     peaks.append([cost.peak_bytes for cost in costs.values()])
-    print(
-        f"{atoms:3} atoms: {peaks[-1][0]:,} bytes at once, {peaks[-1][1]:,} in chunks"
-    )
+    print(f"{atoms:3} atoms: {peaks[-1][0]:,} bytes, {peaks[-1][1]:,} in chunks")
 
 # %%
 # With twice as many atoms, all columns at once need about eight times the memory. For 152 atoms:
@@ -209,7 +210,7 @@ costs.claim("hessian, budget", smaller_peak_than="torch.func.hessian", by=5)
 # %%
 # Time
 # ----
-# We time the Hessian of our cluster in five ways.
+# We time five methods for the Hessian of our cluster.
 
 ways = {
     "hessian": hessian(energy),
@@ -222,20 +223,20 @@ times = compare(ways, x, rounds=8, budget=0.2, costs=True)
 times
 
 # %%
-# A small budget need not cost time. This is the comparison with all columns at once:
+# Compare the small budget with all columns at once:
 
 times.claim("hessian, budget", faster_than="torch.func.hessian")
 
 # %%
-# ``torch.autograd.functional`` computes one column after the other. It needs the least memory, but more time:
+# ``torch.autograd.functional`` computes one column at a time. It needs the least memory, but more time:
 
 times.claim("hessian, budget", faster_than="autograd.functional")
 
 # %%
 # What goes wrong
 # ---------------
-# *The structure is not relaxed.* Rotations then change the energy, and their squares are no longer zero. Before the
-# relaxation the same code finds these:
+# *The atoms are not at a minimum.* Rotations then change the energy, and their squares are not zero. These are the
+# values before the positions were optimized:
 
 unrelaxed, _ = vibrations(hessian(energy)(start).reshape(3 * N, 3 * N), masses)
 near_zero = unrelaxed[unrelaxed.abs().argsort()[:6]]
@@ -243,8 +244,8 @@ print("six nearest to zero:", *(f"{value:.1e}" for value in near_zero))
 assert near_zero.abs().max() > 1e-3 * squares[6], "update this section"
 
 # %%
-# *A custom kernel without a rule.* Fast kernels compute the forces together with the energy, and keep them for the
-# backward pass. For torch these forces are constants, so every second derivative is zero.
+# *A custom kernel has no second derivative.* Fast kernels compute the forces together with the energy, and keep them
+# for the backward pass. For torch these forces are constants, so every second derivative is zero.
 
 
 class Kernel(torch.autograd.Function):
@@ -266,8 +267,8 @@ except RuntimeError as error:
     print(fill(f"RuntimeError: {error}", 88))
 
 # %%
-# ``torch.autograd.functional`` returned zeros and raised no error. ``hessian`` compares its first result with finite
-# differences of the forces, and raises an error. As a remedy, write the backward pass with operations of torch.
+# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error, because it compares its first result with
+# finite differences of the forces. Write the backward pass with torch's operations.
 
 
 class Repaired(torch.autograd.Function):
@@ -291,9 +292,8 @@ torch.testing.assert_close(hessian(Repaired.apply)(x).reshape(3 * N, 3 * N), H)
 # %%
 # Takeaway
 # --------
-# Relax the structure, compute the Hessian within a budget in float64, and look at the six zeros first.
+# Optimize the positions, compute the Hessian within a budget in float64, and check first that six squares are zero.
 #
 # * If the code of your forces cannot be changed, take differences of forces: they need 6 N evaluations.
-# * If you need only a few of the modes, or the Hessian itself does not fit, use products
-#   (:doc:`/tutorials/uses/curvature_spectrum`).
+# * If you need only a few modes, use products (:doc:`/tutorials/uses/curvature_spectrum`).
 # * If distant atoms do not interact, most of the Hessian is zero: see :doc:`/tutorials/sparse/passes`.

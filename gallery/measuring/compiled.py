@@ -2,33 +2,30 @@ r"""
 How much faster does torch.compile make derivatives?
 ====================================================
 
-Each call of a small Jacobian runs a few short tensor operations, and a lot of Python around them. ``torch.compile``
-records the operations once. Later calls run the recording and skip the Python. The first call pays for it: compiling
-takes as long as very many calls.
+The Jacobian of a small layer consists of a few short tensor operations. Around them, each call runs a lot of Python,
+and this takes most of the time. ``torch.compile`` turns the operations into one compiled program. Later calls run
+this program and skip the Python.
 
-A derivative is itself a function, ``jacobian(f)``. Compile this function, and not ``f`` inside it: when PyTorch
-differentiates a compiled ``f``, it runs the original ``f`` instead.
+The first call compiles, and this takes as long as very many ordinary calls. So compiling pays if you call the same
+derivative many thousands of times.
 
-**Answer:** Compile the derivative: ``torch.compile(jacobian(f))``. It becomes much faster if the function is small and
-you call it often, and little faster if matrix products take the time.
+**Answer:** Compile the derivative, as below. It becomes much faster if the function is small, and hardly faster if
+large matrix products take the time. Do not compile the function inside, as in ``jacobian(torch.compile(f))``, because
+PyTorch then differentiates ``f`` without compiling.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import jacobian
 
-    slope = torch.compile(jacobian(f))  # not jacobian(torch.compile(f))
-    slope(x)  # the first call compiles
+    slope = torch.compile(jacobian(f))
+    slope(x)  # this first call compiles; later calls are fast
 """
 
 # %%
 # Use it
 # ------
-# We compile the Jacobian of a layer with 16 inputs and 16 outputs. To compile in a second instead of many, we name the
-# backend ``aot_eager``, which only records. The default backend, used further down, also generates code.
-
-import os
-import tempfile
-import warnings
+# Our function is a layer with 16 inputs and 16 outputs. ``compiled`` is a function, too. It compiles at its first call.
 
 import torch
 
@@ -41,30 +38,96 @@ def predict(x):
     return torch.tanh(torch.nn.functional.linear(x, weight, bias))
 
 
-# The tracer uses functions that torch itself has deprecated.
-warnings.filterwarnings("ignore", "`torch.jit.script_method` is", DeprecationWarning)
-warnings.filterwarnings("ignore", "`torch._prims_common.check` is", FutureWarning)
+slope = jacobian(predict)
+compiled = torch.compile(slope)
 
-slope = torch.compile(jacobian(predict), backend="aot_eager")
-print(tuple(slope(x).shape))
+# %%
+# Before we measure, we prepare the machine; you do not need this cell. PyTorch stores compiled programs in a folder. We
+# choose an empty folder, so that the first call really compiles. PyTorch generates C++. Without a C++ compiler we
+# choose another backend (the part of ``torch.compile`` that makes the program).
+
+import os
+import tempfile
+
+import torch._inductor.config as inductor
+
+cache = tempfile.TemporaryDirectory()
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
+inductor.compile_threads = 1  # compile in this process
+inductor.cpp.vec_isa_ok = True  # trust the processor's list of vector instructions
+try:
+    torch.compile(torch.sin)(x)
+    backend = "inductor"  # the default
+except torch._dynamo.exc.BackendCompilerFailed:
+    backend = "aot_eager"
+    compiled = torch.compile(slope, backend=backend)
+    print("No C++ compiler was found: the gains below are those of aot_eager.")
+
+# %%
+# Now we time the Jacobian before and after compiling. We also time torch's ``jacrev`` and
+# :doc:`funcdiff.prepare <prepared>`. The table lists the first call separately, because it compiles.
+
+from torch.func import jacfwd, jacrev, jvp, vmap
+
+from funcdiff.measure import compare
+from funcdiff.plots import plot
+
+small = compare(
+    {
+        "jacobian": slope,
+        "compiled": compiled,
+        "prepared": prepare(slope, x),
+        "jacrev": jacrev(predict),
+    },
+    x,
+)
+small
+
+# %%
+# Compare ``jacobian`` with ``compiled``. We expect a factor of at least 2:
+
+small.claim("compiled", faster_than="jacobian", by=2)
+
+# %%
+# The figure shows the same times. The gain is the distance from ``jacobian`` to ``compiled``.
+
+gain = small.ratio("jacobian", "compiled").median
+plot(small, title=f"Compiled, a layer's Jacobian runs at {gain:.3g}× the speed")
+
+# %%
+# How many calls does it take until the saved time exceeds the time of the first call?
+
+saved = small["jacobian"].median - small["compiled"].median
+calls = small["compiled"].first / saved
+print(f"{calls:,.0f} calls" if saved > 0 else "it is never paid back")
+
+# %%
+# ``prepare`` also records the operations once, but it does not compile them. So it is ready much sooner. We measure how
+# much, and compare the later calls.
+
+import time
+
+start = time.perf_counter()
+prepare(slope, x)
+longer = small["compiled"].first / (time.perf_counter() - start)
+print(f"Compiling takes {longer:.3g}× as long as preparing.")
+print("compiled over prepared, later calls:", small.ratio("compiled", "prepared"))
 
 # %%
 # Check it by hand
 # ----------------
 # With :math:`y = \tanh(Wx + b)` the Jacobian is :math:`\mathrm{diag}(1 - y^2)\, W`. The compiled Jacobian is equal to
-# it, and so is that of torch's ``jacrev``.
-
-from torch.func import jacfwd, jacrev, jvp, vmap
+# it. From here on we use the backend ``aot_eager``. It generates no C++, so it compiles in a second.
 
 by_hand = (1 - predict(x) ** 2)[:, None] * weight
-torch.testing.assert_close(slope(x), by_hand)
-torch.testing.assert_close(jacrev(predict)(x), by_hand)
+torch.testing.assert_close(torch.compile(slope, backend="aot_eager")(x), by_hand)
 
 # %%
 # Count
 # -----
-# A backend receives the graphs that ``torch.compile`` has recorded. Ours counts them and runs them unchanged. A single
-# graph means that there is no return to Python in between, and each recipe becomes one.
+# A compiled program helps most if it contains the whole derivative. If ``torch.compile`` meets something that it cannot
+# record, it makes two programs with ordinary Python in between. We count the programs. For this we write a backend,
+# which receives each recorded program (a graph) and runs it unchanged. Each derivative becomes a single graph.
 
 graphs = []
 
@@ -92,80 +155,10 @@ for name, derivative in derivatives.items():
     print(f"{name:20} {len(graphs)} graph, {len(graphs[0].graph.nodes)} nodes")
 
 # %%
-# Time: a small function
-# ----------------------
-# Now we measure the gain. We use the default backend, Inductor, which generates C++. It keeps what it has compiled, so
-# we give it an empty folder: then the first call below really compiles. Without a C++ compiler this page uses
-# ``aot_eager``.
-
-import torch._inductor.config as inductor
-
-cache = tempfile.TemporaryDirectory()
-os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
-inductor.compile_threads = 1  # compile in this process
-inductor.cpp.vec_isa_ok = True  # trust the processor's list of vector instructions
-
-try:
-    torch.compile(torch.sin)(x)
-    backend = "inductor"
-except torch._dynamo.exc.BackendCompilerFailed:
-    backend = "aot_eager"
-    print("No C++ compiler was found: the gains below are those of aot_eager.")
-print("backend:", backend)
-
-# %%
-# We time the Jacobian as it is, compiled and prepared, and torch's ``jacrev``. The layer needs next to no arithmetic,
-# so we expect a large gain. The first call is listed separately, because it compiles.
-
-from funcdiff.measure import compare
-from funcdiff.plots import plot
-
-small = compare(
-    {
-        "jacobian": jacobian(predict),
-        "compiled": torch.compile(jacobian(predict), backend=backend),
-        "prepared": prepare(jacobian(predict), x),
-        "jacrev": jacrev(predict),
-    },
-    x,
-)
-small
-
-# %%
-# We expect a factor of at least 2:
-
-small.claim("compiled", faster_than="jacobian", by=2)
-
-# %%
-# The figure shows the same times. The gain is the distance from ``jacobian`` to ``compiled``.
-
-gain = small.ratio("jacobian", "compiled").median
-plot(small, title=f"Compiled, a layer's Jacobian runs at {gain:.3g}× the speed")
-
-# %%
-# The calls that follow must pay back the first one. This is how many it takes:
-
-saved = small["jacobian"].median - small["compiled"].median
-calls = small["compiled"].first / saved
-print(f"{calls:,.0f} calls" if saved > 0 else "it is never paid back")
-
-# %%
-# The candidate *prepared* records the operations too, by :doc:`funcdiff.prepare <prepared>`, and generates no code. How
-# much sooner is it ready, and how do its later calls compare?
-
-import time
-
-start = time.perf_counter()
-prepare(jacobian(predict), x)
-longer = small["compiled"].first / (time.perf_counter() - start)
-print(f"Compiling takes {longer:.3g}× as long as preparing.")
-print("compiled over prepared, later calls:", small.ratio("compiled", "prepared"))
-
-# %%
 # Time: a network
 # ---------------
-# In a network 5 -> 1000 -> 1000 -> 25 on 100 rows, matrix products take most of the time. Compiling does not change
-# them. Only the operations between them can become faster.
+# Our second function is a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs, on 100 rows. Large
+# matrix products take most of the time. They are fast already, and compiling does not change them.
 
 from funcdiff import batch_jacobian
 from funcdiff.problems import study_network
@@ -184,8 +177,9 @@ large.claim("compiled", faster_than="batch_jacobian")
 # %%
 # What goes wrong
 # ---------------
-# *The derivative of a compiled function runs without compiling*, and nothing says so. Our backend receives no graph.
-# Afterwards, even a plain call of this function is not compiled any more.
+# *You compile the function and not its derivative.* When PyTorch differentiates a compiled function, it runs the
+# original function, without a warning. We see it because our backend receives no graph. Afterwards, even a plain call
+# of the function is not compiled any more.
 
 torch.compiler.reset()
 graphs.clear()
@@ -196,8 +190,8 @@ assert not graphs, "torch compiles inside a transform: update this section"
 print("graphs compiled:", len(graphs))
 
 # %%
-# *The second derivative of a compiled function* raises an error in plain autograd. If you compile the Hessian-vector
-# product instead, it works: for a sum of sines it is :math:`-\sin(x_i)\, v_i`.
+# *You differentiate a compiled function twice.* With ``torch.autograd.grad``, this raises an error. Compile the
+# Hessian-vector product instead. For a sum of sines it is :math:`-\sin(x_i)\, v_i`.
 
 
 def wave(x):
@@ -221,8 +215,9 @@ product = torch.compile(
 torch.testing.assert_close(product(x, x), -x.sin() * x)
 
 # %%
-# *A custom autograd function loses its own derivative.* Ours rounds its input and passes the gradient on unchanged, so
-# that :math:`(\mathrm{round}(x)^2)' = 2\,\mathrm{round}(x)`.
+# *Your function contains a custom autograd function.* Ours rounds its input, and its ``backward`` treats the rounding
+# as :math:`x \mapsto x`, with the derivative 1. So the derivative of :math:`\mathrm{round}(x)^2` should be
+# :math:`2\,\mathrm{round}(x)`.
 
 
 class StraightThrough(torch.autograd.Function):
@@ -242,26 +237,25 @@ class StraightThrough(torch.autograd.Function):
 
 
 # %%
-# Compiled, torch differentiates the rounding itself, and the Jacobian is zero. No error is raised.
+# When torch compiles it, torch ignores our ``backward`` and differentiates the rounding itself. The derivative is then
+# zero, and no error is raised.
 
 
 def quantised(x):
     return StraightThrough.apply(x).square()
 
 
-# The tracer instantiates the class of the function, which torch itself discourages.
-warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
 point = torch.tensor([1.4, 2.6])
 eager = jacrev(quantised)(point)
-compiled = torch.compile(jacrev(quantised), backend="aot_eager")(point)
+wrong = torch.compile(jacrev(quantised), backend="aot_eager")(point)
 torch.testing.assert_close(eager, 2 * torch.diag(point.round()))
 print("not compiled:", eager.tolist())
-print("compiled:    ", compiled.tolist())
-assert not compiled.any(), "torch keeps a custom derivative here: update this section"
+print("compiled:    ", wrong.tolist())
+assert not wrong.any(), "torch keeps a custom derivative here: update this section"
 
 # %%
-# *Chunks of torch's forward mode do not compile*: ``vmap(jacfwd(f), chunk_size=...)``. The failed compilation also
-# leaves torch inside forward mode, and the process then refuses every other use of it. We repair that by hand.
+# *You compile torch's forward mode in chunks*, ``vmap(jacfwd(f), chunk_size=...)``. This raises an error. It also
+# leaves torch in a wrong state: every later use of forward mode fails, until we repair the state by hand.
 
 chunked = torch.compile(vmap(jacfwd(predict), chunk_size=4), backend="aot_eager")
 many = torch.randn(8, 16)
@@ -291,8 +285,8 @@ cache.cleanup()
 # %%
 # Takeaway
 # --------
-# Compile the derivative of a small function that you call thousands of times with the same shapes, and compare its
-# result once with that of the function that is not compiled.
+# Compile a derivative that you call many thousands of times with the same shapes, if the function is small. Compare its
+# result once with that of the derivative that is not compiled.
 #
 # * If the function contains a custom autograd function, do not compile.
 # * If matrix products take the time, first look for a recipe with fewer FLOPs.

@@ -2,12 +2,12 @@
 How do we measure, and what goes wrong otherwise?
 =================================================
 
-The time of a call varies: other programs run, and memory is warm or cold. Suppose the first function takes 10 and the
-second one 20. In a slow moment of the machine they take 30 and 60. If you time the first one early and the second one
-late, you may read a factor of 6. But the ratio is 2 in both moments.
+Suppose one function takes 10 seconds and another takes 20. Then other programs start on the machine, and everything
+takes three times as long: 30 and 60 seconds. If you time the first function before and the second one after, you read
+10 and 60, a factor of 6. But the second function always takes twice as long as the first.
 
-So time both functions in turn, take the ratio within each turn, and repeat. Report the median of the ratios, with an
-interval that says how far it can be trusted.
+So time both functions in turn, many times. Each turn gives a ratio of the two times, and a slow moment hardly changes
+it. Report the median of these ratios, with an interval that says how far you can trust it.
 
 **Answer:** Use ``compare``, which does this. State a result with ``claim``, which never says more than the interval
 allows. If a cost can be counted, use ``count``: counts have no noise.
@@ -23,8 +23,8 @@ allows. If a cost can be counted, use ``count``: counts have no noise.
 # %%
 # Use it
 # ------
-# We compare two methods for the Jacobian of a layer with 16 inputs and 16 outputs. torch's reverse mode computes a row
-# in each pass, and its forward mode a column.
+# We compare two functions of torch that return the same Jacobian, of a layer with 16 inputs and 16 outputs. ``jacrev``
+# computes it row by row, and ``jacfwd`` column by column.
 
 import torch
 from torch.func import jacfwd, jacrev
@@ -44,15 +44,15 @@ comparison = compare({"reverse": reverse, "forward": forward}, x, costs=True)
 comparison
 
 # %%
-# The fastest candidate comes first. The :term:`IQR` is the spread of its times. The :term:`ratio` is the median, over
-# all turns (:term:`rounds <round>`), of the ratio within a round. With 99 % confidence the interval contains the true
-# median ratio.
+# The fastest candidate comes first. The :term:`IQR` says how far its times scatter. One turn is a :term:`round`. The
+# :term:`ratio` is the median over all rounds of the ratio within a round. The true median ratio is in the interval with
+# a probability of 99 %.
 
 comparison.claim("reverse", faster_than="forward")
 
 # %%
-# If the interval contains 1, a claim says that there is no difference. If the measurement contradicts the claim, the
-# claim says so. The next one expects too much on purpose:
+# If the interval contains 1, ``claim`` says that there is no difference. If the measurement contradicts what you
+# expected, it says so. We try this with a wrong expectation:
 
 comparison.claim("forward", faster_than="reverse", by=2)
 
@@ -85,9 +85,9 @@ plot(comparison, title=title)
 # %%
 # Count instead
 # -------------
-# A count has no noise. ``count`` returns the matrix FLOPs, the operations and the peak memory of a call, and a false
-# claim on a count stops the build of this site. On the :term:`meta device` nothing is computed, so you can count calls
-# that would never fit in memory.
+# A count has no noise. ``count`` returns the FLOPs (floating-point operations) of matrix products, the number of
+# operations, and the peak of memory of one call. It can count on the :term:`meta device`, where nothing is computed. So
+# you can even count calls that would never fit in memory.
 
 from funcdiff.measure import count
 
@@ -104,26 +104,26 @@ costs = count(
 costs
 
 # %%
-# The table lists the counts of one call. This claim is exact:
+# The table lists the counts of one call. A claim about counts is exact, and a false one raises an error:
 
 costs.claim("forward over reverse", fewer_flops_than="reverse over reverse", by=2)
 
 # %%
 # What goes wrong
 # ---------------
-# Four habits produce numbers that mean nothing. We run each of them.
+# Four habits lead to wrong numbers. We try each of them.
 #
-# *Counting the first call.* The first call may have to load, trace or compile something, and no later call repeats
-# that. If you include it, the candidate that runs first pays for all. These are the first calls of the table above:
+# *You include the first call.* It may have to load, trace or compile something, and no later call repeats this. These
+# are the first calls of the comparison above:
 
 for name, timing in comparison.items():
     factor = timing.first / timing.median
     print(f"{name}: the first call took {factor:,.1f} times the median of the others")
 
 # %%
-# *Taking one sample.* ``timeit(500)`` of torch's benchmark timer averages 500 calls into one sample. Its interquartile
-# range is zero because one number has no spread, and not because the machine was quiet. ``blocked_autorange`` takes
-# many samples.
+# *You take one sample.* ``timeit(500)`` of torch's benchmark timer measures 500 calls together, and this is one sample.
+# Its interquartile range is zero, because one number has no spread. It does not mean that the machine was quiet.
+# ``blocked_autorange`` takes many samples.
 
 from torch.utils.benchmark import Timer
 
@@ -135,8 +135,8 @@ for name, sample in {"timeit(500)": one, "blocked_autorange": many}.items():
 assert one.iqr == 0
 
 # %%
-# *Timing one candidate after the other.* Both candidates below are the same function, so their true ratio is 1. While
-# the second one is timed, other programs start: one process for each core, which computes without a pause.
+# *You time one candidate after the other.* Here both candidates are the same function, so the true ratio is 1. Before
+# the second one is timed, other programs start: one for each core, which computes without a pause.
 
 
 import subprocess
@@ -169,8 +169,8 @@ with OtherPrograms():
 print(f"the same function, timed second: {crowded / alone:.2f} times as long")
 
 # %%
-# ``compare`` times both in turn, so the other programs slow down both of them. Its samples are short and follow a short
-# sleep, so most of them are not interrupted, and the median ignores the others.
+# ``compare`` times both in turn, so the other programs slow down both. Its samples are short, so most of them are not
+# interrupted, and the median ignores the others.
 
 same = {"reverse": reverse, "reverse again": lambda x: reverse(x)}
 with OtherPrograms():
@@ -178,8 +178,8 @@ with OtherPrograms():
 crowded_comparison.claim("reverse", faster_than="reverse again")
 
 # %%
-# *Using more threads than there are free cores.* Two threads share the work of a large product and wait for each other
-# at its end. If another program occupies the core of one thread, both wait. The spread shows it:
+# *You use more threads than there are free cores.* Two threads share the work of a large product, and the first to
+# finish waits for the other. If another program occupies one core, both take longer. The spread of the times shows it:
 
 a = torch.randn(512, 512)
 for threads in (1, 2):
@@ -189,12 +189,12 @@ for threads in (1, 2):
     print(f"{threads} thread(s), busy machine: IQR / median = {spread:.2f}")
 
 # %%
-# We therefore measure with one thread, unless threads are the subject, and every table says how many threads it used.
+# So we measure with one thread, unless threads are the subject. Every table says how many threads it used.
 #
 # Takeaway
 # --------
-# Trust a ratio with its interval, from candidates that were timed in turn, on the machine that you will use. Every page
-# links its measurements as JSON, and ``comparison.beside("published.json")`` puts your own run next to them.
+# Time candidates in turn, on the machine that you will use, and report the ratio with its interval. Every page links
+# its measurements as JSON, and ``comparison.beside("published.json")`` puts your own run next to them.
 #
 # * If you compare large problems, a count of FLOPs is enough: it is exact, and times follow it.
-# * If you compare small problems, measure: most of their time is the overhead of calls, which FLOPs do not include.
+# * If you compare small problems, measure: most of their time is overhead, which FLOPs do not include.

@@ -2,16 +2,16 @@ r"""
 Why do large results take longer than their arithmetic?
 =======================================================
 
-A new tensor needs memory from the system. Linux gives it page by page, usually 4096 bytes each, when a page is first
-touched. Each first touch is a *page fault* and takes time. A result of 16 million float32 numbers causes about 16
-thousand page faults, before a single number is used again.
+A new tensor needs memory from the operating system. Linux hands it out in pages, usually of 4096 bytes. It does so when
+the program first touches a page, which is called a *page fault*. Each page fault takes time. A result of 16 million
+float32 numbers fills about 16 thousand pages, so it causes 16 thousand page faults.
 
-Memory that the program already has causes none. So a derivative with large intermediate results can take longer than
-its FLOPs explain, and the same derivative in small pieces can be faster.
+Memory that the program already has causes none. So if you compute a large derivative in small pieces, each piece can
+reuse the memory of the one before, and the whole can be faster.
 
 **Answer:** Because of page faults. Use methods with small intermediate results: ``batch_hessian(f)(X)`` chooses one
-here, and ``chunk_size`` makes those of any method smaller. You can also set two environment variables, so that the C
-library keeps freed memory.
+here, and ``chunk_size`` makes those of any method smaller. You can also set two environment variables, so that the
+program keeps freed memory.
 
 .. code-block:: python
 
@@ -23,9 +23,10 @@ library keeps freed memory.
 # %%
 # Use it
 # ------
-# Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows by three methods: all
-# rows at once by forward over reverse, which is ``torch.func.hessian``; the same in chunks of 250 rows; and by the
-# automatic recipe. This page is about the memory of the CPU on Linux.
+# Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows in three ways. The
+# first is all rows at once by forward over reverse, which is ``torch.func.hessian``. The second is the same in chunks
+# of 250 rows. The third is ``batch_hessian``, which chooses a recipe. This page is about the memory of the CPU on
+# Linux.
 
 import resource
 from functools import partial
@@ -40,7 +41,7 @@ torch.set_num_threads(1)
 
 
 def faults(call, *args):
-    """Page faults of a call: the fewest of three, as other threads only add some."""
+    """The fewest page faults of three calls, because other threads only add some."""
     counted = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -61,8 +62,8 @@ for name, hessian in hessians.items():
     print(f"{name:14} {faults(hessian, batch):6} page faults")
 
 # %%
-# Forward over reverse has intermediate results of 125 numbers for each hidden unit and row. In chunks they are small
-# enough for the allocator to reuse: memory that one chunk has freed serves the next. This is what it means in time:
+# Forward over reverse has intermediate results of 125 numbers for each hidden unit and row. In chunks these are
+# smaller, and each chunk reuses the memory of the one before. How much time does this save?
 
 from funcdiff.measure import compare
 from funcdiff.plots import plot
@@ -71,12 +72,13 @@ times = compare(hessians, batch, rounds=8, costs=True)
 times
 
 # %%
-# The methods "at once" and "in chunks" need almost the same FLOPs, so arithmetic cannot explain their difference.
+# "At once" and "in chunks" need almost the same FLOPs (floating-point operations). So arithmetic does not explain the
+# difference.
 
 times.claim("in chunks", faster_than="at once")
 
 # %%
-# The automatic recipe needs fewer FLOPs and far less memory, so we expect it to be the fastest:
+# ``batch_hessian`` needs fewer FLOPs and far less memory, so we expect it to be the fastest:
 
 times.claim("batch_hessian", faster_than="at once")
 
@@ -87,12 +89,12 @@ ratio = times.ratio("at once", "in chunks").median
 plot(times, title=f"The same FLOPs at once take {ratio:.3g}× the time of chunks")
 
 # %%
-# The gap between "at once" and "in chunks" is the cost of fresh memory.
+# The gap between "at once" and "in chunks" is the cost of new memory.
 #
 # Check it by hand
 # ----------------
-# The smallest example adds 1 to a large tensor: once into a new result, and once into memory that we keep. Both results
-# are equal. Memory that was never touched should cost one fault for each page.
+# The smallest example adds 1 to a large tensor. We write the result first into a new tensor, then into one that we
+# keep. The results are equal. The new tensor should cost one page fault for each page.
 
 x = torch.randn(16, 1024, 1024)
 kept = torch.empty_like(x)
@@ -113,7 +115,7 @@ for name, call in {"fresh": fresh, "into kept": into_kept}.items():
     print(f"{name:10} {faults(call, x):6} page faults")
 
 # %%
-# The number of faults is the number of pages, up to a few. Next we time both additions.
+# It does, up to a few. Next we time both additions.
 
 additions = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
 additions
@@ -124,17 +126,17 @@ additions
 additions.claim("into kept", faster_than="fresh")
 
 # %%
-# The two compute and write the same. The difference in time, divided by the number of pages, is the price of a fault:
+# The arithmetic is the same. We divide the difference in time by the number of pages. This is the time of a page fault:
 
 saved = additions["fresh"].median - additions["into kept"].median
 print(f"{saved / pages * 1e9:,.0f} nanoseconds for each page")
 
 # %%
-# Let glibc keep freed memory
-# ---------------------------
-# The C library glibc returns every result above a threshold, at most 32 mebibytes, to the system at once. Two
-# environment variables make it keep the memory. They must be set before Python starts, so we start two processes. Each
-# computes the Hessian when it receives a line, and answers with its page faults.
+# Keep freed memory
+# -----------------
+# Why does a program not keep its memory? The C library (glibc) gives each result above a threshold back to the system.
+# Two environment variables change this. They must be set before Python starts. So we start two processes, one without
+# and one with the variables. Each computes the Hessian when it receives a line, and answers with its page faults.
 
 import os
 import subprocess
@@ -184,22 +186,21 @@ print("page faults, default:", [default() for _ in range(3)])
 print("page faults, keeping:", [keeping() for _ in range(3)])
 
 # %%
-# The first call touches new memory in both processes. Later calls of the second one reuse it. We time both in turn, as
-# before.
+# The first call needs new memory in both processes. Later calls of the second process reuse it. We time both in turn.
 
 policies = compare({"default": default, "keeping": keeping}, equal=False, rounds=8)
 policies
 
 # %%
-# Both processes do the same arithmetic, so a difference is due to page faults:
+# Both processes do the same arithmetic, so page faults make the difference:
 
 policies.claim("keeping", faster_than="default")
 
 # %%
 # What goes wrong
 # ---------------
-# *Memory that you keep is overwritten by the next call.* What look like two results are one. We first end the two
-# processes, and then show it.
+# *You write two results into the same memory.* The second call overwrites the first result. (We also end the two
+# processes.)
 
 for child in (default_child, keeping_child):
     child.communicate()
@@ -210,7 +211,8 @@ assert one.data_ptr() == two.data_ptr(), "out= now copies: update this section"
 print("The first result, x + 1, has become x +", (one - x).mean().round().item())
 
 # %%
-# *Autograd does not support* ``out=``, because it cannot know when the memory is overwritten.
+# *You use* ``out=`` *with autograd.* It raises an error, because autograd may still need the numbers that are
+# overwritten.
 
 try:
     torch.add(x[0].clone().requires_grad_(), 1, out=kept[0])
@@ -222,8 +224,8 @@ else:
 # %%
 # Takeaway
 # --------
-# If a call takes longer than its FLOPs predict, look at its page faults. First use ``batch_hessian(f)``, then try
+# If a call takes longer than its FLOPs predict, count its page faults. First use ``batch_hessian(f)``, then try
 # ``chunk_size``: smaller intermediate results need less memory and reuse what was freed.
 #
 # * If you cannot change the call, set the two environment variables.
-# * If you compute on a GPU, page faults do not occur: torch keeps freed GPU memory. Chunks then save memory only.
+# * If you compute on a GPU, there are no page faults: torch keeps freed GPU memory. Chunks then save only memory.

@@ -2,16 +2,19 @@ r"""
 What do the derivatives of my network cost?
 ===========================================
 
-Count the cost of a derivative in evaluations of the network. With 5 inputs and 25 outputs, a Jacobian costs 6
-evaluations column by column, and 26 row by row. A Hessian costs 21 evaluations by the best method, and about 156 by
-``torch.func.hessian``. A batch multiplies all of this by its number of rows.
+Count the cost of a derivative in evaluations of the network. Take a network with 5 inputs and 25 outputs. For one row,
+forward mode computes the Jacobian column by column: 1 evaluation for the values, and about 1 for each of the 5 columns.
+This makes 6. Reverse mode computes it row by row: 1 for the values and about 1 for each of the 25 outputs, which makes
+26.
 
-In general, :math:`n` inputs and :math:`m` outputs cost :math:`1 + n` or :math:`1 + m` evaluations for the Jacobian. The
-Hessian costs :math:`1 + n + n(n+1)/2` if each second derivative is computed once, and about :math:`(1 + n)(1 + m)` by
-``torch.func.hessian``.
+A Hessian has a 5 x 5 matrix for each output. It is symmetric, so each output has only 15 different second derivatives.
+The best method computes each of them once, together with the values and the 5 first derivatives: 1 + 5 + 15 = 21
+evaluations. ``torch.func.hessian`` computes forward derivatives of a Jacobian in reverse mode: about (1 + 5) · (1 + 25)
+= 156.
 
-**Answer:** Call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``, which count the FLOPs of each method and choose a
-fast one. You can count before you run anything: for a wide network, times follow the count.
+**Answer:** Call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``. They count the FLOPs (floating-point operations)
+of each method, and choose a fast one. You can count before you run anything: for a wide network, times follow the
+count.
 
 .. code-block:: python
 
@@ -24,8 +27,9 @@ fast one. You can count before you run anything: for a wide network, times follo
 # %%
 # Use it
 # ------
-# Our network has 5 inputs, two hidden layers of 1000 units with ELU, and 25 outputs: the size of many surrogates. We
-# differentiate it for 100 rows with respect to the input, so we freeze its parameters.
+# Our network has 5 inputs, two hidden layers of 1000 units with ELU, and 25 outputs. We differentiate it with respect
+# to its input, for 100 rows. We never differentiate with respect to the parameters, so we call
+# ``requires_grad_(False)``.
 
 import torch
 
@@ -44,7 +48,7 @@ print("Hessians:", tuple(batch_hessian(network)(batch).shape))
 # Check it by hand
 # ----------------
 # For layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`, the chain rule multiplies by the weight and by the slope of
-# ELU, layer by layer. The slope is :math:`1` where the argument :math:`z` of ELU is positive, else :math:`e^z`.
+# ELU, layer by layer. The slope is 1 if the argument :math:`z` of ELU is positive, and :math:`e^z` otherwise.
 
 
 def jacobian_by_hand(network, x):
@@ -62,8 +66,9 @@ expected = jacobian_by_hand(network, batch)
 torch.testing.assert_close(batch_jacobian(network)(batch), expected)
 
 # %%
-# We compare with recipes by name, each mapped over the rows. The name of a Hessian is "outer over inner": forward over
-# reverse applies forward mode to the result of reverse mode, as ``torch.func.hessian`` does.
+# We compare with seven recipes (methods) by name. ``vmap`` applies each of them to all rows. The name of a Hessian is
+# :term:`outer over inner`: "forward over reverse" applies forward mode to the result of reverse mode. This is what
+# ``torch.func.hessian`` does.
 
 from funcdiff import (
     hessian_forward_over_forward,
@@ -85,7 +90,7 @@ def by_name(network, *recipes):
 
 
 # %%
-# The Jacobians equal the chain rule, and the Hessians equal each other, on two rows.
+# The Jacobians equal the result of the chain rule. On two rows, the Hessians equal each other.
 
 close = torch.testing.assert_close
 every = by_name(network, *jacobians, *light, *heavy)
@@ -99,8 +104,8 @@ for name, derivative in every.items():
 # %%
 # Count
 # -----
-# How many FLOPs and how much memory does each method need? We count them for the full batch. On the :term:`meta
-# device`, tensors have shapes but no numbers, so counting takes neither the time nor the gigabytes of a method.
+# How many FLOPs and how much memory does each method need? We count them for all 100 rows. On the :term:`meta device`,
+# tensors have shapes but no numbers, so counting takes no time and no memory.
 
 from funcdiff.measure import compare, count, predict, sweep
 from funcdiff.plots import plot
@@ -120,32 +125,33 @@ costs = count(candidates, torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# Look at the FLOPs of the Hessians. With reverse mode outside, each of the 125 entries of the inner Jacobian needs a
+# Look at the FLOPs of the Hessians. With reverse mode outside, each of the 5 x 25 = 125 entries of the Jacobian needs a
 # backward pass. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes each mixed
-# derivative only once, and ``batch_hessian`` chose it:
+# derivative only once. ``batch_hessian`` chose it:
 
 assert costs["batch_hessian"].flops == costs["hessian_taylor"].flops
 costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_forward", by=2)
 
 # %%
-# This is the comparison with ``torch.func.hessian``, which is forward over reverse:
+# ``torch.func.hessian`` is forward over reverse. Compared with it:
 
 costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_reverse", by=8)
 
 # %%
-# This is the comparison with the most expensive method:
+# Compared with the most expensive method:
 
 costs.claim("batch_hessian", fewer_flops_than="hessian_reverse_over_reverse", by=100)
 
 # %%
-# The peaks of their memory differ even more:
+# The peak is the largest memory in use at any moment. Here the methods differ even more:
 
 costs.claim("batch_hessian", smaller_peak_than="hessian_reverse_over_reverse", by=50)
 
 # %%
 # Time
 # ----
-# We time the full batch, without the two heavy methods. A method that needs more than half a second is timed once.
+# We time all 100 rows, without the two methods with reverse mode outside. A method that needs more than half a second
+# is timed once.
 
 timed = {
     "evaluation": network,
@@ -166,22 +172,18 @@ full.claim("batch_hessian", faster_than="hessian_forward_over_reverse", by=3)
 full.claim("batch_jacobian", faster_than="jacobian_reverse", by=2)
 
 # %%
-# Forward mode needs seven passes where Taylor mode needs six. This run shows whether the difference matters:
-
-full.claim("batch_jacobian", faster_than="jacobian_forward")
-
-# %%
 # Does the count predict the time?
 # --------------------------------
-# If arithmetic takes all the time, a method with twice the FLOPs takes twice as long. We test this. One rate for all
-# methods, in FLOPs per second, predicts each time from its count alone.
+# If arithmetic takes all the time, a method with twice the FLOPs takes twice as long. Then one number, the FLOPs per
+# second of this machine, is enough to predict all times. We fit this number and compare.
 
 prediction = predict(full, {name: costs[name] for name in full})
 plot(prediction)
 print(prediction.largest)
 
 # %%
-# Each point is a method; on the dashed line, measured and predicted time are equal. Does the count also order them?
+# Each point is a method. On the dashed line, the measured time equals the predicted one. Is the order of the methods
+# predicted correctly, too?
 
 prediction.rank_order()
 
@@ -198,18 +200,18 @@ plot(hessian_prediction)
 print(hessian_prediction.largest)
 
 # %%
-# The points cover the range from the fastest method to the slowest. Again we ask whether the count orders them:
+# Now the points range from the fastest method to the slowest. Again we ask whether the count predicts their order:
 
 hessian_prediction.rank_order()
 
 # %%
-# The fastest and the slowest differ by this factor:
+# The slowest method takes this many times as long as the fastest:
 
 hessian_times.claim("hessian_taylor", faster_than="hessian_reverse_over_reverse", by=50)
 
 # %%
-# The count contains matrix products only. Taylor mode also multiplies and adds large tensors to differentiate ELU. The
-# profiler shows what share of the time the matrix products take.
+# Why is the prediction not exact? The count contains only matrix products. Taylor mode also multiplies and adds large
+# tensors to differentiate ELU. The profiler shows which part of the time the matrix products take.
 
 from torch.profiler import profile
 
@@ -226,22 +228,20 @@ costs.claim("jacobian_reverse", fewer_operations_than="hessian_taylor", by=2)
 # %%
 # NumPy in and out
 # ----------------
-# Simulations often use NumPy. On a CPU, arrays and tensors share memory, so we expect the conversion to cost little
-# compared with an evaluation.
+# Simulations often use NumPy. On a CPU, arrays and tensors share memory, so the conversion should take little time.
 
 from funcdiff.arrays import numpy_function
 
 round_trip = numpy_function(lambda x: x, device=device)
-evaluate = numpy_function(network)
-conversion = {"round trip": round_trip, "evaluation": evaluate}
+conversion = {"round trip": round_trip, "evaluation": numpy_function(network)}
 seam = compare(conversion, batch.cpu().numpy(), equal=False, rounds=15)
 seam.claim("round trip", faster_than="evaluation", by=10)
 
 # %%
 # Rows and width
 # --------------
-# With few rows, or in a narrow network, a call costs what its operations cost to start. We vary the number of rows
-# first.
+# With few rows or a narrow network there is little arithmetic, and starting the operations takes most of the time. We
+# see this if we vary the number of rows.
 
 
 def with_rows(rows):
@@ -252,7 +252,7 @@ options = {"equal": False, "rounds": 8, "budget": 0.05}
 plot(sweep(with_rows, [1, 4, 16], label="rows B", **options))
 
 # %%
-# Where the lines rise and separate, FLOPs matter more than the number of operations. Next we vary the width.
+# Where the lines rise and separate, the FLOPs matter. Next we vary the width of the network.
 
 
 def of_width(width):
@@ -264,7 +264,8 @@ study = sweep(of_width, [10, 100, 1000], label="width of the hidden layers", **o
 plot(study)
 
 # %%
-# Narrow networks pay for each operation, however small it is, so the lines are flat on the left and rise on the right.
+# On the left the lines are flat, because the time to start the operations is the same for each width. On the right they
+# rise with the arithmetic.
 #
 # What goes wrong
 # ---------------
@@ -275,12 +276,12 @@ small_costs = count(small, *args)
 small_costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse")
 
 # %%
-# But it starts more operations, and starting them is most of the time of so small a network:
+# But it runs more operations, and starting them takes most of the time:
 
 small_costs.claim("jacobian_reverse", fewer_operations_than="jacobian_forward")
 
 # %%
-# In the prediction for this network, "measured / predicted" shows how far the count is from the time.
+# The column "measured / predicted" shows how far the times are from the prediction:
 
 narrow = predict(study[10], small_costs)
 print(narrow.largest)
@@ -289,9 +290,9 @@ narrow
 # %%
 # Takeaway
 # --------
-# For a network with a thousand units in each layer the count of FLOPs decides, and you can count without running
-# anything. ``batch_jacobian`` and ``batch_hessian`` do so for you.
+# For a network with a thousand units in each layer, the method with the fewest FLOPs is the fastest or close to it.
+# ``batch_jacobian`` and ``batch_hessian`` choose it for you.
 #
-# * If the network is small, operations decide: compare their number, or measure.
-# * If an operation has no forward derivative, or a wrong one, reverse mode is needed, at its price. The automatic
-#   recipes know these operations (:doc:`/guides/what_works`).
+# * If the network is small, the number of operations decides: count them, or measure.
+# * If torch has no forward derivative of an operation, or a wrong one, you need reverse mode, which costs more. The
+#   automatic recipes know these operations (:doc:`/guides/what_works`).

@@ -2,35 +2,36 @@ r"""
 Does a network that fits a function have its derivatives?
 =========================================================
 
-A small error in the values can be a large error in the derivatives. Suppose the network misses the function by
-:math:`0.01 \sin(100 x)`. The values are wrong by at most 0.01, and a plot looks perfect. But the slopes are wrong by up
-to 1, and the second derivatives by up to 100.
+A network can match a function closely and still have wrong derivatives. Suppose its error is :math:`0.01 \sin(100 x)`.
+The values are wrong by at most 0.01, and a plot looks perfect. But the derivative of this error is :math:`\cos(100 x)`,
+so the slopes are wrong by up to 1. The second derivatives are wrong by up to 100.
 
-So look at the derivatives themselves before you use them: along lines through the domain (profiles), and over the whole
-domain (maps).
+So look at the derivatives before you use them. A profile shows them along a line through the domain. A map shows them
+over the whole domain.
 
-**Answer:** Mostly, and less with each order. Compute all derivatives over a grid with ``batch_jacobian(network)(X)``
-and ``batch_hessian(network)(X)``, and draw them beside values that you trust.
+**Answer:** Mostly, but each order of derivatives is less accurate than the one before. Compute all derivatives over a
+grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, and draw them beside values that you trust.
 
 .. code-block:: python
 
     from funcdiff import batch_hessian, batch_jacobian
 
-    first = batch_jacobian(network)(grid.reshape(-1, 2))  # (points, outputs, 2)
-    second = batch_hessian(network)(grid.reshape(-1, 2))  # (points, outputs, 2, 2)
+    X = grid.reshape(-1, 2)  # all points of a grid, one in each row
+    first = batch_jacobian(network)(X)  # (points, outputs, 2)
+    second = batch_hessian(network)(X)  # (points, outputs, 2, 2)
 """
 
 # %%
 # Use it
 # ------
-# The function has two inputs in :math:`(-2, 2)` and :math:`(-1, 1)`, and three outputs:
+# Our function has three outputs. Its two inputs lie in :math:`(-2, 2)` and :math:`(-1, 1)`:
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right)
 #
-# The network that replaces it, the :term:`surrogate`, is 2 -> 100 -> 100 -> 3 with GELU. We train it on 500 samples,
-# which takes seconds, convert it to float64, and compute its derivatives at the samples.
+# A network that is trained to replace a function is called a :term:`surrogate`. Ours has two hidden layers of 100 units
+# with GELU. We train it on 500 samples, convert it to float64, and compute its derivatives at the samples.
 
 # sphinx_gallery_thumbnail_number = 6
 import torch
@@ -53,8 +54,8 @@ print("second derivatives:", tuple(second(points).shape))
 # %%
 # Check it by hand
 # ----------------
-# In torch alone, the Jacobians of a batch are ``vmap`` of ``jacfwd``, and the Hessians apply ``jacfwd`` twice. Both
-# recipes must agree with them. Applied to the function itself, they must agree with its derivatives by hand.
+# In torch alone, ``vmap`` of ``jacfwd`` gives the Jacobians of a batch, and ``jacfwd`` applied twice the Hessians. Both
+# recipes agree with them. We can also differentiate the function itself, whose derivatives are known in closed form.
 
 from torch.func import jacfwd, vmap
 
@@ -67,8 +68,8 @@ close(batch_hessian(surface)(points), surface_hessian(points))
 # %%
 # Profiles
 # --------
-# A profile shows the derivatives of one output along one input, while the other input is fixed. You can change these
-# three settings.
+# We choose one output, here output 0, and move one input, here input 0. The other input is fixed at 0.75. You can
+# change these three settings.
 
 output = 0
 along = 0
@@ -85,8 +86,8 @@ assert first(profile).shape == (100, 3, 2)
 assert second(profile).shape == (100, 3, 2, 2)
 
 # %%
-# ``off`` is the error of the network relative to the size of the exact derivatives: one root mean square over the
-# other. The titles of the figures state it.
+# In the titles of the figures, ``off`` is the relative error of the derivatives: the root mean square of the error,
+# divided by the root mean square of the exact derivatives.
 
 from funcdiff.errors import rms
 from funcdiff.plots import derivative_names, plot_maps, plot_profiles
@@ -114,8 +115,7 @@ def show_profiles(order, values, exact):
 show_profiles(1, first(profile), surface_jacobian(profile))
 
 # %%
-# The line of the network is blue; that of the function is dashed and grey beneath it. The next figure shows the second
-# derivatives in the same way.
+# The blue line is the network. The dashed grey line is the function. The next figure shows the second derivatives.
 
 show_profiles(2, second(profile), surface_hessian(profile))
 
@@ -124,8 +124,8 @@ show_profiles(2, second(profile), surface_hessian(profile))
 #
 # Maps
 # ----
-# A map shows a derivative over the whole domain. The first input runs to the right and the second one upwards; red is
-# positive and blue is negative. We start with the function itself.
+# In a map, the first input grows to the right and the second one upwards. Red is positive and blue is negative. We
+# start with the function itself.
 
 grid = torch.stack(torch.meshgrid(*span, indexing="ij"), dim=-1)
 rows = grid.reshape(-1, 2)
@@ -153,8 +153,8 @@ largest = exact_second[:, :, output].abs().max()
 show_maps(2, exact_second, f"{ORDER[2]} of the function, up to {largest:.2g}")
 
 # %%
-# The next map shows the network. The dashed grey lines are level lines of the function, so colours and lines should
-# follow each other.
+# The next map shows the network. The dashed grey lines are level lines of the function. Where the network is right, the
+# colours follow these lines.
 
 map_first = first(rows).unflatten(0, (100, 100))
 map_second = second(rows).unflatten(0, (100, 100))
@@ -166,15 +166,15 @@ title = f"{ORDER[1]} of the network: off by {near}"
 show_maps(1, map_first, title, exact_first[:, :, output])
 
 # %%
-# In the middle the colours follow the level lines, and near the edges they depart from them. The second derivatives
-# depart more:
+# In the middle of the domain, the colours follow the lines. Near the edges they do not. The second derivatives differ
+# more:
 
 far = off(map_second[:, :, output], exact_second[:, :, output])
 title = f"{ORDER[2]} of the network: off by {far}"
 show_maps(2, map_second, title, exact_second[:, :, output])
 
 # %%
-# These are both numbers for all outputs:
+# These are the relative errors for all three outputs:
 
 print("first derivatives off by", off(map_first, exact_first))
 print("second derivatives off by", off(map_second, exact_second))
@@ -182,16 +182,16 @@ first_error = rms(map_first - exact_first) / rms(exact_first)
 assert first_error < rms(map_second - exact_second) / rms(exact_second)
 
 # %%
-# One check needs no exact answer: the mixed derivatives of a smooth function do not depend on the order, so that every
-# Hessian is symmetric.
+# You can check one thing without knowing the exact derivatives. Every Hessian of a smooth function is symmetric,
+# because mixed derivatives do not depend on the order.
 
 close(map_second, map_second.mT)
 
 # %%
 # Count
 # -----
-# A map needs the derivatives at many points. We count what they cost, and compare the automatic Hessian with forward
-# over forward by name, which is ``jacfwd`` of ``jacfwd``.
+# A map needs the derivatives at many points. What do they cost? We compare ``batch_hessian`` with ``jacfwd`` of
+# ``jacfwd``, which is called forward over forward.
 
 from funcdiff import hessian_forward_over_forward
 from funcdiff.measure import compare, count
@@ -207,8 +207,8 @@ costs = count(candidates, rows)
 costs
 
 # %%
-# With :math:`n = 2` inputs, Taylor mode computes :math:`n` first and :math:`n(n+1)/2 = 3` second derivatives together
-# with each value. Forward over forward computes more than it needs:
+# ``batch_hessian`` uses :term:`Taylor mode`. With 2 inputs, it computes 2 first and 3 second derivatives together with
+# each value. Forward over forward computes some of them more than once:
 
 costs.claim("batch_hessian", fewer_flops_than="forward over forward", by=2)
 
@@ -221,16 +221,17 @@ times = compare(candidates, rows[:1000], equal=False, rounds=8)
 times
 
 # %%
-# This is the gain over forward over forward:
+# Compare the two Hessians:
 
 times.claim("batch_hessian", faster_than="forward over forward")
 
 # %%
 # What goes wrong
 # ---------------
-# *A map drawn the wrong way round.* A picture of a matrix has its first axis downwards. If you draw an array
-# ``values[i, j]`` as it is, the map is transposed and upside down, and for a function with symmetries nobody notices.
-# In the array of the second input, the values change along columns, so a picture would show them change to the right:
+# *You draw a map the wrong way round.* A picture of a matrix has its first axis downwards. If you draw an array
+# ``values[i, j]`` as it is, the map is transposed and upside down. If the function has symmetries, you may not notice.
+# Here is the array of the second input. Its values change along the second axis, so a picture would show them growing
+# to the right and not upwards:
 
 of_second_input = grid[..., 1]
 assert (of_second_input.diff(dim=0) == 0).all(), "rows should not change it"
@@ -249,8 +250,7 @@ plot_maps(
 #
 # Takeaway
 # --------
-# Before you use the derivatives of a fitted network, look at profiles and maps of them beside values that you trust.
+# Before you use the derivatives of a fitted network, draw profiles and maps of them beside values that you trust.
 #
-# * If the activation is not smooth, as ReLU, there are no second derivatives to look at.
-# * If you need one number for each order, use :func:`funcdiff.errors.error_table`
-#   (:doc:`/tutorials/networks/errors`).
+# * If the activation is not smooth, such as ReLU, the network has no useful second derivatives.
+# * If you need one number for each order, use :func:`funcdiff.errors.error_table` (:doc:`/tutorials/networks/errors`).

@@ -2,35 +2,39 @@ r"""
 How wrong are the derivatives of my network?
 ============================================
 
-A fit oscillates about the function that it approximates. If its error is a wave :math:`a \sin(kx)`, the error of the
-slope is :math:`a k \cos(kx)`, and that of the second derivative is :math:`-a k^2 \sin(kx)`. With :math:`a = 0.01` and
-:math:`k = 10` the three errors have the sizes 0.01, 0.1 and 1. So one number for "the error" is not enough.
+The error of a network is usually a small wave around the function. Suppose this wave is :math:`0.01 \sin(10 x)`. Then
+the values are wrong by up to 0.01. The slope of the wave is :math:`0.1 \cos(10 x)`, so the first derivatives are wrong
+by up to 0.1. The second derivatives are wrong by up to 1. So one number for "the error" is not enough: each order of
+derivatives needs its own.
 
-The place matters as well. Near the edge of the domain there are samples on one side only, so the fit is free to bend.
+The place matters as well. Near the edge of the domain there are samples on one side only, so the network is less
+constrained there.
 
-**Answer:** Compute the derivatives with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, on points
-that were not fitted. State an error for each order, inside the domain and near its edge, with
-:func:`funcdiff.errors.error_table`. The error grows with the order and is largest near the edge.
+**Answer:** Compute the derivatives with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, at points
+that were not fitted. Call :func:`funcdiff.errors.error_table`, which states an error for each order, inside the domain
+and near its edge. The error grows with the order and is largest near the edge.
 
 .. code-block:: python
 
+    from funcdiff import batch_jacobian
     from funcdiff.errors import error_table, near_edge
 
     edge = near_edge(X, low, high)  # booleans, one for each point
-    error_table({"slopes": (batch_jacobian(network)(X), exact)}, {"edge": edge})
+    pairs = {"slopes": (batch_jacobian(network)(X), exact)}  # computed, exact
+    error_table(pairs, {"inside": ~edge, "edge": edge})
 """
 
 # %%
 # Use it
 # ------
-# The function is, on :math:`(-2, 2) \times (-1, 1)`,
+# Our function has three outputs. Its two inputs lie in :math:`(-2, 2)` and :math:`(-1, 1)`:
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
-# We train a network 2 -> 100 -> 100 -> 3 with GELU on 500 samples of it. The samples and the start of the training are
-# random, with fixed seeds.
+# The network has two hidden layers of 100 units with GELU. We train it on 500 samples. The samples and the initial
+# weights are random, but the seeds are fixed.
 
 # sphinx_gallery_thumbnail_number = 6
 import torch
@@ -54,8 +58,8 @@ network = trained()
 first, second = batch_jacobian(network), batch_hessian(network)
 
 # %%
-# We compute values and derivatives on a grid of 100 by 100 points, and pair them with the exact ones. A point counts as
-# near the edge if its distance from it is less than a tenth of the width of the domain.
+# We compute values and derivatives on a grid of 100 by 100 points, and put them beside the exact ones. ``near_edge``
+# marks the points whose distance from the edge is less than a tenth of the width of the domain.
 
 double = torch.float64
 axes = [
@@ -79,8 +83,8 @@ edge = near_edge(grid, low, high)
 error_table(pairs, {"inside": ~edge, "near the edge": edge})
 
 # %%
-# Read the last column from top to bottom: relative to the size of what is approximated, the error grows with the order,
-# and it is larger near the edge. Both statements are asserted for this run.
+# Read the last column from top to bottom. It shows the error relative to the size of the exact values or derivatives.
+# It grows with the order, and it is larger near the edge. We assert both for this run.
 
 for region in (~edge, edge):
     sizes = []
@@ -91,12 +95,12 @@ for found, exact in pairs.values():
     assert rms((found - exact)[edge]) > rms((found - exact)[~edge])
 
 # %%
-# The errors grow with the order, as those of the wave at the head of this page do. They grow towards the edge, because
-# there samples fix the wave on one side only.
+# The errors grow with the order for the reason at the head of this page: the derivative of a wave is a larger wave.
 #
 # Check it by hand
 # ----------------
-# The error of the first derivatives is a difference. In torch alone, we compute it with ``vmap`` and ``jacfwd``.
+# In torch alone, ``vmap`` of ``jacfwd`` gives the first derivatives. We subtract the exact ones and get the same
+# errors.
 
 from torch.func import jacfwd, vmap
 
@@ -112,9 +116,9 @@ torch.testing.assert_close(trained()(rows), network(rows), rtol=1e-3, atol=1e-6)
 # %%
 # Profiles of the errors
 # ----------------------
-# A profile shows one output along one input, while the other input is fixed. You can change these settings. Relative
-# errors are :math:`(f - F) / (|F| + \epsilon)`. With :math:`\epsilon = 0.01` they stay finite where the function is
-# zero.
+# A profile shows the errors along one input, while the other input is fixed at 0.75. You can change these settings. A
+# relative error is :math:`(f - F) / |F|` and becomes infinite where :math:`F` is zero. So we divide by
+# :math:`|F| + 0.01` instead.
 
 output = 0
 along = 0
@@ -125,7 +129,7 @@ profile = torch.full((100, 2), fixed_at, dtype=double)
 profile[:, along] = axes[along]
 
 # %%
-# The limits of each panel are symmetric, so zero lies in the middle.
+# The vertical axis of each panel is symmetric, so zero is in the middle.
 
 from funcdiff.plots import derivative_names, plot_maps, plot_profiles
 
@@ -151,7 +155,7 @@ def show_profiles(order, found, exact):
 show_profiles(1, first(profile), surface_jacobian(profile))
 
 # %%
-# A relative error is large where the exact derivative passes zero, even if the line of the network is close. The second
+# A relative error is large where the exact derivative is nearly zero, even if the network is close to it. The second
 # derivatives show more of these peaks.
 
 show_profiles(2, second(profile), surface_hessian(profile))
@@ -159,7 +163,7 @@ show_profiles(2, second(profile), surface_hessian(profile))
 # %%
 # Maps of the errors
 # ------------------
-# A map shows the error over the whole domain. First we draw relative errors. The colours end at 1, where the error is
+# A map shows the errors over the whole domain. We start with relative errors. The colours end at 1, where the error is
 # as large as the derivative itself.
 
 
@@ -185,12 +189,12 @@ def show_relative(order):
 show_relative(1)
 
 # %%
-# Strong colours follow the lines where the exact derivative is zero. They say little about the network.
+# The strong colours follow the lines where the exact derivative is zero. So they say little about the network.
 
 show_relative(2)
 
 # %%
-# Absolute errors do not have this problem. The titles compare the edge with the inside of the domain.
+# Absolute errors do not have this problem. The titles say how many times as large they are near the edge as inside.
 
 
 def show_absolute(order):
@@ -211,7 +215,8 @@ show_absolute(2)
 # %%
 # Count
 # -----
-# What do the derivatives cost, compared with the values? We count both on the whole grid, in FLOPs.
+# What do the derivatives cost, compared with the values? We count the FLOPs (floating-point operations) on the whole
+# grid.
 
 from funcdiff.measure import compare, count
 
@@ -228,12 +233,14 @@ count(candidates, rows)
 compare(candidates, rows[:1000], equal=False, rounds=8)
 
 # %%
-# Compare the ratios with those of the FLOPs: activations and copies of large tensors take time as well.
+# Compare the ratios in this table with those of the FLOPs. They differ, because activations and copies of large tensors
+# take time as well.
 #
 # What goes wrong
 # ---------------
-# *A relative error without* :math:`\epsilon` is infinite or undefined where the exact value is zero, however good the
-# fit is. At :math:`x_2 = 1`, the first output does not change with :math:`x_2`, up to rounding.
+# *You compute a relative error without* :math:`\epsilon`, the small number in the denominator. It is infinite or
+# undefined where the exact value is zero, however good the network is. At :math:`x_2 = 1`, the derivative of the first
+# output with respect to :math:`x_2` is zero, up to rounding.
 
 at_edge = profile.clone()
 at_edge[:, 1] = 1.0
@@ -244,7 +251,7 @@ print(f"largest relative error without eps: {without.abs().max():.1e}")
 assert without.abs().max() > 1e10, "this error stays finite: update this section"
 
 # %%
-# With :math:`\epsilon` it is large but finite, and its size depends on :math:`\epsilon`:
+# With :math:`\epsilon = 0.01` the error is finite. It is still large, and its size depends on :math:`\epsilon`:
 
 within = relative_error(first(at_edge)[:, 0, 1], exact_slope, eps=1e-2)
 print(f"largest relative error with eps = 0.01: {within.abs().max():.1e}")
@@ -252,7 +259,7 @@ print(f"largest relative error with eps = 0.01: {within.abs().max():.1e}")
 # %%
 # Takeaway
 # --------
-# Quote one error for each order of derivative, and quote it separately for the edge of the domain.
+# State one error for each order of derivatives, and separately for the edge of the domain.
 #
 # * If you need derivatives near an edge, sample beyond the edge.
 # * If you can also sample derivatives of the function, fit them too (:doc:`/tutorials/networks/lessons`).

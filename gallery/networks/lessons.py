@@ -2,20 +2,21 @@ r"""
 What makes the derivatives of a network better?
 ===============================================
 
-Training compares values at the samples, :math:`\sum_i |f(x_i) - y_i|^2`. Between the samples the network may wiggle. A
-wiggle hardly changes this loss, but it changes the slopes and even more the second derivatives. So two networks with
-nearly the same loss can have very different derivatives.
+Training compares the network with the samples, and only with them: the loss is :math:`\sum_i |f(x_i) - y_i|^2`. Between
+the samples the network may wiggle. A small wiggle hardly changes the loss. But it changes the slopes, and even more the
+second derivatives. So two networks with nearly the same loss can have very different derivatives.
 
-Less room for wiggles means better derivatives. More samples leave less room, and so does a smooth activation. If you
-know the slopes :math:`J_i` at the samples, you can fit them too, by adding :math:`\sum_i |\partial f(x_i) - J_i|^2` to
-the loss. This is called Sobolev training.
+You can leave less room for wiggles. Use more samples, or a smooth activation. If you know the slopes :math:`J_i` at the
+samples, you can also fit these: add :math:`\sum_i |\partial f(x_i) / \partial x_i - J_i|^2` to the loss. This is called
+Sobolev training.
 
 **Answer:** Use a smooth activation and more samples, and regularize only as much as the noise requires. If you can
-sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare the results by
+sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare the networks by
 ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, not by the loss.
 
 .. code-block:: python
 
+    from funcdiff import batch_hessian, batch_jacobian
     from funcdiff.surrogates import train
 
     train(network, x, y, slopes=J)  # J: (samples, outputs, inputs)
@@ -25,13 +26,14 @@ sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare th
 # %%
 # Use it
 # ------
-# On :math:`(-2, 2) \times (-1, 1)`, the function to fit is
+# The function to fit has three outputs. Its two inputs lie in :math:`(-2, 2)` and :math:`(-1, 1)`:
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
-# We train two networks 2 -> 100 -> 100 -> 3 on 500 samples of it. The second one also fits the Jacobians there.
+# We train two networks with two hidden layers of 100 units on 500 samples. The first one fits the values. The second
+# one also fits the slopes.
 
 import torch
 from torch import nn
@@ -58,7 +60,7 @@ for name, network in {"plain": plain_network, "Sobolev": sobolev_network}.items(
     print(f"{name} training: RMS error of the second derivatives {error:.3g}")
 
 # %%
-# The rest of this page changes one thing at a time. ``trained`` trains a network, and its arguments are what we change.
+# In the rest of this page we change one thing at a time. The arguments of ``trained`` are what we change.
 
 
 def trained(
@@ -78,8 +80,8 @@ def trained(
 
 
 # %%
-# ``assess`` pairs the values and derivatives of a network with the exact ones, on a grid of points. We begin with the
-# two networks from above.
+# ``assess`` computes the values and derivatives of a network on a grid, and puts them beside the exact ones. We start
+# with the two networks from above.
 
 double = torch.float64
 axes = torch.linspace(-2, 2, 50, dtype=double), torch.linspace(-1, 1, 50, dtype=double)
@@ -109,13 +111,13 @@ base, sobolev = assess(plain_network), assess(sobolev_network)
 variant_table({"plain training": base, "Sobolev training": sobolev})
 
 # %%
-# Each number is an RMS error, divided by the RMS of the exact values or derivatives. Fitting the slopes improves all
-# three columns. Further down we give plain training as many FLOPs as Sobolev training needs.
+# Each number is the RMS error, divided by the RMS of the exact values or derivatives. If we fit the slopes, all three
+# columns improve. But Sobolev training also costs more. Further down we compare at equal cost.
 #
 # Check it by hand
 # ----------------
-# The second derivatives of a smooth network are the limit of differences of its first derivatives. We check this once,
-# because all comparisons depend on it.
+# All these comparisons depend on the second derivatives of a network. We check these against differences of the first
+# derivatives at two nearby points.
 
 smooth, h = fresh(dtype=double).requires_grad_(False), 1e-5
 step = torch.tensor([h, 0.0], dtype=double)
@@ -127,14 +129,14 @@ torch.testing.assert_close(second, difference, rtol=1e-5, atol=1e-7)
 # %%
 # Number of samples
 # -----------------
-# More samples leave less room for wiggles between them. We train on 50, 150 and 500 samples.
+# We train on 50, 150 and 500 samples.
 
 variants = {f"{n} samples": assess(trained(n)) for n in (50, 150)}
 variants["500 samples"] = base
 variant_table(variants)
 
 # %%
-# More samples improve every column. These factors compare 50 samples with 500:
+# More samples improve every column. With 50 samples instead of 500, the errors grow by these factors:
 
 
 def ratio(worse, better, order):
@@ -150,9 +152,9 @@ for order in exact:
 # %%
 # Regularization
 # --------------
-# A penalty on the weights keeps them small, so that the network cannot follow every sample. We fit 100 samples with
-# noise. Without a penalty the network follows the noise, whose slopes are steep. With too large a penalty it follows
-# neither the noise nor the function.
+# A penalty on the size of the weights makes the network smoother. Now the samples have noise, and we fit 100 of them.
+# Without a penalty, the network follows the noise, which has steep slopes. With a large penalty, it does not follow the
+# function either.
 
 penalties = {"no penalty": 0.0, "penalty 3": 3.0, "penalty 100": 100.0}
 noisy = {"samples": 100, "noise": 0.2}
@@ -162,7 +164,8 @@ for name, decay in penalties.items():
 variant_table(regularized)
 
 # %%
-# The penalty in the middle has the smallest error in the second derivatives. The others are larger by these factors:
+# The error in the second derivatives is smallest for the penalty in the middle. With the others it is larger by these
+# factors:
 
 for name in ("no penalty", "penalty 100"):
     factor = ratio(regularized[name], regularized["penalty 3"], "second")
@@ -172,21 +175,21 @@ for name in ("no penalty", "penalty 100"):
 # %%
 # Activation
 # ----------
-# We train in the same way with other activations. ReLU consists of straight pieces: its first derivative jumps, and its
-# second one is zero.
+# We train with other activations. ReLU consists of two straight pieces. Its first derivative jumps from 0 to 1, and its
+# second derivative is zero.
 
 others = {kind.__name__: kind for kind in (nn.SiLU, nn.Tanh, nn.ReLU)}
 others = {name: assess(trained(activation=kind)) for name, kind in others.items()}
 variant_table({"GELU": base, **others})
 
 # %%
-# Look at the last row. The values of the ReLU network are about as close as those of the others, but its second
-# derivatives miss everything: their error is as large as the derivatives themselves.
+# Look at the last row. The values of the ReLU network are about as close as those of the others. But its second
+# derivatives are all zero, so their error is as large as the derivatives themselves.
 #
 # Precision
 # ---------
-# A float32 number has about seven digits. Does this limit the derivatives? We evaluate the same weights in float32 and
-# in float64, and compare their difference with the error of the fit.
+# A float32 number has about seven digits. Is this enough for derivatives? We evaluate the same network in float32 and
+# in float64. Then we compare the difference with the error of the fit.
 
 network = trained(iterations=100).requires_grad_(False)
 single = derivatives(network, grid.float())
@@ -197,16 +200,15 @@ for order in exact:
 variant_table({"float32 against float64": rounding})
 
 # %%
-# Rounding is far below the error of the fit, because derivatives of a formula lose few digits. Training in float64
-# changes little either:
+# The rounding error is far below the error of the fit. It is also enough to train in float32:
 
 variant_table({"float32": base, "float64": assess(trained(dtype=double))})
 
 # %%
 # Count
 # -----
-# The loss of Sobolev training contains the Jacobian. So each iteration carries one tangent for each input through the
-# network, and then goes back through all of it.
+# What does Sobolev training cost? Its loss contains the Jacobian. So each iteration also computes the derivatives with
+# respect to both inputs, and the backward pass goes through these as well.
 
 from funcdiff.measure import compare, count
 
@@ -232,7 +234,7 @@ costs = count(steps)
 costs
 
 # %%
-# Plain training needs fewer FLOPs by this factor:
+# This is how many times fewer FLOPs (floating-point operations) plain training needs:
 
 costs.claim("plain", fewer_flops_than="Sobolev")
 
@@ -245,13 +247,13 @@ times = compare(steps, equal=False, rounds=9)
 times
 
 # %%
-# The factor in time also includes the overhead of the additional operations:
+# The factor in time also contains the overhead of the additional operations:
 
 times.claim("plain", faster_than="Sobolev")
 
 # %%
-# Now plain training gets more iterations, so that it needs as many FLOPs as Sobolev training. The figure shows the
-# errors that remain.
+# Is Sobolev training better only because it computes more? We give plain training more iterations, until it needs as
+# many FLOPs. The figure shows the errors that remain.
 
 from funcdiff.plots import plot_dots
 
@@ -266,7 +268,8 @@ title = f"Second derivatives: {gain:.3g}× the error of Sobolev training, equal 
 plot_dots(sizes, label="RMS error / RMS of exact", title=title)
 
 # %%
-# The dots further left are better. Sobolev training divides the errors of the two plain trainings by:
+# A dot further to the left is a smaller error. The errors of the two plain trainings are this many times as large as
+# those of Sobolev training:
 
 for rival in ("plain", "plain, as many FLOPs"):
     gains = [f"{order} {ratio(fits[rival], sobolev, order):.3g}" for order in exact]
@@ -276,8 +279,8 @@ assert ratio(base, sobolev, "first") > 2
 # %%
 # What goes wrong
 # ---------------
-# *ReLU has no second derivatives.* They are zero wherever they exist, so the Hessians of the fitted network are zero,
-# and no error is raised.
+# *You use ReLU and need second derivatives.* They are zero wherever they exist, so the Hessians of the fitted network
+# are zero. No error is raised.
 
 relu_second, exact_second = others["ReLU"]["second"]
 assert not relu_second.any(), "ReLU now has second derivatives: update this section"
@@ -287,8 +290,8 @@ print(f"largest second derivative of the function: {exact_second.abs().max():.3g
 # %%
 # Takeaway
 # --------
-# Choose a smooth activation, spend your effort on samples, and compare the derivatives of what you train, not only its
-# loss.
+# Choose a smooth activation, and as many samples as you can. Compare the derivatives of the networks that you train,
+# not only their losses.
 #
 # * If the simulation can return derivatives, fit them, above all if samples are expensive.
-# * If nobody needs second derivatives, ReLU and float32 are good enough.
+# * If you need no second derivatives, ReLU and float32 are good enough.

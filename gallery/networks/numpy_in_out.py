@@ -2,18 +2,19 @@ r"""
 How do I call a network and its derivatives from NumPy?
 =======================================================
 
-Your simulation or optimizer passes NumPy arrays, and your network takes torch tensors. Three things must be converted
-in each call: the array to a tensor, its float64 numbers to the float32 of the network, and the result back to an array.
-If one of them is forgotten, torch or NumPy raises an error.
+Your simulation or optimizer uses NumPy arrays, and your network uses torch tensors. In each call, three things must be
+converted: the array to a tensor, its float64 numbers to the float32 of the network, and the result back to an array.
 
-One wrapper does all three. It takes a function of tensors and returns a function of arrays. For an array of 5 rows
-with 2 numbers, a network with 3 outputs returns an array of shape (5, 3), and its Jacobians have the shape (5, 3, 2).
+``numpy_function`` does all three. It takes a function of tensors and returns a function of arrays. Take a network with
+2 inputs and 3 outputs, and an array of 5 rows. The network returns an array of shape (5, 3). Its Jacobians have the
+shape (5, 3, 2).
 
 **Answer:** Wrap each function once with :func:`funcdiff.arrays.numpy_function`: the network,
 ``batch_jacobian(network)`` and ``batch_hessian(network)``. Then pass whole batches, because a loop over rows is slow.
 
 .. code-block:: python
 
+    from funcdiff import batch_jacobian
     from funcdiff.arrays import numpy_function
 
     values = numpy_function(network)
@@ -24,9 +25,9 @@ with 2 numbers, a network with 3 outputs returns an array of shape (5, 3), and i
 # %%
 # Use it
 # ------
-# Our network is 2 -> 100 -> 100 -> 3 in float32, torch's default. The batch is in float64, NumPy's default. The wrapper
-# reads the dtype and the device of a network from its parameters. It cannot read them from the result of a
-# :term:`transform`, such as ``batch_jacobian(network)``, so you state them there.
+# Our network uses float32, torch's default. The array has float64 numbers, NumPy's default. ``numpy_function`` reads
+# the dtype and the device of a network from its parameters. ``batch_jacobian(network)`` is a plain function without
+# parameters, so you pass its dtype and device.
 
 import numpy as np
 import torch
@@ -51,8 +52,8 @@ for name, func in {"f": values, "J": jacobians, "H": hessians}.items():
 # %%
 # Check it by hand
 # ----------------
-# On the way in, the array becomes a tensor with the dtype and the device of the network. On the way out, the result is
-# detached from its graph, moved to the CPU and turned into an array.
+# By hand we turn the array into a tensor with the dtype and the device of the network. We detach the result from its
+# graph, move it to the CPU, and turn it into an array. The results are equal.
 
 
 def by_hand(func, x):
@@ -64,8 +65,8 @@ for wrapped, func in ((values, network), (jacobians, first), (hessians, second))
     np.testing.assert_array_equal(wrapped(x), by_hand(func, x))
 
 # %%
-# If the network is in float64 and on the CPU, nothing is converted and memory is shared. Differences of the values
-# confirm its Jacobians.
+# If the network is in float64 and on the CPU, nothing is converted: arrays and tensors share their memory. We check the
+# Jacobians of such a network against finite differences.
 
 double = torch.float64
 precise = study_network((2, 100, 100, 3), activation=gelu, dtype=double).to(device)
@@ -79,9 +80,9 @@ for i, step in enumerate(h * np.eye(2)):
 # %%
 # With an optimizer of SciPy
 # --------------------------
-# SciPy's ``least_squares`` looks for an input :math:`x` that makes residuals small. It passes one vector, and expects
-# the residuals and their Jacobian in float64. One vector is not a batch, so we wrap :func:`funcdiff.jacobian`. The
-# residuals are the outputs minus those at a known point.
+# Which input :math:`x` gives a known output? SciPy's ``least_squares`` finds it. It needs the residuals, which are the
+# outputs minus the known ones, and their Jacobian. It passes one vector and no batch, so we wrap
+# :func:`funcdiff.jacobian`.
 
 from scipy.optimize import least_squares
 
@@ -99,8 +100,8 @@ print(found.x, "after", found.nfev, "evaluations")
 # %%
 # Count
 # -----
-# What does the wrapper cost, and what a loop? We count a whole batch, a loop over its rows, and the same Jacobians of
-# tensors, without NumPy.
+# What does the conversion cost, and what does a loop cost? We count a whole batch, a loop over its rows, and the same
+# Jacobians of tensors without NumPy.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -121,13 +122,14 @@ costs = count(
 costs
 
 # %%
-# "batch" differs from "tensors" only by the conversion of the inputs. The loop repeats all operations for every row:
+# "Batch" differs from "tensors" only by the conversion of the inputs. The loop repeats all operations for every row:
 
 costs.claim("batch", fewer_operations_than="row by row", by=40)
 
 # %%
-# If the parameters of the network require gradients, torch keeps a graph even for derivatives with respect to the
-# input. We freeze the parameters of a second network and count the peak.
+# If the parameters require gradients, torch keeps the intermediate results for a later ``backward()``. This takes
+# memory even if you differentiate only with respect to the input. We call ``requires_grad_(False)`` on a second network
+# and count the peak.
 
 frozen = study_network((2, 100, 100, 3), activation=gelu).to(device)
 frozen.requires_grad_(False)
@@ -154,7 +156,7 @@ times
 times.claim("batch", faster_than="row by row", by=5)
 
 # %%
-# This is the cost of the conversion, if the run can measure it:
+# What does the conversion cost? This run shows whether it is measurable:
 
 times.claim("tensors", faster_than="batch")
 
@@ -165,12 +167,11 @@ ratio = times.ratio("row by row", "batch").median
 plot(times, title=f"A loop over the rows takes {ratio:.3g}× the time of the batch")
 
 # %%
-# Compare the distance from "tensors" to "batch" with that to "row by row": the number of calls matters far more than
-# the conversion.
+# "Row by row" should be far from the other two. The number of calls matters much more than the conversion.
 #
 # What goes wrong
 # ---------------
-# *Different dtypes.* Without the wrapper, a float64 array meets float32 weights.
+# *You pass float64 numbers to a float32 network.* Without the wrapper, this raises an error.
 
 try:
     network(torch.from_numpy(x).to(device))
@@ -180,8 +181,8 @@ else:
     raise AssertionError("torch now mixes float64 and float32: update this section")
 
 # %%
-# *NumPy inside the function.* NumPy cannot be differentiated, so torch raises an error. Write the function with torch,
-# and wrap it outside.
+# *You use NumPy inside the function.* Torch cannot differentiate NumPy, so it raises an error. Write the function with
+# torch, and wrap it outside.
 
 try:
     jacobian(lambda x: torch.from_numpy(np.sin(x.numpy())))(torch.ones(2))
@@ -193,7 +194,7 @@ else:
 # %%
 # Takeaway
 # --------
-# Wrap the outermost function once, call it with whole batches, and write everything that is differentiated in torch.
+# Write everything that is differentiated in torch, wrap the outermost function once, and pass whole batches.
 #
-# * If a program can only pass single rows to a small network, the operations of each call are the cost: reduce the
-#   number of calls, or compile the derivative (:doc:`/tutorials/measuring/compiled`).
+# * If a program can only pass single rows to a small network, the overhead of each call decides: make fewer calls, or
+#   compile the derivative (:doc:`/tutorials/measuring/compiled`).

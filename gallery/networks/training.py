@@ -2,16 +2,16 @@ r"""
 How do I train a network whose derivatives I need?
 ==================================================
 
-A surrogate is a small network that replaces a simulation. It is trained on samples, pairs of an input :math:`x_i` and
-the output :math:`y_i` of the simulation, until :math:`\sum_i |f(x_i) - y_i|^2` is small. If you also use its
-derivatives, two things matter more than usual.
+A surrogate is a small network that replaces a slow simulation. You run the simulation for some inputs :math:`x_i`, get
+outputs :math:`y_i`, and train the network :math:`f` until :math:`\sum_i |f(x_i) - y_i|^2` is small. If you also need
+derivatives of the network, two things matter more than usual.
 
-The network must be smooth. With ReLU it consists of straight pieces, and its second derivatives are zero. And training
-must repeat exactly. Otherwise you cannot tell a bad fit from a mistake in the derivatives.
+The activation must be smooth. A ReLU network consists of straight pieces, so its second derivatives are zero. And
+training must give the same weights each time. Otherwise you cannot tell a bad fit from a mistake in the derivatives.
 
-**Answer:** Choose a smooth activation and call :func:`funcdiff.surrogates.train`, which uses L-BFGS on all samples at
-once and ends at the same weights every time. Watch the error on samples that are not fitted. Then differentiate with
-``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``.
+**Answer:** Choose a smooth activation and call :func:`funcdiff.surrogates.train`. It uses L-BFGS on all samples at
+once, ends at the same weights every time, and reports the error on samples that are not fitted (``held_out``). Then
+differentiate with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``.
 
 .. code-block:: python
 
@@ -25,14 +25,14 @@ once and ends at the same weights every time. Watch the error on samples that ar
 # %%
 # Use it
 # ------
-# The function to replace has two inputs, on :math:`(-2, 2) \times (-1, 1)`, and three outputs:
+# We replace a function with three outputs. Its two inputs lie in :math:`(-2, 2)` and :math:`(-1, 1)`:
 #
 # .. math::
 #
 #     F(x_1, x_2) = \left(\sin(2 x_1) \cos(\pi x_2), \; e^{-x_1^2 - x_2^2}, \; x_1^2 x_2 + \frac{1}{3} x_2^3\right).
 #
-# The network is 2 -> 100 -> 100 -> 3 with GELU, which is smooth. Each sample of a real simulation is a run, so we use
-# few: 500 to fit and 500 to watch.
+# The network has two hidden layers of 100 units with GELU, which is smooth. A real simulation is slow, so we use few
+# samples: 500 to fit, and 500 new ones to watch the error.
 
 import torch
 
@@ -65,9 +65,9 @@ plot_learning(curve, title=title)
 assert curve.held_out[-1] < 1e-3
 
 # %%
-# As long as both lines fall, continue to train. If the dash-dotted one rises, stop earlier or use more samples.
+# As long as both lines fall, continue to train. If the dash-dotted line rises, stop earlier or use more samples.
 #
-# The derivatives of the network are now one call away. How close they are to those of the function is the subject of
+# Now we can differentiate the network. How close its derivatives are to those of the function is the subject of
 # :doc:`/tutorials/networks/derivatives` and :doc:`/tutorials/networks/errors`.
 
 print("Jacobians:", tuple(batch_jacobian(network)(x).shape))
@@ -76,8 +76,8 @@ print("Hessians:", tuple(batch_hessian(network)(x).shape))
 # %%
 # Check it by hand
 # ----------------
-# What does ``train`` do? It calls L-BFGS, which needs a function that computes the loss and its gradient, because it
-# may call it several times in one step. We write this loop ourselves, with ten iterations in a step.
+# What does ``train`` do? It calls torch's L-BFGS optimizer. L-BFGS may compute the loss and its gradient several times
+# in one step, so it takes a function that does so. We write this loop ourselves, with ten iterations in each step.
 
 from torch.nn.functional import mse_loss
 
@@ -102,8 +102,8 @@ def fit(network, x, y, steps):
 
 
 # %%
-# ``train`` is this loop with a progress bar, a learning curve and the error on new samples. Nothing in it is random, so
-# both end at the same weights.
+# ``train`` is this loop, with a progress bar, a learning curve and the error on new samples. Nothing in it is random,
+# so both programs end at the same weights.
 
 torch.set_num_threads(1)  # sums then keep their order
 by_hand, short = fresh(), fresh()
@@ -113,8 +113,8 @@ for ours, theirs in zip(short.parameters(), by_hand.parameters(), strict=True):
     torch.testing.assert_close(ours, theirs)
 
 # %%
-# Later pages compare networks with the exact derivatives of the function, which ``funcdiff.problems`` contains. We
-# check them in float64 against two recipes each: the automatic one, and one in forward mode by name.
+# Later pages compare networks with the exact derivatives of the function. ``funcdiff.problems`` contains these as
+# formulas. We check the formulas in float64, each against two recipes: the automatic one and one in forward mode.
 
 from funcdiff import hessian_forward_over_forward, jacobian_forward
 
@@ -134,8 +134,8 @@ for recipe in (
 # %%
 # Count
 # -----
-# An iteration needs a little more than one forward and one backward pass over all samples. We can count the cost of
-# such a pass before we train.
+# An iteration needs at least one forward and one backward pass over all samples. We count these two passes. So you know
+# before you train how much training costs at least.
 
 from funcdiff.measure import compare, count
 
@@ -150,12 +150,12 @@ print(f"1000 iterations: at least {1000 * cost.flops / 1e9:.0f} GFLOP")
 cost
 
 # %%
-# Multiplied by the number of iterations, the first line is a lower bound for the whole training.
+# The first line is a lower bound for the whole training: the FLOPs of the two passes, times the number of iterations.
 #
 # Save and load
 # -------------
-# Save the ``state_dict`` only: loaded with ``weights_only=True``, a file cannot run code of whoever wrote it. After
-# loading we convert the network to float64, since a small network can afford the digits.
+# Save only the ``state_dict``, which contains the weights. Load it with ``weights_only=True``, so that the file cannot
+# run code. After loading we convert the network to float64, for derivatives with more digits.
 
 import tempfile
 from pathlib import Path
@@ -171,8 +171,8 @@ torch.testing.assert_close(loaded(points).float(), network(x))
 # %%
 # Time
 # ----
-# A float64 number takes twice the memory of a float32 number. What does this cost in time? We time the Jacobians and
-# the Hessians of all samples in both.
+# A float64 number takes twice the memory of a float32 number. How much more time does it take? We time the Jacobians
+# and the Hessians of all samples in both.
 
 times = compare(
     {
@@ -187,15 +187,15 @@ times = compare(
 times
 
 # %%
-# This is the price of the digits for the Jacobians, on this machine:
+# For the Jacobians, float64 costs this much on this machine:
 
 times.claim("Jacobians, float32", faster_than="Jacobians, float64")
 
 # %%
 # What goes wrong
 # ---------------
-# *Saving the whole module* with ``torch.save(network)`` writes a pickle, which can run any code when it is read. With
-# ``weights_only=True``, the default, torch refuses to load it.
+# *You save the whole module* with ``torch.save(network)``. This writes a pickle, a file that can run any code when you
+# read it. With ``weights_only=True``, the default, torch refuses to load it.
 
 import io
 import pickle
@@ -211,8 +211,8 @@ else:
     raise AssertionError("torch now loads a whole module: update this section")
 
 # %%
-# *Too few samples* show in the learning curve: with 50 samples, the error on new samples stays far above the error on
-# fitted ones.
+# *You have too few samples.* The learning curve shows it. With 50 samples, the error on new samples stays far above the
+# error on the fitted ones.
 
 few = train(fresh(), x[:50], surface(x[:50]), held_out=new, iterations=300)
 print(f"with 50 samples: {few.held_out[-1] / few.training[-1]:,.0f} times as large")
@@ -221,9 +221,9 @@ assert few.held_out[-1] > 10 * few.training[-1]
 # %%
 # Takeaway
 # --------
-# For a small network and a few hundred samples, L-BFGS on all samples takes seconds and gives the same result every
-# time.
+# For a small network and a few hundred samples, use L-BFGS on all samples. It takes seconds and gives the same result
+# every time.
 #
-# * If a pass over all samples is too expensive, use minibatches and Adam, and fix the seeds, because the result then
-#   depends on the draws.
+# * If a pass over all samples is too expensive, use minibatches and Adam. The result then depends on random draws, so
+#   fix the seeds.
 # * If the derivatives are not close enough, :doc:`/tutorials/networks/lessons` shows what improves them.

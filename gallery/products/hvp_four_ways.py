@@ -2,32 +2,32 @@ r"""
 Which way to compute a Hessian-vector product should I use?
 ===========================================================
 
-A Hessian-vector product says how the gradient changes if :math:`x` moves in the direction :math:`v`:
+Suppose you move the input :math:`x` a little in the direction :math:`v`. How does the gradient change? The answer is
+the Hessian times :math:`v`. This is a Hessian-vector product, and we can compute it without the Hessian.
 
-.. math::
+Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x_1,\; x_0^2)`. Move only :math:`x_0`,
+which is the direction :math:`v = (1, 0)`. Then the gradient changes at the rate :math:`(2 x_1,\; 2 x_0) = (4, 6)`. This
+is :math:`Hv`. For :math:`n` inputs the Hessian has :math:`n^2` entries, and the product has only :math:`n`.
 
-    Hv = \frac{\mathrm{d}}{\mathrm{d}t}\, \nabla f(x + t v) \quad \text{at } t = 0.
-
-Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x_1,\; x_0^2)`. Along :math:`v = (1, 0)`
-the gradient changes at the rate :math:`(2 x_1,\; 2 x_0) = (4, 6)`, and this is :math:`Hv`. The Hessian itself is never
-built: for :math:`n` inputs it has :math:`n^2` entries, and the product has only :math:`n`.
-
-**Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, through the function and then through its gradient.
-Measured below, they need less arithmetic than the usual ``jvp`` of ``grad``.
+**Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, one through the function and one through its
+gradient. They need less arithmetic than the usual ``jvp`` of ``grad``, because torch's ``jvp`` also multiplies by
+zeros.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hvp
 
-    Hv = hvp(func, (x,), (v,))  # func has one output; Hv has the shape of x
+    x, v = torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0])
+    Hv = hvp(lambda x: x[0] ** 2 * x[1], (x,), (v,))
+    print(Hv)  # tensor([4., 6.])
 """
 
 # %%
 # Use it
 # ------
-# Our function is the mean square of a network's outputs, for 100 rows of 5 inputs. We multiply its Hessian, with
-# respect to all 500 inputs, by one vector. The result has the shape of the inputs. We print it and the chosen
-# :term:`recipe`.
+# Our function takes 100 rows of 5 numbers, applies a network, and returns the mean square of the outputs. So it has 500
+# inputs and one output. We multiply its Hessian by one vector. The vector and the result have the shape of the inputs.
 
 import torch
 
@@ -37,7 +37,8 @@ from funcdiff.problems import study_network
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
 network = study_network().requires_grad_(False).to(device)
-rows, directions = (torch.randn(100, 5, device=device) for _ in range(2))
+rows = torch.randn(100, 5, device=device)
+directions = torch.randn(100, 5, device=device)
 
 
 def loss(x):
@@ -48,14 +49,14 @@ Hv = hvp(loss, (rows,), (directions,))
 print(tuple(Hv.shape), explain(hvp, loss, (rows,), (directions,)).recipe)
 
 # %%
-# The arguments are tuples, as for :func:`torch.func.jvp`: first the point (:term:`primal`), then the vector
-# (:term:`tangent`). ``hvp`` chose ``hvp_double_backward``, two backward passes of plain autograd. You can call it by
-# its name: ``hvp_double_backward(loss, (rows,), (directions,))``.
+# The arguments are tuples, as for :func:`torch.func.jvp`: first the points (:term:`primals <primal>`), then the vectors
+# (:term:`tangents <tangent>`). ``explain`` takes ``hvp`` and these arguments, and names the method that ``hvp`` chose,
+# the :term:`recipe`. Here it is ``hvp_double_backward``, which calls ``torch.autograd.grad`` twice.
 #
 # Check it by hand
 # ----------------
-# A sum of sines has the Hessian :math:`-\operatorname{diag}(\sin x)`. The product with :math:`v` is therefore
-# :math:`-\sin(x_i)\, v_i`. We use 2048 inputs.
+# The Hessian of a sum of sines is a diagonal matrix with the entries :math:`-\sin x_i`. So entry :math:`i` of the
+# product is :math:`-\sin(x_i)\, v_i`. We use 2048 inputs.
 
 x, v = torch.randn(2, 2048, device=device)
 
@@ -68,9 +69,9 @@ expected = -x.sin() * v
 torch.testing.assert_close(hvp(sine_sum, (x,), (v,)), expected)
 
 # %%
-# With ``torch.func`` we can write the product in two ways. :math:`Hv` is the derivative of the gradient in the
-# direction :math:`v`, a ``jvp`` of ``grad``. :math:`H` is symmetric, so :math:`Hv` is also a ``vjp`` of ``grad``: the
-# vector times the Jacobian of the gradient.
+# In torch alone there are two formulas. :math:`Hv` is the derivative of the gradient in the direction :math:`v`, so it
+# is ``jvp`` of ``grad``. ``vjp`` of ``grad`` gives the product :math:`v^T H` instead. The Hessian is symmetric, so this
+# is the same vector.
 
 from torch.func import grad, jvp, vjp
 
@@ -78,9 +79,10 @@ torch.testing.assert_close(jvp(grad(sine_sum), (x,), (v,))[1], expected)
 torch.testing.assert_close(vjp(grad(sine_sum), x)[1](v)[0], expected)
 
 # %%
-# The name of a recipe says :term:`outer over inner`: forward over reverse is the :term:`forward mode` derivative of the
-# :term:`reverse mode` derivative. ``hvp_double_backward`` is reverse over reverse by two calls of
-# ``torch.autograd.grad``. All must equal the product with the whole Hessian.
+# The package has a recipe for each formula. Its name says :term:`outer over inner`. "Forward over reverse" is ``jvp``
+# of ``grad``: :term:`forward mode` differentiates the result of :term:`reverse mode`. "Reverse over reverse" is ``vjp``
+# of ``grad``, and ``hvp_double_backward`` does the same with ``torch.autograd.grad``. All results equal the product
+# with the whole Hessian.
 
 from funcdiff import (
     hessian,
@@ -105,9 +107,10 @@ for recipe in recipes.values():
 # %%
 # Count
 # -----
-# Let :math:`F` be the FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. A gradient needs
-# a pass forward and one back: 2. Reverse over reverse goes forward, back, and back through both: 4. Forward over
-# reverse carries a tangent through the gradient, which should need 4 as well. We count.
+# Let :math:`F` be the number of FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. A
+# gradient needs a pass forward and a pass back: :math:`2F`. Reverse over reverse then goes back through both of these:
+# :math:`4F` in all. Forward over reverse carries a tangent along through both, which should also make :math:`4F`. We
+# count.
 
 from funcdiff.measure import compare, count
 
@@ -125,7 +128,7 @@ costs = count(candidates, rows, directions)
 costs
 
 # %%
-# The peaks of memory in the last column differ little. We divide the FLOPs by those of one pass.
+# The peaks of memory in the last column are nearly the same. We divide the FLOPs by those of one pass.
 
 peaks = [cost.peak_bytes for name, cost in costs.items() if name != "gradient"]
 assert max(peaks) < 1.01 * min(peaks)
@@ -135,9 +138,9 @@ for name, cost in costs.items():
     print(f"{name:26} {cost.flops / one_pass:.2f} F")
 
 # %%
-# The recipes with forward mode need 6, not 4. If :math:`x` changes by :math:`\mathrm{d}x`, then :math:`Wx` changes by
-# :math:`W\,\mathrm{d}x + \mathrm{d}W\,x`. The weight is constant, so the second term is zero. But torch fills
-# :math:`\mathrm{d}W` with zeros and multiplies, once on the way forward and once on the way back.
+# The recipes with forward mode need :math:`6F` and not :math:`4F`. Forward mode computes how :math:`Wx` changes:
+# :math:`W\,\mathrm{d}x + \mathrm{d}W\,x`. The weight :math:`W` is constant, so the second term is zero. But torch fills
+# :math:`\mathrm{d}W` with zeros and multiplies by it, once on the way forward and once on the way back.
 
 assert costs["hvp"].flops == costs["hvp_reverse_over_reverse"].flops == 4 * one_pass
 forward, reverse = "hvp_forward_over_reverse", "hvp_reverse_over_reverse"
@@ -148,24 +151,24 @@ costs.claim(reverse, fewer_flops_than=forward, by=1.4)
 # %%
 # Time
 # ----
-# Do the times follow the FLOPs? First the network, where the arithmetic takes most of the time.
+# Do the times follow the FLOPs? We time the network first. Most of its time is arithmetic.
 
 times = compare(products(loss), rows, directions, rounds=12)
 times
 
 # %%
-# The ratio says how many times as long as the fastest recipe each one takes. We expect it to follow the FLOPs:
+# The last column is the time divided by that of the fastest recipe. We expect it to follow the FLOPs:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 
 # %%
-# The same for the two compositions of ``torch.func``:
+# We compare the same two formulas in their versions with ``torch.func``:
 
 times.claim(reverse, faster_than=forward)
 
 # %%
-# Next the sum of sines, which contains no matrix product. Here the time goes into the calls: two transforms inside each
-# other, or two calls of autograd. We add a method that computes the whole Hessian first.
+# Next we time the sum of sines. It has no matrix product. Most of the time is spent on the overhead of each call: two
+# transforms inside each other, or two calls of autograd. We add a method that computes the whole Hessian first.
 
 
 def by_matrix(x, v):
@@ -177,13 +180,12 @@ small = compare(small_methods, x, v, rounds=12)
 small
 
 # %%
-# In this table the order depends on the calls. We expect plain autograd to spend less time on them than the transforms
-# do:
+# Here the overhead decides. We expect less overhead for the two calls of autograd:
 
 small.claim("hvp_double_backward", faster_than="hvp_forward_over_reverse")
 
 # %%
-# The whole Hessian has 2048 x 2048 entries, for one product:
+# The whole Hessian has 2048 x 2048 entries, and we need it for only one product:
 
 small.claim("hvp", faster_than="H first, then H @ v", by=10)
 
@@ -206,9 +208,9 @@ plot(small, title=f"One product: the whole Hessian takes {factor:.0f}× as long 
 #
 # A function of many small steps
 # ------------------------------
-# Reverse over reverse stores the graph of the gradient, which grows with the number of steps. Forward over reverse does
-# not need this graph, so it uses less memory here. We count a function that applies the sine 50 times, and add ``jvp``
-# of ``grad``.
+# Our next function applies the sine 50 times. Reverse over reverse stores the intermediate results of the function and
+# of its gradient, and these grow with the number of steps. Forward over reverse does not store those of the gradient.
+# So we expect it to use less memory. We count it, and also ``jvp`` of ``grad``.
 
 
 def deep(x):
@@ -222,17 +224,17 @@ steps = count({**by_hand, **products(deep)}, x, v)
 steps.claim("hvp_forward_over_reverse", smaller_peak_than="hvp", by=1.5)
 
 # %%
-# ``jvp`` of ``grad`` does not have this advantage: ``grad`` stores a graph in case somebody differentiates again. The
-# recipe uses ``vjp`` instead, which releases each value after its use.
+# ``jvp`` of ``grad`` does not save this memory. ``grad`` also stores intermediate results, in case you differentiate
+# again. The recipe uses ``vjp`` instead, which frees each value after its use.
 
 steps.claim("hvp_forward_over_reverse", smaller_peak_than="jvp of grad", by=1.5)
 
 # %%
 # What goes wrong
 # ---------------
-# Forward mode needs a forward formula for each operation, and reverse over reverse needs the derivative of each
-# derivative. For :func:`torch.cdist` torch has neither, so every recipe with a mode in its name fails. We print the
-# start of each error.
+# Each recipe needs derivative formulas for each operation. Forward mode needs a forward formula, and reverse over
+# reverse needs the derivative of the backward formula. For :func:`torch.cdist` torch has neither, so every recipe with
+# a mode in its name raises an error. We print the start of each message.
 
 from textwrap import shorten
 
@@ -255,14 +257,14 @@ for name, recipe in recipes.items():
         raise AssertionError("torch differentiates cdist twice: update this section")
 
 # %%
-# ``hvp`` succeeds, because it writes the distance in simpler operations. The Hessian of :math:`\sum_{ij} |a_i - b_j|^2`
-# is twice the number of points in ``b``, times the identity, so we can check the product.
+# ``hvp`` works, because it writes the distance in simpler operations. We can check the product: the Hessian of
+# :math:`\sum_{ij} |a_i - b_j|^2` is the identity times twice the number of points in ``b``.
 
 product = hvp(squared_distances, (a,), (direction,))
 torch.testing.assert_close(product, 2 * 4 * direction)
 
 # %%
-# To use another recipe there, write the distance in simpler operations yourself:
+# If you call another recipe, write the distance in simpler operations yourself:
 
 
 def by_differences(a):
@@ -281,5 +283,5 @@ for recipe in recipes.values():
 # * If you need many products at one point, compute the gradient once with :func:`funcdiff.hvp_operator`: see
 #   :doc:`/tutorials/products/many_vectors`.
 # * If the function has many small steps and memory is short, use :func:`funcdiff.hvp_forward_over_reverse`.
-# * If torch has no second derivative of an operation, ``hvp`` says so or uses another formula. To use a recipe by name,
-#   write the operation in simpler ones.
+# * If torch cannot differentiate an operation twice, ``hvp`` uses another formula or raises an error. To call a recipe
+#   by name, write the operation in simpler ones.

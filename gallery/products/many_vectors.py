@@ -2,32 +2,35 @@ r"""
 Many vectors at one point: products, or the whole Hessian?
 ==========================================================
 
-A Hessian-vector product takes two steps: compute the gradient at :math:`x`, then differentiate it in the direction
-:math:`v`. Each step costs about two evaluations. Lanczos iterations and conjugate gradients multiply by many vectors at
-one point. The first step is then the same for all of them, so it is enough to do it once.
+Some methods multiply the same Hessian by many vectors. Conjugate gradients and Lanczos' method do so at a single point
+:math:`x`. Each product takes two steps: compute the gradient at :math:`x`, then differentiate it in the direction
+:math:`v`. The first step is the same for all vectors, so you can do it once and keep the result.
 
-Suppose there are :math:`n = 128` inputs and 16 vectors. Separate products cost :math:`4 \cdot 16 = 64` evaluations. If
-the gradient is kept, they cost :math:`2 + 2 \cdot 16 = 34`. The whole Hessian needs one product for each input,
-:math:`2 + 2 \cdot 128 = 258`, and then serves any number of vectors.
+How much does this save? Each step costs about as much as two evaluations of the function. For 16 vectors, separate
+products cost :math:`(2 + 2) \cdot 16 = 64` evaluations. If you keep the gradient, they cost
+:math:`2 + 2 \cdot 16 = 34`. You can also compute the whole Hessian first. For 128 inputs it costs as much as 128
+products, :math:`2 + 2 \cdot 128 = 258`, and then serves any number of vectors.
 
-**Answer:** Keep the gradient: call :func:`funcdiff.hvp_operator` once for a point. If you know all vectors in advance,
-use it under ``vmap``. If there are about as many vectors as inputs and the matrix fits in memory, compute it with
-:func:`funcdiff.hessian`.
+**Answer:** Call :func:`funcdiff.hvp_operator` once at the point: it keeps the gradient, and you call the result with
+each vector. If you know all vectors in advance, use ``vmap``. If there are about as many vectors as inputs and the
+matrix fits in memory, compute it with :func:`funcdiff.hessian`.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hvp_operator
 
-    operator = hvp_operator(func, x)
-    Hv = operator(v)  # for many: torch.func.vmap(operator)(vectors)
+    product = hvp_operator(lambda x: (x**3).sum(), torch.tensor([1.0, 2.0]))
+    print(product(torch.tensor([1.0, 1.0])))  # tensor([ 6., 12.])
+    print(torch.func.vmap(product)(torch.eye(2)))  # several: one in each row
 """
 
 # %%
 # Use it
 # ------
-# Our function is the loss of a logistic regression with 128 weights and 512 rows, :math:`f(w) = \sum_i \log(1 +
-# e^{z_i})` with :math:`z = Aw`. We make the operator at one point. Then we multiply by one vector, and with
-# :term:`vmap` by all rows of a matrix of 512 vectors.
+# Our function is the loss of a logistic regression with 128 weights :math:`w`. The data are the 512 rows of a matrix
+# :math:`A`, and :math:`f(w) = \sum_i \log(1 + e^{z_i})` with :math:`z = Aw`. We make the operator at one point. Then we
+# multiply by one vector, and with :term:`vmap` by 512 vectors at once.
 
 import torch
 from torch.func import vmap
@@ -63,8 +66,8 @@ torch.testing.assert_close(one, expected[0])
 torch.testing.assert_close(all_of_them, expected)
 
 # %%
-# By hand the operator is a few lines of autograd: the gradient with its graph, once, and then one backward pass through
-# this graph for each vector.
+# You can write the operator yourself with autograd. Compute the gradient once with ``create_graph=True``, so that torch
+# can differentiate it. Then make one backward pass through the gradient for each vector.
 
 
 def operator_by_hand(func, x, *, keep=True):
@@ -77,9 +80,9 @@ by_hand = operator_by_hand(loss, w)
 torch.testing.assert_close(torch.stack([by_hand(v) for v in vectors]), expected)
 
 # %%
-# torch has an operator as well, in :term:`forward mode`: :func:`torch.func.linearize` traces the gradient at a point
-# and returns its :term:`JVP`. It warns about constants that it attaches; the result does not change, so we ignore the
-# warning.
+# torch has such an operator as well, :func:`torch.func.linearize`. It uses :term:`forward mode`: it records the
+# gradient at a point and returns a function that computes its :term:`JVP`. It warns about each tensor that the loss
+# uses. The result is right, so we ignore the warning.
 
 import warnings
 
@@ -88,7 +91,7 @@ from torch.func import grad, linearize
 
 def linear_operator(w):
     with warnings.catch_warnings():
-        # ``linearize`` warns about each tensor that the loss captures, and works.
+        # ``linearize`` warns about each tensor that the loss uses, and works.
         warnings.filterwarnings("ignore", "Attempted to insert a get_attr Node")
         return linearize(grad(loss), w)[1]
 
@@ -98,8 +101,8 @@ torch.testing.assert_close(vmap(linear_operator(w))(vectors), expected)
 # %%
 # Five methods
 # ------------
-# Each method takes the point and :math:`k` vectors, and returns :math:`k` products. The time to set up is included. In
-# the last method the vectors are rows, and :math:`H` is symmetric, so we may multiply from the left.
+# We compare five methods. Each takes the point and :math:`k` vectors, and returns :math:`k` products. The gradient or
+# the Hessian is computed inside, so its time is included.
 
 from funcdiff import hessian, hvp
 
@@ -123,7 +126,7 @@ def linearize_each(w, vectors):
 
 
 def hessian_first(w, vectors):
-    return vectors @ hessian(loss)(w)
+    return vectors @ hessian(loss)(w)  # the vectors are rows, and H is symmetric
 
 
 methods = {
@@ -140,8 +143,9 @@ for method in methods.values():
 # Count
 # -----
 # Let :math:`F` be the FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. A gradient needs
-# 2, and a product after it 2 more. So :math:`k` calls of ``hvp`` need :math:`4k`, the operator needs :math:`2 + 2k`,
-# and the matrix :math:`2 + 2n`. The matrix is cheaper from about :math:`k = n` on. We count 16 vectors.
+# :math:`2F`, and each product after it :math:`2F` more. So :math:`k` calls of ``hvp`` need :math:`4kF`, the operator
+# needs :math:`(2 + 2k) F`, and the matrix :math:`(2 + 2n) F`. If there are more vectors than inputs, :math:`k > n`, the
+# matrix needs the fewest. We count 16 vectors.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
@@ -160,8 +164,8 @@ assert costs["hvp_operator"].flops == (2 + 2 * 16) * one_pass
 assert costs["hvp_operator, vmap"].flops == (2 + 2 * 16) * one_pass
 
 # %%
-# One more vector costs ``linearize`` as much as it costs the operator. Its set-up costs more. We count one vector and
-# two vectors.
+# For each further vector, ``linearize`` needs as many FLOPs as ``hvp_operator``. The first vector costs it more. We
+# count one vector and two vectors.
 
 pair = {name: methods[name] for name in ("linearize", "hvp_operator")}
 first, second = (count(pair, w, vectors[:k]) for k in (1, 2))
@@ -170,13 +174,13 @@ for name in pair:
 first
 
 # %%
-# Look at the FLOPs and the number of operations for one vector: an :term:`operation` is one call into torch's library.
-# With ``vmap``, each operation handles all vectors at once, so there are far fewer:
+# The table is for one vector. Now go back to 16 vectors. With ``vmap``, each :term:`operation` (one computation on
+# whole tensors) runs once for all vectors, so there are far fewer:
 
 costs.claim("hvp_operator, vmap", fewer_operations_than="hvp_operator", by=5)
 
 # %%
-# The peak of memory differs, too. One vector at a time needs less than the matrix:
+# The peak, the largest memory in use, differs as well. One vector at a time needs less than the matrix:
 
 costs.claim("hvp_operator", smaller_peak_than="hessian", by=5)
 
@@ -189,13 +193,13 @@ times = compare(methods, w, vectors[:16], rounds=12, budget=1.0)
 times
 
 # %%
-# The ratio says how many times as long as the fastest method each one takes. The operator computes the gradient once
-# instead of 16 times:
+# The last column is the time divided by that of the fastest method. The operator computes the gradient once instead of
+# 16 times:
 
 times.claim("hvp_operator", faster_than="hvp")
 
 # %%
-# We expect one call for all vectors to save more:
+# We expect ``vmap`` over all vectors to save more:
 
 times.claim("hvp_operator, vmap", faster_than="hvp_operator")
 
@@ -207,8 +211,9 @@ times.claim("hvp_operator", faster_than="linearize")
 # %%
 # When is the matrix faster?
 # --------------------------
-# The matrix costs the same for any number of vectors, and every product costs more time. So from some number on, the
-# matrix is faster. We increase the number of vectors from 1 to 512, which is four times the number of inputs.
+# The matrix takes a fixed time, and then each vector costs next to nothing. Products take more time with each vector.
+# So from some number of vectors on, the matrix is faster. We increase this number from 1 to 512, four times the number
+# of inputs.
 
 raced = {
     name: methods[name] for name in ("hvp_operator", "hvp_operator, vmap", "hessian")
@@ -225,22 +230,22 @@ crossover = study.crossover("hvp_operator", "hessian")
 plot(study, title=str(crossover))
 
 # %%
-# The curve of ``hessian`` should be nearly flat, because one more vector adds only one row to one product. The other
-# curves should rise. The operator, one vector at a time, and the matrix cross here:
+# The curve of ``hessian`` should be nearly flat, and the other curves should rise. The operator with one vector at a
+# time takes as long as the matrix at this number of vectors:
 
 crossover
 
 # %%
-# According to the FLOPs they would cross at 128 vectors. The crossing can be lower, because all columns of the matrix
-# are computed together. If you know the vectors in advance, ``vmap`` computes their products together as well:
+# According to the FLOPs, it would be 128 vectors. It can be fewer, because the columns of the matrix are computed
+# together. With ``vmap``, the products are computed together as well:
 
 study.crossover("hvp_operator, vmap", "hessian")
 
 # %%
 # What goes wrong
 # ---------------
-# If you write the operator by hand without ``retain_graph``, the first product is right. It also frees the graph, so
-# the second product fails.
+# *You write the operator by hand without* ``retain_graph``. The first product is right. But this backward pass frees
+# the intermediate results of the gradient, so the second product raises an error.
 
 from textwrap import fill
 
@@ -254,8 +259,9 @@ else:
     raise AssertionError("autograd keeps the graph now: update this section")
 
 # %%
-# An operator belongs to its point. It keeps a copy, so that a step of an optimiser, which changes the weights in place,
-# does not change it. After a step you need a new operator.
+# *You use an operator after a step of an optimiser.* An operator belongs to its point and keeps a copy of it. The
+# optimiser changes the weights, but the operator still multiplies by the Hessian at the old weights. Make a new
+# operator after each step.
 
 w.sub_(0.5 * grad(loss)(w))
 torch.testing.assert_close(operator(vectors[0]), expected[0])

@@ -2,30 +2,35 @@ r"""
 Is a vector-Hessian product the same as a Hessian-vector product?
 =================================================================
 
-A matrix can be multiplied from the right, :math:`Hv`, or from the left, :math:`v^T H`. For a symmetric matrix both give
-the same numbers. A Hessian is symmetric, because the order of two derivatives does not matter:
-:math:`\partial_i \partial_j f = \partial_j \partial_i f`.
+You can multiply a Hessian by a vector from the right, :math:`Hv`, or from the left, :math:`v^T H`. Take
+:math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`, where
 
-Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its Hessian has the rows :math:`(4, 6)` and :math:`(6, 0)`, and for
-:math:`v = (1, 0)` both products are :math:`(4, 6)`. If torch gets a derivative wrong, the two can differ. So comparing
-them is a test.
+.. math::
+
+    H = \begin{pmatrix} 4 & 6 \\ 6 & 0 \end{pmatrix}, \qquad v = (1, 0).
+
+Both products are :math:`(4, 6)`, because the matrix is symmetric. Hessians are symmetric: the order of two derivatives
+does not matter, :math:`\partial_i \partial_j f = \partial_j \partial_i f`. If torch computes a derivative wrongly, the
+two products can differ. So you can test torch by comparing them.
 
 **Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
 :func:`funcdiff.hvp`, which uses the cheaper of the two, and checks its first result.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hvp, vhp
 
-    Hv = hvp(func, (x,), (v,))  # the shape of x
-    left = vhp(func, (x,), (v,))  # equal to Hv
+    x, v = torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0])
+    f = lambda x: x[0] ** 2 * x[1]
+    print(hvp(f, (x,), (v,)), vhp(f, (x,), (v,)))  # tensor([4., 6.]) twice
 """
 
 # %%
 # Use it
 # ------
-# Our function is :math:`f(x) = x^T A x + \sum_i c_i x_i^3`, with a matrix :math:`A` that is not symmetric. We compute
-# both products. They have the shape of ``x`` and must agree.
+# Our function is :math:`f(x) = x^T A x + \sum_i c_i x_i^3`. The matrix :math:`A` is not symmetric. We compute both
+# products. They have the shape of ``x`` and must agree.
 
 import torch
 
@@ -48,13 +53,12 @@ torch.testing.assert_close(Hv, left)
 print(tuple(Hv.shape), explain(hvp, function, (x,), (v,)).recipe)
 
 # %%
-# The arguments are tuples, as for :func:`torch.func.jvp`: the point (:term:`primal`) and the vectors (:term:`tangent`).
-# The last word is the :term:`recipe` that ``hvp`` chose.
+# The arguments are tuples, as for :func:`torch.func.jvp`: first the points (:term:`primals <primal>`), then the vectors
+# (:term:`tangents <tangent>`). The printed word is the :term:`recipe` (the method) that ``hvp`` chose.
 #
 # Check it by hand
 # ----------------
-# The Hessian is :math:`H = A + A^T + 6 \operatorname{diag}(c x)`. It is symmetric, although :math:`A` is not, because
-# :math:`\partial_i \partial_j f = \partial_j \partial_i f` (Schwarz's theorem).
+# The Hessian is :math:`H = A + A^T + 6 \operatorname{diag}(c x)`. It is symmetric, although :math:`A` is not.
 
 
 def by_formula(v):
@@ -64,8 +68,8 @@ def by_formula(v):
 torch.testing.assert_close(Hv, by_formula(v))
 
 # %%
-# The gradient is a function from :math:`R^n` to :math:`R^n`, and :math:`H` is its Jacobian. A :term:`VJP` of the
-# gradient is therefore :math:`v^T H`.
+# In torch alone you get the product from the left with ``vjp``. The Hessian is the Jacobian of the gradient, and
+# ``vjp`` multiplies a Jacobian by a vector from the left (a :term:`VJP`).
 
 from torch.func import grad, vjp
 
@@ -74,7 +78,7 @@ _, pull_back = vjp(grad(function), x)
 torch.testing.assert_close(by_hand, by_formula(v))
 
 # %%
-# A point may have several axes. The product has the same shape, here (2, 256).
+# The input can have several axes, here (2, 256). The product then has the same shape.
 
 
 def of_matrix(x):
@@ -85,9 +89,9 @@ folded = hvp(of_matrix, (x.view(2, 256),), (v.view(2, 256),))
 torch.testing.assert_close(folded, by_formula(v).view(2, 256))
 
 # %%
-# If the function has two arguments, the product is a tuple. It uses all blocks of the Hessian: the first entry is
-# :math:`H_{aa} v_a + H_{ab} v_b`. We check this for :math:`f(a, b) = (a \cdot b)^2 / 2`, whose second derivatives are
-# :math:`b b^T` and :math:`a b^T + (a \cdot b) I`.
+# If the function has two arguments :math:`a` and :math:`b`, you pass a vector for each and get a product for each. The
+# first product is :math:`H_{aa} v_a + H_{ab} v_b`. We check this for :math:`f(a, b) = (a \cdot b)^2 / 2`, with
+# :math:`H_{aa} = b b^T` and :math:`H_{ab} = b a^T + (a \cdot b) I`.
 
 
 def half_square(a, b):
@@ -105,8 +109,9 @@ torch.testing.assert_close(vhp(half_square, (a, b), (va, vb)), expected)
 # %%
 # Count
 # -----
-# All these products are the same vector. Their costs differ: :term:`forward mode`, as in ``hvp_forward_over_reverse``,
-# also multiplies by the tangent of the constant :math:`A`, which is zero. :term:`Reverse mode <reverse mode>` does not.
+# All these methods return the same vector, but their costs differ. :term:`Forward mode <forward mode>`, as in
+# ``hvp_forward_over_reverse``, computes how each intermediate result changes. The matrix :math:`A` does not change, yet
+# torch multiplies by its zero change. :term:`Reverse mode <reverse mode>` leaves this product out.
 
 from funcdiff import hvp_double_backward, hvp_forward_over_reverse
 from funcdiff.measure import compare, count
@@ -133,13 +138,13 @@ costs.claim("vhp", fewer_flops_than="hvp_forward_over_reverse")
 # %%
 # Time
 # ----
-# The times should follow the FLOPs. ``compare`` first checks that all results agree, and then times them.
+# ``compare`` first checks that all results agree, and then times the methods.
 
 times = compare(methods, x, v, rounds=15)
 times
 
 # %%
-# The ratio says how many times as long as the fastest method each one takes. The times should follow the FLOPs:
+# The last column is the time divided by that of the fastest method. We expect the times to follow the FLOPs:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 
@@ -151,12 +156,13 @@ title = f"The same product: forward over reverse takes {ratio:.1f}× as long as 
 plot(times, title=title)
 
 # %%
-# The bars are the quartiles: where two of them overlap, the difference is small.
+# The bars show the quartiles of the times. If two bars overlap, the difference is small.
 #
 # Test symmetry without the matrix
 # --------------------------------
-# How can you test symmetry without the Hessian? Take two random vectors. If :math:`H` is symmetric, then :math:`w^T (H
-# v) = v^T (H w)`. The function below returns the relative difference of the two sides.
+# A large Hessian does not fit in memory, but two products are enough for a test. Take two random vectors :math:`v` and
+# :math:`w`. If :math:`H` is symmetric, :math:`w^T (H v)` and :math:`v^T (H w)` are equal. The function below returns
+# the relative difference of these two numbers.
 
 
 def asymmetry(product, func, x, v, w):
@@ -173,9 +179,9 @@ for product in recipes.values():
 #
 # What goes wrong
 # ---------------
-# A factor that is computed under ``no_grad`` is meant to be constant. Reverse mode treats it as a constant, but forward
-# mode ignores ``no_grad``. A product that mixes the modes then belongs to a matrix that is not symmetric, and torch
-# raises no error.
+# *A factor is computed under* ``no_grad``. You mean it to be constant. Reverse mode treats it as a constant, but
+# forward mode ignores ``no_grad`` and differentiates it. ``hvp_forward_over_reverse`` uses both modes. Its matrix is
+# then not symmetric, and torch raises no error.
 
 
 def half_constant(x):
@@ -198,8 +204,8 @@ print(f"asymmetry of forward over reverse: {difference:.2f}")
 assert difference > 1e-3
 
 # %%
-# Symmetry is no proof, however. Forward over forward and reverse over reverse both give a symmetric matrix here, and
-# the two matrices differ.
+# The test does not find every fault. Here, forward over forward and reverse over reverse both give a symmetric matrix,
+# but the two matrices differ.
 
 from funcdiff import hessian_forward_over_forward, hessian_reverse_over_reverse
 
@@ -210,7 +216,7 @@ torch.testing.assert_close(reverse, reverse.T)
 assert not torch.allclose(forward, reverse)
 
 # %%
-# Use ``detach`` to keep a factor constant. Both modes respect it.
+# Use ``detach`` to make a factor constant. Both modes respect it.
 
 
 def detached(x):
@@ -223,8 +229,8 @@ for product in recipes.values():
 # %%
 # Layer norm
 # ----------
-# torch's forward derivative of layer norm is wrong when it is differentiated again, so reverse over forward returns
-# wrong products. Here the test of symmetry finds the fault.
+# torch's forward derivative of layer norm is wrong if you differentiate it again. So reverse over forward returns wrong
+# products, and the test of symmetry finds it.
 
 from funcdiff import hvp_reverse_over_forward
 
@@ -246,8 +252,9 @@ assert asymmetry(hvp_reverse_over_forward, cubic, point, p, q) > 1e-3, (
 # %%
 # A vector of the wrong shape
 # ---------------------------
-# If you write the product with two calls of ``autograd.grad``, you multiply the gradient by the vector in between. A
-# vector of shape (n, 1), such as a column from NumPy, is broadcast there. The result has the right shape and is wrong.
+# You can also write the product yourself with two calls of ``autograd.grad``. Between them you multiply the gradient by
+# the vector. Suppose the vector has the shape (n, 1), like a column from NumPy. Then torch broadcasts the product to
+# (n, n). The final result has the right shape, but its numbers are wrong, and no error is raised.
 
 
 def naive(func, x, v):
@@ -274,8 +281,8 @@ except ValueError as error:
 # %%
 # Takeaway
 # --------
-# Call ``hvp``. Test symmetry once for a new function, with two random vectors. The exceptions are:
+# Call ``hvp``. For a new function, test the symmetry once with two random vectors. The exceptions are:
 #
 # * If the test fails, some derivative is wrong: :func:`funcdiff.check_derivatives` names the operation.
-# * If the test passes, the derivative can still be wrong, as with ``no_grad``. Compare with finite differences of the
-#   gradient where it matters. ``hvp`` does this for its first result.
+# * If the test passes, the derivative can still be wrong, as with ``no_grad``. If it matters, compare with finite
+#   differences of the gradient. ``hvp`` does this for its first result.

@@ -2,22 +2,23 @@ r"""
 How many passes does my Jacobian need?
 ======================================
 
-One pass of forward mode multiplies the Jacobian by a vector. With a unit vector it gives one column, so :math:`n`
-columns take :math:`n` passes. But two columns can share a pass if no row has an entry in both: multiply by the sum of
-their unit vectors, and each entry of the result belongs to one of the two.
+Suppose each output depends on three neighbouring inputs: :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`. Most entries of the
+Jacobian are then zero. With 1000 inputs it has 1000 columns, but three passes are enough to compute it.
 
-Suppose each output depends on three neighbours, :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`. Columns 0, 3, 6 and so on
-have no row in common. So three passes give all entries, however many inputs there are.
+Why? One pass of forward mode multiplies the Jacobian by a vector. If only entry 0 of the vector is 1, the result is
+column 0, with its few entries in rows 0 and 1. If entries 0 and 3 are both 1, the result is the sum of columns 0 and 3.
+Column 3 has its entries in rows 2, 3 and 4. No row has an entry in both columns, so we can read both from the sum.
+Columns 0, 3, 6 and so on share the first pass, columns 1, 4, 7 the second, and columns 2, 5, 8 the third.
 
-**Answer:** As many as the fullest row has entries, or a few more. :func:`funcdiff.jacobian_sparse` finds out which
-entries can differ from zero, and returns a sparse matrix of them. Two cases are different, and come at the end: a full
-row, and a function that branches on values.
+**Answer:** Count the entries in the fullest row, here three: your Jacobian needs that many passes, or a few more.
+:func:`funcdiff.jacobian_sparse` finds out which entries can differ from zero, groups the columns, and returns a sparse
+matrix. It helps little if every output depends on every input, or if the function branches on values.
 
 .. code-block:: python
 
     from funcdiff import explain, jacobian_sparse
 
-    jacobian = jacobian_sparse(func)  # keep it: it remembers the pattern
+    jacobian = jacobian_sparse(func)  # keep it: it remembers where the entries are
     matrix = jacobian(x)  # a torch.sparse_csr tensor
     explain(jacobian, x)  # passes, entries, memory
 """
@@ -25,8 +26,7 @@ row, and a function that branches on values.
 # %%
 # Use it
 # ------
-# Each output of this function depends on three neighbours,
-# :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`, with zeros beyond both ends. We compute its Jacobian at 6 inputs.
+# We take the function from above, with 6 inputs. Beyond both ends, :math:`x` is zero.
 
 import torch
 from torch.nn.functional import pad
@@ -44,13 +44,14 @@ matrix = jacobian_sparse(neighbours)(x)
 matrix
 
 # %%
-# The result stores the entries, their columns, and where each row starts. This form is called compressed rows (CSR). As
-# a dense matrix it is a band of width three.
+# The result is stored as compressed rows (CSR): the entries, the column of each entry, and where each row starts. As a
+# dense matrix it is a band of width three.
 
 matrix.to_dense()
 
 # %%
-# :func:`funcdiff.jacobian_pattern` returns the places of the entries alone, with the number of passes.
+# The places of the entries are the :term:`pattern` of the matrix. :func:`funcdiff.jacobian_pattern` returns the pattern
+# and the number of passes, without the entries.
 
 pattern = jacobian_pattern(neighbours, x)
 pattern
@@ -58,8 +59,8 @@ pattern
 # %%
 # Check it by hand
 # ----------------
-# Columns 0 and 3 of the band have no row in common. Neither have 1 and 4, nor 2 and 5. We add the unit vectors of each
-# pair, and multiply the Jacobian by the three sums.
+# Now we do the same ourselves. Columns 0 and 3 have no row in common. Neither have columns 1 and 4, nor 2 and 5. For
+# each pair, we make a vector with two ones. We multiply the Jacobian by these three vectors with ``jvp``.
 
 from torch.func import jvp
 
@@ -68,8 +69,8 @@ products = torch.stack([jvp(neighbours, (x,), (v,))[1] for v in seeds])
 seeds
 
 # %%
-# Columns that share a pass have the same *colour*. In each row there is at most one entry of each colour. So
-# :math:`J_{ij}` is number :math:`i` of the product for the colour of column :math:`j`.
+# We say that columns in the same group have the same *colour*, here 0, 1 or 2. Each row has at most one entry of each
+# colour. So we find :math:`J_{ij}` in the product for the colour of column :math:`j`, at row :math:`i`.
 
 by_hand = torch.zeros(6, 6, dtype=x.dtype)
 for i, j in zip(pattern.rows, pattern.columns, strict=True):
@@ -81,7 +82,7 @@ torch.testing.assert_close(by_hand, expected)
 torch.testing.assert_close(matrix.to_dense(), expected)
 
 # %%
-# The picture shows which pass computes which entry. No row contains a number twice.
+# In the picture, the number of an entry is the pass that computes it. No row contains a number twice.
 
 from funcdiff.plots import plot, plot_pattern
 
@@ -95,8 +96,8 @@ plot_pattern(
 )
 
 # %%
-# You may know the simplest case of this idea: differentiating the sum over a batch. If the rows of a batch are
-# independent, one pass serves all of them. A network on 8 rows therefore needs as many passes as on one row.
+# A batch is another example. The rows of a batch are independent, so one pass serves all of them. A network on 8 rows
+# needs as many passes as on one row.
 
 weights = torch.randn(16, 5), torch.randn(3, 16)
 
@@ -106,14 +107,15 @@ def network(rows):
 
 
 of_batch = jacobian_pattern(network, torch.randn(8, 5))
-assert of_batch.passes == 3  # the outputs of a row are fewer than its inputs
+assert of_batch.passes == 3  # 3 outputs in each row, fewer than the 5 inputs
 of_batch
 
 # %%
 # Count
 # -----
-# Now we take a grid in two dimensions, on which two substances react and diffuse (the Brusselator). Each output depends
-# on six inputs: a point, its four neighbours, and the other substance.
+# Our next function lives on a grid in two dimensions. Two substances react and diffuse (the Brusselator). Each output
+# depends on six inputs: the same substance at the point and at its four neighbours, and the other substance at the
+# point.
 
 
 def laplacian(u):
@@ -130,8 +132,8 @@ def brusselator(y):
 
 
 # %%
-# We quadruple the number of inputs three times. The number of passes stays nearly the same. It is a little larger than
-# the six that a row needs, because each column takes the first colour that fits.
+# We double the side of the grid three times, so the number of inputs grows to 64 times. The number of passes hardly
+# changes. It is a little larger than six, because the columns are not grouped in the best possible way.
 
 from funcdiff import measure
 
@@ -142,8 +144,8 @@ for found in patterns:
 assert max(found.passes for found in patterns) <= 12
 
 # %%
-# In the smallest of these matrices, the two blocks on the diagonal are the diffusion, and the other two are the
-# reaction.
+# This is the pattern for the smallest grid. It has four blocks. The two on the diagonal come from diffusion, and the
+# other two from the reaction.
 
 small = patterns[0]
 (groups, *_) = small.ways
@@ -156,7 +158,8 @@ plot_pattern(
 )
 
 # %%
-# The dense matrix has far more entries than the sparse one, so its peak of memory is higher as well.
+# What does this save? The dense matrix has far more entries than the sparse one, so it needs more memory as well. We
+# count both on a grid of 24 by 24 points.
 
 N = 24
 y = torch.rand(2, N, N, dtype=torch.float64)
@@ -170,22 +173,21 @@ costs = measure.count({"jacobian": methods["jacobian"], "jacobian_sparse": spars
 costs
 
 # %%
-# The counts give the ratio of both peaks:
+# Compare the peaks, the largest memory in use:
 
 costs.claim("jacobian_sparse", smaller_peak_than="jacobian", by=5)
 
 # %%
 # Time
 # ----
-# The dense recipe makes 1152 passes for 1152 inputs, and the sparse one twelve at most. We time both. The comparison
-# converts the sparse matrix to a dense one, so that both return the same. The first call, which finds the pattern, is
-# not part of it.
+# With 1152 inputs, the dense recipe makes 1152 passes, and the sparse one at most twelve. We time both. So that both
+# return the same, we convert the sparse matrix to a dense one. The first call, which finds the pattern, is not timed.
 
 times = measure.compare(methods, y, rounds=12, budget=3.0)
 times
 
 # %%
-# The ratio is measured within each round:
+# This is the gain:
 
 times.claim("jacobian_sparse", faster_than="jacobian")
 
@@ -195,15 +197,15 @@ times.claim("jacobian_sparse", faster_than="jacobian")
 plot(times, title="A few passes are faster than one for each input")
 
 # %%
-# ``explain`` predicts both, and would say if the dense recipe were faster.
+# ``explain`` predicts both costs. If the dense recipe were faster, it would say so.
 
 explain(sparse, y)
 
 # %%
 # What goes wrong
 # ---------------
-# **A full row.** Columns that meet in a full row all need passes of their own. The recipe notices this, and computes
-# that row in a reverse pass of its own.
+# *One row is full.* All columns have an entry in this row, so no two of them can share a pass. The recipe notices the
+# row and computes it separately, with one pass of reverse mode.
 
 
 def with_total(x):
@@ -215,16 +217,16 @@ assert with_row.passes == 4
 print(with_row)
 
 # %%
-# **A dense matrix.** Here the mean makes every output depend on every input. There is nothing to save, and ``explain``
-# recommends the dense recipe.
+# *The whole matrix is full.* Here the mean makes every output depend on every input. Nothing can be saved, and
+# ``explain`` recommends the dense recipe.
 
 centred = explain(jacobian_sparse(lambda x: x - x.mean()), torch.rand(50))
 assert centred.recipe == "jacobian"
 centred
 
 # %%
-# **A branch on values.** The pattern is that of the branch taken, so each call finds it again and compares the matrix
-# with one more product. The result is right in both branches, and slow.
+# *The function branches on values.* Each branch has a pattern of its own. So each call finds the pattern again and
+# checks the matrix with one more product. The result is right in both branches, but slow.
 
 
 def branching(x):
@@ -238,8 +240,8 @@ for point in (x, x + 1):
 explain(jacobian_of_branch, x)
 
 # %%
-# **A pattern that is too small.** You may pass a pattern that you know. If it lacks an entry, you get an error and no
-# wrong number, because each result is compared with a product along a random direction.
+# *You pass a pattern that is too small.* You can pass a pattern that you know. If it lacks an entry, you get an error
+# and no wrong numbers, because each result is checked with a product along a random direction.
 
 try:
     jacobian_sparse(neighbours, pattern=torch.eye(6))(x)
@@ -251,10 +253,11 @@ else:
 # %%
 # Takeaway
 # --------
-# The number of passes follows the fullest row of the matrix, not the number of inputs. ``jacobian_sparse`` finds the
-# pattern and the passes, and ``hessian_sparse`` does so for Hessians.
+# The number of passes depends on the row with the most entries, and not on the number of inputs. ``jacobian_sparse``
+# finds the pattern and the passes, and ``hessian_sparse`` does so for Hessians.
 #
 # * If every output depends on every input, use :func:`funcdiff.jacobian`.
-# * If you need a Jacobian once and n is small, the dense recipe is faster, since finding the pattern takes time.
-# * If the function branches on values, write the branch as ``torch.where``. The pattern then holds for both branches.
-# * Call the transform again instead of making it anew: it keeps the pattern.
+# * If you need a Jacobian once and there are few inputs, the dense recipe is faster, because finding the pattern takes
+#   time.
+# * If the function branches on values, write the branch as ``torch.where``. Both branches then have one pattern.
+# * If you call it repeatedly, keep the function that ``jacobian_sparse`` returns: it remembers the pattern.

@@ -2,13 +2,14 @@ r"""
 How do I solve a stiff equation written in torch?
 =================================================
 
-A stiff equation :math:`y' = f(y)` forces an explicit method, such as :math:`y + h f(y)`, to take tiny steps :math:`h`.
-An implicit method takes large steps. Each step solves :math:`z = y + h f(z)` for :math:`z`, with the Jacobian
-:math:`J` of :math:`f`: Newton's method solves linear systems with the matrix :math:`I - hJ`.
+Some differential equations :math:`y' = f(y)` are stiff. The simplest method, :math:`y + h f(y)`, is then stable only
+with tiny steps :math:`h`. An implicit method can take large steps. In each step it solves :math:`z = y + h f(z)` for
+:math:`z` with Newton's method, and this needs the Jacobian of :math:`f`.
 
-On a grid each unknown depends on its neighbours only. With two substances on 48 by 48 points there are 4608 unknowns,
-and :math:`J` has more than 21 million entries. Only six in each row differ from zero, 27 648 in all. If SciPy knows
-this, it computes and solves with these alone.
+Suppose the unknowns are two substances on a grid of 48 by 48 points. These are 4608 unknowns, so the Jacobian has more
+than 21 million entries. But each unknown depends only on its neighbours, so only six entries in each row differ from
+zero. These are 27 648 entries in all. If SciPy knows where they are, it computes only these, and solves a sparse
+system.
 
 **Answer:** Pass the sparse Jacobian from :func:`funcdiff.jacobian_sparse` to SciPy's ``solve_ivp``, with the method
 ``"BDF"`` or ``"Radau"``. If every unknown depends on every other one, there is nothing to gain.
@@ -16,23 +17,24 @@ this, it computes and solves with these alone.
 .. code-block:: python
 
     from funcdiff import jacobian_sparse
-    from funcdiff.arrays import numpy_function
+    from funcdiff.arrays import numpy_function  # NumPy arrays in and out
 
-    jacobian = numpy_function(jacobian_sparse(rate, argnums=1))  # of rate(t, y), for y
-    solve_ivp(numpy_function(rate), span, y0, method="BDF", jac=jacobian)
+    J = numpy_function(jacobian_sparse(rate, argnums=1))  # rate(t, y): argument 1 is y
+    solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
 """
 
 # %%
 # Use it
 # ------
-# The Brusselator describes two substances :math:`u` and :math:`v` that react and diffuse. :math:`\Delta` is the
+# Our equation is the Brusselator: two substances :math:`u` and :math:`v` react and diffuse. :math:`\Delta` is the
 # Laplacian, the sum of the second derivatives in space:
 #
 # .. math::
 #
 #    u_t = 1 + u^2 v - 4.4\,u + \alpha \Delta u, \qquad v_t = 3.4\,u - u^2 v + \alpha \Delta v.
 #
-# We compute both on a periodic grid of N by N points. The solver sees one vector with 2 N² entries.
+# We compute both on a grid of N by N points whose opposite edges are joined. SciPy passes them as one vector of 2 N²
+# numbers.
 
 import numpy as np
 import torch
@@ -59,15 +61,16 @@ def rate(t, y):
 
 
 def start(side):
-    """Both substances fall off towards two edges of the grid."""
+    """The first substance varies along one axis, the second along the other."""
     x = np.arange(side) / side
     hill = x * (1 - x) ** 1.5
     return np.concatenate([np.tile(22 * hill, side), np.repeat(27 * hill, side)])
 
 
 # %%
-# We make the transform once, because it finds the pattern at its first call and keeps it. ``numpy_function`` makes it a
-# function of NumPy arrays that returns a matrix of SciPy. No numbers are copied.
+# ``jacobian_sparse`` finds the pattern (the places of the entries) at its first call and keeps it. So we make this
+# function once. ``numpy_function`` turns it into a function of NumPy arrays. It returns a sparse matrix of SciPy, and
+# copies no numbers.
 
 N = 48
 fun = numpy_function(rate)
@@ -81,8 +84,8 @@ counts = f"{solution.njev} Jacobians, {solution.nlu} factorizations"
 print(f"{solution.nfev} evaluations, {counts}")
 
 # %%
-# The film strip shows the first substance. Diffusion flattens the ridge that it starts with, while the reaction goes
-# on.
+# The pictures show the first substance at four times. It starts as a ridge. Diffusion flattens the ridge, while the
+# reaction goes on.
 
 from funcdiff.plots import plot, plot_maps
 
@@ -101,8 +104,8 @@ plot_maps(
 # %%
 # Check it by hand
 # ----------------
-# The Jacobian has four blocks. The derivatives of the reaction stand on their diagonals, and the matrix :math:`L` of
-# the discrete Laplacian is added to two of them:
+# The Jacobian has four blocks. The reaction is local, so its derivatives are on the diagonal of each block. Diffusion
+# adds :math:`L`, the matrix of the Laplacian on the grid, to two of the blocks:
 #
 # .. math::
 #
@@ -129,8 +132,8 @@ np.testing.assert_allclose(matrix.toarray(), by_hand(y).toarray(), atol=1e-9)
 matrix
 
 # %%
-# An implicit step solves an equation, and Newton's method solves it with the same matrix. This is one step of the
-# implicit Euler method, :math:`z = y + h f(z)`:
+# What does the solver do with this matrix? We write one implicit step ourselves. Newton's method for
+# :math:`z = y + h f(z)` solves linear systems with the matrix :math:`I - hJ`.
 
 from scipy.sparse.linalg import splu
 
@@ -144,8 +147,9 @@ assert np.abs(z - y - h * fun(0.0, z)).max() < 1e-9
 # %%
 # Count
 # -----
-# How many passes does the matrix need? Differences would need an evaluation for each unknown. Twelve passes or fewer
-# suffice here.
+# How many evaluations does one Jacobian cost? With finite differences, one for each of the 4608 unknowns. With
+# ``jacobian_sparse``, columns without a common row share a pass, and twelve passes or fewer are enough
+# (:doc:`/tutorials/sparse/passes`).
 
 pattern = jacobian_pattern(rate, torch.tensor(0.0), torch.from_numpy(y), argnums=1)
 assert pattern.passes <= 12 < pattern.shape[1]
@@ -154,8 +158,8 @@ explain(sparse_jacobian, torch.tensor(0.0), torch.from_numpy(y))
 # %%
 # Time
 # ----
-# We solve the same problem on a smaller grid by four methods. The third gives SciPy the pattern only. SciPy then groups
-# the columns itself, takes differences, and uses a sparse factorization as well.
+# We solve the problem on a smaller grid, and pass SciPy four different things. For ``pattern alone``, SciPy groups the
+# columns itself and computes finite differences. It then solves sparse systems as well.
 
 from funcdiff import jacobian, measure
 
@@ -186,12 +190,12 @@ timing = measure.compare(ways, rounds=8, budget=3.0, equal=False)
 timing
 
 # %%
-# The sparse Jacobian against none:
+# Compare the sparse Jacobian with no Jacobian:
 
 timing.claim("sparse Jacobian", faster_than="no Jacobian")
 
 # %%
-# And against the pattern alone, whose solver uses the same sparse factorizations:
+# Now with the pattern alone, where SciPy also solves sparse systems:
 
 timing.claim("sparse Jacobian", faster_than="pattern alone")
 
@@ -203,15 +207,15 @@ plot(timing, title="Knowing the pattern is what makes the solver fast")
 # %%
 # What goes wrong
 # ---------------
-# **An explicit method.** It must evaluate the function far more often, for stability and not for accuracy.
+# *You use an explicit method.* It needs far more steps to stay stable, although the solution is smooth.
 
 explicit = solve_ivp(fun, (0, 6), start(N), method="RK45", rtol=1e-4, atol=1e-5)
 print(f"RK45: {explicit.nfev} evaluations; BDF: {solution.nfev}")
 assert explicit.nfev > 2 * solution.nfev
 
 # %%
-# **A term that couples everything.** If the total amount of a substance enters the rate, each row of the Jacobian is
-# full. ``explain`` says that there is nothing to save.
+# *One term couples all unknowns.* Here the mean of all unknowns enters the rate, so the Jacobian is full. ``explain``
+# says that there is nothing to save.
 
 
 def coupled(t, y):
@@ -224,8 +228,8 @@ assert told.recipe == "jacobian"
 told
 
 # %%
-# **A transform that is made anew.** Inside the function that the solver calls, it would search for the pattern at each
-# call.
+# *You call* ``jacobian_sparse`` *at each step.* It then searches for the pattern each time. Call it once, and keep the
+# function that it returns.
 
 point = (torch.tensor(0.0), torch.from_numpy(y0))
 repeated = measure.compare(
@@ -240,9 +244,9 @@ repeated.claim("kept", faster_than="made anew")
 # %%
 # Takeaway
 # --------
-# Write the right-hand side in torch, and give SciPy its sparse Jacobian. Both the derivative and the factorization then
-# follow the number of entries, not the square of the number of unknowns.
+# Write the right-hand side in torch, and give SciPy its sparse Jacobian. The cost of the derivative and of the linear
+# systems then grows with the number of entries, and not with the square of the number of unknowns.
 #
-# * If only the pattern is at hand, pass it as ``jac_sparsity``: this gives most of the gain.
+# * If you know only the pattern, pass it as ``jac_sparsity``: this gives most of the gain.
 # * If every unknown depends on every other one, use a dense Jacobian, or an iterative solver with products.
 # * If the equation is not stiff, an explicit method needs no Jacobian at all.

@@ -2,29 +2,29 @@ r"""
 Does my trained network's loss still curve downwards?
 =====================================================
 
-Walk from the parameters :math:`w` along a direction :math:`v`. If :math:`v` is an eigenvector of the Hessian with
-eigenvalue :math:`\lambda` and length 1, the loss bends like a parabola, :math:`\tfrac12 \lambda t^2`. With
-:math:`\lambda > 0` it bends upwards. With :math:`\lambda < 0` it bends downwards, so :math:`w` is not a minimum. So we
-look for the smallest eigenvalue.
+You have trained a network. Is it at a minimum of its loss, or does the loss still fall in some direction if you go a
+bit further? The gradient does not tell: it is zero at a saddle point, too. The Hessian does. Along an eigenvector with
+the eigenvalue 4, the loss changes like the parabola :math:`\tfrac12 \cdot 4\, t^2`, upwards. With the eigenvalue -4 it
+bends downwards. So look for the smallest eigenvalue.
 
-All eigenvalues would need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds
-the smallest and the largest ones from products :math:`Hv` alone.
+You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
+and the largest eigenvalues from products of the Hessian with vectors.
 
-**Answer:** It does if the smallest eigenvalue of the Hessian is negative. SciPy's ``eigsh`` finds it from
-Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these without the Hessian.
+**Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
+``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
 
 .. code-block:: python
 
-    product = hvp_operator(loss, w)
+    product = hvp_operator(loss, w)  # w: all parameters in one vector of length n
     matvec = lambda v: product(torch.tensor(v).reshape(n)).numpy()
     operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    values, vectors = eigsh(operator, k=12, which="BE")  # both ends, six each
+    values, vectors = eigsh(operator, k=12, which="BE")  # six smallest, six largest
 """
 
 # %%
 # Use it
 # ------
-# We train a small classifier of handwritten digits for a few steps, in float64. It has not reached a minimum yet.
+# We train a small classifier of handwritten digits, in float64. We stop after a few steps, so it is not at a minimum.
 
 import numpy as np
 import torch
@@ -53,14 +53,19 @@ def classifier(hidden, steps=40):
 
 
 # %%
-# We need the loss as a function of one vector :math:`w`. :func:`funcdiff.module_function` makes the network a function
-# of its parameters, and :func:`funcdiff.ravel` flattens these into a vector.
+# We need the loss as a function of one vector :math:`w`. :func:`funcdiff.module_function` turns the network into a
+# function of its parameters, and :func:`funcdiff.ravel` puts these into one vector. ``objective`` returns the loss and
+# the vector.
 
 
 def objective(network, pixels, labels):
     predict, parameters = module_function(network)
     vector, unravel = ravel(parameters)
-    return lambda w: cross_entropy(predict(unravel(w), pixels), labels), vector
+
+    def loss(w):
+        return cross_entropy(predict(unravel(w), pixels), labels)
+
+    return loss, vector
 
 
 network = classifier(hidden=8)
@@ -71,8 +76,9 @@ accuracy = (logits.argmax(1) == labels).double().mean()
 print(f"{n} parameters, loss {loss(weights):.3f}, accuracy {accuracy:.3f}")
 
 # %%
-# SciPy expects a ``LinearOperator``, an object that multiplies vectors. :func:`funcdiff.hvp_operator` does this without
-# the Hessian. ``which="BE"`` asks for both ends of the spectrum, half of the ``k`` eigenvalues from each.
+# SciPy's ``eigsh`` takes a ``LinearOperator``, an object that multiplies a matrix by a vector. Our ``matvec`` converts
+# the vector to a tensor, multiplies, and converts back. ``which="BE"`` asks for both ends of the spectrum. The other
+# options are the first vector, the number of vectors to store, and the tolerance.
 
 ENDS = 6
 
@@ -97,13 +103,14 @@ print("largest: ", found[-3:].round(4))
 assert found[0] < 0 < found[-1]
 
 # %%
-# The smallest eigenvalue is negative: after these steps the network is not at a minimum.
+# The smallest eigenvalue is negative. So the loss still curves downwards, and the network is not at a minimum.
 #
 # Check it by hand
 # ----------------
-# One block of the Hessian has a known formula. For the bias of the last layer it is the mean of :math:`\mathrm{diag}(p)
-# - p p^T` over the images, where :math:`p` is the softmax of the logits. The last ten products with unit vectors must
-# agree with it. So must :func:`funcdiff.hvp`, which computes a single product.
+# One block of the Hessian has a known formula. Its rows and columns belong to the ten biases of the last layer. It is
+# the mean of :math:`\mathrm{diag}(p) - p p^T` over the images, where :math:`p` is the softmax of the outputs. We
+# multiply by the ten unit vectors of these biases and compare. We also check :func:`funcdiff.hvp`, which computes a
+# single product.
 
 p = logits.softmax(1)
 block = torch.diag(p.mean(0)) - p.T @ p / len(p)
@@ -114,7 +121,7 @@ torch.testing.assert_close(products, block)
 torch.testing.assert_close(hvp(loss, (weights,), (units[0],))[-10:], block[0])
 
 # %%
-# At this size the whole Hessian fits in memory, so we can check each eigenvalue.
+# This network is so small that the whole Hessian fits in memory. So we can compare the eigenvalues, too.
 
 
 def ends_of_the_whole(w):
@@ -128,8 +135,8 @@ expected, everything = ends_of_the_whole(weights)
 np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 # %%
-# The loss itself confirms the negative curvature. Take a step :math:`t` both ways along the eigenvector :math:`v` of
-# the smallest eigenvalue :math:`\lambda`. Then :math:`f(w + tv) + f(w - tv) - 2 f(w) = t^2 \lambda + O(t^4)`.
+# The values of the loss confirm the negative curvature. We take a small step :math:`t` in both directions along the
+# eigenvector :math:`v`. The sum :math:`f(w + tv) + f(w - tv) - 2 f(w)` is nearly :math:`t^2 \lambda`.
 
 v, t = torch.tensor(directions[:, 0], device=device), 1e-2
 bend = loss(weights + t * v) + loss(weights - t * v) - 2 * loss(weights)
@@ -138,7 +145,7 @@ print(f"smallest eigenvalue {found[0]:.6f}, from values of the loss {curvature:.
 np.testing.assert_allclose(curvature, found[0], rtol=1e-2)
 
 # %%
-# The figure shows all eigenvalues in order, with those of Lanczos' method ringed.
+# The figure shows all eigenvalues in order. The rings mark those that Lanczos' method found.
 
 from funcdiff.plots import plot_spectrum
 
@@ -155,8 +162,8 @@ plot_spectrum(
 #
 # Count
 # -----
-# The whole Hessian consists of one product for each parameter, and its eigenvalues cost extra. Lanczos' method makes as
-# many products as it needs to converge. We count all of them.
+# The whole Hessian costs as much as one product for each parameter, and its eigenvalues cost extra. Lanczos' method
+# makes fewer products. We count both.
 
 from funcdiff.measure import compare, count
 
@@ -171,7 +178,7 @@ costs = count(
 costs
 
 # %%
-# Even without the eigenvalues, the whole Hessian needs more FLOPs:
+# Even without its eigenvalues, the whole Hessian needs more FLOPs (floating-point operations):
 
 costs.claim(lanczos, fewer_flops_than=whole)
 
@@ -181,8 +188,8 @@ costs.claim(lanczos, fewer_flops_than=whole)
 costs.claim(lanczos, smaller_peak_than=whole)
 
 # %%
-# For a network with 128 hidden units instead of 8, we count one product and the whole Hessian on the
-# :term:`meta device`, where nothing is computed.
+# The difference grows with the network. We count one product and the whole Hessian for 128 hidden units instead of 8.
+# On the :term:`meta device`, nothing is computed.
 
 wide = classifier(hidden=128)
 wide_loss, wide_weights = objective(wide, pixels, labels)
@@ -198,7 +205,7 @@ memory = count(
 memory.claim("one product", smaller_peak_than="whole Hessian", by=100)
 
 # %%
-# In addition to the product, Lanczos' method stores 60 vectors. It finds both ends for this network too:
+# Besides the product, Lanczos' method needs memory for 60 vectors. It finds both ends for this network, too:
 
 ends, _ = both_ends(wide_loss, wide_weights)
 print(f"{len(wide_weights)} parameters")
@@ -208,7 +215,7 @@ print("largest: ", ends[-3:].round(4))
 # %%
 # Time
 # ----
-# We time both methods for the small network. The whole Hessian includes its eigenvalues.
+# We time both methods for the small network. The time of the whole Hessian includes its eigenvalues.
 
 methods = {
     lanczos: lambda w: both_ends(loss, w)[0],
@@ -218,16 +225,16 @@ times = compare(methods, weights, rounds=9, budget=1.0)
 times
 
 # %%
-# The whole Hessian needs a product for each parameter, and Lanczos' method needs far fewer. This is the gain
-# in this run:
+# Lanczos' method makes far fewer products. This is the gain in this run:
 
 times.claim(lanczos, faster_than="whole Hessian and eigenvalues")
 
 # %%
 # What goes wrong
 # ---------------
-# *Dropout in training mode.* Lanczos' method requires a symmetric matrix. With dropout, each product draws a new mask
-# and so belongs to another matrix: :math:`u \cdot Hv` differs from :math:`v \cdot Hu`, and no error is raised.
+# *Dropout is in training mode.* Lanczos' method requires a symmetric matrix. With dropout, each product drops other
+# units, so each product belongs to another Hessian. For a symmetric matrix, :math:`u \cdot Hv` equals
+# :math:`v \cdot Hu`. Here they differ, and no error is raised.
 
 from funcdiff import hvp_reverse_over_reverse
 
@@ -248,8 +255,8 @@ print(f"u Hv = {one_order:.4f}, v Hu = {other_order:.4f}")
 assert not torch.allclose(one_order, other_order), "masks repeat: update this section"
 
 # %%
-# All products of one ``hvp_operator`` share a mask, which hides the mistake. ``module_function`` raises an error for
-# such a network. Call ``dropped.eval()`` first.
+# ``module_function`` raises an error for such a network. Call ``dropped.eval()`` first. Note that a single
+# ``hvp_operator`` drops the same units in all products, so the test above would not find the mistake.
 
 try:
     module_function(dropped)
@@ -262,8 +269,8 @@ torch.testing.assert_close(u @ symmetric(v), v @ symmetric(u))
 # %%
 # Takeaway
 # --------
-# To find the sharpest direction and the most negative curvature, use ``eigsh`` on ``hvp_operator``, with the network in
-# evaluation mode and in float64.
+# To find the largest eigenvalue and the most negative one, call ``eigsh`` with ``hvp_operator``. Use float64, and call
+# ``network.eval()`` first.
 #
 # * If you need eigenvalues from the middle of the spectrum, or have only a few hundred parameters, compute the whole
 #   matrix with ``hessian(loss)(w)``.

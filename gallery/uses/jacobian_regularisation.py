@@ -2,15 +2,16 @@ r"""
 Does a penalty on the Jacobian make my network robust?
 ======================================================
 
-Small noise :math:`\varepsilon` in the input moves the outputs by :math:`J \varepsilon`. If each entry of the noise has
-variance :math:`\sigma^2`, the mean square of this change is :math:`\sigma^2 \|J\|^2`, where :math:`\|J\|^2` is the sum
-of the squares of all entries of the Jacobian. So a network with a small Jacobian hardly reacts to noise.
+A network is robust if noise in its input hardly changes its output. Small noise :math:`\varepsilon` changes the output
+by about :math:`J \varepsilon`, where :math:`J` is the Jacobian. If the entries of :math:`J` are half as large, the
+output changes half as much. So you can make a network more robust by making its Jacobian small.
 
-The penalty is therefore the mean of :math:`\|J\|^2` over the batch, added to the loss. It has a price: in every
-training step, :math:`m` backward passes for :math:`m` outputs, and then one pass back through all of them.
+To do so, add a penalty to the loss: the sum of the squares of all entries of the Jacobian, averaged over the batch.
+This costs time. With 10 outputs, each training step makes 10 backward passes to compute the Jacobian, and then a
+backward pass through all of this.
 
-**Answer:** Yes, here for every seed: add the mean square of ``batch_jacobian(network)(X)`` to the loss. Two cheaper
-methods help nearly as much: one random projection of the Jacobian, or noise in the training inputs.
+**Answer:** Yes, here for every seed: add the squares of ``batch_jacobian(network)(X)`` to the loss. Two cheaper methods
+help nearly as much: one random projection of the Jacobian, or noise in the training inputs.
 
 .. code-block:: python
 
@@ -23,7 +24,7 @@ methods help nearly as much: one random projection of the Jacobian, or noise in 
 # %%
 # Use it
 # ------
-# We train a classifier of handwritten digits on 300 images, in float64, with and without the penalty.
+# We train a classifier of handwritten digits on 300 images, once without the penalty and once with it.
 
 import numpy as np
 import torch
@@ -60,8 +61,8 @@ def with_penalty(network):
 
 
 # %%
-# Each network is trained with Adam and tested on images with noise. A pixel lies between 0 and 1, and the standard
-# deviation of the noise is 0.6 here.
+# We train each network with Adam, and test it on images with noise. The pixels lie between 0 and 1, and the standard
+# deviation of the noise is 0.6.
 
 
 def noise(like, scale=1.0):
@@ -89,13 +90,13 @@ for name, loss in {"plain": plain, "with penalty": with_penalty}.items():
     print(f"{name:13} recognizes {accuracy(trained(loss, seed=0), 0.6):.1%}")
 
 # %%
-# The same comparison for five seeds and several levels of noise follows below.
+# Further below, we repeat this comparison with five seeds and several levels of noise.
 #
 # Check it by hand
 # ----------------
-# For our network, with :math:`t = \tanh(Wx + b)`, the Jacobian is :math:`J = V\, \mathrm{diag}(1 - t^2)\, W`. The
-# parameters require gradients, so the penalty can be differentiated. We compare the penalty and its gradient with the
-# formula.
+# The Jacobian of our network has a formula: :math:`J = V\, \mathrm{diag}(1 - t^2)\, W` with :math:`t = \tanh(Wx + b)`.
+# We compare the penalty with this formula. We also compare its gradient with respect to the parameters, because
+# training needs it.
 
 
 def jacobian_by_hand(network, x):
@@ -115,9 +116,10 @@ torch.testing.assert_close(gradient, torch.autograd.grad(expected, weights))
 # %%
 # Cheaper methods
 # ---------------
-# One backward pass computes :math:`u^T J` for one :term:`cotangent` :math:`u`. If the entries of :math:`u` are random
-# with variance 1, the mean of :math:`\|u^T J\|^2` is :math:`\|J\|^2`. So one pass estimates the penalty. With all unit
-# vectors in turn, the sum is exact:
+# The first one is a random projection. Choose a random weight for each output, with mean 0 and variance 1. The vector
+# of these weights, :math:`u`, is a :term:`cotangent`. One backward pass computes :math:`u^T J`. Its squared length is
+# on average the sum of the squares of :math:`J`. So one pass estimates the penalty. If we use all 10 unit vectors
+# instead and add the results, we get it exactly:
 
 
 def projected(network, x, u):
@@ -131,7 +133,7 @@ parts = [projected(network, x, u.expand(len(x), 10)) for u in units]
 torch.testing.assert_close(sum(parts), expected)
 
 # %%
-# The last method adds noise to the training inputs and needs no Jacobian. These are the four losses that we compare:
+# The second one adds noise to the training inputs and needs no Jacobian. These are the four losses that we compare:
 
 
 def one_projection(network):
@@ -153,8 +155,8 @@ losses = {
 # %%
 # Count
 # -----
-# We count one training step: the loss and its gradient with respect to all parameters. With 64 inputs and ten outputs,
-# ``batch_jacobian`` chooses reverse mode, one backward pass for each output.
+# We count one training step, which computes the loss and its gradient with respect to all parameters. The network has
+# 64 inputs and 10 outputs, so ``batch_jacobian`` chooses reverse mode, with one backward pass for each output.
 
 from functools import partial
 
@@ -170,38 +172,38 @@ costs = count(steps, classifier(seed=0))
 costs
 
 # %%
-# The penalty costs as many FLOPs as several plain steps:
+# A step with the penalty needs several times the FLOPs (floating-point operations) of a plain step:
 
 costs.claim("plain", fewer_flops_than="Jacobian penalty", by=5)
 
 # %%
-# One projection needs fewer FLOPs than the whole penalty:
+# A step with one projection needs fewer:
 
 costs.claim("one projection", fewer_flops_than="Jacobian penalty", by=2)
 
 # %%
 # Time
 # ----
-# We time the same steps. Their losses differ, so their results are not compared.
+# We time the same steps. ``equal=False`` says that their results differ, because the losses do.
 
 times = compare(steps, classifier(seed=0), rounds=15, equal=False)
 times
 
 # %%
-# This is the gain of one projection over the whole penalty:
+# Compare one projection with the whole penalty:
 
 times.claim("one projection", faster_than="Jacobian penalty")
 
 # %%
-# This is the gain of noise over one projection:
+# Compare noise with one projection:
 
 times.claim("noise in training", faster_than="one projection")
 
 # %%
 # What the penalty achieves
 # -------------------------
-# We train with five seeds for each method, and test with noise of growing strength. The gain is the difference from
-# plain training at the strongest noise, in percentage points, seed by seed.
+# For each method we train with five seeds, and test with increasing noise. We print the difference from plain training
+# at the strongest noise, in percentage points, for each seed.
 
 LEVELS, SEEDS = np.linspace(0, 0.6, 7), range(5)
 
@@ -218,7 +220,7 @@ gains = results["Jacobian penalty"] - results["plain"]
 assert (gains[:, -1] > 0).all(), "the penalty no longer helps: correct the answer"
 
 # %%
-# The figure shows all levels of noise. Each band contains the five seeds.
+# The figure shows all levels of noise. Each band shows the range of the five seeds.
 
 from funcdiff.plots import plot_curves
 
@@ -231,13 +233,13 @@ plot_curves(
 )
 
 # %%
-# The line of plain training falls earliest, and the other three stay close to each other.
+# The curve of plain training should fall first, and the other three should stay close to each other.
 #
 # What goes wrong
 # ---------------
-# *A penalty without a graph is a constant.* ``torch.autograd.functional.jacobian`` returns such a Jacobian unless you
-# pass ``create_graph=True``. The loss then grows by the penalty but its gradient does not change, and no error is
-# raised.
+# *The penalty is a constant.* ``torch.autograd.functional.jacobian`` returns numbers without a graph, unless you pass
+# ``create_graph=True``. If you add them to the loss, its value grows, but its gradient does not change. The penalty has
+# no effect, and no error is raised.
 
 network = classifier(seed=0)
 jacobian = torch.autograd.functional.jacobian(lambda x: network(x).sum(0), x)
@@ -253,8 +255,7 @@ print("constant.requires_grad:", constant.requires_grad)
 # %%
 # Takeaway
 # --------
-# Add the mean square of ``batch_jacobian(network)(X)`` to the loss, and assert once that ``penalty.requires_grad`` is
-# true.
+# Add the squares of ``batch_jacobian(network)(X)`` to the loss. Assert once that ``penalty.requires_grad`` is true.
 #
 # * If the network has many outputs, use one projection in each step.
 # * If you know the noise, train with it: this needs no derivative with respect to the input.

@@ -2,19 +2,19 @@ r"""
 Does scipy's Newton method need my Hessian?
 ===========================================
 
-Newton's method replaces the function by the parabola that touches it at :math:`x`, and steps to the minimum of the
-parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:`d` solves :math:`H d = -g`. For
-:math:`n` parameters :math:`H` has :math:`n^2` entries.
+To minimize a function, Newton's method replaces it by a parabola at the current point and steps to the minimum of this
+parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:`d` is the solution of :math:`H d = -g`.
+For 192 parameters, :math:`H` is a matrix of 192 by 192 numbers.
 
-The equation can be solved without computing these entries. The conjugate gradient method only multiplies :math:`H` by
-vectors, and one such product costs about as much as two gradients.
+You can solve this equation without the matrix. The conjugate gradient method only needs products of :math:`H` with
+vectors. One product costs about as much as two gradients. So SciPy asks you for a function that computes products.
 
-**Answer:** No. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass them as
-``hessp``. A product is ``hvp(f, (x,), (v,))``.
+**Answer:** No. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass a function that
+computes them as ``hessp``. It can call :func:`funcdiff.hvp`.
 
 .. code-block:: python
 
-    def hessp(x, v):
+    def hessp(x, v):  # SciPy passes arrays
         return hvp(f, (torch.tensor(x),), (torch.tensor(v),)).numpy()
 
     scipy.optimize.minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
@@ -23,10 +23,10 @@ vectors, and one such product costs about as much as two gradients.
 # %%
 # Use it
 # ------
-# Our function is the loss of a logistic regression that tells the handwritten digits 3, 8 and 9 apart. It has 192
-# weights, and a penalty makes the optimum unique. SciPy computes in float64, so we use float64 too.
+# We tell the handwritten digits 3, 8 and 9 apart. The model is a logistic regression with 3 x 64 = 192 weights. A
+# penalty on the weights makes the optimum unique. SciPy computes in float64, so we use float64 too.
 
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,12 +49,15 @@ def loss(weights):
 
 
 # %%
-# SciPy calls ``hessp(x, v)`` with a point and a vector, many times at the same point. :func:`funcdiff.hvp_operator`
-# computes the gradient once for a point, so we keep the last operator. The counter notes what SciPy asks for.
+# SciPy calls two functions. The first one returns the value and the gradient. The second one, ``hessp(x, v)``, returns
+# a product. SciPy calls it for many vectors at the same point ``x``. :func:`funcdiff.hvp_operator` computes the
+# gradient once and then serves all these vectors. So we make a new operator only if the point has changed. The counter
+# counts SciPy's calls.
 
 from collections import Counter
 
 calls = Counter()
+last = {"x": None}
 
 
 def loss_and_gradient(x):
@@ -63,14 +66,11 @@ def loss_and_gradient(x):
     return value.item(), gradient.numpy()
 
 
-@lru_cache(maxsize=1)
-def operator_at(point):
-    return hvp_operator(loss, torch.frombuffer(bytearray(point), dtype=torch.float64))
-
-
 def hessp(x, v):
     calls["products"] += 1
-    return operator_at(x.tobytes())(torch.tensor(v)).numpy()
+    if not np.array_equal(x, last["x"]):
+        last.update(x=x.copy(), operator=hvp_operator(loss, torch.tensor(x)))
+    return last["operator"](torch.tensor(v)).numpy()
 
 
 start = np.zeros(192)
@@ -82,9 +82,10 @@ print(f"loss {found.fun:.4f} after {found.nit} steps, {dict(calls)}")
 #
 # Check it by hand
 # ----------------
-# With pixels :math:`X` of :math:`N` rows and probabilities :math:`P` of the classes, the product of the Hessian and a
-# direction :math:`V` is :math:`\tfrac{1}{N} D^T X + 10^{-4} V`, where :math:`A = X V^T` and row :math:`i` of :math:`D`
-# is :math:`P_i \circ (A_i - P_i \cdot A_i)`. We compare it with the operator and with :func:`funcdiff.hvp`.
+# The product has a formula. Let :math:`X` be the matrix of the pixels with :math:`N` rows, :math:`P` the probabilities
+# of the classes, and :math:`A = X V^T`. Then the product with a direction :math:`V` is
+# :math:`\tfrac{1}{N} D^T X + 10^{-4} V`. Row :math:`i` of :math:`D` is :math:`P_i \circ (A_i - P_i \cdot A_i)`. Both
+# recipes agree with it.
 
 
 def product_by_hand(weights, v):
@@ -103,8 +104,8 @@ torch.testing.assert_close(hvp(loss, (weights,), (v,)), expected)
 # %%
 # Count
 # -----
-# What does one product cost, compared with a gradient and with the whole Hessian? We count them at one point, the
-# product in three forms.
+# What does one product cost, compared with a gradient and with the whole Hessian? We count the product in three
+# versions: with an operator that is ready, with a new operator, and with ``hvp``.
 
 from funcdiff.measure import compare, count
 
@@ -120,7 +121,8 @@ costs = count(single)
 costs
 
 # %%
-# A product costs about as much as a gradient. The Hessian of 192 parameters consists of 192 products:
+# Once the operator is ready, a product costs about as much as a gradient. The Hessian of 192 parameters costs as much
+# as 192 products:
 
 costs.claim("product, operator ready", fewer_flops_than="hessian", by=100)
 
@@ -132,9 +134,9 @@ costs.claim("product, operator ready", fewer_flops_than="hessian", by=100)
 compare(single, equal=False, rounds=9)
 
 # %%
-# Then whole optimizations. We compare two quasi-Newton methods, two methods with ``hessp``, and ``trust-exact``, which
-# needs the whole Hessian. SciPy's stopping rules differ between methods; our settings bring each of them within the
-# distance that we check below.
+# Now we compare whole optimizations. BFGS and L-BFGS-B use gradients only. Newton-CG and trust-ncg use ``hessp``.
+# ``trust-exact`` uses the whole Hessian. Each method has its own rule when to stop. We chose the settings so that all
+# of them come close enough to the optimum.
 
 
 def full_hessian(x):
@@ -157,8 +159,8 @@ solvers = {
 }
 
 # %%
-# All five must reach the same optimum. We compute it from the full Hessian with a tighter tolerance. After each step we
-# note how many gradients and products SciPy asked for so far; a full Hessian counts as 192 products.
+# All five must reach the same optimum, which we compute first with a tighter tolerance. After each step we note how
+# many gradients and products SciPy has asked for. A full Hessian counts as 192 products.
 
 best = solve("trust-exact", hess=full_hessian, gtol=1e-11)
 
@@ -187,7 +189,8 @@ for name, run in solvers.items():
     assert distance < 2e-3
 
 # %%
-# The distance is that to the optimum, relative to its size. The figure shows how the loss falls with the work.
+# The last column is the distance to the optimum, relative to its size. The figure shows how the loss falls with the
+# work.
 
 from funcdiff.plots import plot, plot_curves
 
@@ -202,54 +205,54 @@ axes = plot_curves(
 axes.set_xscale("log")
 
 # %%
-# The lines of Newton's methods fall steeply at the end, because near the optimum these methods converge faster than
-# linearly. We also count the FLOPs of torch in each whole run:
+# The curves of Newton's methods fall steeply at the end. Near the optimum the parabola is a good approximation, so each
+# step gains more digits than the one before. We also count the FLOPs (floating-point operations) of each whole run:
 
 runs = count(solvers)
 runs
 
 # %%
-# The runs with products need fewer FLOPs than BFGS:
+# ``trust-ncg`` needs fewer FLOPs than BFGS:
 
 runs.claim("trust-ncg", fewer_flops_than="BFGS")
 
 # %%
-# They also need fewer than the run with whole Hessians:
+# It also needs fewer than ``trust-exact``, which computes whole Hessians:
 
 runs.claim("trust-ncg", fewer_flops_than="trust-exact", by=5)
 
 # %%
-# Gradients and products are not all of the work, so we time the whole runs.
+# FLOPs in torch are not all of the work, so we also time the whole runs.
 
 times = compare(solvers, rounds=9, budget=0.25, equal=False)
 plot(times)
 
 # %%
-# The time includes what SciPy does itself, such as the :math:`n \times n` matrix of BFGS. This is the comparison
-# with BFGS:
+# The time includes what SciPy does itself, such as updating the 192 by 192 matrix of BFGS. Compare ``trust-ncg`` with
+# BFGS:
 
 times.claim("trust-ncg", faster_than="BFGS")
 
 # %%
-# This is the comparison with the method that computes whole Hessians:
+# With ``trust-exact``:
 
 times.claim("trust-ncg", faster_than="trust-exact")
 
 # %%
-# This is the comparison with L-BFGS-B, which stores only a few vectors:
+# With L-BFGS-B, which stores only a few vectors:
 
 times.claim("trust-ncg", faster_than="L-BFGS-B")
 
 # %%
-# This is the comparison of the two methods with products:
+# Finally, compare the two methods that use products:
 
 times.claim("Newton-CG", faster_than="trust-ncg")
 
 # %%
 # What goes wrong
 # ---------------
-# *Newton's step leads to any point where the gradient is zero*, also to a saddle point. On Rosenbrock's function, from
-# its usual start, the plain step stops at a point that is not a minimum, and no error is raised.
+# *You take plain Newton steps.* They lead to any point where the gradient is zero, also to a saddle point. We minimize
+# Rosenbrock's function from its usual start. The steps end at a point that is not a minimum, and no error is raised.
 
 
 def rosenbrock(x):
@@ -266,8 +269,8 @@ print("eigenvalues of the Hessian:", *(f"{value:.2f}" for value in eigenvalues))
 assert eigenvalues[0] < 0, "Newton's step avoids this saddle: update this section"
 
 # %%
-# ``trust-ncg`` detects negative curvature in its products and moves along it. It finds the minimum 0, where all entries
-# are 1.
+# ``trust-ncg`` notices from its products that the function curves downwards in some direction, and moves along this
+# direction. It finds the minimum 0, where all entries are 1.
 
 
 def product(x, v):
@@ -288,9 +291,9 @@ print("minimum at", found.x.round(6))
 # %%
 # Takeaway
 # --------
-# Pass ``hessp`` to ``trust-ncg``, and do not form the Hessian. If a product is expensive, keep one operator for each
+# Pass ``hessp`` to ``trust-ncg``, and do not compute the Hessian. If a product is expensive, keep one operator for each
 # point.
 #
 # * If the function is convex, as here, also try ``Newton-CG``.
-# * If you have only a handful of parameters, the Hessian is a handful of products: use ``trust-exact``.
-# * If your gradients are noisy, as with minibatches, none of these methods applies.
+# * If you have only a handful of parameters, use ``trust-exact``: the Hessian costs only a handful of products.
+# * If your gradients are noisy, as with minibatches, do not use any of these methods.

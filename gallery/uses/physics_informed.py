@@ -2,14 +2,15 @@ r"""
 How do I put a Laplacian into a loss?
 =====================================
 
-The Laplacian is the sum of the second derivatives, :math:`\Delta u = \sum_i \partial^2 u / \partial x_i^2`. For
-:math:`u(x) = x_1^2 + x_2^2` it is 4 everywhere. Many equations of physics contain it, such as :math:`-\Delta u = f`.
+The Laplacian is the sum of the second derivatives. For :math:`u(x) = x_1^2 + x_2^2` it is :math:`2 + 2 = 4`. Many
+equations of physics contain it, such as :math:`\Delta u + f = 0`, where :math:`f` is known and :math:`u` is unknown.
 
-A physics-informed network is trained until :math:`\Delta u + f`, the residual of the equation, is small at many points.
-Every training step then needs the Laplacian at each point, and differentiates it with respect to the parameters.
+A physics-informed network solves such an equation by training. The network is :math:`u`. The loss is the mean square of
+:math:`\Delta u + f`, the residual, at many points. If the residual is zero, the network solves the equation. So each
+training step needs the Laplacian at every point, and its gradient with respect to the parameters.
 
-**Answer:** Call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. Then
-train through it like through any other loss.
+**Answer:** Call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. Call
+``backward()`` as on any other loss.
 
 .. code-block:: python
 
@@ -23,9 +24,12 @@ train through it like through any other loss.
 # %%
 # Use it
 # ------
-# Our equation is :math:`-\Delta u = f` on the unit square, with :math:`u = 0` on its edge. We choose :math:`f = 5 \pi^2
-# u`, so that :math:`u = \sin(\pi x_1) \sin(2 \pi x_2)` is the solution. We multiply the network by :math:`x_1 (1 -
-# x_1)\, x_2 (1 - x_2)`, so that it is zero on the edge for all parameters.
+# We solve the equation on the unit square, with :math:`u = 0` on its edge. To be able to check the result, we choose a
+# solution first: :math:`u = \sin(\pi x_1) \sin(2 \pi x_2)`. Its Laplacian is :math:`-5 \pi^2 u`. So we set
+# :math:`f = 5 \pi^2 \sin(\pi x_1) \sin(2 \pi x_2)`, and the network does not know :math:`u`.
+#
+# On the edge, one of :math:`x_1, 1 - x_1, x_2, 1 - x_2` is zero. We multiply the network by all four. So it is zero on
+# the edge, whatever its parameters are.
 
 import torch
 from torch import nn
@@ -48,7 +52,11 @@ def layers(n, activation=nn.Tanh):
 
 
 def zero_on_the_edge(network):
-    return lambda x: (x * (1 - x)).prod(-1) * network(x).squeeze(-1)
+    def u(x):
+        factor = (x * (1 - x)).prod(-1)  # zero if any entry of x is 0 or 1
+        return factor * network(x).squeeze(-1)
+
+    return u
 
 
 network = layers(2)
@@ -57,7 +65,8 @@ points = torch.rand(256, 2, **like)
 print("Laplacian at each point:", tuple(vmap(laplacian(solution))(points).shape))
 
 # %%
-# We train on these 256 points with L-BFGS. The loss is the mean square of the residual.
+# We train on these 256 points with L-BFGS. Its ``step`` takes a function, here ``closure``, which computes the loss and
+# its gradient.
 
 optimizer = torch.optim.LBFGS(
     network.parameters(),
@@ -85,7 +94,8 @@ optimizer.step(closure)
 print(f"mean square residual after:  {mean_square_residual().item():.2g}")
 
 # %%
-# The residual is small where we trained. We compare the network with the exact solution on a grid that it never saw.
+# The residual is now small at the points of the training. Is the network close to the solution elsewhere, too? We
+# compare them on a grid.
 
 from funcdiff.plots import plot_maps
 
@@ -106,12 +116,12 @@ plot_maps(
 )
 
 # %%
-# The two panels have different colour scales: the errors on the right are far smaller than the values on the left.
+# The two panels have different colour scales. The errors on the right are far smaller than the values on the left.
 #
 # Check it by hand
 # ----------------
-# Plain autograd needs one gradient, and then one more derivative for each input. It may sum over the points, because no
-# point's value depends on another point.
+# In plain autograd you compute one gradient, and then differentiate each of its entries once more. You can sum over the
+# points first, because the value at one point does not depend on the other points.
 
 
 def by_autograd(u):
@@ -128,9 +138,10 @@ def by_autograd(u):
 
 
 # %%
-# We compare ``laplacian`` with three other methods: plain autograd, the trace of the Hessian, and the sum of
-# :func:`funcdiff.hessian_diagonal`. For one hidden layer :math:`v \cdot t` with :math:`t = \tanh(Wx + b)`, the
-# Laplacian is :math:`\sum_h -2 v_h t_h (1 - t_h^2) |W_h|^2`; for our exact solution it is :math:`-5 \pi^2 u`.
+# We compare four methods: ``laplacian``, plain autograd, the trace of the Hessian, and the sum of
+# :func:`funcdiff.hessian_diagonal`. Two functions have a Laplacian with a formula. For a network with one hidden layer
+# :math:`t = \tanh(Wx + b)` and output weights :math:`v`, it is :math:`\sum_h -2 v_h t_h (1 - t_h^2) |W_h|^2`. For our
+# exact solution it is :math:`-5 \pi^2 u`.
 
 from funcdiff import hessian_diagonal, hessian_forward_over_reverse
 
@@ -157,9 +168,9 @@ for method in methods(exact).values():
 # %%
 # Count
 # -----
-# A training step differentiates the mean square of the Laplacian with respect to all parameters. ``laplacian`` carries
-# the sum of the second derivatives through the network (Taylor mode), and computes no Hessian. We count a step with two
-# inputs.
+# A training step computes the mean square of the Laplacian and its gradient with respect to all parameters.
+# ``laplacian`` uses :term:`Taylor mode`: it carries the sum of the second derivatives through the network, and computes
+# no Hessian. We count a step with two inputs.
 
 from functools import partial
 
@@ -179,14 +190,14 @@ def steps(network):
 count(steps(network), points)
 
 # %%
-# With two inputs the methods differ little in FLOPs. With sixteen inputs they differ more:
+# With two inputs, the FLOPs (floating-point operations) differ little. With sixteen inputs they differ more:
 
 many = torch.rand(256, 16, **like)
 costs = count(steps(layers(16)), many)
 costs
 
 # %%
-# The Hessian contains 256 second derivatives for each point, of which the Laplacian needs 16.
+# At each point, the Hessian contains 16 x 16 = 256 second derivatives. The Laplacian needs only 16 of them.
 
 costs.claim("laplacian", fewer_flops_than="trace of the Hessian", by=2)
 
@@ -196,7 +207,7 @@ costs.claim("laplacian", fewer_flops_than="trace of the Hessian", by=2)
 costs.claim("laplacian", fewer_operations_than="by_autograd", by=10)
 
 # %%
-# It also keeps the graph of each derivative:
+# It also keeps the intermediate results of each derivative in memory:
 
 costs.claim("laplacian", smaller_peak_than="by_autograd", by=2)
 
@@ -209,7 +220,8 @@ times = compare(steps(network), points, rounds=15)
 times
 
 # %%
-# There is so little arithmetic here that overhead decides. Plain autograd has little of it, so we expect it to win:
+# This step needs little arithmetic, so most of the time is overhead. Plain autograd has the least, so we expect it to
+# win:
 
 times.claim("by_autograd", faster_than="laplacian")
 
@@ -225,8 +237,8 @@ study = sweep(with_inputs, [2, 4, 8, 16], label="inputs n", rounds=9)
 plot(study)
 
 # %%
-# Compare the slopes: plain autograd repeats its operations for each input. The crossover is where ``laplacian`` becomes
-# the faster of the two:
+# Compare the slopes. The time of plain autograd grows faster, because it repeats its operations for each input. From
+# this number of inputs on, ``laplacian`` is the faster of the two:
 
 study.crossover("by_autograd", "laplacian")
 
@@ -236,16 +248,15 @@ study.crossover("by_autograd", "laplacian")
 study[16].claim("laplacian", faster_than="by_autograd")
 
 # %%
-# We expect the same against the trace of the Hessian:
+# We expect it to be faster than the trace of the Hessian, too:
 
 study[16].claim("laplacian", faster_than="trace of the Hessian")
 
 # %%
 # What goes wrong
 # ---------------
-# *An activation that is not smooth.* ReLU consists of straight pieces, so its second derivative is zero wherever it
-# exists. The Laplacian of a ReLU network is zero for all parameters, the loss has nothing to learn from, and no error
-# is raised.
+# *The activation is not smooth.* A ReLU network consists of straight pieces, so its second derivatives are zero. Its
+# Laplacian is zero for all parameters. Training cannot reduce the residual then, and no error is raised.
 
 straight = layers(2, nn.ReLU)
 for name, method in methods(lambda x: straight(x).squeeze(-1)).items():
@@ -256,8 +267,8 @@ for name, method in methods(lambda x: straight(x).squeeze(-1)).items():
 # %%
 # Takeaway
 # --------
-# Write the function for one point, call ``vmap(laplacian(u))(X)``, and train through it with a smooth activation.
+# Write the function for one point, use a smooth activation, and train through ``vmap(laplacian(u))(X)``.
 #
 # * If there are few inputs and the network is small, plain autograd may be faster: compare both, as above.
-# * If the points influence each other, as with batch norm in training mode, do not sum over the points as plain
-#   autograd does above: its result is then wrong.
+# * If the value at one point depends on other points, as with batch norm in training mode, do not sum over the points
+#   as plain autograd does above: the result is then wrong.

@@ -16,31 +16,36 @@ from funcdiff._torch.trees import tree_map
 def numpy_function(
     func: Function, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Callable[..., Any]:
-    """Make a function of NumPy arrays from a function of tensors, such as a network or its derivative.
-
-    Shapes: those of `func`. Cost: a copy of an argument whose dtype or device changes, and of a result that lies on
-    another device; else memory is shared and the call costs microseconds.
+    """Turn a function of tensors, such as a network or its derivative, into a function of NumPy arrays.
 
     Args:
-        func: Takes tensors, and returns tensors, in tuples, lists and dicts if it likes.
-        dtype: Floating-point arguments are converted to it; by default that of a network's parameters, or else none.
-        device: Arguments are sent there; by default that of a network's parameters, or else the CPU.
+        func: The function. It takes tensors and returns tensors, or dicts, lists and tuples of tensors.
+        dtype: The dtype to which floating-point arguments are converted. By default, that of the parameters if `func`
+            is a network, or else no conversion.
+        device: The device to which arguments are sent. By default, that of the parameters if `func` is a network, or
+            else the CPU.
 
     Returns:
-        The function. Its results are detached, on the CPU, and of the dtype that `func` gives them; sparse matrices in
-        compressed rows are SciPy's, and share memory with the tensor.
+        The function. Its results are arrays with the shape and dtype that `func` returns. A sparse matrix in CSR layout
+        becomes one of SciPy.
 
     Raises:
-        TypeError: From the function, for an argument that is neither an array, a tensor nor numbers.
+        TypeError: The new function raises it if an argument is not an array, a tensor or numbers.
 
     Example:
-        The Jacobian of x -> x^2, 2 x on the diagonal.
+        The Jacobian of x^2 has 2 x on the diagonal.
 
         >>> import numpy as np
-        >>> from funcdiff import jacobian_forward
-        >>> numpy_function(jacobian_forward(torch.square))(np.array([1.0, 2.0]))
+        >>> import torch
+        >>> from funcdiff import jacobian
+        >>> from funcdiff.arrays import numpy_function
+        >>> numpy_function(jacobian(torch.square))(np.array([1.0, 2.0]))
         array([[2., 0.],
                [0., 4.]])
+
+    Cost:
+        Memory is shared, and a call takes microseconds. An argument is copied only if its dtype or device changes, and
+        a result only if it is on another device.
     """
     if isinstance(func, torch.nn.Module) and (parameter := next(func.parameters(), None)) is not None:
         dtype, device = dtype or parameter.dtype, device or parameter.device
@@ -56,7 +61,9 @@ def as_tensor(value: Any, dtype: torch.dtype | None, device: torch.device | str 
     if not isinstance(value, Tensor):
         array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
         if array.dtype.kind not in "fciub":
-            raise TypeError(f"expected an array of numbers, got dtype {array.dtype}; convert it, array.astype(float)")
+            raise TypeError(
+                f"expected an array of numbers, got dtype {array.dtype}. Convert it with array.astype(float)"
+            )
         value = torch.from_numpy(array if array.flags.writeable else array.copy())
     return value.to(device, dtype if value.is_floating_point() else None)  # type: ignore[no-any-return] # a Tensor
 

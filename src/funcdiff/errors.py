@@ -11,12 +11,14 @@ from funcdiff._tables import Table, significant
 
 
 def relative_error(approximation: Tensor, exact: Tensor, *, eps: float = 1e-2) -> Tensor:
-    """`(approximation - exact) / (|exact| + eps)`, by entries: signed, and finite where the exact value passes zero.
+    """Compute the relative error of each entry, `(approximation - exact) / (|exact| + eps)`.
 
-    Shapes: those of the arguments. In units of the exact value where that is large against `eps`, and of `eps` where
-    it is small.
+    The error has a sign, and it is finite if the exact value is zero. It is relative to the exact value if that is much
+    larger than `eps`, and to `eps` if it is smaller.
 
     Example:
+        >>> import torch
+        >>> from funcdiff.errors import relative_error
         >>> relative_error(torch.tensor([1.5, 0.5]), torch.tensor([1.0, 0.0]), eps=0.25)
         tensor([0.4000, 2.0000])
     """
@@ -24,9 +26,20 @@ def relative_error(approximation: Tensor, exact: Tensor, *, eps: float = 1e-2) -
 
 
 def near_edge(x: Tensor, low: Tensor, high: Tensor, *, margin: float = 0.1) -> Tensor:
-    """Which points lie within a part of a box's width from its edge: (..., inputs) -> (...), of booleans.
+    """Find the points near the edge of a box.
+
+    Args:
+        x: The points, of shape (..., inputs).
+        low: The lower corner of the box.
+        high: The upper corner of the box.
+        margin: What counts as near, as a part of the width of the box.
+
+    Returns:
+        A boolean for each point, of shape (...).
 
     Example:
+        >>> import torch
+        >>> from funcdiff.errors import near_edge
         >>> near_edge(torch.tensor([[0.5], [0.95]]), torch.tensor([0.0]), torch.tensor([1.0]))
         tensor([False,  True])
     """
@@ -35,25 +48,31 @@ def near_edge(x: Tensor, low: Tensor, high: Tensor, *, margin: float = 0.1) -> T
 
 
 def rms(error: Tensor) -> float:
-    """Root of the mean square over all entries.
+    """Compute the root mean square over all entries.
 
-    >>> rms(torch.tensor([1.0, -7.0]))
-    5.0
+    Example:
+        >>> import torch
+        >>> from funcdiff.errors import rms
+        >>> rms(torch.tensor([1.0, -7.0]))
+        5.0
     """
     return error.square().mean().sqrt().item()
 
 
 def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str, Tensor]) -> Table:
-    """The error of several quantities, in each region of the points: root mean square and 99th percentile.
+    """Show the errors of several quantities in several regions: the root mean square and the 99th percentile.
 
     Args:
-        pairs: Name of a quantity to its approximation and its exact values, each of shape `(*points, ...)`.
-        regions: Name of a region to the points in it, booleans of shape `(*points,)`.
+        pairs: A dictionary from the name of a quantity to its approximation and its exact values, of shape `(*points,
+            ...)`.
+        regions: A dictionary from the name of a region to a boolean for each point, of shape `(*points,)`.
 
     Returns:
-        A table. Absolute errors, the size of the exact values, and the first over the second; over all entries.
+        A table of the absolute errors, the root mean square of the exact values, and the quotient of both.
 
     Example:
+        >>> import torch
+        >>> from funcdiff.errors import error_table
         >>> exact = torch.tensor([1.0, 2.0])
         >>> error_table({"value": (exact + 0.5, exact)}, {"all": exact > 0})
         quantity  region  points  RMS error  99th percentile  RMS of exact  RMS error / RMS of exact
@@ -80,15 +99,18 @@ def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str
 
 
 def variant_table(variants: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Table:
-    """The errors of several approximations beside each other, each in units of the size of what it approximates.
+    """Compare the errors of several approximations, each divided by the root mean square of the exact values.
 
     Args:
-        variants: Name of an approximation to its quantities, as `error_table` takes them; the same for all.
+        variants: A dictionary from the name of an approximation to its quantities, as `error_table` takes them. All
+            approximations have the same quantities.
 
     Returns:
-        A table of the RMS error over the RMS of the exact values.
+        A table with one row for each approximation.
 
     Example:
+        >>> import torch
+        >>> from funcdiff.errors import variant_table
         >>> exact = torch.tensor([3.0, 4.0])
         >>> variant_table({"close": {"value": (1.125 * exact, exact)}, "zero": {"value": (0 * exact, exact)}})
         RMS error / RMS of exact  value

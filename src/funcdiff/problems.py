@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Problem:
-    """A function of one tensor with its Jacobian and Hessian written by hand, in the shapes of the recipes.
+    """A function of one tensor, with its Jacobian and Hessian written by hand.
 
     Attributes:
         name: What the function is, in a few words.
         func: The function.
-        jacobian: Its Jacobian, of the output's shape and then the input's.
-        hessian: Its Hessian, of the output's shape and then the input's twice.
+        jacobian: Its Jacobian, with the shape of the output, then the input.
+        hessian: Its Hessian, with the shape of the output, then the input twice.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Problem:
 
 
 def linear_map(weight: Tensor) -> Problem:
-    """A x: Jacobian A, Hessian zero."""
+    """The function A x. Its Jacobian is A, and its Hessian is zero."""
     outputs, inputs = weight.shape
     return Problem(
         "linear map",
@@ -39,7 +39,10 @@ def linear_map(weight: Tensor) -> Problem:
 
 
 def tanh_layer(weight: Tensor, bias: Tensor) -> Problem:
-    """Of y = tanh(W x + b): Jacobian (1 - y_i^2) W_ij, Hessian -2 y_i (1 - y_i^2) W_ij W_ik."""
+    """The function y = tanh(W x + b).
+
+    Its Jacobian is (1 - y_i^2) W_ij, and its Hessian is -2 y_i (1 - y_i^2) W_ij W_ik.
+    """
 
     def jacobian(x: Tensor) -> Tensor:
         y = torch.tanh(weight @ x + bias)
@@ -53,13 +56,16 @@ def tanh_layer(weight: Tensor, bias: Tensor) -> Problem:
 
 
 def quadratic_form(matrix: Tensor) -> Problem:
-    """x^T A x: gradient (A + A^T) x, Hessian A + A^T."""
+    """The function x^T A x. Its gradient is (A + A^T) x, and its Hessian A + A^T."""
     symmetric = matrix + matrix.T
     return Problem("quadratic form", lambda x: x @ matrix @ x, lambda x: symmetric @ x, lambda x: symmetric)
 
 
 def quadratic_plus_cubic(matrix: Tensor, coefficients: Tensor) -> Problem:
-    """x^T A x + sum_i c_i x_i^3: gradient (A + A^T) x + 3 c x^2, Hessian A + A^T + 6 diag(c x)."""
+    """The function x^T A x + sum_i c_i x_i^3.
+
+    Its gradient is (A + A^T) x + 3 c x^2, and its Hessian is A + A^T + 6 diag(c x).
+    """
     symmetric = matrix + matrix.T
     return Problem(
         "quadratic plus cubic",
@@ -70,7 +76,10 @@ def quadratic_plus_cubic(matrix: Tensor, coefficients: Tensor) -> Problem:
 
 
 def softmax_cross_entropy(label: int) -> Problem:
-    """-log p_label with p = softmax(x): gradient p - e_label, Hessian diag(p) - p p^T."""
+    """The function -log p_label with p = softmax(x).
+
+    Its gradient is p - e_label, and its Hessian is diag(p) - p p^T.
+    """
 
     def jacobian(x: Tensor) -> Tensor:
         truth = torch.zeros_like(x)
@@ -85,7 +94,7 @@ def softmax_cross_entropy(label: int) -> Problem:
 
 
 def sine_sum() -> Problem:
-    """The sum of sin(x_i): gradient cos(x), Hessian -diag(sin(x)); of a single number, shape (), too."""
+    """The sum of sin(x_i). Its gradient is cos(x), and its Hessian -diag(sin(x)). x may have the shape ()."""
 
     def hessian(x: Tensor) -> Tensor:
         return -torch.diag(x.sin().reshape(-1)).reshape(x.shape + x.shape)
@@ -94,7 +103,10 @@ def sine_sum() -> Problem:
 
 
 def two_layers(inner: Tensor, shift: Tensor, outer: Tensor) -> Problem:
-    """Of V t, t = tanh(W x + b): Jacobian V diag(1 - t^2) W, Hessian sum_h -2 V_ih t_h (1 - t_h^2) W_hj W_hk."""
+    """The function V t with t = tanh(W x + b).
+
+    Its Jacobian is V diag(1 - t^2) W, and its Hessian is sum_h -2 V_ih t_h (1 - t_h^2) W_hj W_hk.
+    """
 
     def jacobian(x: Tensor) -> Tensor:
         t = torch.tanh(inner @ x + shift)
@@ -118,7 +130,8 @@ def surface(x: Tensor) -> Tensor:
             x_1^2 x_2 + \tfrac{1}{3} x_2^3
         \end{pmatrix}
 
-    Shapes: (..., 2) -> (..., 3). Its derivatives are `surface_jacobian` and `surface_hessian`.
+    The argument has the shape (..., 2), and the result the shape (..., 3). `surface_jacobian` and `surface_hessian`
+    are its derivatives.
 
     Example:
         >>> import torch
@@ -132,7 +145,7 @@ def surface(x: Tensor) -> Tensor:
 
 
 def surface_jacobian(x: Tensor) -> Tensor:
-    r"""The first derivatives of `surface`, by hand: (..., 2) -> (..., 3, 2).
+    r"""The first derivatives of `surface`, written by hand. The result has the shape (..., 3, 2).
 
     .. math::
 
@@ -154,7 +167,7 @@ def surface_jacobian(x: Tensor) -> Tensor:
 
 
 def surface_hessian(x: Tensor) -> Tensor:
-    r"""The second derivatives of `surface`, by hand: (..., 2) -> (..., 3, 2, 2).
+    r"""The second derivatives of `surface`, written by hand. The result has the shape (..., 3, 2, 2).
 
     .. math::
 
@@ -184,15 +197,19 @@ def study_network(
     seed: int = 0,
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """A fully connected network, in evaluation mode; by default that of the study of derivatives' cost.
+    """Make a fully connected network in evaluation mode. By default, it is the one of the tutorials about cost.
 
     Args:
-        sizes: The widths, from the input to the output.
-        activation: Makes what stands between the linear layers.
-        seed: The seed of the weights; the global random state stays as it was.
-        dtype: The dtype of the weights; torch's default if None.
+        sizes: The widths of the layers, from the input to the output.
+        activation: A function that makes the layer between two linear layers.
+        seed: The seed of the weights. The global random state of torch does not change.
+        dtype: The dtype of the weights. By default, that of torch.
+
+    Returns:
+        The network.
 
     Example:
+        >>> from funcdiff.problems import study_network
         >>> network = study_network((5, 8, 3))
         >>> [tuple(parameter.shape) for parameter in network.parameters()]
         [(8, 5), (8,), (3, 8), (3,)]

@@ -16,12 +16,12 @@ STRIDE = 10  # iterations between two points of the learning curve
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """How the misfit fell, as mean squared errors of the values.
+    """How the error of a network fell during training, as the mean square over all values.
 
     Attributes:
-        iterations: Iterations done at each point.
-        training: Error on the samples that were fitted.
-        held_out: Error on those that were not; empty if there are none.
+        iterations: The number of iterations done at each point.
+        training: The error on the training samples.
+        held_out: The error on the samples that were not used for training. Empty if there are none.
     """
 
     iterations: tuple[int, ...]
@@ -30,17 +30,19 @@ class LearningCurve:
 
 
 def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 0) -> Tensor:
-    """Points drawn evenly from a box.
-
-    Shapes: (n, inputs), in torch's default dtype.
+    """Draw random points, evenly distributed in a box.
 
     Args:
-        n: How many.
-        low: The box's lower corner.
-        high: Its upper corner.
-        seed: The seed of the draw; the global random state stays as it was.
+        n: The number of points.
+        low: The lower corner of the box.
+        high: The upper corner of the box.
+        seed: The seed of the draw. The global random state of torch does not change.
+
+    Returns:
+        The points, of shape (n, inputs), in the default dtype of torch.
 
     Example:
+        >>> from funcdiff.surrogates import uniform
         >>> x = uniform(1000, [0.0, 2.0], [1.0, 4.0])
         >>> x.amin(0).round(), x.amax(0).round()
         (tensor([0., 2.]), tensor([1., 4.]))
@@ -59,31 +61,35 @@ def train(
     iterations: int = 600,
     decay: float = 0.0,
 ) -> LearningCurve:
-    """Fit a network to samples, by L-BFGS on all of them at once.
+    """Train a network on samples of a function, with L-BFGS on all samples at once.
 
-    A small network on a few hundred samples needs no learning rate and no luck this way: nothing is drawn, so the same
-    start gives the same end. One thread computes, so that sums keep their order. A progress bar shows on a terminal.
+    This suits a small network with a few hundred samples. No learning rate is needed, and nothing is drawn at random,
+    so the same start gives the same result. One thread is used, so that sums keep their order. A terminal shows a
+    progress bar.
 
     Args:
-        network: Maps (B, inputs) to (B, outputs), each row by itself. Its parameters are changed in place.
-        x: Samples, of shape (B, inputs).
-        y: What the network should give there, of shape (B, outputs).
-        slopes: Jacobians that it should have there, of shape (B, outputs, inputs): Sobolev training. Each iteration
-            then costs a forward pass more for each input, and the way back through it.
-        held_out: Samples and values that are only watched.
-        iterations: Of L-BFGS; each takes little more than one forward and one backward pass.
-        decay: Weight of the mean square of the parameters in the loss.
+        network: The network, from (B, inputs) to (B, outputs), each row by itself. Its parameters are changed in place.
+        x: The samples, of shape (B, inputs).
+        y: The values of the function there, of shape (B, outputs).
+        slopes: The Jacobians of the function there, of shape (B, outputs, inputs), if the network should learn them too
+            (Sobolev training). Each iteration then needs one more forward pass for each input, and the backward pass
+            through it.
+        held_out: Samples and values on which the error is measured, but which are not used for training.
+        iterations: The number of iterations. Each needs little more than one forward and one backward pass.
+        decay: The weight of the mean square of the parameters in the loss.
 
     Returns:
         The learning curve.
 
     Raises:
-        ValueError: `y` or `slopes` has another shape than the network gives; `iterations` is below 1.
+        ValueError: `y` or `slopes` has another shape than the network returns, or `iterations` is below 1.
 
     Example:
+        >>> import torch
         >>> from funcdiff.problems import study_network
+        >>> from funcdiff.surrogates import train, uniform
         >>> x = uniform(50, [-1.0], [1.0])
-        >>> curve = train(study_network((1, 8, 1), activation=nn.Tanh), x, torch.sin(x), iterations=100)
+        >>> curve = train(study_network((1, 8, 1), activation=torch.nn.Tanh), x, torch.sin(x), iterations=100)
         >>> curve.training[-1] < 1e-5
         True
     """
@@ -125,10 +131,16 @@ def train(
 
 
 def jacobians(network: nn.Module, x: Tensor) -> Tensor:
-    """The Jacobian of each row of a batch, one tangent for all rows at once; it can be trained through.
+    """Compute one Jacobian for each row of a batch, with one forward pass for each input.
 
-    Shapes: (B, inputs) -> (B, outputs, inputs), if the network takes each row by itself. Cost: a forward pass with
-    its tangent for each input, without the machinery of a vmap over the rows.
+    You can backpropagate through the result. There is no vmap over the rows, so a small network needs little time.
+
+    Args:
+        network: The network, from (B, inputs) to (B, outputs), each row by itself.
+        x: The batch, of shape (B, inputs).
+
+    Returns:
+        The Jacobians, of shape (B, outputs, inputs).
     """
     units = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     columns: Tensor = vmap(lambda unit: jvp(network, (x,), (unit.expand_as(x),))[1], out_dims=-1)(units)

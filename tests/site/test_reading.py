@@ -81,7 +81,7 @@ def found(browser, address):
         ("batch jacobian", "tutorials/batches/per_row.html"),
         ("hessian vector product", "tutorials/products/hvp_four_ways.html"),
         ("chunk_size", "tutorials/batches/chunk_size.html"),
-        ("layer norm", "tutorials/hessians/when_they_disagree.html"),
+        ("layer norm", "guides/silent_failures.html"),
         ("vmap: It looks like you're calling .item() on a Tensor", "guides/troubleshooting/vmap.html"),
         (
             "element 0 of tensors does not require grad and does not have a grad_fn",
@@ -97,6 +97,37 @@ def test_search_finds_the_answer_before_the_reference(found, words, expected):
     rank = next((rank for rank, link in enumerate(links) if expected in link), None)
     assert rank is not None, links
     assert not any("/reference/" in link for link in links[:rank]), links
+
+
+PASTED = {
+    "LayerNorm": "guides/silent_failures.html",
+    "weight_norm": "guides/which_recipe.html",
+    "torch.norm": "guides/silent_failures.html",
+    "NaN": "guides/silent_failures.html",
+    "batch norm": "guides/troubleshooting/in_place.html",
+    "BatchNorm1d": "guides/troubleshooting/in_place.html",
+    "dropout": "guides/troubleshooting/vmap.html",
+    "LSTM": "guides/howto/functions.html",
+    "transformer": "guides/howto/functions.html",
+    "MultiheadAttention": "guides/howto/functions.html",
+    "per-sample gradients": "guides/howto/results.html",
+    "per-example gradients": "guides/howto/results.html",
+    "vmap grad": "guides/howto/results.html",
+    "out of memory": "guides/howto/cost.html",
+    "CUDA out of memory": "guides/howto/cost.html",
+    "Trying to use forward AD": "guides/troubleshooting/missing.html",
+    "element 0 of tensors does not require grad": "guides/troubleshooting/graphs.html",
+    "expected 2D or 3D input (got 1D input)": "guides/troubleshooting/vmap.html",
+    "does a hook change it": "guides/silent_failures.html",
+    "expected func to return a scalar": "reference/bad_input.html",
+    "func fails at float64 copies of the primals": "reference/bad_input.html",
+}
+
+
+@pytest.mark.parametrize("words", PASTED)
+def test_search_leads_with_the_answer_to_what_readers_paste(found, words):
+    first = found(words)[:3]
+    assert any(PASTED[words] in link for link in first), first
 
 
 def test_search_finds_a_name_at_its_own_page(found):

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from sphinx.errors import ExtensionError
 
+from funcdiff import clear_plans
 from funcdiff.measure import document, environment, recording
 
 DOCS = Path(__file__).parents[2]
@@ -80,9 +81,14 @@ def reset(gallery_conf, name, when):
         warnings.simplefilter("error")
         # torch 2.13's forward mode compiles a decomposition with torch.jit.script on first use.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        # torch.compile uses functions that torch has deprecated, and instantiates the class of a custom function.
+        warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`torch._prims_common.check` is", FutureWarning)
+        warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
         torch.set_warn_always(True)  # else a warning that an earlier tutorial provoked stays silent here
         torch.manual_seed(0)
         torch.set_num_threads(1)
+        clear_plans()  # else `explain` would tell of checks that equal functions of an earlier tutorial went through
         gc.collect()
         _running["recording"] = recording()
         _running["log"] = _running["recording"].__enter__()

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from _ext.gallery.tutorials import fingerprint
 from _ext.pages.computed import Computed
+from funcdiff import clear_plans
 
 _log = getLogger(__name__)
 _numbers = itertools.count()
@@ -46,6 +47,7 @@ class Outcome(NamedTuple):
 
 def run(source: str) -> Outcome:
     """Run a snippet as a program of its own, from seed 0, warnings being errors."""
+    clear_plans()  # else a snippet would be told of checks that another one, with an equal network, went through
     file = f"<snippet {next(_numbers)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # torch.compile reads sources
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -105,9 +107,12 @@ def differ(wrong: Any, right: Any) -> bool:
 
 
 def folded(printed: str) -> str:
-    """What was printed, its sentences folded to the width of the column; a table's lines stay whole."""
+    """What was printed, its sentences folded to the width of the column; a table's lines stay whole.
+
+    A line of a table has a gap inside, or begins with one where only its last column goes on.
+    """
     lines = printed.split("\n")
-    return "\n".join(x if "  " in x.strip() else textwrap.fill(x, WIDTH, break_on_hyphens=False) for x in lines)
+    return "\n".join(x if "  " in x.rstrip() else textwrap.fill(x, WIDTH, break_on_hyphens=False) for x in lines)
 
 
 def fault_of_run(outcome: Outcome, title: str) -> str:
@@ -177,8 +182,8 @@ class RanOn(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Name it."""
         text = (
-            f"The code on this page ran when the site was built, with torch {torch.__version__}. The output of "
-            "each block is below it. You can copy each block and run it. The build fails if torch behaves differently."
+            f"Each block of code is a complete program. Its output is that of torch {torch.__version__} after "
+            "torch.manual_seed(0)."
         )
         return [nodes.paragraph("", text, classes=["ran-on"])]
 

@@ -134,7 +134,7 @@ CASES = [
         "aux that is no tensor",
         lambda: fd.jacobian_loop(lambda x: (x, 1.0), has_aux=True)(X),
         TypeError,
-        "aux to be a tensor, got a float",
+        "aux to contain only tensors, got a float",
     ),
     BadInput(
         "a keyword argument",
@@ -193,22 +193,25 @@ CASES = [
         "a product at a number",
         lambda: fd.hvp_operator(cube_sum, 1.0),
         TypeError,
-        "each differentiated argument to be a tensor, got a float. Pass tensors",
+        "each differentiated argument to contain only tensors, got a float. Pass tensors",
     ),
     BadInput(
         "a product with a function that returns a number",
         lambda: fd.vhp(lambda x: 1.0, (X,), (X,)),
         TypeError,
-        "each output of func to be a tensor, got a float. Return tensors",
+        "each output of func to contain only tensors, got a float. Return tensors",
     ),
     BadInput(
         "a batch check of a function that returns nothing",
         lambda: fd.check_batch_independence(lambda rows: None, ROWS),
         TypeError,
-        "output of func to be a tensor, got None. Return tensors",
+        "output of func to contain only tensors, got None. Return tensors",
     ),
     BadInput(
-        "a number in ravel", lambda: fd.ravel({"x": X, "n": 3}), TypeError, "raveled tree to be a tensor, got a int"
+        "a number in ravel",
+        lambda: fd.ravel({"x": X, "n": 3}),
+        TypeError,
+        "raveled tree to contain only tensors, got a int",
     ),
     BadInput("dtypes mixed in ravel", lambda: fd.ravel((X, X.float())), TypeError, "one dtype"),
     BadInput("a vector too long to unravel", lambda: fd.ravel(X)[1](torch.ones(4)), ValueError, r"shape \(3,\)"),
@@ -297,6 +300,12 @@ CASES = [
         lambda: fd.jacobian_forward(lambda x: torch.cdist(x[:, None], x[:, None]))(X),
         NotImplementedError,
         "jacobian_reverse",
+    ),
+    BadInput(
+        "data in float32, to be checked",
+        lambda: fd.check_derivatives(lambda x: ROWS.float() @ x, X.float()),
+        ValueError,
+        r"call \.double\(\)",
     ),
     BadInput("an old custom function", lambda: fd.jacobian_reverse(OldStyle.apply)(X), RuntimeError, "jacobian_loop"),
 ]

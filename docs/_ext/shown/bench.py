@@ -179,8 +179,8 @@ def networks(data: Data) -> list[nodes.Node]:
             text = f"{multiple(found['ratio']['median'])}×"
             marks.append(_mark(title, found["ratio"], text, goal=found["flops_ratio"]))
     text = (
-        f"The best composition is faster than Taylor mode beyond doubt in {losses} of {len(rows)} cases: those left of "
-        "1×. The double line marks the ratio of the FLOPs, which predicts the ratio of the times."
+        f"In {losses} of {len(rows)} cases, those left of 1×, the best composition is faster than Taylor mode beyond "
+        "doubt. The double line marks the ratio of the FLOPs, which predicts the ratio of the times."
     )
     header = ["network", "derivative", "best composition", "ratio of times", "ratio of FLOPs", "left out"]
     return [
@@ -213,7 +213,7 @@ def regret(data: Data) -> list[nodes.Node]:
     if data["regret"] is None:
         return [nodes.paragraph("", "Not part of this run.")]
     worst = [nodes.list_item("", nodes.paragraph("", told)) for told in data["regret"]["worst"]]
-    heading = nodes.paragraph("", "The choices that were farthest from the best:")
+    heading = nodes.paragraph("", "These choices lost most time:")
     return [
         table(data["regret"]["columns"], data["regret"]["rows"], name="benchmark"),
         heading,

@@ -9,7 +9,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from _ext.gallery.tutorials import GALLERY, record_of
+from _ext.gallery.tutorials import GALLERY
 from _ext.pages.tables import table
 from _tools.finder import answers, model, script
 from _tools.finder.model import NEEDS, NORMS, Question
@@ -18,8 +18,8 @@ from funcdiff._tables import amount_of_bytes, amount_of_flops, significant
 
 SCRIPTS = [Path(__file__).parents[2] / "_static" / name for name in ("finder_model.js", "finder.js")]
 INTRODUCTION = (
-    "Describe your network. The finder estimates the cost of each recipe with the cost model that "
-    ":func:`~funcdiff.jacobian` and :func:`~funcdiff.hessian` use."
+    "Describe your network. The finder estimates the cost of each recipe and shows the code for the cheapest one. "
+    ":func:`~funcdiff.jacobian` and :func:`~funcdiff.hessian` choose by the same estimates."
 )
 # The tutorial that explains the answer: for a batch of rows, at one point, with a norm that is differentiated wrongly.
 TUTORIALS = {
@@ -61,19 +61,16 @@ _FORM = """
 <div class="finder-costs table-wrapper" tabindex="0" role="region" aria-label="Every candidate">
 <table><thead><tr>{columns}</tr></thead><tbody class="finder-rows"></tbody></table></div>
 <p class="finder-wrong"></p>
-<p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> {times} The memory estimate
-counts the result, the graphs that are kept, and four copies of a hidden layer for each direction, in float32.</p>
+<p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> The times are predictions for a
+typical processor core, the same that <code>explain</code> shows. Measured times mostly lie within a factor of two of
+them. The ratio says how many times as long a recipe takes as the first one. The estimate of memory is for float32. It
+contains the result and what is stored to compute it.</p>
 <p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
 <a href="{passes}">{question}</a></p>
-<p class="finder-about">If the network is small and you call the derivative many times, wrap it in {prepare}:
-<a href="{prepared}">{readable}</a></p>
+<p class="finder-about">If the network is small and you call the derivative many times, {prepare} makes each call
+faster. <a href="{prepared}">How much faster, and how the prepared code reads</a></p>
 </div>
 """
-_PACED = (
-    "The times are the predictions of the cost model, scaled by one factor to this build's measurements. The ratio is "
-    "a predicted time over that of the first recipe."
-)
-_UNPACED = "The ratio is the predicted time of a recipe over that of the first."
 
 
 def title_of(tutorial):
@@ -82,7 +79,7 @@ def title_of(tutorial):
     return docstring.split("\n")[0]
 
 
-def form(pace, up):
+def form(up):
     """The finder as HTML, for a page from which `up` leads to the root."""
 
     def options(names):
@@ -91,7 +88,7 @@ def form(pace, up):
     # One output has a gradient: the finder says so.
     needs = options(NEEDS).replace("<option>Jacobian<", '<option value="Jacobian">Jacobian or gradient<')
 
-    columns = ["recipe", "FLOPs", "memory", *(["time"] if pace else []), "ratio"]
+    columns = "recipe", "FLOPs", "memory", "time", "ratio"
     tutorials = {
         need: {
             case: (f"{up}tutorials/{tutorial}.html", title_of(tutorial))
@@ -106,17 +103,13 @@ def form(pace, up):
         columns="".join(f'<th scope="col">{column}</th>' for column in columns),
         page=page,
         title=escape(title),
-        times=_PACED if pace else _UNPACED,
         sparse=" or ".join(f"<code>{name}</code>" for name in answers.SPARSE.values()),
         passes=f"{up}tutorials/{SPARSE}.html",
         question=escape(title_of(SPARSE)),
         prepare=f"<code>{answers.PREPARED}</code>",
         prepared=f"{up}tutorials/{PREPARED}.html",
-        readable=escape(title_of(PREPARED)),
     )
-    data = json.dumps({**model.facts(), **answers.facts(), "pace": pace, "tutorials": tutorials}).replace(
-        "<", "\\u003c"
-    )
+    data = json.dumps({**model.facts(), **answers.facts(), "tutorials": tutorials}).replace("<", "\\u003c")
     return (
         f'<div class="finder" id="finder" hidden>{content}</div>'
         f'<script type="application/json" id="finder-model">{data}</script>'
@@ -147,7 +140,8 @@ def typical(up):
         call, chosen = nodes.literal("", found.take), nodes.literal("", found.recipe)
         costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), significant(second.seconds / best.seconds)
         body.append([need, network, str(q.rows or "no"), call, chosen, *costs])
-    return table(["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "next best, ratio"], body)
+    header = ["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "the next takes, times as long"]
+    return table(header, body)
 
 
 class RecipeFinder(SphinxDirective):
@@ -155,15 +149,13 @@ class RecipeFinder(SphinxDirective):
 
     def run(self):
         """The form, and the table that stands in for it."""
-        record = record_of(GALLERY / "networks/cost.py")
-        for file in (costs.__file__, model.__file__, answers.__file__, script.__file__, *SCRIPTS, record):
+        for file in (costs.__file__, model.__file__, answers.__file__, script.__file__, *SCRIPTS):
             self.env.note_dependency(str(file))
         self.env.metadata[self.env.docname]["recipe-finder"] = True
-        pace = model.pace(json.loads(record.read_text())) if record.exists() else None
         up = "../" * self.env.docname.count("/")
         return [
             *self.parse_text_to_nodes(INTRODUCTION),
-            nodes.raw("", form(pace, up), format="html"),
+            nodes.raw("", form(up), format="html"),
             nodes.raw("", "<noscript>", format="html"),
             typical(up),
             nodes.raw("", "</noscript>", format="html"),

@@ -25,6 +25,10 @@ THEIRS, OURS = "torch.func", "funcdiff"
 CODE = {THEIRS: "vmap(torch.func.hessian(net))(X)", OURS: "batch_hessian(net)(X)"}
 HUES = {THEIRS: colour("hessian_forward_over_reverse"), OURS: colour("batch_hessian")}
 ROWS, ROUNDS = 100, 9
+WORDS = (
+    "<p>IQR is the interquartile range: half of the times lie in an interval of this length. The first call also "
+    "chooses the recipe and checks its result.</p>"
+)
 
 
 class Finding(NamedTuple):
@@ -85,11 +89,12 @@ def sentence(found: Finding) -> str:
     chose = f" <code>batch_hessian</code> chose <code>{found.recipe}</code>." if found.recipe else ""
     return (
         f"Both compute the Hessian of each of {ROWS} rows, for a network with 5 inputs, two hidden layers of 1000 "
-        f"units and 25 outputs, and their results agree.{chose} Times were measured when this site was built, on one "
-        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. Their ratio is the median over "
-        f"{ratio.n} rounds ({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×), and so not "
-        "exactly the quotient of the bars. All numbers here are measured or counted; the "
-        "finder below predicts them from the sizes alone."
+        f"units and 25 outputs. Their results agree.{chose} Times were measured when this site was built, on one "
+        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. The bars show their medians. The title "
+        f"says how many times faster one is: the median over {ratio.n} rounds ({CONFIDENCE:.0%} interval "
+        f"{multiple(ratio.low)}× to {multiple(ratio.high)}×), where each round times both. Matrix FLOPs are the "
+        "floating-point operations in matrix products. They and the memory are counted. The finder below predicts such "
+        "numbers from the sizes alone, so its numbers differ from these."
     )
 
 
@@ -111,7 +116,7 @@ def figure(found: Finding) -> str:
         f'<span style="--hue: {HUES[name]}"><b>{name}</b> <code>{escape(text)}</code></span>'
         for name, text in CODE.items()
     )
-    tables = f"{found.times._repr_html_()}{found.costs._repr_html_()}"
+    tables = f"{found.times._repr_html_()}{found.costs._repr_html_()}{WORDS}"
     return (
         '<figure class="headline">'
         f'<p class="title">{title(found.ratio, found.fewer("flops"), found.fewer("peak_bytes"))}</p>'

@@ -58,7 +58,7 @@ def measured(data: Data) -> list[nodes.Node]:
         times = [seconds(case[name]) for name in ("local", "product", "sum")]
         body.append([case["kind"], str(p), str(rows), str(rows * p), *times, f"{case['overhead']:.3f}"])
     header = ["scaling", "processes", "rows of each", "in all", "slowest local part", "product", "sum alone", "ratio"]
-    told = "The ratio is the median over rounds of the product's time over that of its slowest local part."
+    told = "The ratio is the time of the product over that of its slowest local part, the median of all rounds."
     return [table(header, body, [2, 2, 2, 2, 3, 2, 2, 2], "benchmark"), nodes.paragraph("", told)]
 
 
@@ -73,8 +73,8 @@ def overhead(data: Data) -> list[nodes.Node]:
     ]
     worst = of_two[0]
     reason = (
-        f"The sum moves {amount_of_bytes(round(model.sent(data['parameters'], 4, 2)))} from each process whatever the "
-        f"number of rows, and the local part grows with them, so the overhead falls as the rows grow."
+        f"Each process sends {amount_of_bytes(round(model.sent(data['parameters'], 4, 2)))} for the sum, for any "
+        "number of rows. The local part grows with the rows, so with more rows the sum matters less."
     )
     waiting = "A product can take longer than both together, because each process waits for the other before the sum."
     longer = any(case["product"] > case["local"] + case["sum"] for case in of_two)
@@ -92,7 +92,8 @@ def pays(data: Data) -> list[nodes.Node]:
     rows = 2 * two["sum"] / row
     text = (
         f"A second process halves the local part and adds the sum. Here a row takes {seconds(row)} and the sum "
-        f"{seconds(two['sum'])}, so a second process pays from about {multiple(float(f'{rows:.1g}'))} rows in all."
+        f"{seconds(two['sum'])}. So two processes are faster than one from about {multiple(float(f'{rows:.1g}'))} rows "
+        "in all."
     )
     return [nodes.paragraph("", text)]
 
@@ -115,8 +116,8 @@ def figure(_: Data) -> list[nodes.Node]:
     ends = {(n, link): model.weak(n, link, COUNTS[-1]) for n, link, _ in LINES}
     told = "; ".join(f"{SHORT[n]} parameters over {link.name}: {end:.0%}" for (n, link), end in ends.items())
     caption = (
-        f"Modelled, not measured: the part of a product's time that is computation, with the same rows on each of "
-        f"1 to {COUNTS[-1]:,} processes. At {COUNTS[-1]:,}: {told}."
+        f"Modelled, not measured: the share of computation in the time of a product, with the same number of rows on "
+        f"each of 1 to {COUNTS[-1]:,} processes. With {COUNTS[-1]:,} processes it is: {told}."
     )
     return [nodes.raw("", picture(caption) + legend(), format="html"), nodes.paragraph("", caption)]
 
@@ -184,7 +185,7 @@ def modelled(_: Data) -> list[nodes.Node]:
         rows = f"{model.rows_worth(network, link):,.0f} rows"
         gains = [multiple(model.strong(network, link, p, 64 * network.rows)) for p in (64, 4096)]
         body.append([SHORT[network], link.name, *sums, rows, *gains])
-    told = "The gain is how many times faster than one process, on 64,000 rows in all."
+    told = "The gain says how many times as fast as one process they are, for 64,000 rows in all."
     return [table(header, body, [2, 4, 2, 2, 2, 2, 2], "benchmark"), nodes.paragraph("", told)]
 
 

@@ -32,6 +32,11 @@ class Answer(NamedTuple):
     tutorial: str
     asks: Callable[[Question], bool]
 
+    @property
+    def method(self) -> str:
+        """What the function does, if it is a recipe itself and chooses none."""
+        return METHODS.get(self.call.partition("(")[0], "")
+
 
 def _asks(need: str, shape: Callable[[int, int], bool], *, rows: bool = False) -> Callable[[Question], bool]:
     """Questions about networks without a norm, by their inputs and outputs."""
@@ -69,7 +74,7 @@ ANSWERS = [
     Answer(
         "a Jacobian",
         "jacobian(f)(x)",
-        "no more outputs than inputs",
+        "several outputs, m ≤ n",
         "jacobian_batched_grad",
         ":math:`(1 + m) F`",
         "jacobians/jacrev_against_jacfwd",
@@ -78,7 +83,7 @@ ANSWERS = [
     Answer(
         "a Jacobian",
         "jacobian(f)(x)",
-        "1000 outputs or more, 3 or more per input",
+        "m ≥ 1000 and m ≥ 3 n",
         "jacobian_taylor",
         ":math:`(1 + n) F`",
         "jacobians/jacrev_against_jacfwd",
@@ -87,7 +92,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "from 5 inputs, 5 outputs or more per input",
+        "n ≥ 5 and m ≥ 5 n",
         "hessian_taylor",
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
@@ -96,7 +101,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "up to 3 inputs and outputs, large layers",
+        "n ≤ 3 and m ≤ 3, large layers",
         "hessian_taylor",
         ":math:`(1 + n + q) F`",
         "hessians/taylor_mode",
@@ -105,7 +110,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "up to 3 inputs and outputs, small layers",
+        "n ≤ 3 and m ≤ 3, small layers",
         "hessian_double_backward",
         ":math:`(1 + m)(1 + m n) F`",
         "hessians/four_hessians",
@@ -114,7 +119,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "one output, 20 to 500 inputs",
+        "one output, 20 ≤ n ≤ 500",
         "hessian_double_backward",
         ":math:`2 (1 + n) F`",
         "hessians/four_hessians",
@@ -123,7 +128,7 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "several outputs, 500 or more inputs each",
+        "several outputs, n ≥ 500 m",
         "hessian_forward_over_reverse",
         ":math:`(1 + n)(1 + m) F`",
         "hessians/four_hessians",
@@ -177,7 +182,7 @@ ANSWERS = [
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "50 inputs or more, 2 or more per output",
+        "several outputs, n ≥ 50 and n ≥ 2 m",
         "jacobian_reverse",
         ":math:`(1 + m) F` a row",
         "batches/per_row",
@@ -186,7 +191,7 @@ ANSWERS = [
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "50 outputs or more, 5 or more per input",
+        "m ≥ 50 and m ≥ 5 n",
         "jacobian_taylor",
         ":math:`(1 + n) F` a row",
         "batches/per_row",
@@ -195,7 +200,7 @@ ANSWERS = [
     Answer(
         "a Hessian for each row",
         "batch_hessian(f)(X)",
-        "5 outputs or more per input",
+        "m ≥ n",
         "hessian_taylor",
         ":math:`(1 + n + q) F` a row",
         "batches/per_row",
@@ -204,7 +209,25 @@ ANSWERS = [
     Answer(
         "a Hessian for each row",
         "batch_hessian(f)(X)",
-        "one output, 20 inputs or more",
+        "one output, n ≤ 2",
+        "hessian_taylor",
+        ":math:`(1 + n + q) F` a row",
+        "batches/per_row",
+        _asks("Hessian", lambda n, m: m == 1 and n <= 2, rows=True),
+    ),
+    Answer(
+        "a Hessian for each row",
+        "batch_hessian(f)(X)",
+        "one output, 5 ≤ n < 20, large layers",
+        "hessian_reverse_over_reverse",
+        ":math:`2 (1 + n) F` a row",
+        "batches/per_row",
+        lambda q: _asks("Hessian", lambda n, m: m == 1 and n >= 5, rows=True)(q) and q.layers > 1 and q.width >= 1000,
+    ),
+    Answer(
+        "a Hessian for each row",
+        "batch_hessian(f)(X)",
+        "one output, n ≥ 20",
         "hessian_reverse_over_reverse",
         ":math:`2 (1 + n) F` a row",
         "batches/per_row",
@@ -238,6 +261,19 @@ ANSWERS = [
     ),
 ]
 
+# What the functions do that are the only recipe for their answer, by the call's name.
+METHODS = {
+    "torch.func.grad": "reverse mode",
+    "hvp_operator": "keeps the gradient's graph",
+    "distributed.hvp_operator": "adds up over the machines",
+    "hessian_diagonal": "Taylor mode",
+    "laplacian": "Taylor mode",
+    "jacobian_sparse": "several columns in each pass",
+    "hessian_sparse": "several columns in each pass",
+    "prepare": "records the operations once",
+}
+
+SUMMARY = "The same as a table, with costs and links"
 ROW, BOX, TOP = 34, 26, 24
 NEED, WHEN, RECIPE = (0, 228), (254, 312), (592, 264)  # left edge and width of the columns
 
@@ -254,11 +290,13 @@ def picture(answers: list[Answer]) -> str:
                 _line(NEED, middle, WHEN, y),
                 _line(WHEN, y, RECIPE, y),
                 _box(WHEN, y, "when", answer.when),
-                _box(RECIPE, y, "recipe", answer.recipe),
+                _box(RECIPE, y, "method" if answer.method else "recipe", answer.method or answer.recipe),
             ]
             y += ROW
         y += ROW // 2 if len(leaves) > 1 else ROW * 3 // 4
-    told = "; ".join(f"{answer.need}, {answer.when}: {answer.call} chooses {answer.recipe}" for answer in answers)
+    told = "; ".join(
+        f"{answer.need}, {answer.when}: {answer.call} uses {answer.method or answer.recipe}" for answer in answers
+    )
     return (
         '<div class="which-recipe table-wrapper" tabindex="0" role="region" aria-label="which recipe, as a picture">'
         f'<svg viewBox="0 0 {sum(RECIPE)} {y}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg></div>'
@@ -286,7 +324,7 @@ def _line(start: tuple[int, int], y: float, end: tuple[int, int], to: float) -> 
 def listing(answers: list[Answer]) -> str:
     """The same as a reST table, with costs; each need leads to the tutorial that measures it."""
     lines = [".. list-table::", "   :header-rows: 1", "   :widths: 18 20 24 24 14", ""]
-    header = "You need", "Call", "When", "It chooses", "Cost"
+    header = "You need", "Call", "When", "It uses", "Cost"
     for first, *rest in [header, *map(_cells, answers)]:
         lines += [f"   * - {first}", *(f"     - {cell}" for cell in rest)]
     return "\n".join(lines)
@@ -298,7 +336,7 @@ def _cells(answer: Answer) -> tuple[str, ...]:
         f":doc:`{answer.need} </tutorials/{answer.tutorial}>`",
         _linked(name, answer.call),
         answer.when,
-        _linked(answer.recipe, answer.recipe),
+        answer.method or _linked(answer.recipe, answer.recipe),
         answer.cost,
     )
 
@@ -312,11 +350,15 @@ def _linked(name: str, text: str) -> str:
 
 
 class WhichRecipe(SphinxDirective):
-    """The picture, then the table."""
+    """The picture, then the table, which is folded."""
 
     def run(self) -> list[nodes.Node]:
         """Make both from the one list."""
-        return [nodes.raw("", picture(ANSWERS), format="html"), *self.parse_text_to_nodes(listing(ANSWERS))]
+        return [
+            nodes.raw("", f'{picture(ANSWERS)}<details class="numbers"><summary>{SUMMARY}</summary>', format="html"),
+            *self.parse_text_to_nodes(listing(ANSWERS)),
+            nodes.raw("", "</details>", format="html"),
+        ]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

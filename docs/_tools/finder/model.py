@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -188,24 +187,6 @@ def candidates(q: Question) -> list[Candidate]:
 
     gradient = [GRADIENT] if q.need == "Jacobian" and q.outputs == 1 else []
     return sorted(map(candidate, gradient + NEEDS[q.need]), key=lambda c: c.seconds)
-
-
-# The candidates of gallery/networks/cost.py, at the batch that its first full comparison takes.
-MEASURED = Question("Hessian", 5, 25, 100, 1000, 2)
-_AS_PREDICTED = {"jacobian_reverse": "jacobian_batched_grad"}
-
-
-def pace(record: dict[str, Any]) -> float | None:
-    """Seconds measured for one predicted, the geometric mean over the recipes that the record timed at this batch."""
-    shape = f"float32[{MEASURED.rows}, {MEASURED.inputs}]"
-    logs = [
-        math.log(timed["median"] / RECIPES[name].formula.cost(sketch(MEASURED), MEASURED.rows).seconds)
-        for found in record["measurements"]
-        if found["kind"] == "comparison" and found["arguments"] == [shape]
-        for method, timed in found["candidates"].items()
-        if (name := _AS_PREDICTED.get(method, method)) in RECIPES
-    ]
-    return math.exp(sum(logs) / len(logs)) if logs else None
 
 
 def facts() -> dict[str, Any]:

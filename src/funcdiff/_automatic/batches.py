@@ -31,27 +31,27 @@ from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
 of_rows = partial(
     documented,
-    func="The function of one row. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of "
-    "tensors.",
-    in_dims="The axis of each argument that is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
-    "tuple with an entry for each argument. The entry None marks an argument that all rows share.",
-    chunk_size='The number of rows of the batch to compute at once, by default all. With "auto", it is the largest '
-    "even chunk whose counted peak of memory stays within the budget. For this, the first call runs a few chunks "
-    "beforehand.",
-    budget='The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`. Memory that the '
-    "allocator keeps after it was freed comes on top.",
+    func="The function of one row, without the batch axis. Its arguments and its output are tensors, or dicts, lists "
+    "and tuples of tensors (pytrees).",
+    in_dims="Which axis of each argument is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
+    "tuple with an entry for each. None means that all rows share the argument.",
+    chunk_size="How many rows of the batch to compute at once. By default, all of them. Smaller chunks need less "
+    'memory and more time. "auto" chooses the largest chunks that fit into `budget`: the first call runs a few '
+    "chunks to count their memory.",
+    budget="The number of bytes that the call may allocate in addition to its arguments. Use it with "
+    '`chunk_size="auto"`. The caching allocator of a GPU may reserve more.',
     verify=choice.VERIFY,
-    randomness='What random operations in `func` do, as in `torch.func.vmap`: "error" refuses them, "same" uses one '
-    'draw for all rows, and "different" draws anew for each row.',
-    returns="A function that takes the arguments of `func` as batches and returns the {result}.",
-    raises={"MemoryError": "Even one row at a time exceeds the budget."},
+    randomness='What random operations in `func` do, as in `torch.func.vmap`. "error" refuses them, "same" draws the '
+    'same numbers for all rows, and "different" draws other numbers for each row.',
+    returns="A function that takes the arguments of `func` with a batch axis and returns the {result}.",
+    raises={"MemoryError": "Not even one row at a time fits into the budget."},
 )
 
 
 @of_rows(
     "Jacobians",
-    jacobian="A recipe to map over the rows, such as `jacobian_forward`. By default, one is chosen for this number of "
-    "rows.",
+    jacobian="The recipe to use for each row, such as `jacobian_forward`. By default, one is chosen for this number "
+    "of rows.",
 )
 def batch_jacobian(
     func: Function,
@@ -67,27 +67,38 @@ def batch_jacobian(
 ) -> Function:
     """Compute one Jacobian for each row of a batch.
 
-    Entry b of the result is the Jacobian of `func` at row b. For 100 rows of 3 numbers and 2 outputs, the result has
-    the shape (100, 2, 3). The blocks between different rows, which are zero, are not computed.
-
-    The recipe is chosen for this number of rows, as in `jacobian`. If vmap cannot batch `func` (a branch on values,
-    `.item()`, an operation without a batching rule), the rows are differentiated one after the other, and `explain`
-    says so.
-
-    Shapes: (B, output, input) for B rows. `func` sees one row, without the batch axis.
-
-    Cost: That of the Jacobian, for a batch. The memory is that of `chunk_size` rows.
+    `func` takes one row. For 100 rows of shape (3,) and outputs of shape (2,), the result has the shape (100, 2, 3),
+    and entry b is the Jacobian of `func` at row b.
 
     Example:
         The Jacobian of x^2 has 2 x on its diagonal, for each of two rows.
 
         >>> import torch
+        >>> from funcdiff import batch_jacobian
         >>> batch_jacobian(torch.square)(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         tensor([[[2., 0.],
                  [0., 4.]],
         <BLANKLINE>
                 [[6., 0.],
                  [0., 8.]]])
+
+        With `in_dims`, all rows share an argument, here the weight.
+
+        >>> def func(weight, x):
+        ...     return weight * x
+        >>> batch_jacobian(func, in_dims=(None, 0))(torch.tensor(5.0), torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+
+    Method:
+        The method is chosen as in `jacobian`, for this number of rows. `explain` shows it. If vmap cannot batch `func`
+        (a branch on values, `.item()`, an operation without a batching rule), the rows are differentiated one after the
+        other.
+
+    Cost:
+        The arithmetic of one Jacobian for each row. The memory is that of `chunk_size` rows.
+
+    See Also:
+        `batch_jacobian_summed` if `func` accepts only the whole batch.
     """
     options = Options(argnums, has_aux, None, randomness)
     recipe = None if jacobian is choice.jacobian else jacobian
@@ -96,7 +107,7 @@ def batch_jacobian(
 
 @of_rows(
     "Hessians",
-    hessian="A recipe to map over the rows, such as `hessian_taylor`. By default, one is chosen for this number of "
+    hessian="The recipe to use for each row, such as `hessian_taylor`. By default, one is chosen for this number of "
     "rows.",
 )
 def batch_hessian(
@@ -113,25 +124,31 @@ def batch_hessian(
 ) -> Function:
     """Compute one Hessian for each row of a batch.
 
-    Entry b of the result is the Hessian of `func` at row b. For 100 rows of 3 numbers and 2 outputs, the result has the
-    shape (100, 2, 3, 3).
-
-    The recipe is chosen for this number of rows, as in `hessian`. If vmap cannot batch `func` (a branch on values,
-    `.item()`, an operation without a batching rule), the rows are differentiated one after the other, and `explain`
-    says so.
-
-    Shapes: (B, output, input, input) for B rows. `func` sees one row, without the batch axis.
-
-    Cost: That of the Hessian, for a batch. The memory is that of `chunk_size` rows.
+    `func` takes one row. For 100 rows of shape (3,) and scalar outputs, the result has the shape (100, 3, 3), and entry
+    b is the Hessian of `func` at row b. For outputs of shape (2,), it has the shape (100, 2, 3, 3).
 
     Example:
         The Hessian of the sum of cubes has 6 x on its diagonal, for each of two rows.
 
         >>> import torch
-        >>> batch_hessian(lambda x: x.pow(3).sum())(torch.tensor([[1.0], [2.0]]))
-        tensor([[[ 6.]],
+        >>> from funcdiff import batch_hessian
+        >>> batch_hessian(lambda x: x.pow(3).sum())(torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
+        tensor([[[ 6.,  0.],
+                 [ 0.,  0.]],
         <BLANKLINE>
-                [[12.]]])
+                [[12.,  0.],
+                 [ 0., 18.]]])
+
+    Method:
+        The method is chosen as in `hessian`, for this number of rows. `explain` shows it. If vmap cannot batch `func`
+        (a branch on values, `.item()`, an operation without a batching rule), the rows are differentiated one after the
+        other.
+
+    Cost:
+        The arithmetic of one Hessian for each row. The memory is that of `chunk_size` rows.
+
+    See Also:
+        `batch_hessian_summed` if `func` accepts only the whole batch.
     """
     options = Options(argnums, has_aux, None, randomness)
     recipe = None if hessian is choice.hessian else hessian

@@ -47,7 +47,7 @@ def plan_within(budget: float, plan: Plan, item: int, call: Callable[[str, int],
     degree = max(FORMULAS[c.name].degree for c in plan.candidates if c.name in FORMULAS)
     size = item * plan.sketch.outputs * plan.sketch.inputs**degree
     if size > budget:
-        raise MemoryError(f"expected a result within the budget of {budget:,.0f} bytes, got {size:,} bytes; {_SMALLER}")
+        raise MemoryError(f"the result needs {size:,} bytes, and the budget is {budget:,.0f} bytes. {_SMALLER}")
     candidates: list[Candidate] = []
     best = float("inf")
     for candidate in plan.candidates:
@@ -61,7 +61,7 @@ def plan_within(budget: float, plan: Plan, item: int, call: Callable[[str, int],
     candidates.sort(key=order)
     if candidates[0].obstacle:
         told = "; ".join(f"{candidate.name}: {candidate.obstacle}" for candidate in candidates)
-        raise MemoryError(f"no recipe stays within the budget of {budget:,.0f} bytes ({told}); {_SMALLER}")
+        raise MemoryError(f"no method fits into the budget of {budget:,.0f} bytes ({told}). {_SMALLER}")
     return Plan(plan.sketch, tuple(candidates))
 
 
@@ -77,7 +77,7 @@ def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], A
     """
     chunk, count = 1, _counted(1, call)
     if count.peak > budget:
-        raise MemoryError(f"one at a time needs {count.peak:,} bytes, over the budget of {budget:,.0f}; {_SMALLER}")
+        raise MemoryError(f"even one at a time needs {count.peak:,} bytes, and the budget is {budget:,.0f}. {_SMALLER}")
     even = sorted({-(-total // parts) for parts in range(1, total + 1)})
     slope = float("inf")
     while chunk < total:
@@ -94,7 +94,7 @@ def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], A
     return chunk, count
 
 
-_SMALLER = "take products (hvp, jvp), a diagonal or a Laplacian instead of the matrix, or fewer rows of a batch"
+_SMALLER = "Use products (hvp, jvp), a diagonal or a Laplacian instead of the matrix, or fewer rows of a batch"
 
 
 def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str, int], Any]) -> Candidate:

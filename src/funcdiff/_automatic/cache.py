@@ -11,7 +11,7 @@ from typing import Any
 from funcdiff._automatic.describing import Memory, described
 from funcdiff._automatic.unchanged import Evidence
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.settings import overriding, settings
+from funcdiff._torch.settings import overridden, overriding, settings
 
 _KEPT = 512
 _DOUBT = 3
@@ -59,7 +59,7 @@ class Last(Memory):
         if (last := self._last) is None:
             return None
         function, before, edition, evidence, found = last
-        if function() is not func or edition != _edition or overriding() or before != (call, settings()):
+        if function() is not func or edition != _edition or overridden() or before != (call, settings()):
             return None
         if not evidence.holds(func):
             return None
@@ -68,7 +68,7 @@ class Last(Memory):
 
     def remember(self, func: Any, call: Hashable, key: Any, found: Any) -> None:
         """Gather the evidence for what was found under `key`."""
-        if overriding():
+        if overridden():
             return
         if self._once != (id(func), call):  # its evidence may be better than that of the calls before
             self._once, self._alike, self._useless = (id(func), call), 0, min(self._useless, _DOUBT)
@@ -101,17 +101,17 @@ def keep(key: Hashable, plan: Any) -> None:
 
 
 def clear_plans() -> None:
-    """Forget every plan that `jacobian`, `hessian` and `hvp` have made.
+    """Forget which methods `jacobian`, `hessian`, `hvp` and the other automatic functions have chosen.
 
-    These functions make a plan at the first call and use it again for the same function. A function that has changed
-    gets a new plan, so you do not have to clear the plans yourself. Clear them to free memory, or to measure the first
-    call again.
+    These functions choose a method at the first call and use it again for the same function and shapes. A function that
+    has changed gets a new choice, so you rarely need `clear_plans`. Call it to free memory, or to measure a first call
+    again.
 
     Example:
-        The second call makes a new plan.
+        The second call chooses again.
 
         >>> import torch
-        >>> from funcdiff import jacobian
+        >>> from funcdiff import clear_plans, jacobian
         >>> jacobian(torch.square)(torch.tensor([3.0]))
         tensor([[6.]])
         >>> clear_plans()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from funcdiff._automatic import fallback
 from funcdiff._calling.options import Options
+from funcdiff._calling.point import at_known_point
 from funcdiff._calling.transform import transform
 from funcdiff._calling.types import Formula, Function
 from funcdiff._safety.guard import Recipe, with_safe_forms, with_safe_forms_where_needed
@@ -43,11 +45,13 @@ LAPLACIANS: Mapping[str, Recipe] = {
 PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "hvp_double_backward": with_safe_forms_where_needed(products.hvp_double_backward),
     "hvp_forward_over_reverse": with_safe_forms(products.hvp_forward_over_reverse),
+    "hessian_forward_over_forward, product": with_safe_forms(fallback.product_by_forward_mode),
 }
 # Where plain autograd is available, and func has no operation in whose place a corrected one has others, these are
-# right of func itself: the mode that puts them there takes longer than the rest of a small function.
+# right of func itself: the mode that puts them there takes longer than the rest of a small function. Of func, `lookup`
+# has refused what recipes refuse.
 UNCORRECTED: Mapping[str, Callable[..., Any]] = {
-    "hvp_double_backward": products.hvp_double_backward,
+    "hvp_double_backward": partial(at_known_point, lambda flat, x, v: products.plain_curvature(flat, x)(v)),
     "hessian_double_backward": hessian_double_backward,
 }
 RECIPES: Mapping[Kind, Mapping[str, Recipe]] = {

@@ -26,30 +26,29 @@ from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.verification import Kind, check
 from funcdiff._torch.compiler import left_alone, named_after
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.processes import spread
+from funcdiff._torch.processes import any_spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
-    "Whether to check the first result, and a later one that is not finite, with finite differences of `func` along "
-    "one random direction. If they disagree, another recipe is used. The check evaluates `func`, or its gradient, four "
-    "to twenty times, once for each function and kind of arguments. With `verify=False`, recipes that torch is known "
-    "to get wrong are still left out."
+    "Whether to check the first result by finite differences, and to use another method if they disagree. The check "
+    "costs four to twenty evaluations of the function or its gradient, once for each function and set of shapes. A "
+    "later result with NaN or infinity is checked, too."
 )
 AUTOMATIC = {
     "verify": VERIFY,
-    "budget": 'The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`. Memory that '
-    "the allocator keeps after it was freed comes on top.",
-    "chunk_size": "The number of rows or columns, depending on the recipe, to compute at once, by default all. With "
-    '"auto", the recipe is the fastest one that the budget allows, in the largest even chunks whose counted peak of '
-    "memory stays within the budget. For this, the first call runs a few chunks to count them. Inside vmap, grad and "
-    'torch.compile, "auto" is refused.',
+    "budget": "The number of bytes that the call may allocate in addition to its arguments. Use it with "
+    '`chunk_size="auto"`. The caching allocator of a GPU may reserve more.',
+    "chunk_size": "How many rows or columns of the matrix to compute at once. By default, all of them. Smaller "
+    'chunks need less memory and more time. "auto" chooses the fastest method and the largest chunks that fit into '
+    '`budget`: the first call runs a few chunks to count their memory. "auto" is refused inside vmap, grad and '
+    "torch.compile.",
 }
 ERRORS = {
     "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers "
-    'although `randomness` is "error", or writes into its argument or a captured tensor; or every recipe is known to '
-    "be wrong on it.",
-    "MemoryError": "The result alone exceeds the budget, or every recipe does, with any chunk size.",
+    'although `randomness` is "error", or writes into its argument or a captured tensor. Or every method is known '
+    "to be wrong on it. The message says what to do.",
+    "MemoryError": "The result alone is larger than the budget, or no method fits into it with any chunk size.",
 }
 
 
@@ -64,32 +63,63 @@ def jacobian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the Jacobian: the derivative of each output with respect to each input.
+    """Compute the Jacobian of `func`: the derivative of each output with respect to each input.
 
-    Entry (i, j) is the derivative of output i with respect to input j. If `x` has 3 numbers and `func(x)` has 2, then
-    `jacobian(func)(x)` has the shape (2, 3).
+    `jacobian(func)` is a function. It takes the arguments of `func` and returns the Jacobian, whose entry (i, j) is the
+    derivative of output i with respect to input j. If `x` has the shape (3,) and `func(x)` the shape (2,), the result
+    has the shape (2, 3).
 
-    Forward mode computes the columns of this matrix, and reverse mode its rows. `jacobian` chooses: it uses forward
-    mode if there are many more outputs than inputs, and reverse mode otherwise.
-
-    At the first call with arguments of these shapes, `func` runs once more to count its operations. Recipes that are
-    known to be wrong on one of them are left out, and the one with the lowest predicted time is used. This plan is kept
-    for later calls, also inside vmap and under torch.compile. `explain` shows it.
-
-    There is one exception. If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func`
-    cannot run beforehand. The recipe is then chosen by the numbers of inputs and outputs alone.
-
-    Cost: That of the cheapest of `jacobian_batched_grad`, `jacobian_taylor` and `jacobian_forward`: about
-    (1 + min(n, m)) F.
+    `jacobian` chooses the method: it uses forward mode if there are many more outputs than inputs, and reverse mode
+    otherwise.
 
     Example:
         The Jacobian of a linear map is its matrix.
 
         >>> import torch
+        >>> from funcdiff import jacobian
         >>> weight = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
         >>> jacobian(lambda x: weight @ x)(torch.ones(3))
         tensor([[1., 2., 3.],
                 [4., 5., 6.]])
+
+        With a tuple of `argnums`, the result has one Jacobian for each argument.
+
+        >>> def func(x, scale):
+        ...     return scale * x**2
+        >>> jacobian(func, argnums=(0, 1))(torch.tensor([1.0, 3.0]), torch.tensor(2.0))
+        (tensor([[ 4.,  0.],
+                [ 0., 12.]]), tensor([1., 9.]))
+
+        With `has_aux=True`, `func` also returns something that is not differentiated.
+
+        >>> jacobian(lambda x: (x**2, x.sum()), has_aux=True)(torch.tensor([1.0, 3.0]))
+        (tensor([[2., 0.],
+                [0., 6.]]), tensor(4.))
+
+        To differentiate with respect to the parameters of a network, make them an argument with `module_function`.
+
+        >>> from funcdiff import module_function
+        >>> network, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> jacobian(network)(parameters, torch.tensor([3.0, 4.0]))
+        {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
+
+    Method:
+        Forward mode computes the columns of the matrix, and reverse mode its rows.
+
+        At the first call, `func` runs once more to count its operations. Methods that torch gets wrong for one of these
+        operations are left out, also with `verify=False`. Of the others, the one with the lowest predicted time is
+        used, also in later calls with the same shapes. `explain` shows the choice.
+
+        If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func` cannot run beforehand.
+        The numbers of inputs and outputs alone then decide.
+
+    Cost:
+        About 1 + min(n, m) evaluations of `func`, for n inputs and m outputs.
+
+    See Also:
+        `batch_jacobian` for one Jacobian for each row of a batch, `jacobian_sparse` if most entries are zero, and
+        `jacobian_operator` for products with the Jacobian. `jacobian_reverse` and `jacobian_forward` always use one
+        mode.
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
@@ -107,29 +137,49 @@ def hessian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the Hessian: the second derivatives of each output with respect to each pair of inputs.
+    """Compute the Hessian of `func`: the second derivatives of each output with respect to each pair of inputs.
 
-    Entry (i, j, k) is the derivative of output i with respect to inputs j and k. If `x` has 3 numbers and `func(x)` has
-    2, then `hessian(func)(x)` has the shape (2, 3, 3); for a scalar `func(x)` it has the shape (3, 3).
-
-    `hessian` chooses a recipe: most often Taylor mode for few inputs and several outputs, and reverse mode twice for
-    one output.
-
-    The recipe is chosen as in `jacobian`. If it is a composition, normalization layers in `func` are differentiated as
-    the simpler operations that they consist of, because torch 2.13's own second derivatives of them are wrong.
-
-    Cost: That of the cheapest of `hessian_taylor`, `hessian_double_backward`, `hessian_forward_over_reverse` and
-    `hessian_forward_over_forward`: about (1 + n + min(m (1 + n), n (n + 1) / 2)) F. A small function may get a recipe
-    with more FLOPs and fewer operations.
+    `hessian(func)` is a function. It takes the arguments of `func` and returns the second derivatives. If `x` has the
+    shape (3,) and `func(x)` is a scalar, the result has the shape (3, 3). If `func(x)` has the shape (2,), the result
+    has the shape (2, 3, 3).
 
     Example:
         The Hessian of x^T A x is A + A^T.
 
         >>> import torch
+        >>> from funcdiff import hessian
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
         >>> hessian(lambda x: x @ matrix @ x)(torch.ones(2))
         tensor([[2., 2.],
                 [2., 6.]])
+
+        For the Hessian of a loss with respect to all parameters of a network, `ravel` makes one vector of them. Here
+        the squared error of a linear layer at x = (1, 2) has the Hessian 2 z z^T with z = (1, 2, 1).
+
+        >>> from funcdiff import module_function, ravel
+        >>> network, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> vector, unravel = ravel(parameters)
+        >>> def loss(vector):
+        ...     return network(unravel(vector), torch.tensor([1.0, 2.0])).square().sum()
+        >>> hessian(loss)(vector)
+        tensor([[2., 4., 2.],
+                [4., 8., 4.],
+                [2., 4., 2.]])
+
+    Method:
+        For one output, `hessian` usually applies reverse mode twice. For few inputs and several outputs, it usually
+        uses Taylor mode, which computes all second derivatives in one run of `func`. The choice is made as in
+        `jacobian`, and `explain` shows it.
+
+        The second derivatives of normalization layers are wrong in torch 2.13. Where this matters, `hessian` replaces
+        such a layer by the simpler operations that it consists of.
+
+    Cost:
+        About 1 + n + min(m (1 + n), n (n + 1) / 2) evaluations of `func`, for n inputs and m outputs.
+
+    See Also:
+        `hvp` for the product with a vector, `hessian_diagonal` and `laplacian` for parts of the Hessian,
+        `batch_hessian` for one Hessian for each row of a batch, and `hessian_sparse` if most entries are zero.
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)
@@ -175,16 +225,17 @@ def chosen(
 
     @left_alone
     def eager(args: Sequence[Tree]) -> Tree:
-        if any(map(spread, flatten(tuple(args))[0])):
+        if any_spread(args):
             return run(next(filter(_plain_reverse, recipes)), options.chunk_size, args)
         now = found(args)
 
         def result(name: str, chunk: int | None) -> Tree:
-            bare = name in UNCORRECTED and now.plan.bare and plain_allowed()
+            bare = name in UNCORRECTED and now.plan.bare and now.plain
             key = name, chunk, bare, torch.is_grad_enabled()  # a corrected function remembers the grad mode
             if key not in last.recipes:
                 recipe = UNCORRECTED[name] if bare else recipes[name]
-                last.recipes[key] = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
+                made: Any = recipe(func, **{**options, "chunk_size": chunk or options.chunk_size})
+                last.recipes[key] = made.known
             return last.recipes[key](*args)
 
         first = functools.partial(first_result, args) if verify else None

@@ -22,16 +22,16 @@ from funcdiff.recipes.linear import Middle
 
 Likelihood = Literal["gaussian", "categorical"]
 _ERRORS = {
-    "TypeError": "A primal, a tangent or an output is not a real, dense, floating-point tensor, or the tangents have "
-    "another structure than the primals.",
-    "ValueError": "`loss` does not return a scalar, or a tangent has another shape than its primal.",
+    "TypeError": "An argument, a vector or an output is not a dense tensor of real floating-point numbers, or the "
+    "vectors have another structure than the arguments.",
+    "ValueError": "`loss` does not return a scalar, or a vector has another shape than its argument.",
     "RuntimeError": "As in `hvp` and `jacobian_operator`, for `model` and for `loss`.",
 }
 _gauss_newton = partial(
     documented,
-    model="The model as a function of what is differentiated. It takes tensors or pytrees, and returns what `loss` "
-    "takes. `module_function` makes a network such a function of its parameters.",
-    loss="The loss of the model's output. It takes one argument and returns a scalar.",
+    model="The model, as a function of what you differentiate with respect to. `module_function` makes a network a "
+    "function of its parameters. Its arguments are tensors, or dicts, lists and tuples of tensors (pytrees).",
+    loss="The loss, as a function of the output of the model. It returns a scalar.",
     verify=VERIFY,
     raises=_ERRORS,
 )
@@ -39,32 +39,43 @@ _gauss_newton = partial(
 
 @_gauss_newton(
     "product",
-    returns="Gv, with all blocks of the matrix. For several primals, it is a tuple with a product for each.",
-    primals="The point: a tuple with the arguments of `model`.",
-    tangents="The vector v: a tuple like `primals`, with the same structure, shapes, dtypes and devices.",
+    returns="Gv, with the shape of the argument. For several arguments, it is a tuple with one product for each, in "
+    "which all blocks of the matrix take part.",
+    primals="The point at which to differentiate: a tuple with the arguments of `model`, such as `(x,)`.",
+    tangents="The vector v: a tuple like `primals`, with tensors of the same shapes, dtypes and devices.",
 )
 def gauss_newton_product(
     model: Function, loss: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True
 ) -> Tree:
-    """Compute Gv, where G = J^T H J has the Jacobian J of the model and the Hessian H of the loss.
+    """Compute Gv, the product of the Gauss-Newton matrix of a model and a loss with a vector.
 
-    G is the Hessian of ``loss(model(x))`` without the curvature of the model. It is positive semidefinite if the loss
-    is convex, and equal to the Hessian if the model is linear or the loss has no slope.
+    The Gauss-Newton matrix is G = J^T H J. J is the Jacobian of the model, and H is the Hessian of the loss with
+    respect to the output of the model. G is the Hessian of ``loss(model(x))`` without the second derivatives of the
+    model. The matrix itself is not computed.
 
-    Source: N. N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent" (2002).
-
-    Cost: 6 F, and the graph of one pass in memory.
+    G is positive semidefinite if the loss is convex. It equals the Hessian if the model is linear, or if the gradient
+    of the loss is zero.
 
     Example:
-        For half the sum of squares, G is J^T J.
+        For half the sum of squares, H is the identity and G is J^T J. Here J is [[3, 2], [0, 1]].
 
         >>> import torch
+        >>> from funcdiff import gauss_newton_product
         >>> def model(x):
         ...     return torch.stack([x[0] * x[1], x[1]])
         >>> def loss(y):
         ...     return y.square().sum() / 2
         >>> gauss_newton_product(model, loss, (torch.tensor([2.0, 3.0]),), (torch.tensor([1.0, 0.0]),))
         tensor([9., 6.])
+
+    Cost:
+        As much arithmetic as 6 evaluations of `model`, and the graph of one pass in memory.
+
+    Source:
+        N. N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent" (2002).
+
+    See Also:
+        `gauss_newton_operator` for many vectors, `fisher_operator`, and `hvp` for the Hessian.
     """
     check_tuple(primals)
     if not torch.compiler.is_compiling():  # before the model runs
@@ -77,25 +88,36 @@ def gauss_newton_product(
 
 @_gauss_newton(
     "operator",
-    returns="The operator. It takes the tangents, one for each primal, and returns Gv.",
+    returns="The operator. Call it with one vector for each argument of `model`; it returns Gv as "
+    "`gauss_newton_product` does.",
     primals=POINT,
 )
 def gauss_newton_operator(model: Function, loss: Function, *primals: Tree, verify: bool = True) -> Operator:
-    """Make the map from v to Gv at one point, where G = J^T H J as in `gauss_newton_product`. The model runs once.
+    """Make an operator that multiplies vectors by the Gauss-Newton matrix of a model and a loss.
 
-    Shapes: Those of the primals. ``operator @ V`` takes flat vectors.
-
-    Cost: 3 F once, then 4 F for each product. The graph of two passes stays in memory as long as the operator.
+    The matrix is G = J^T H J as in `gauss_newton_product`. Use the operator for many vectors at one point: the model
+    runs only once. ``operator(v)`` is Gv, and ``operator @ V`` multiplies flat vectors, the columns of V.
 
     Example:
-        A linear model with the cross entropy: G is the Hessian, diag(p) - p p^T at p = (1/2, 1/2).
+        If the model is linear, G is the Hessian of the loss. For the cross entropy at p = (1/2, 1/2), it is diag(p) - p
+        p^T.
 
         >>> import torch
+        >>> from funcdiff import gauss_newton_operator
+        >>> def model(x):
+        ...     return 1.0 * x
         >>> def loss(logits):
         ...     return torch.nn.functional.cross_entropy(logits, torch.tensor(0))
-        >>> gauss_newton_operator(lambda x: x.clone(), loss, torch.zeros(2)) @ torch.eye(2)
+        >>> gauss_newton_operator(model, loss, torch.zeros(2)) @ torch.eye(2)
         tensor([[ 0.2500, -0.2500],
                 [-0.2500,  0.2500]])
+
+    Cost:
+        As much arithmetic as 3 evaluations of `model` once, and 4 more for each product. The graph of two passes stays
+        in memory as long as the operator.
+
+    See Also:
+        `Operator` for what an operator can do, and `over_batches` for a loss over a data set.
     """
     return _operator(_curvature(loss, verify), model, primals, verify)
 
@@ -128,20 +150,21 @@ def _operator(middle: Middle, model: Function, primals: tuple[Tree, ...], verify
 
 @documented(
     "operator",
-    returns="The operator. It takes the tangents, one for each primal, and returns the product with the Fisher matrix.",
-    model=FUNC.replace("The function.", "The model as a function of its parameters."),
+    returns="The operator. Call it with one vector for each argument of `model`; it returns the product with the "
+    "Fisher matrix.",
+    model=FUNC.replace("The function to differentiate.", "The model, as a function of its parameters."),
     primals=POINT,
-    likelihood='The distribution of the data given the output y of the model: "gaussian" with mean y and unit '
-    'variance, or "categorical" with the logits y along the last axis. For a Gaussian with another standard deviation, '
-    "divide the output by it in `model`.",
-    samples="The number of labels to draw for each row, the entries along the last axis of the output, instead of "
-    "the exact expectation over labels. By default, the matrix is exact.",
-    generator="The source of the labels, by default that of torch.",
+    likelihood='The distribution of the data, given the output y of the model. "gaussian" has the mean y and the '
+    'variance 1. "categorical" has the logits y along the last axis. For a Gaussian with another standard '
+    "deviation, divide the output by it in `model`.",
+    samples="The number of labels to draw for each row of the output, for an estimate. By default, the expectation "
+    "over labels is exact.",
+    generator="The random generator for the labels. By default, the global one of torch.",
     verify=VERIFY,
     raises={
-        "TypeError": "A primal or an output is not a real, dense, floating-point tensor, or the output is a pytree of "
-        "several although labels are drawn or are categories.",
-        "ValueError": "`likelihood` is none of the two, or `samples` is not positive.",
+        "TypeError": "An argument or the output is not a dense tensor of real floating-point numbers, or labels are "
+        "drawn or categorical and the output is not a single tensor.",
+        "ValueError": '`likelihood` is not "gaussian" or "categorical", or `samples` is not positive.',
         "RuntimeError": "As in `jacobian_operator`.",
     },
 )
@@ -153,28 +176,34 @@ def fisher_operator(
     generator: torch.Generator | None = None,
     verify: bool = True,
 ) -> Operator:
-    """Make the map from v to the product with the Fisher information of the parameters, summed over the rows.
+    """Make an operator that multiplies vectors by the Fisher information matrix of the parameters of a model.
 
-    The Fisher matrix is J^T M J, where M is the covariance of the gradient of the log-likelihood with respect to the
-    output: the identity, or diag(p) - p p^T. So it equals the Gauss-Newton matrix of half the sum of squares, or of the
-    cross entropy with ``reduction="sum"``. Divide the operator by the number of rows for a mean.
+    The Fisher matrix is F = J^T M J. J is the Jacobian of the model, and M is the covariance of the gradient of the
+    log-likelihood with respect to the output of the model. For a Gaussian likelihood, M is the identity. For a
+    categorical one with probabilities p, it is diag(p) - p p^T.
 
-    With `samples`, labels are drawn from the model, and M is the mean of the squared gradients at them. The data's own
-    labels, the "empirical Fisher", would give a matrix without this meaning.
-
-    Source: J. Martens, "New insights and perspectives on the natural gradient method" (2020); Kunstner, Balles and
-    Hennig, "Limitations of the empirical Fisher approximation" (2019).
-
-    Shapes: Those of the primals. ``operator @ V`` takes flat vectors.
-
-    Cost: 3 F once, then 4 F for each product, also with `samples`.
+    F is a sum over the rows of the batch. Divide the operator by their number for a mean. F equals the Gauss-Newton
+    matrix of half the sum of squares, or of the cross entropy with ``reduction="sum"``.
 
     Example:
-        The information about a mean from three observations is 3.
+        Three observations of a mean, each with the variance 1, have the information 3.
 
         >>> import torch
+        >>> from funcdiff import fisher_operator
         >>> fisher_operator(lambda mean: mean.expand(3), torch.tensor(0.5))(torch.tensor(1.0))
         tensor(3.)
+
+    Method:
+        By default, the expectation over labels is exact. With `samples`, labels are drawn from the model, and M is
+        estimated from the gradients at them. Labels of the data are never used: they would give the "empirical Fisher",
+        a different matrix.
+
+    Cost:
+        As much arithmetic as 3 evaluations of `model` once, and 4 more for each product, also with `samples`.
+
+    Source:
+        J. Martens, "New insights and perspectives on the natural gradient method" (2020). Kunstner, Balles and Hennig,
+        "Limitations of the empirical Fisher approximation" (2019).
     """
     if likelihood not in ("gaussian", "categorical"):
         raise ValueError(f'expected likelihood to be "gaussian" or "categorical", got {likelihood!r}')

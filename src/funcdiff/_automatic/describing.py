@@ -15,6 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextvars import ContextVar
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ BARE = frozenset(  # equal only to what is the same
     }
 )
 PLAIN = Tensor, nn.Parameter
+KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
 EMPTY = {kind: (kind,) for kind in (dict, OrderedDict, list, set, tuple)}
 _COMPILED = "_torchdynamo_orig_callable"  # where torch.compile keeps what it was given
 _SCALARS = int, float, complex, str, bytes, bytearray
@@ -66,13 +68,9 @@ def described(*things: Any) -> tuple[Hashable, ...]:
 
 def kind_of_tensor(x: Tensor) -> Hashable:
     """All but its numbers, with the attributes that it was given."""
-    kind = type(x), x.shape, x.dtype, x.device, x.layout, x.requires_grad, graph_beneath(x), contiguous(x)
+    in_rows = x.layout is torch.strided and x.is_contiguous()  # on which functions branch
+    kind = *KIND(x), in_rows, graph_beneath(x)
     return (*kind, described(x.__dict__)) if x.__dict__ and type(x) in PLAIN else kind
-
-
-def contiguous(x: Tensor) -> bool:
-    """Whether a dense tensor lies in memory row by row, on which functions branch; of another layout never."""
-    return x.layout is torch.strided and x.is_contiguous()
 
 
 class Walk:

@@ -96,27 +96,30 @@ def _rounded(count: float) -> str:
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation | PreparedExplanation:
-    """Show which recipe an automatic one chooses for these arguments, why, and the predicted cost of each candidate.
+    """Show which method an automatic function chooses for these arguments, why, and what the others would cost.
 
     Args:
-        transform: What an automatic recipe returned, such as `jacobian(func)` or `batch_hessian(func)`; or `hvp`
-            or `hvp_operator` itself, followed by its own arguments; or what `prepare` returned, without arguments.
-        *primals: The arguments it would be called with. `func` runs once or twice. Nothing is differentiated, except
-            that the choice for a batch is checked at once. Another check is shown if the function was called before.
+        transform: What `jacobian(func)`, `hessian(func)`, `batch_jacobian(func)` or another automatic function
+            returned. Or `hvp` or `hvp_operator` itself, or what `prepare` returned.
+        *primals: The arguments of the call to explain. After `hvp` or `hvp_operator`, they are the arguments of it,
+            first `func`. After what `prepare` returned, there are none. `func` runs once or twice. Nothing is
+            differentiated, except that the choice for a batch is checked.
 
     Returns:
-        A table. Its attribute `recipe` is the name of the chosen recipe. Recipes without a cost are tried only if the
-        others fail. For a small function, it says after how many calls `prepare` pays. For a prepared function, it
-        counts the operations.
+        A table. Each row is a method, with its FLOPs, the numbers it writes to memory and its predicted time. Methods
+        without a cost are used only if the others fail. The attribute `recipe` is the name of the chosen method. For a
+        small function, the caption says after how many calls `prepare` pays. For a prepared function, the table counts
+        the operations.
 
     Raises:
-        TypeError: `transform` is none of these: a recipe with a mode in its name has no plan to explain.
+        TypeError: `transform` is something else. A function with a mode in its name, such as `jacobian_forward`,
+            chooses nothing.
 
     Example:
-        A function from 2 inputs to 1000 outputs: forward mode is chosen.
+        For a function from 2 inputs to 1000 outputs, forward mode (Taylor mode of order one) is chosen.
 
         >>> import torch
-        >>> from funcdiff import jacobian
+        >>> from funcdiff import explain, jacobian
         >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
         'jacobian_taylor'
     """
@@ -132,7 +135,7 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         found = planned(primals)
     else:
         raise TypeError(
-            f"expected what an automatic recipe returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
-            f"{transform!r}. A recipe with a mode in its name has no plan to explain."
+            "expected what an automatic function returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
+            f"{transform!r}. A function with a mode in its name, such as jacobian_forward, chooses nothing."
         )
     return Explanation(found.plan, found.key is not None)

@@ -13,6 +13,7 @@ from funcdiff._calling.arguments import apart
 from funcdiff._calling.directions import columns, contracted, rows
 from funcdiff._calling.options import Options
 from funcdiff._calling.plain import plain_vjp
+from funcdiff._calling.point import at_point
 from funcdiff._calling.types import Derivative, Flat, Formula, Function, Primals
 from funcdiff._safety.guard import Recipe, corrected, with_safe_forms
 from funcdiff._torch.transforms import jvp, vjp
@@ -30,6 +31,9 @@ JACOBIANS: Mapping[str, Recipe] = {
     "jacobian_loop": jacobian_loop,
 }
 
+_MOST = 10_000  # numbers of a product, each a pass of forward mode
+_AT_ONCE = 256  # such passes
+
 
 def _row_by_row(func: Function, *args: Any, **options: Any) -> Function:
     """With nothing batched, for what vmap refuses in a backward pass."""
@@ -42,6 +46,25 @@ HESSIANS: Mapping[str, Recipe] = {
     "hessian_forward_over_forward": with_safe_forms(hessian_forward_over_forward),
     "hessian_double_backward, row by row": with_safe_forms(_row_by_row),
 }
+
+
+def product_by_forward_mode(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
+    """Hv by forward mode alone, the last resort: each number is a second derivative along v and an axis."""
+
+    def product(flat: Flat, x: Primals, v: Primals) -> Sequence[Tensor]:
+        if (size := sum(leaf.numel() for leaf in x)) > _MOST:
+            raise RuntimeError(f"forward mode alone needs a pass for each of {size} numbers")
+
+        def slope(*leaves: Tensor) -> Tree:
+            return jvp(flat, leaves, v)[1]
+
+        def push(*axes: Tensor) -> tuple[Tree, ...]:
+            return jvp(slope, x, axes)[1:]
+
+        blocks: list[list[Tensor]] = columns(push, x, Options(chunk_size=_AT_ONCE))[0]
+        return blocks[0]
+
+    return at_point(product, func, primals, tangents)
 
 
 def diagonals(flat: Flat, primals: Primals, options: Options) -> Derivative:

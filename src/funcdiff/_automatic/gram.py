@@ -30,19 +30,20 @@ Of = Literal["outputs", "inputs"]
 
 @documented(
     "Gram matrix",
-    of='"outputs" for J J^T, whose entries belong to pairs of outputs, or "inputs" for J^T J, whose entries belong to '
-    "pairs of inputs.",
-    in_dims="If `func` takes one row, the axis of each argument that is the batch, as in `batch_jacobian`: (None, 0) "
-    "for parameters, which all rows share, and rows of inputs. By default, `func` takes whole arguments.",
-    chunk_size="The number of rows of a block: rows of the batch with `in_dims`, and otherwise of the matrix. By "
-    "default, the whole Jacobian is held.",
-    budget="The bytes that the call may hold in addition to its arguments, including the matrix. The call first runs a "
-    "few blocks to count their memory, and then uses the largest blocks that fit.",
+    of='"outputs" for J J^T, with one entry for each pair of outputs, or "inputs" for J^T J, with one entry for each '
+    "pair of inputs.",
+    in_dims="Pass it if `func` takes one row of a batch. It says which axis of each argument is the batch, as in "
+    "`batch_jacobian`: (None, 0) for parameters, which all rows share, and inputs. By default, `func` takes its "
+    "arguments whole.",
+    chunk_size="How many rows to compute at once: rows of the batch with `in_dims`, and rows of the matrix "
+    "otherwise. By default, the whole Jacobian is computed.",
+    budget="The number of bytes that the call may allocate in addition to its arguments, including the result. The "
+    "call first runs a few blocks to count their memory, and then uses the largest blocks that fit.",
     verify=VERIFY,
     raises={
-        "ValueError": "`argnums`, `of` or `chunk_size` is out of range, `budget` comes with `chunk_size`, or `in_dims` "
-        "makes a differentiated argument a batch.",
-        "MemoryError": "The matrix exceeds the budget, alone or together with a block of one row.",
+        "ValueError": "`argnums`, `of` or `chunk_size` has a value that is not allowed, both `budget` and "
+        "`chunk_size` are given, or `in_dims` gives a differentiated argument a batch axis.",
+        "MemoryError": "The matrix does not fit into the budget, alone or together with a block of one row.",
     },
 )
 def gram_matrix(
@@ -55,36 +56,53 @@ def gram_matrix(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute J J^T or J^T J without holding the Jacobian J: for parameters, J J^T is the empirical tangent kernel.
+    """Compute J J^T or J^T J from the Jacobian J of `func`, without storing J.
 
-    Each block is J (J^T E), for some columns E of the identity. For rows of a batch that share their parameters, pass
-    `in_dims`: the block of two groups of rows is then the product of their Jacobians, which costs much less than
-    passes through the whole batch.
-
-    Source: Jacot, Gabriel and Hongler, "Neural tangent kernel" (2018); Novak, Sohl-Dickstein and Schoenholz, "Fast
-    finite width neural tangent kernel" (2022).
-
-    Shapes: (m, m) for m output numbers in all, or (n, n) for n input numbers, in the order of `ravel`. With `in_dims`,
-    the outputs of the first row come first.
-
-    Cost: That of the Jacobian and one matrix product. In blocks, 4 F for each row of the matrix. In blocks with
-    `in_dims`, the Jacobian of each group of rows is computed once, and for J J^T again for each later group.
+    With respect to the parameters of a network, J J^T is its empirical neural tangent kernel. The result has the shape
+    (m, m) for m numbers in the output, or (n, n) for n numbers in the input.
 
     Example:
         For a linear map, J J^T is A A^T.
 
         >>> import torch
+        >>> from funcdiff import gram_matrix
         >>> matrix = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
         >>> gram_matrix(lambda x: matrix @ x)(torch.zeros(3))
         tensor([[5., 2.],
                 [2., 2.]])
+
+        The tangent kernel of a linear layer with a bias at three rows is x^T x' + 1.
+
+        >>> from funcdiff import module_function
+        >>> network, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> rows = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+        >>> gram_matrix(network, in_dims=(None, 0))(parameters, rows)
+        tensor([[2., 1., 2.],
+                [1., 5., 3.],
+                [2., 3., 3.]])
+
+    Method:
+        Entries are in the order of `ravel`. With `in_dims`, the outputs of the first row come first. By default, J is
+        computed and multiplied. In blocks, a few columns of the matrix are computed at a time as J (J^T E), where E are
+        columns of the identity. With `in_dims`, a block is the product of the Jacobians of two groups of rows.
+
+    Cost:
+        That of the Jacobian and one matrix product. In blocks, as much arithmetic as 4 evaluations of `func` for each
+        row of the matrix. In blocks with `in_dims`, the Jacobian of each group of rows once, and for J J^T once more
+        for each later group.
+
+    Source:
+        Jacot, Gabriel and Hongler, "Neural tangent kernel" (2018). Novak, Sohl-Dickstein and Schoenholz, "Fast finite
+        width neural tangent kernel" (2022).
     """
     check_argnums(argnums)
     check_chunk_size(chunk_size)
     if of not in ("outputs", "inputs"):
         raise ValueError(f'expected of to be "outputs" or "inputs", got {of!r}')
     if budget is not None and (chunk_size is not None or not budget > 0):
-        raise ValueError(f"expected a positive budget in bytes without chunk_size, got {budget} and {chunk_size}")
+        raise ValueError(
+            f"expected a positive budget and no chunk_size, got budget={budget} and chunk_size={chunk_size}"
+        )
 
     @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -195,7 +213,7 @@ def _left(budget: float, size: int, like: Tensor) -> float:
     """The bytes that remain beside the matrix."""
     whole = size**2 * like.element_size()
     if whole > budget:
-        raise MemoryError(f"expected a matrix within the budget of {budget:,.0f} bytes, got {whole:,} bytes")
+        raise MemoryError(f"the matrix needs {whole:,} bytes, and the budget is {budget:,.0f} bytes")
     return budget - whole
 
 

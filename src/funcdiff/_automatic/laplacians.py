@@ -23,9 +23,10 @@ from funcdiff._torch.trees import Tree, map_leaves
 
 _laplacian = partial(
     documented,
-    argnums="The position of the argument over whose entries the sum goes, or a tuple of positions.",
-    chunk_size="The number of first derivatives to compute at once, by default all.",
-    generator="The source of the random directions, by default that of torch.",
+    argnums="Which argument to differentiate with respect to: its position, or a tuple of positions. The sum goes "
+    "over all entries of these arguments.",
+    chunk_size="How many first derivatives to compute at once. By default, all of them.",
+    generator="The random generator for the directions. By default, the global one of torch.",
     verify=VERIFY,
     randomness=ONE_DRAW,
 )
@@ -33,16 +34,16 @@ _laplacian = partial(
 
 @_laplacian(
     "Laplacian",
-    weights="A matrix W of shape (n, n). The result is then the sum of W_ij times the second derivative along i and j, "
-    "over the n entries of the arguments.",
-    factor="A factor L of shape (n, r) of the weights W = L L^T: the sum goes over its r columns.",
-    samples="The number of random directions, instead of all n: an estimate, right on average. Inside vmap, all rows "
-    "share the directions.",
+    weights="A matrix W of shape (n, n), for n inputs. The result is then the sum over i and j of W_ij times the "
+    "second derivative along inputs i and j.",
+    factor="A matrix L of shape (n, r), instead of `weights`. The weights are then W = L L^T.",
+    samples="The number of random directions for an estimate, which is right on average. By default, the result is "
+    "exact. Inside vmap, all rows use the same directions.",
     raises={
         **ERRORS,
         "ValueError": ERRORS["ValueError"].replace(
             "or `randomness`",
-            "or `samples` is, or the shape of `weights` or `factor` is wrong, or both are given, or `randomness`",
+            "or `samples` has, or `weights` or `factor` has the wrong shape, or both are given, or `randomness`",
         ),
     },
 )
@@ -61,34 +62,46 @@ def laplacian(
 ) -> Function:
     """Compute the Laplacian: the sum of the second derivatives with respect to each input.
 
-    The function runs once, and each number carries its n first derivatives and the sum of its second derivatives along
-    (collapsed Taylor mode). The Hessian is never computed. To train through a Laplacian, differentiate the result.
-
-    If an operation has no Taylor rule, torch's own modes compute the diagonal of the Hessian, which is then summed.
-
-    With `weights` or their `factor`, this is the second-order term of a diffusion equation. For weights that depend on
-    the point, make the Laplacian there: ``laplacian(func, factor=sigma(x))(x)``. A factor costs less than a matrix
-    inside vmap, and if you train it. With `samples`, the estimate is Hutchinson's, from directions of random signs.
-
-    Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
-    arXiv:2505.13644.
-
-    Shapes: Those of the output.
-
-    Cost: (2 + n) F for any number of outputs; (2 + r) F for r columns or samples. A matrix with positive and negative
-    eigenvalues needs a run for each sign.
+    If `x` has the shape (3,) and `func(x)` is a scalar, the result is the trace of the (3, 3) Hessian, a scalar. The
+    Hessian is not computed.
 
     Example:
-        The Laplacian of (x^2 + y^2) x is 8 x. With the weights of the mixed derivative alone, it is 2 y.
+        The Laplacian of (x^2 + y^2) x is 8 x.
 
         >>> import torch
+        >>> from funcdiff import laplacian
         >>> def func(x):
         ...     return x.square().sum() * x[0]
         >>> laplacian(func)(torch.tensor([3.0, 5.0]))
         tensor(24.)
+
+        For each row of a batch, use vmap.
+
+        >>> torch.func.vmap(laplacian(func))(torch.tensor([[3.0, 5.0], [1.0, 0.0]]))
+        tensor([24.,  8.])
+
+        With `weights`, the result is a weighted sum. Here it is the mixed derivative 2 y alone.
+
         >>> weights = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
         >>> laplacian(func, weights=weights)(torch.tensor([3.0, 5.0])).round()
         tensor(10.)
+
+    Method:
+        `func` runs once. Each number in it carries its n first derivatives and the sum of its second derivatives
+        (collapsed Taylor mode). If an operation has no rule for this, torch's own modes compute the diagonal of the
+        Hessian, which is then summed. To train through a Laplacian, backpropagate through the result.
+
+        A weighted sum is the second-order term of a diffusion equation. If the weights depend on the point, write
+        ``laplacian(func, factor=sigma(x))(x)``. A factor needs less time than a matrix inside vmap, and if you train
+        it. With `samples`, the result is Hutchinson's estimate, from directions of random signs.
+
+    Cost:
+        2 + n evaluations of `func` for n inputs and any number of outputs, or 2 + r for r columns of a factor or r
+        samples. Weights with eigenvalues of both signs need one run for each sign.
+
+    Source:
+        Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
+        arXiv:2505.13644.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     plain = partial(chosen, "laplacian", verify=verify)
@@ -99,8 +112,8 @@ def laplacian(
 
 @_laplacian(
     "Bilaplacian",
-    samples="The number of random directions: an estimate, right on average. Inside vmap, all rows share the "
-    "directions.",
+    samples="The number of random directions for an estimate, which is right on average. By default, the result is "
+    "exact. Inside vmap, all rows use the same directions.",
     raises=ERRORS,
 )
 def bilaplacian(
@@ -114,24 +127,30 @@ def bilaplacian(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute the Laplacian of the Laplacian, the sum of the fourth derivatives along i, i, j and j.
+    """Compute the bilaplacian: the Laplacian of the Laplacian.
 
-    The inner Laplacian is that of collapsed Taylor mode. Two backward passes through it give the outer one. With
-    `samples`, the estimate is a third of the mean of the fourth derivatives along normally distributed directions.
-
-    Source: Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
-    arXiv:2505.13644; for the estimate, Hu, Shi, Karniadakis and Kawaguchi (2024), arXiv:2312.14499.
-
-    Shapes: Those of the output.
-
-    Cost: About 4 n (2 + n) F for each output; 12 F for each sample and output.
+    It is the sum over all pairs of inputs i and j of the fourth derivative along i, i, j and j. The result has the
+    shape of the output.
 
     Example:
         The bilaplacian of x^4 + x^2 y^2 is 24 + 8.
 
         >>> import torch
+        >>> from funcdiff import bilaplacian
         >>> bilaplacian(lambda x: x[0] ** 4 + x[0] ** 2 * x[1] ** 2)(torch.tensor([3.0, 5.0]))
         tensor(32.)
+
+    Method:
+        The inner Laplacian is computed as in `laplacian`, and the outer one by two backward passes through it. With
+        `samples`, the result is an estimate: a third of the mean of the fourth derivatives along normally distributed
+        directions.
+
+    Cost:
+        About 4 n (2 + n) evaluations of `func` for n inputs and each output, or 12 for each sample and output.
+
+    Source:
+        Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),
+        arXiv:2505.13644. For the estimate, Hu, Shi, Karniadakis and Kawaguchi (2024), arXiv:2312.14499.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     check_samples(samples)

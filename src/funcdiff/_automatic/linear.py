@@ -28,8 +28,14 @@ from funcdiff.recipes.linear import Formula, Linearized, Middle, by_double_backw
 from funcdiff.recipes.linear import linearized as linearized_by
 from funcdiff.recipes.linear import product_through as product_by
 
-FUNC = "The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors."
-POINT = "The point, which is copied: later changes to it do not change the operator."
+FUNC = (
+    "The function to differentiate. Its arguments and its output are tensors, or dicts, lists and tuples of "
+    "tensors (pytrees)."
+)
+POINT = (
+    "The point at which to differentiate: the arguments of the function. They are copied, so later changes to "
+    "them do not change the operator."
+)
 _FORMULAS: Mapping[str, Formula] = {
     "jacobian_batched_grad, products": by_double_backward,
     "jacobian_forward, products": by_forward,
@@ -39,37 +45,51 @@ _WHILE_COMPILING = "jacobian_forward, products"
 
 @documented(
     "operator",
-    returns="The operator. It takes the tangents and returns Jv, shaped like the output. Its transpose `operator.T` "
-    "takes a vector like the output and returns J^T u, shaped like the primals, with a tuple for several of them.",
+    returns="The operator. ``operator(v)`` takes one vector for each argument of `func` and returns Jv, with the "
+    "shape of the output. ``operator.T(u)`` takes a vector with the shape of the output and returns J^T u, with "
+    "the shape of the argument, or a tuple for several arguments.",
     func=FUNC,
     primals=POINT,
     verify=VERIFY,
     raises={
-        "TypeError": "A primal or an output is not a real, dense, floating-point tensor.",
-        "ValueError": "A tangent has another shape than its primal.",
-        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers, "
-        "or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
+        "TypeError": "An argument or the output is not a dense tensor of real floating-point numbers.",
+        "ValueError": "A vector has the wrong shape.",
+        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
+        "numbers, or writes into its argument or a captured tensor. Or every method is known to be wrong on it.",
     },
 )
 def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Operator:
-    """Multiply by the Jacobian of `func` at one point, and by its transpose, without computing the Jacobian.
+    """Make an operator that multiplies by the Jacobian of `func` at one point, and by its transpose.
 
-    ``operator(v)`` is Jv, and ``operator.T(u)`` is J^T u. SciPy's iterative solvers need nothing else: pass the
-    operator to `scipy.sparse.linalg.lsqr` or `lsmr` for least squares, and to `svds` for singular values. `func` runs
-    once, and its graph serves all products.
+    Many solvers do not need the matrix, only its products with vectors. ``operator(v)`` is Jv, and ``operator.T(u)`` is
+    J^T u. The Jacobian itself is not computed.
 
-    Shapes: Those of the output for Jv, and of the primals for J^T u. ``operator @ V`` takes flat vectors.
-
-    Cost: 1 F once, where F is the arithmetic of one evaluation of `func`, and 2 F for each product. The first Jv costs
-    2 F more. The graph stays in memory as long as the operator.
+    The operator can be multiplied like a matrix of shape (m, n): ``operator @ V`` takes a flat vector of shape (n,), or
+    k vectors as the columns of a matrix of shape (n, k). SciPy accepts it in `scipy.sparse.linalg.lsqr` and `lsmr` for
+    least squares, and in `svds` for singular values.
 
     Example:
-        The Jacobian of (x z, y z) at (3, 5, 7) has z on the diagonal and x and y in the last column.
+        The Jacobian of (x z, y z) at (3, 5, 7) is [[7, 0, 3], [0, 7, 5]].
 
         >>> import torch
+        >>> from funcdiff import jacobian_operator
         >>> operator = jacobian_operator(lambda x: x[:2] * x[2], torch.tensor([3.0, 5.0, 7.0]))
         >>> operator(torch.tensor([0.0, 0.0, 1.0])), operator.T(torch.tensor([1.0, 0.0]))
         (tensor([3., 5.]), tensor([7., 0., 3.]))
+
+        SciPy solves a least-squares problem with it: which step changes the output by (10, 12)?
+
+        >>> from scipy.sparse.linalg import lsqr
+        >>> step = torch.from_numpy(lsqr(operator, [10.0, 12.0])[0]).float()
+        >>> operator(step)
+        tensor([10., 12.])
+
+    Cost:
+        `func` runs once. Each product needs as much arithmetic as 2 evaluations of `func`, and the first Jv as much as
+        4. The graph stays in memory as long as the operator.
+
+    See Also:
+        `Operator` for what an operator can do, `hvp_operator` for the Hessian, and `jacobian` for the matrix.
     """
     return linearized(func, primals, verify=verify).jacobian
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from funcdiff._automatic.describing import BARE, SHORT
 from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._automatic.unchanged import captured
 from funcdiff._calling.arguments import apart, check_range
+from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import taken_apart
 from funcdiff._calling.types import Function
@@ -43,20 +44,21 @@ class Choice:
     options: Options
     verify: bool = True
     batch: int = 1
+    asked: Hashable = field(init=False, compare=False)  # what of it decides a plan: the chunk does not
 
-    @property
-    def asked(self) -> Hashable:
-        """What of it decides a plan: the chunk does not."""
+    def __post_init__(self) -> None:
         options = self.options
-        return self.kind, self.names, options.argnums, options.has_aux, options.randomness, self.batch, self.verify
+        asked = self.kind, self.names, options.argnums, options.has_aux, options.randomness, self.batch, self.verify
+        object.__setattr__(self, "asked", asked)  # frozen for all others
 
 
 @dataclass(frozen=True)
 class Found:
-    """A plan, and under what it is kept, if it is."""
+    """A plan, under what it is kept, if it is, and whether plain autograd is available where it was asked for."""
 
     plan: Plan
     key: Hashable | None
+    plain: bool
 
     def keep(self, plan: Plan) -> None:
         """Keep another plan in its place."""
@@ -82,15 +84,15 @@ def for_transform(
     it is made, by `proven` if that is given.
     """
     options = choice.options
-    check_range(options.argnums, len(args))
     leaves, spec = flatten(tuple(args))
-    inside = not plain_allowed() if inside is None else inside
+    plain = plain_allowed()
+    inside = not plain if inside is None else inside
+    asked = choice.asked, inside, budget, hashed(spec)
+    kinds = plain, asked, *map(_kind, leaves)
+    if last and (recalled := last.find(func, kinds)):
+        return recalled  # type: ignore[no-any-return]  # as it was remembered
+    check_range(options.argnums, len(args))
     once_more = kept_for_gradients(leaves)
-    looking = _Call(
-        func, leaves, (choice.asked, inside, once_more, inside and torch.is_grad_enabled(), budget, hashed(spec)), last
-    )
-    if recalled := looking.recalled():
-        return recalled
 
     def make() -> Plan:
         flat, primals = value_of(func, unflatten(stand_ins(leaves), spec), options)
@@ -115,7 +117,7 @@ def for_transform(
         again = not plain_allowed() and (once_more or trained_through(plan.sketch))  # else the first result is checked
         return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name], again=again)
 
-    return looking.looked_up(make)
+    return _looked_up(func, leaves, asked, make, kinds, last, plain=plain)
 
 
 @left_alone
@@ -129,12 +131,12 @@ def for_product(
 ) -> Found:
     """The plan of a product with the Hessian, or with the Jacobian, at a point."""
     leaves, spec = flatten(primals)
-    inside, once_more = not plain_allowed(), kept_for_gradients(leaves)
-    looking = _Call(
-        func, leaves, (names, verify, inside, once_more, inside and torch.is_grad_enabled(), hashed(spec)), last
-    )
-    if recalled := looking.recalled():
-        return recalled
+    inside = not (plain := plain_allowed())
+    asked = names, verify, inside, hashed(spec)
+    kinds = plain, asked, *map(_kind, leaves)
+    if last and (recalled := last.find(func, kinds)):
+        return recalled  # type: ignore[no-any-return]  # as it was remembered
+    once_more = kept_for_gradients(leaves)
 
     def make() -> Plan:
         every = Options(tuple(range(len(primals))))
@@ -147,7 +149,7 @@ def for_product(
         again = once_more or trained_through(plan.sketch)
         return _proven(plan, flat, copies, kind, recipe, again=again)
 
-    return looking.looked_up(make)
+    return _looked_up(func, leaves, asked, make, kinds, last, plain=plain)
 
 
 def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Func, Sequence[Tensor]]:
@@ -196,7 +198,7 @@ def _proven(
                 found = alone if alone.outcome == "wrong" else found
             if again and found.outcome != "wrong" and not found.raised:
                 trained = check_training(recipe(name, None), flat, primals, plan.sketch, under_vmap=True)
-                found = trained if trained.outcome == "wrong" else found
+                found = trained if trained.outcome == "wrong" or trained.unsure else found
         if found.raised and LOOP in plan.usable:
             plan = plan.without(name, found.reason)
         else:
@@ -239,33 +241,32 @@ def hessian_by_products(name: str, outputs: int | None = 2) -> Recipe:
     return hessian
 
 
-class _Call:
-    """One search for a plan: for a function, the leaves of its arguments, and the settings of what is asked for."""
-
-    def __init__(self, func: Function, leaves: Sequence[Tree], settings: Hashable, last: cache.Last | None) -> None:
-        self.func, self.leaves, self.settings, self.last = func, leaves, settings, last
-        self.kinds = plain_allowed(), settings, *map(_kind, leaves)
-
-    def recalled(self) -> Found | None:
-        """What was found at the last call."""
-        return self.last.find(self.func, self.kinds) if self.last else None
-
-    @left_alone
-    def looked_up(self, make: Callable[[], Plan]) -> Found:
-        """The plan that is kept, or else one that is made."""
-        refuse_wrapped(self.func)
-        key = _key(self.func, self.leaves, self.settings)
-        if (plan := cache.find(key)) is not None:
-            found = Found(plan, key)
-            if self.last:
-                self.last.remember(self.func, self.kinds, key, found)
-            return found
-        with unobserved(), eagerly():
-            plan = make()
-        if plan.sketch.reads_values or _key(self.func, self.leaves, self.settings) != key:
-            return Found(plan, None)  # func may do something else at the next call
-        cache.keep(key, plan)
-        return Found(plan, key)
+@left_alone
+def _looked_up(
+    func: Function,
+    leaves: Sequence[Tree],
+    asked: Hashable,
+    make: Callable[[], Plan],
+    kinds: Hashable,
+    last: cache.Last | None,
+    *,
+    plain: bool,
+) -> Found:
+    """The plan that is kept, or else one that is made."""
+    refuse_lazy(func)
+    refuse_wrapped(func)
+    key = _key(func, leaves, asked)
+    if (plan := cache.find(key)) is not None:
+        found = Found(plan, key, plain)
+        if last:
+            last.remember(func, kinds, key, found)
+        return found
+    with unobserved(), eagerly():
+        plan = make()
+    if plan.sketch.reads_values or _key(func, leaves, asked) != key:
+        return Found(plan, None, plain)  # func may do something else at the next call
+    cache.keep(key, plan)
+    return Found(plan, key, plain)
 
 
 def _kind(leaf: Any) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -21,7 +22,7 @@ from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
 from funcdiff._safety.lines import direction
 from funcdiff._safety.verification import check_product
-from funcdiff._torch.processes import spread
+from funcdiff._torch.processes import any_spread
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten, map_leaves, unflatten
 from funcdiff.recipes import products
@@ -35,27 +36,43 @@ _LAST = Last()  # products with one function are computed in a row
     raises={
         **products.ERRORS,
         "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
-        "numbers, or writes into its argument or a captured tensor; or every recipe is known to be wrong on it.",
+        "numbers, or writes into its argument or a captured tensor. Or every method is known to be wrong on it.",
     },
 )
 def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *, verify: bool = True) -> Tree:
-    """Compute the Hessian-vector product Hv at a point: how the gradient changes in the direction v.
+    """Compute Hv, the product of the Hessian of `func` with a vector, without computing the Hessian.
 
-    The product has the shape of the primals, and the Hessian is not computed. `func` must return a scalar: for a
-    network whose output has the shape (1,), pass `lambda x: net(x).squeeze()`. `hvp` goes back through the function and
-    then through its gradient, unless torch gets this wrong for an operation in `func`.
+    `hvp(func, (x,), (v,))` has the shape of `x`. It says how the gradient of `func` at `x` changes if `x` moves in the
+    direction `v`.
 
-    Under torch.compile, it is always two backward passes, and only normalization layers are replaced where torch gets
-    them wrong: other operations are not looked at.
-
-    Cost: 4 F, where F is the arithmetic of one evaluation of `func`.
+    `func` must return a scalar. For a network whose output has the shape (1,), pass `lambda x: network(x).squeeze()`.
 
     Example:
-        The product with the Hessian of the sum of cubes is 6 x v.
+        The Hessian of the sum of cubes is diagonal, so the product is 6 x v.
 
         >>> import torch
+        >>> from funcdiff import hvp
         >>> hvp(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
         tensor([ 6., 12.])
+
+        For several arguments, pass one vector for each.
+
+        >>> def func(x, y):
+        ...     return x**2 * y
+        >>> hvp(func, (torch.tensor(3.0), torch.tensor(5.0)), (torch.tensor(1.0), torch.tensor(0.0)))
+        (tensor(10.), tensor(6.))
+
+    Method:
+        `hvp` differentiates backward twice: through `func`, and then through its gradient. If torch gets this wrong for
+        an operation in `func`, another method is used. If reverse mode gives NaN, as behind a mask, forward mode
+        computes the product number by number, for up to 10,000 inputs. Under torch.compile, only normalization layers
+        are replaced where torch gets them wrong.
+
+    Cost:
+        As much arithmetic as 4 evaluations of `func`, for any number of inputs.
+
+    See Also:
+        `hvp_operator` for many vectors at the same point, and `hessian` for the whole matrix.
     """
     check_tuple(primals)
     if _unplanned(primals):
@@ -63,7 +80,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     found = lookup.for_product(_NAMES, func, verify, primals, last=_LAST)
 
     def product(name: str, at: tuple[Tree, ...], along: tuple[Tree, ...]) -> Tree:
-        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and plain_allowed() else PRODUCTS[name]
+        recipe = UNCORRECTED[name] if name in UNCORRECTED and found.plan.bare and found.plain else PRODUCTS[name]
         return recipe(func, at, along)
 
     def first_product(plan: Plan, name: str, _: Tree) -> Check:
@@ -73,29 +90,46 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
 
 
 @products.product(
-    returns="The operator. It takes the tangents, one for each primal, and returns Hv as the other products do.",
-    primals="The point, which is copied: later changes to it do not change the operator.",
+    returns="The operator. Call it with one vector for each argument of `func`; it returns Hv as `hvp` does.",
+    primals="The point: the arguments of `func`. They are copied, so later changes to them do not change the operator.",
     verify=VERIFY,
     raises=products.ERRORS,
 )
 def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operator:
-    """Make a function that takes v and returns Hv, for many vectors at one point.
+    """Make a function that multiplies vectors by the Hessian of `func` at one point.
 
-    The gradient is computed once and kept. Each product then differentiates it in one direction, and the Hessian is
-    never computed.
+    `hvp_operator(func, x)` returns an operator, an object that acts as the Hessian at `x`. ``operator(v)`` is Hv and
+    has the shape of `x`. The gradient is computed once and used for all vectors, so each further product costs half as
+    much as a call of `hvp`.
 
-    The operator composes with vmap, and ``operator @ V`` computes the products with the columns of V at once. SciPy's
-    solvers accept it as it is: ``scipy.sparse.linalg.eigsh(operator)``.
-
-    Cost: 2 F once, then 2 F for each product. The graph of two passes stays in memory as long as the operator.
+    The operator can be multiplied like a matrix: ``operator @ V`` takes a flat vector of shape (n,), or k vectors as
+    the columns of a matrix of shape (n, k). SciPy accepts it: ``scipy.sparse.linalg.eigsh(operator)`` computes
+    eigenvalues.
 
     Example:
         The columns of the Hessian of x^2 y at (1, 3) are (2 y, 2 x) and (2 x, 0).
 
         >>> import torch
-        >>> hessian = hvp_operator(lambda x: x[0] ** 2 * x[1], torch.tensor([1.0, 3.0]))
-        >>> [hessian(v) for v in torch.eye(2)]
-        [tensor([6., 2.]), tensor([2., 0.])]
+        >>> from funcdiff import hvp_operator
+        >>> operator = hvp_operator(lambda x: x[0] ** 2 * x[1], torch.tensor([1.0, 3.0]))
+        >>> operator(torch.tensor([1.0, 0.0]))
+        tensor([6., 2.])
+        >>> operator @ torch.eye(2)
+        tensor([[6., 2.],
+                [2., 0.]])
+
+        SciPy computes its largest eigenvalue, 3 + sqrt(13).
+
+        >>> from scipy.sparse.linalg import eigsh
+        >>> eigsh(operator, k=1, which="LA", return_eigenvectors=False).round(3)
+        array([6.606], dtype=float32)
+
+    Cost:
+        As much arithmetic as 2 evaluations of `func` once, and 2 more for each product. The graph of the gradient stays
+        in memory as long as the operator.
+
+    See Also:
+        `Operator` for what an operator can do, and `over_batches` for the Hessian of a loss over a data set.
     """
     if _unplanned(primals):
         return _OPERATORS["hvp_double_backward"](func, *primals)
@@ -116,7 +150,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
 
 def _unplanned(primals: tuple[Tree, ...]) -> bool:
     """Where func cannot run beforehand, or where to run it communicates."""
-    return torch.compiler.is_compiling() or any(map(spread, flatten(primals)[0]))
+    return torch.compiler.is_compiling() or any_spread(primals)
 
 
 def _by_double_backward(func: Function, *primals: Tree) -> Operator:
@@ -132,9 +166,11 @@ def _by_double_backward(func: Function, *primals: Tree) -> Operator:
 
 _OPERATORS: Mapping[str, Callable[..., Operator]] = {
     "hvp_double_backward": _by_double_backward,
-    "hvp_forward_over_reverse": lambda func, *primals: products.operator_forward_over_reverse(
-        corrected(func), *primals
-    ),
+    **{
+        name: functools.partial(products.operator_of, product)
+        for name, product in PRODUCTS.items()
+        if name != "hvp_double_backward"
+    },
 }
 
 

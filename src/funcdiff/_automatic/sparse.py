@@ -28,32 +28,35 @@ from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import plain_allowed, transforms_active
 from funcdiff._torch.trees import Tree, flatten, hashed
+from funcdiff.recipes.products import SCALAR
 
 Stages = tuple[Function, Callable[[Tree], Tree]]  # what to trace, and what is done with its results
 _KEPT = 8  # plans of a transform, as patterns are large
 LAYOUTS = (torch.sparse_csr, torch.sparse_coo, torch.strided, None)
 SPARSE = functools.partial(
     documented,
-    argnums="The position of the argument to differentiate with respect to, or a tuple of positions. The columns of "
-    "the matrix are the entries of these arguments, one leaf after the other.",
-    chunk_size="The number of passes to compute at once. By default, these are all passes, or on a CPU fewer if their "
-    'vectors do not fit its cache. With "auto", they are as many as the budget allows: the first call runs a few '
-    "chunks to count them.",
-    budget='The bytes that the call may hold in addition to its arguments, with `chunk_size="auto"`.',
-    pattern="The places of the entries that may differ from zero, if you know them: what `jacobian_pattern` or "
-    "`hessian_pattern` returned, a SciPy matrix or a tensor. By default, the first call finds them.",
-    layout="The layout of the matrix: ``torch.sparse_csr``, ``torch.sparse_coo`` or ``torch.strided``. With None, the "
-    "result is the vector of the entries alone, in the order of the pattern. Inside vmap, grad and jvp, where torch "
-    "has no sparse tensors, only ``torch.strided`` and None are possible.",
-    check="Whether to compare the matrix with one more product, along a random direction. By default, the first result "
-    "of a plan is compared; every result is if you gave the pattern, or if the pattern depends on values that may "
-    "change. True compares every result, False none.",
+    argnums="Which argument to differentiate with respect to: its position, or a tuple of positions. The columns of "
+    "the matrix are the entries of these arguments, in order.",
+    chunk_size="How many passes to compute at once. By default, all of them, or fewer on a CPU if their vectors do "
+    'not fit into its cache. "auto" chooses as many as fit into `budget`: the first call runs a few chunks to '
+    "count their memory.",
+    budget="The number of bytes that the call may allocate in addition to its arguments. Use it with "
+    '`chunk_size="auto"`.',
+    pattern="The positions of the entries that may differ from zero, if you know them: a result of "
+    "`jacobian_pattern` or `hessian_pattern`, a SciPy matrix or a tensor. By default, the first call finds them.",
+    layout="The layout of the result: ``torch.sparse_csr``, ``torch.sparse_coo``, or ``torch.strided`` for a dense "
+    "matrix. None returns the entries alone, a vector in the order of the pattern. Inside vmap, grad and jvp, "
+    "torch has no sparse tensors, so use ``torch.strided`` or None there.",
+    check="Whether to compare the matrix with a product along a random direction. True checks every result, and "
+    "False none. By default, the first result is checked. If you passed a pattern, or if the pattern depends on "
+    "values that may change, every result is checked.",
     raises={
-        "ValueError": "`argnums` or `chunk_size` is out of range, or `pattern` has another shape than the matrix or "
-        "lacks an entry.",
-        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers, "
-        "or writes into its argument or a captured tensor; the matrix is not sparse; or no pattern agrees with `func`.",
-        "MemoryError": "One pass at a time exceeds the budget.",
+        "ValueError": "`argnums` or `chunk_size` has a value that is not allowed, or `pattern` has the wrong shape "
+        "or lacks an entry.",
+        "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
+        "numbers, or writes into its argument or a captured tensor. Or the matrix is not sparse, or no pattern "
+        "agrees with `func`.",
+        "MemoryError": "Not even one pass at a time fits into the budget.",
     },
 )
 
@@ -70,35 +73,42 @@ def jacobian_sparse(
     layout: torch.layout | None = torch.sparse_csr,
     check: bool | None = None,
 ) -> Function:
-    """Compute a sparse Jacobian from a few passes: inputs that no output shares are differentiated in one pass.
+    """Compute a sparse Jacobian: only the entries that can differ from zero are computed and stored.
 
-    Only the entries that can differ from zero are computed and stored.
-
-    At the first call, `func` runs once and each number carries the set of inputs that it depends on. Columns without a
-    common row then get the same colour, and each colour is one forward pass. Rows and reverse passes are used if they
-    are fewer. The plan is kept with the transform, so make the transform once and call it often. `explain`
-    shows the plan.
-
-    Shapes: A matrix of shape (m, n) for m output numbers and n input numbers in all.
-
-    Cost: As many passes as the largest number of entries in a row, or a few more: (1 + passes) F. The first call costs
-    about 100 F more.
+    The result is a sparse matrix of shape (m, n), for n numbers in the input and m in the output. By default, it is a
+    CSR tensor.
 
     Example:
-        The differences of neighbours have two entries in each row, and take two passes.
+        The differences of neighbours have two entries in each row.
 
         >>> import torch
+        >>> from funcdiff import jacobian_sparse
         >>> jacobian_sparse(lambda x: x[1:] - x[:-1])(torch.zeros(4)).to_dense()
         tensor([[-1.,  1.,  0.,  0.],
                 [ 0., -1.,  1.,  0.],
                 [ 0.,  0., -1.,  1.]])
+
+    Method:
+        At the first call, `func` runs once, and each number carries the set of inputs that it depends on. This gives
+        the pattern of the matrix. Columns without a common row are then computed together, in one forward pass: two
+        passes in the example, however long `x` is. Rows and backward passes are used if fewer of them are enough.
+
+        The function that is returned keeps this plan. So call `jacobian_sparse` once, and its result often. `explain`
+        shows the plan.
+
+    Cost:
+        As many passes as the fullest row has entries, or a few more, each as much arithmetic as one evaluation of
+        `func`. The first call needs about 100 evaluations more.
+
+    See Also:
+        `jacobian_pattern` for the pattern alone.
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size)
     return _transform("jacobian", func, options, pattern, layout, check, budget)
 
 
-@SPARSE("matrix")
+@SPARSE("matrix", func=SCALAR)
 def hessian_sparse(
     func: Function,
     argnums: int | tuple[int, ...] = 0,
@@ -110,25 +120,34 @@ def hessian_sparse(
     layout: torch.layout | None = torch.sparse_csr,
     check: bool | None = None,
 ) -> Function:
-    """Compute the sparse Hessian of a scalar function from a few Hessian-vector products.
+    """Compute the sparse Hessian of a scalar function: only the entries that can differ from zero.
 
-    The pattern is that of the Jacobian of the gradient. The matrix is symmetric, so an entry can be read in its row or
-    in its column, and fewer colours suffice than for a Jacobian: three for a tridiagonal matrix, two for an arrow.
-
-    Source: Gebremedhin, Manne and Pothen, "What color is your Jacobian?" (2005), on star colouring.
-
-    Shapes: A matrix of shape (n, n) for n input numbers in all.
-
-    Cost: (2 + 2 passes) F, and the graph of two passes in memory. The first call costs about 100 F more.
+    The result is a sparse matrix of shape (n, n), for n numbers in the input. By default, it is a CSR tensor.
 
     Example:
         The sum of the products of neighbours has ones beside the diagonal.
 
         >>> import torch
+        >>> from funcdiff import hessian_sparse
         >>> hessian_sparse(lambda x: (x[1:] * x[:-1]).sum())(torch.zeros(3)).to_dense()
         tensor([[0., 1., 0.],
                 [1., 0., 1.],
                 [0., 1., 0.]])
+
+    Method:
+        The matrix is computed from a few Hessian-vector products, as in `jacobian_sparse`. Because it is symmetric,
+        fewer products are enough: three for a tridiagonal matrix, and two if only the diagonal, one row and its column
+        are not zero.
+
+    Cost:
+        As much arithmetic as 2 + 2 p evaluations of `func` for p products, and the graph of two passes in memory. The
+        first call needs about 100 evaluations more.
+
+    Source:
+        Gebremedhin, Manne and Pothen, "What color is your Jacobian?" (2005), on star colouring.
+
+    See Also:
+        `hessian_pattern` for the pattern alone.
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size)
@@ -202,7 +221,9 @@ def _transform(
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if made_inside and torch.compiler.is_compiling():
-            raise RefusedError(f"Make the {kind}_sparse of a function outside of what torch.compile compiles")
+            raise RefusedError(
+                f"call {kind}_sparse(func) outside of the function that torch.compile compiles, and the result inside"
+            )
         return eager(args)
 
     @left_alone

@@ -26,28 +26,33 @@ from funcdiff._torch.trees import Tree, flatten, unflatten
 def jacobian_pattern(
     func: Function, *primals: Tree, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Pattern:
-    """Find which entries of the Jacobian may differ from zero, by running the function once.
+    """Find which entries of the Jacobian can differ from zero, by running the function once.
 
-    The pattern shows itself as a picture of the matrix. It has `shape`, `nnz` and `passes`, and `jacobian_sparse`
-    accepts it. For SciPy, `pattern.scipy()` is a matrix of ones.
+    The result is a `Pattern` of shape (m, n), for n numbers in the input and m in the output. Print it to see the
+    matrix as a picture. Pass it to `jacobian_sparse`, or convert it with `pattern.scipy()` to a SciPy matrix of ones.
 
     Args:
-        func: The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors.
-        *primals: Its arguments.
-        argnums: The position of the argument to differentiate with respect to, or a tuple of positions.
-        has_aux: Whether `func` returns `(output, aux)`.
+        func: The function. Its arguments and its output are tensors, or dicts, lists and tuples of tensors (pytrees).
+        *primals: The arguments of `func`.
+        argnums: Which argument to differentiate with respect to: its position, or a tuple of positions.
+        has_aux: Set it to True if `func` returns `(output, aux)`.
 
     Returns:
-        The pattern. It contains every entry that can differ from zero at arguments of these shapes, and may contain
-        more. If `func` branches on values, or captures tensors whose values decide the pattern, its `note` says so:
-        it then holds for this branch and these values.
+        The pattern, with its `shape`, its number of entries `nnz` and the number of `passes` that `jacobian_sparse`
+        needs. It contains every entry that can differ from zero for arguments of these shapes, and may contain more. If
+        `func` branches on values, or if values of captured tensors decide the pattern, it is valid for this branch and
+        these values only, and its `note` says so.
 
     Raises:
-        TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
+        TypeError: The output, or an argument to differentiate with respect to, is not a dense tensor of real
+            floating-point numbers.
         RuntimeError: As in `jacobian_sparse`.
 
     Example:
+        Each difference of neighbours depends on two inputs.
+
         >>> import torch
+        >>> from funcdiff import jacobian_pattern
         >>> pattern = jacobian_pattern(lambda x: x[1:] - x[:-1], torch.zeros(100))
         >>> pattern.shape, pattern.nnz, pattern.passes
         ((99, 100), 198, 2)
@@ -58,24 +63,31 @@ def jacobian_pattern(
 def hessian_pattern(
     func: Function, *primals: Tree, argnums: int | tuple[int, ...] = 0, has_aux: bool = False
 ) -> Pattern:
-    """Find which entries of the Hessian of a scalar function may differ from zero, by running its gradient once.
+    """Find which entries of the Hessian of a scalar function can differ from zero, by running its gradient once.
+
+    The result is a `Pattern` of shape (n, n), for n numbers in the input. Pass it to `hessian_sparse`.
 
     Args:
-        func: The function. It takes tensors or pytrees of tensors, and returns a scalar.
-        *primals: Its arguments.
-        argnums: The position of the argument to differentiate with respect to, or a tuple of positions.
-        has_aux: Whether `func` returns `(output, aux)`.
+        func: The function. It returns a scalar, and its arguments are tensors, or dicts, lists and tuples of tensors
+            (pytrees).
+        *primals: The arguments of `func`.
+        argnums: Which argument to differentiate with respect to: its position, or a tuple of positions.
+        has_aux: Set it to True if `func` returns `(output, aux)`.
 
     Returns:
         The pattern, as `jacobian_pattern` returns it.
 
     Raises:
-        TypeError: A differentiated argument or an output is not a real, dense, floating-point tensor.
+        TypeError: The output, or an argument to differentiate with respect to, is not a dense tensor of real
+            floating-point numbers.
         ValueError: `func` does not return a scalar.
         RuntimeError: As in `hessian_sparse`.
 
     Example:
+        The sum of the products of neighbours has a Hessian with two entries in most rows.
+
         >>> import torch
+        >>> from funcdiff import hessian_pattern
         >>> pattern = hessian_pattern(lambda x: (x[1:] * x[:-1]).sum(), torch.zeros(100))
         >>> pattern.shape, pattern.nnz, pattern.passes
         ((100, 100), 198, 3)

@@ -179,8 +179,8 @@ class SparsePlan:
         if bool(wrong.any()):
             where, place = "column" if by_columns else "row", int(wrong.nonzero()[0])
             raise ContradictedError(
-                f"the pattern lacks entries. In {where} {place}, {int(wrong.sum())} in all, the matrix times a random "
-                f"vector differs from the derivative of func along it. {self._reason()}"
+                f"the pattern lacks entries in {int(wrong.sum())} {where}(s), first in {where} {place}: the matrix "
+                f"times a random vector differs from the derivative of func along it. {self._reason()}"
             )
         self.checked += 1
         return values
@@ -198,8 +198,8 @@ class SparsePlan:
         if found.outcome == "wrong":
             self.checked = 0
             raise RefusedError(
-                f"{self.kind}_sparse is wrong on func ({found}). Use funcdiff.{self.kind}, which tries every way, or "
-                "pass check=False if you mean the derivative that torch gives"
+                f"{self.kind}_sparse is wrong on func ({found}). Use funcdiff.{self.kind}, which tries other methods, "
+                "or pass check=False if you mean the derivative that torch gives"
             )
 
     def _reason(self) -> str:

@@ -35,9 +35,9 @@ from funcdiff.recipes.jacobians import IN_BACKWARD, ROWS
 Order = Literal["jacobian", "hessian"]
 
 _MIXED = {
-    "ValueError": "The rows mix (the message says how much), the output does not have a row for each row of the input, "
-    "or an option is out of range.",
-    "RuntimeError": "`func` writes into its argument or a captured tensor, or every recipe is wrong on it.",
+    "ValueError": "A row of the output depends on other rows of the input (the message says how much), the output "
+    "does not have one row for each row of the input, or an option has a value that is not allowed.",
+    "RuntimeError": "`func` writes into its argument or a captured tensor, or every method is wrong on it.",
 }
 
 
@@ -70,37 +70,46 @@ def batch_jacobian_summed(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute one Jacobian for each row of a batch, from a function that accepts only the whole batch.
+    """Compute one Jacobian for each row of a batch, from a function of the whole batch.
 
-    The outputs are summed over the batch, and the sum is differentiated. If each output row depends only on its own
-    input row, all other rows contribute zeros. So m backward passes over the batch give all B Jacobians, without vmap.
+    Use it if `func` accepts only a batch, so that `batch_jacobian` cannot be used. The batch is axis 0 of each
+    differentiated argument and of the output. For a batch of shape (100, 3) and an output of shape (100, 2), the result
+    has the shape (100, 2, 3).
 
-    A function that mixes rows (batch norm in training mode, attention or a mean over the batch) would get wrong numbers
-    this way. Two more backward passes find such a function, and it is refused; NOTE [rows that mix] in
-    `funcdiff/recipes/independence.py` explains how. Inside vmap and grad, it is refused when the plan is made. Where
-    the result of the check cannot be read, as under torch.compile, the Jacobians of such a function are all NaN.
-
-    The recipe is reverse mode if it is right on `func`, and forward mode otherwise.
-
-    Shapes: (B, output, input). `func` and the differentiated arguments have the batch as axis 0.
-
-    Cost: One forward pass and m + 2 backward passes of the batch.
+    Each row of the output must depend on its own row of the input alone. This is checked, and other functions are
+    refused: batch norm in training mode, attention or a mean over the batch.
 
     Example:
         The derivative of x^2 is 2 x, for each of two rows.
 
         >>> import torch
+        >>> from funcdiff import batch_jacobian_summed
         >>> batch_jacobian_summed(torch.square)(torch.tensor([[1.0], [3.0]]))
         tensor([[[2.]],
         <BLANKLINE>
                 [[6.]]])
+
+    Method:
+        The outputs are summed over the batch, and the sum is differentiated. Other rows contribute zeros to it, so m
+        backward passes give the Jacobians of all rows, without vmap. If reverse mode is wrong on `func`, forward mode
+        is used.
+
+        Two more backward passes check that the rows are independent. Where the result of this check cannot be read, as
+        under torch.compile, all Jacobians of a function that mixes rows are NaN.
+
+    Cost:
+        One forward pass and m + 2 backward passes of the batch, for m outputs in a row.
+
+    See Also:
+        `check_batch_independence` for the check alone.
     """
     return _chosen("jacobian", func, Options(argnums, has_aux, chunk_size, randomness), verify)
 
 
 @documented(
     "Hessians",
-    chunk_size="The number of rows, and then of columns, to compute at once for the whole batch, by default all.",
+    chunk_size="How many rows, and then columns, of each matrix to compute at once for the whole batch. By default, "
+    "all of them.",
     verify=VERIFY,
     raises=_MIXED,
 )
@@ -113,26 +122,32 @@ def batch_hessian_summed(
     randomness: str = "error",
     verify: bool = True,
 ) -> Function:
-    """Compute one Hessian for each row of a batch, from a function that accepts only the whole batch.
+    """Compute one Hessian for each row of a batch, from a function of the whole batch.
 
-    The Jacobians of `batch_jacobian_summed` are differentiated once more. All rows of the batch move along the same
-    direction at once, in n forward passes over the m backward ones. A function that mixes rows, in its first
-    derivatives or in its second ones, is refused.
+    Use it if `func` accepts only a batch, so that `batch_hessian` cannot be used. The batch is axis 0 of each
+    differentiated argument and of the output. For a batch of shape (100, 3) and an output of shape (100,), the result
+    has the shape (100, 3, 3).
 
-    If forward over reverse is wrong or refused on `func`, the recipe is reverse over reverse.
-
-    Shapes: (B, output, input, input). `func` and the differentiated arguments have the batch as axis 0.
-
-    Cost: That of `hessian_forward_over_reverse` for a batch, and one more direction.
+    Each row of the output must depend on its own row of the input alone. This is checked for the first and the second
+    derivatives, and other functions are refused.
 
     Example:
         The Hessian of the sum of cubes has 6 x on its diagonal, for each of two rows.
 
         >>> import torch
+        >>> from funcdiff import batch_hessian_summed
         >>> batch_hessian_summed(lambda x: x.pow(3).sum(1))(torch.tensor([[1.0], [2.0]]))
         tensor([[[ 6.]],
         <BLANKLINE>
                 [[12.]]])
+
+    Method:
+        The Jacobians of `batch_jacobian_summed` are differentiated in n forward passes. Each of them moves all rows
+        along the same direction. If forward mode over reverse mode is wrong on `func` or not supported, reverse mode
+        over reverse mode is used.
+
+    Cost:
+        That of `hessian_forward_over_reverse` for the batch, with one direction more.
     """
     return _chosen("hessian", func, Options(argnums, has_aux, chunk_size, randomness), verify)
 

@@ -22,20 +22,20 @@ _log = logging.getLogger("funcdiff.taylor")
 
 
 ONE_DRAW = (
-    'What random operations in `func` do: "error" refuses them, and "same" uses one draw that all derivatives share.'
+    'What random operations in `func` do. "error" refuses them, and "same" draws the same numbers for all derivatives.'
 )
 ERRORS = {
-    "ValueError": '`argnums` or `chunk_size` is out of range, or `randomness` is "different": second derivatives of '
-    "different draws belong to no function.",
-    "RuntimeError": "`func` does something on which the modes of torch disagree (`no_grad()`, `.item()`, a batch norm "
-    "in training mode), or writes into its argument.",
+    "ValueError": '`argnums` or `chunk_size` has a value that is not allowed, or `randomness` is "different": '
+    "derivatives with different draws belong to different functions.",
+    "RuntimeError": "`func` contains something on which forward and reverse mode disagree, such as `no_grad()`, "
+    "`.item()` or a batch norm in training mode. Or it writes into its argument.",
 }
 
 
 @documented(
     "Hessian",
-    chunk_size="The number of second derivatives to compute at once, each time with the first derivatives that they "
-    "need, by default all. Fewer need less memory and more time.",
+    chunk_size="How many second derivatives to compute at once, together with the first derivatives that they need. "
+    "By default, all of them. Smaller chunks need less memory and more time.",
     randomness=ONE_DRAW,
     raises=ERRORS,
 )
@@ -49,26 +49,32 @@ def hessian_taylor(
 ) -> Function:
     """Compute the Hessian by Taylor mode: fast if `func` has many outputs and few inputs.
 
-    The function runs once, and each number carries its n first derivatives and its n (n + 1) / 2 different second
-    derivatives along.
-
-    Some operations have no Taylor rule: complex numbers, an RNN, a custom autograd function, a transform in `func`.
-    torch's own modes then compute the whole Hessian, as `hessian` chooses, and the logger ``funcdiff.taylor`` says so.
-    Under torch.compile, keep custom autograd functions out of `func`: torch 2.13 then differentiates their forward
-    formula instead of using the derivative that they define, in `torch.func.hessian` as well.
-
-    Source: Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
-
-    Cost: (1 + n + n (n + 1) / 2) F for any number of outputs. Forward over reverse needs (1 + n)(1 + m) F, which is
-    less for m = 1.
+    The arguments and the result are those of `hessian`, which chooses the method itself. In Taylor mode, `func` runs
+    once. Each number in it carries its n first derivatives and its n (n + 1) / 2 different second derivatives.
 
     Example:
         The Hessian of x^2 y at (3, 5) has the entries 2 y, 2 x and 0.
 
         >>> import torch
+        >>> from funcdiff import hessian_taylor
         >>> hessian_taylor(lambda x: x[0] ** 2 * x[1])(torch.tensor([3.0, 5.0]))
         tensor([[10.,  6.],
                 [ 6.,  0.]])
+
+    Method:
+        Some operations have no rule for this: complex numbers, RNNs, custom autograd functions, and transforms inside
+        `func`. Another method, chosen as in `hessian`, then computes the whole Hessian, and the logger
+        ``funcdiff.taylor`` says so.
+
+        Under torch.compile, `func` must not contain a custom autograd function. torch 2.13 ignores the derivative that
+        the function defines and differentiates its forward formula. `torch.func.hessian` has this problem too.
+
+    Cost:
+        1 + n + n (n + 1) / 2 evaluations of `func` for n inputs and any number of outputs. For one output, forward over
+        reverse needs less: (1 + n)(1 + m) evaluations for m outputs.
+
+    Source:
+        Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("hessian", func, options)
@@ -76,7 +82,7 @@ def hessian_taylor(
 
 @documented(
     "Jacobian",
-    chunk_size="The number of first derivatives to compute at once, by default all.",
+    chunk_size="How many first derivatives to compute at once. By default, all of them.",
     randomness=ONE_DRAW,
     raises=ERRORS,
 )
@@ -88,20 +94,24 @@ def jacobian_taylor(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Jacobian by Taylor mode: forward mode without torch's multiplications by zero.
+    """Compute the Jacobian by Taylor mode: forward mode with less arithmetic than torch's.
 
-    The function runs once, and each number carries its n first derivatives along. If an operation has no Taylor rule,
-    torch's own modes compute the Jacobian, and the logger ``funcdiff.taylor`` says so.
-
-    Cost: (1 + n) F, where `jacobian_forward` needs (2 + n) F.
+    The arguments and the result are those of `jacobian`, which chooses the method itself. In Taylor mode, `func` runs
+    once, and each number in it carries its n first derivatives. Unlike torch's forward mode, it does not multiply by
+    zero tangents.
 
     Example:
         The Jacobian of (x z, y z) at (3, 5, 7) has z on the diagonal and x and y in the last column.
 
         >>> import torch
+        >>> from funcdiff import jacobian_taylor
         >>> jacobian_taylor(lambda x: x[:2] * x[2])(torch.tensor([3.0, 5.0, 7.0]))
         tensor([[7., 0., 3.],
                 [0., 7., 5.]])
+
+    Cost:
+        1 + n evaluations of `func` for n inputs, where `jacobian_forward` needs 2 + n. If an operation has no rule in
+        Taylor mode, another method computes the whole Jacobian, and the logger ``funcdiff.taylor`` says so.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("jacobian", func, options)
@@ -109,7 +119,7 @@ def jacobian_taylor(
 
 @documented(
     "diagonal",
-    chunk_size="The number of inputs to differentiate with respect to at once, by default all.",
+    chunk_size="With respect to how many inputs to differentiate at once. By default, all of them.",
     verify=VERIFY,
     randomness=ONE_DRAW,
     raises=ERRORS,
@@ -125,19 +135,27 @@ def hessian_diagonal(
 ) -> Function:
     """Compute the diagonal of the Hessian: the second derivative of each output with respect to each input.
 
-    The function runs once, and each number carries its n first and its n unmixed second derivatives along.
-
-    Shapes: Those of a Jacobian: the shape of the output followed once by the shape of the input.
-
-    Cost: (1 + 2 n) F for any number of outputs, and never a Hessian. If an operation has no Taylor rule, the cost is
-    (1 + n)(1 + m) F by forward over reverse, one column at a time.
+    The rest of the Hessian is not computed. If `x` has the shape (3,) and `func(x)` is a scalar, the result has the
+    shape (3,). If `func(x)` has the shape (2,), the result has the shape (2, 3).
 
     Example:
         The diagonal of the Hessian of x^2 y at (1, 3) is (2 y, 0).
 
         >>> import torch
+        >>> from funcdiff import hessian_diagonal
         >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
         tensor([6., 0.])
+
+    Method:
+        `func` runs once. Each number in it carries its n first derivatives and n second derivatives (Taylor mode). If
+        an operation has no rule for this, forward mode over reverse mode is used, one column at a time.
+
+    Cost:
+        1 + 2 n evaluations of `func` for n inputs and any number of outputs. Without a rule, (1 + n)(1 + m) evaluations
+        for m outputs.
+
+    See Also:
+        `laplacian` for the sum of the diagonal, and `diagonal_estimate` for an estimate if there are many inputs.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return chosen("diagonal", func, options, verify=verify)

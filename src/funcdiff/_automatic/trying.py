@@ -11,11 +11,11 @@ from torch import Tensor
 from funcdiff._automatic.lookup import Found
 from funcdiff._automatic.planning import Plan
 from funcdiff._jets.jet import NoRuleError
-from funcdiff._safety.accusing import Check
+from funcdiff._safety.accusing import ENDLESS, Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.training import check_training
-from funcdiff._torch.compiler import eagerly, left_alone
+from funcdiff._torch.compiler import EAGERLY, left_alone
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tensors import spread_out
 from funcdiff._torch.tracing import being_traced
@@ -32,7 +32,14 @@ def and_trained(
     if verdict.outcome == "wrong" or not has_graph(result):
         return verdict
     trained = check_training(recipe, flat, point, plan.sketch, under_vmap=under_vmap)
-    return trained if trained.outcome == "wrong" else verdict
+    return trained if trained.outcome == "wrong" or trained.unsure else verdict
+
+
+def _instead(verdict: Check) -> str:
+    """Why another recipe, to be named, was taken in place of an unsure one."""
+    if verdict.reason == ENDLESS:
+        return f"{ENDLESS}, where {{}} is"
+    return f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
 
 
 def _finite(numbers: Tree) -> bool:
@@ -64,7 +71,7 @@ def first_working(
     NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
     error may be small along one direction. The next recipe that agrees with them is taken.
     """
-    with eagerly():
+    with EAGERLY:
         return _first_working(found, run, check, inside, numbers)
 
 
@@ -80,11 +87,10 @@ def _first_working(
     doubted = False
     # Results of which differences do not say enough, and why not to take them.
     unknown: dict[str, tuple[Tree, str]] = {}
-    proven = bool(check and plan.usable and plan[plan.usable[0]].check) and not plain_allowed()
     for name in plan.usable:
         candidate = plan[name]
-        if proven and not candidate.check:  # values cannot be read here, to make up for it
-            continue
+        if check and not candidate.check and found.plan[found.plan.usable[0]].check and not plain_allowed():
+            continue  # values cannot be read here, to make up for it
         try:
             result = run(name, candidate.chunk)
             verdict, finite = None, True
@@ -107,8 +113,7 @@ def _first_working(
                 continue
             infinite = not math.isnan(verdict.gap) and not finite
             if infinite or verdict.unsure:
-                near = f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
-                unknown[name] = result, _INFINITE if infinite else near
+                unknown[name] = result, _INFINITE if infinite else _instead(verdict)
             if name in unknown or (unknown and verdict.outcome == "undecided"):
                 continue
             for other, (_, why) in unknown.items():
@@ -121,7 +126,8 @@ def _first_working(
         if why != _INFINITE:
             found.keep(plan)
         return map_leaves(spread_out, result)
-    known_wrong = (c.name.partition(",")[0] for c in found.plan.candidates if c.obstacle)
+    both = (found.plan, found.plan.inside_transform())  # the error names a recipe as the one or as the other
+    known_wrong = (c.name.partition(",")[0] for plan in both for c in plan.candidates if c.obstacle)
     doubted |= isinstance(stopped, NoRuleError)  # which says nothing of the other recipes
     if doubted or stopped is None or any(name in str(stopped) for name in known_wrong):  # it may advise one of them
         raise plan.refusal() from stopped

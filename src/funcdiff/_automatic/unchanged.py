@@ -8,19 +8,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter, call, is_, itemgetter
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn, strided
 
-from funcdiff._automatic.describing import BARE, EMPTY, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
+from funcdiff._automatic.describing import BARE, EMPTY, KIND, PLAIN, SHORT, UNBOUND, Memory, Walk, slots
 from funcdiff._automatic.naming import analysed, installed
 from funcdiff._torch.transforms import transforms_active
 
 _PARTS = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__dict__")  # of a function: each may be replaced
-_KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
 _CONTENTS = attrgetter("cell_contents")
 _OF_C = types.BuiltinFunctionType, types.MethodWrapperType
 _ALWAYS = {*BARE, *SHORT, types.FunctionType, *_OF_C, types.ModuleType, type}  # whose objects cannot change their class
@@ -49,7 +49,9 @@ class Evidence:
         self.description = walk(func)
         self.complete = True
         self._cells: list[types.CellType] = []
-        self._names: list[tuple[Mapping[str, Any], str]] = []
+        self._names: list[tuple[Mapping[str, Any], Sequence[str]]] = []
+        self._absent: list[Callable[[set[str]], bool]] = []  # whether of a module's names none is among these
+        self._missing: list[set[str]] = []
         self._attributes: list[tuple[Any, str]] = []
         self._functions: list[types.FunctionType] = []
         self._objects: list[Any] = []
@@ -59,58 +61,63 @@ class Evidence:
         for place, (_, thing) in walk.seen.items():
             if isinstance(place, tuple):
                 module, code = thing
-                self._names += [(vars(module), name) for name in code.attributes]
+                self._variables(vars(module), code.attributes)
             elif isinstance(thing, Tensor):  # of a class of its own
                 tensors.append(thing)
                 self._object(thing, thing is func)
             else:
                 self._note(thing, thing is func)
-        self._sized: list[Collection[Any]] = [*self._containers, *self._mappings]
+        empty: list[Any] = [x for x in (*self._containers, *self._mappings) if _is_empty(x)]
+        self._containers = [x for x in self._containers if not _is_empty(x)]
+        self._mappings = [x for x in self._mappings if not _is_empty(x)]
         self._readers = [read for read, places in self._all() if places]
         self._own = _own(func)
         self._held = list(self._now())
         values = [*self._held, *self._own]
         plain = [x for x in values if type(x) in PLAIN]
         self.tensors = [*tensors, *plain]
-        self._kinds = list(map(_KIND, self.tensors))
-        self._dense = [x for x in self.tensors if x.layout is strided]
-        self._contiguous = list(map(Tensor.is_contiguous, self._dense))
         attributes = [x.__dict__ for x in plain]
         self.complete &= not any(attributes)
-        self._empty = [x for x in values if type(x) in EMPTY and not x] + attributes
-        self._lengths = list(map(len, self._sized))
+        self._empty = [*filter(_is_empty, values), *attributes, *empty]
+        dense = [x for x in self.tensors if x.layout is strided]
+        measures: Any = (
+            (len, [*self._containers, *self._mappings]),
+            (KIND, self.tensors),
+            (Tensor.is_contiguous, dense),
+            (call, self._absent, self._missing),
+        )
+        self._measured = [(look, list(map(*look))) for look in measures if look[1]]
 
     def holds(self, func: Any) -> bool:
         """Whether the description of `func` would be the same now."""
         try:
-            return (
-                not any(self._empty)
-                and list(map(len, self._sized)) == self._lengths
-                and all(map(is_, self._now(), self._held))
-                and all(map(is_, _own(func), self._own))
-                and list(map(_KIND, self.tensors)) == self._kinds
-                and list(map(Tensor.is_contiguous, self._dense)) == self._contiguous
-            )
+            if any(self._empty) or not all(map(is_, _own(func), self._own)):
+                return False
+            for look, before in self._measured:
+                if list(map(*look)) != before:
+                    return False
+            return all(map(is_, self._now(), self._held))
         except Exception:  # gone, or changed meanwhile by another thread
             return False
 
     def _now(self) -> Iterator[Any]:
         """What stands in all places."""
-        return chain.from_iterable([read() for read in self._readers])
+        return chain.from_iterable(map(call, self._readers))
 
     def _all(self) -> Iterator[tuple[Callable[[], Iterable[Any]], Sequence[Any]]]:
         """How what stands in the places of a kind is read, and these places."""
-        cells, names, attributes = self._cells, self._names, self._attributes
+        cells, attributes = self._cells, self._attributes
         functions, objects, containers, mappings = self._functions, self._objects, self._containers, self._mappings
-        typed = [(variables, name) for variables, name in names if type(variables.get(name)) not in _ALWAYS]
-        yield lambda: map(_CONTENTS, cells), cells
-        yield lambda: [variables.get(name, UNBOUND) for variables, name in names], names
-        yield lambda: [type(variables.get(name, UNBOUND)) for variables, name in typed], typed
+        for variables, names in self._names:
+            typed = [name for name in names if type(variables[name]) not in _ALWAYS]
+            yield partial(itemgetter(*names, names[0]), variables), names  # of one name it would be no tuple
+            yield partial(_types, variables, typed), typed
+        yield partial(map, _CONTENTS, cells), cells
         yield lambda: [getattr(thing, name, UNBOUND) for thing, name in attributes], attributes
         yield lambda: chain.from_iterable(map(_PARTS, functions)), functions
-        yield lambda: map(type, objects), objects
-        yield lambda: chain.from_iterable(containers), containers
-        yield lambda: chain.from_iterable(mappings), mappings
+        yield partial(map, type, objects), objects
+        yield partial(chain.from_iterable, containers), containers
+        yield partial(chain.from_iterable, mappings), mappings
         yield lambda: chain.from_iterable([mapping.values() for mapping in mappings]), mappings
 
     def _note(self, thing: Any, root: bool) -> None:
@@ -135,7 +142,15 @@ class Evidence:
         if not fixed:
             code = analysed(func.__code__)
             self.complete &= not (code.environment or code.imports)
-            self._names += [(variables, name) for name in ("__name__", *code.variables)]
+            self._variables(variables, ("__name__", *code.variables))
+
+    def _variables(self, variables: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Those that are there, to be looked up all at once, and those that are not."""
+        if missing := {name for name in names if name not in variables}:
+            self._absent.append(variables.keys().isdisjoint)
+            self._missing.append(missing)
+        if held := [name for name in names if name in variables]:
+            self._names.append((variables, held))
 
     def _class(self, cls: Any) -> None:
         if not installed(cls.__module__):
@@ -171,6 +186,15 @@ def captured(func: Any) -> Sequence[Tensor]:
         return Evidence(func).tensors
     except Exception:  # as in `key_of`
         return ()
+
+
+def _types(variables: Mapping[str, Any], names: Sequence[str]) -> list[type]:
+    return [type(variables[name]) for name in names]
+
+
+def _is_empty(x: Any) -> bool:
+    """Whether it is one of Python's own containers, with nothing in it."""
+    return type(x) in EMPTY and not x
 
 
 def _own(func: Any) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def with_aux(returned: Tree) -> tuple[Tree, Tree]:
         )
     for leaf in flatten(returned[1])[0]:
         if not isinstance(leaf, Tensor):
-            raise TypeError(f"expected every leaf of aux to be a tensor, got {kind(leaf)}. Wrap it: torch.tensor(...).")
+            raise TypeError(f"expected aux to contain only tensors, got {kind(leaf)}. Wrap it: torch.tensor(...).")
     return returned
 
 
@@ -46,7 +46,7 @@ def check_range(argnums: int | tuple[int, ...], count: int) -> None:
     if not all(-count <= i < count for i in many):
         raise ValueError(f"expected argnums within the {count} positional arguments of the call, got {argnums}")
     if len({i % count for i in many}) < len(many):
-        raise ValueError(f"expected argnums to name each of the {count} arguments once at most, got {argnums}")
+        raise ValueError(f"expected argnums to name each of the {count} arguments at most once, got {argnums}")
 
 
 def refuse_keywords(kwargs: dict[str, Any]) -> None:
@@ -71,12 +71,13 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
     """Refuse what has no derivative: `role` says in the message what the leaves are."""
     if not leaves:
         raise TypeError(f"expected at least one tensor as {role}, got none")
+    first = leaves[0]
     for leaf in leaves:
         dense = type(leaf) is Tensor and leaf.layout is torch.strided and not leaf.is_nested
-        if dense and leaf.is_floating_point() and leaf.device == leaves[0].device:
+        if dense and leaf.is_floating_point() and (leaf is first or leaf.device == first.device):
             continue  # as nearly all are
         if not isinstance(leaf, Tensor):
-            raise TypeError(f"expected every leaf of each {role} to be a tensor, got {kind(leaf)}. {ADVICE[role]}")
+            raise TypeError(f"expected each {role} to contain only tensors, got {kind(leaf)}. {ADVICE[role]}")
         if leaf.is_complex():
             raise TypeError(f"expected a real {role}, got {leaf.dtype}. Split it with torch.view_as_real.")
         if not leaf.is_floating_point():

@@ -25,7 +25,12 @@ def rows(pull: Callable[[Tree], Sequence[Tensor]], output: Tree, primals: Sequen
     leaves = flatten(output)[0]
     sizes = [leaf.numel() for leaf in leaves]
     stacked = pulled(pull, output, functools.partial(basis, leaves), sum(sizes), options)
-    split = [torch.split(g, sizes) for g in stacked] if len(sizes) > 1 else [(g,) for g in stacked]
+    if len(leaves) == 1:
+        shape = leaves[0].shape
+        if len(shape) == 1:
+            return [stacked]  # as it is
+        return [[g.view(shape + primal.shape) for g, primal in zip(stacked, primals, strict=True)]]
+    split = [torch.split(g, sizes) for g in stacked]
     return [
         [part[i].view(leaf.shape + primal.shape) for part, primal in zip(split, primals, strict=True)]
         for i, leaf in enumerate(leaves)
@@ -93,11 +98,12 @@ def pushed(push: Callable[..., tuple[Tree, ...]], seeds: Seeds, total: int, opti
 def basis(like: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
     """Vectors `start` to `stop` of the standard basis of the space of `like`, stacked along axis 0."""
     sizes = [leaf.numel() for leaf in like]
-    vectors = torch.eye(stop - start, sum(sizes), dtype=like[0].dtype, device=like[0].device)
+    first = like[0]
+    vectors = torch.eye(stop - start, sum(sizes), dtype=first.dtype, device=first.device)
     if start:
         vectors = vectors.roll(start, 1)
     if len(like) == 1:
-        return [beside(vectors if like[0].dim() == 1 else vectors.view(stop - start, *like[0].shape), like[0])]
+        return [beside(vectors if first.dim() == 1 else vectors.view(stop - start, *first.shape), first)]
     parts = torch.split(vectors, sizes, 1)
     return [
         beside(part.to(leaf.dtype).view(stop - start, *leaf.shape), leaf)

@@ -9,41 +9,47 @@ from typing import TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
 
+_NESTED = "For pytrees, the result has one such block for each {tensors}, nested in this order."
+_LIKE_JACOBIAN = "The shape is that of the output followed by that of the argument: (m, n) for n inputs and m outputs. "
 SHAPES = {
-    "Jacobian": "The shape of the output followed by the shape of the input, for each output leaf and each leaf of the "
-    "differentiated arguments. A function from R^n to R^m has an (m, n) matrix. Pytrees nest the output outermost.",
-    "Hessian": "The shape of the output followed twice by the shape of the input. A function from R^n to R has an "
-    "(n, n) matrix. Pytrees nest the output outermost, then the input, then the input again.",
-    "product": "Those of the primals.",
+    "Jacobian": _LIKE_JACOBIAN + _NESTED.format(tensors="tensor of the output and each tensor of the argument"),
+    "diagonal": _LIKE_JACOBIAN + _NESTED.format(tensors="tensor of the output and each tensor of the argument"),
+    "Hessian": "The shape is that of the output followed twice by that of the argument: (n, n) for a function from n "
+    "inputs to a scalar. " + _NESTED.format(tensors="tensor of the output and each pair of tensors of the argument"),
+    "Laplacian": "The result has the shape of the output.",
+    "Bilaplacian": "The result has the shape of the output.",
 }
+_SINGLE = "With a tuple, the result contains a tuple with one block for each of these arguments."
+_PAIRS = "With a tuple, the result contains a tuple of tuples, with one block for each pair of these arguments."
+BLOCKS = {"Hessian": _PAIRS, "Hessians": _PAIRS}
 ARGS = {
-    "func": "The function. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of tensors.",
-    "argnums": "The position of the argument to differentiate with respect to, or a tuple of positions. With a tuple, "
-    "the result contains a tuple with a block for each of these arguments, and a Hessian a tuple of tuples with a "
-    "block for each pair.",
-    "has_aux": "Whether `func` returns `(output, aux)`. The new function then returns `({name}, aux)`.",
-    "randomness": 'What random operations in `func` do, as in `torch.func.vmap`: "error" refuses them, "same" uses one '
-    'draw for all directions, and "different" draws anew for each direction.',
+    "func": "The function to differentiate. Its arguments and its output are tensors, or dicts, lists and tuples of "
+    "tensors (pytrees).",
+    "argnums": "Which argument to differentiate with respect to: its position, or a tuple of positions. {blocks}",
+    "has_aux": "Set it to True if `func` returns `(output, aux)`, where `aux` is not differentiated. The new function "
+    "then returns `({name}, aux)`.",
+    "randomness": 'What random operations in `func` do, as in `torch.func.vmap`. "error" refuses them. "same" draws '
+    'the same numbers for all rows or columns of the matrix, and "different" draws other numbers for each.',
 }
 RETURNS = (
-    "A function that takes the arguments of `func` and returns the {result}. The result carries an autograd graph only "
-    "if an argument, or another tensor that `func` uses, requires grad."
+    "A function that takes the arguments of `func` and returns the {result}. {shape} You can backpropagate through the "
+    "result if an argument, or another tensor that `func` uses, requires grad."
 )
 RAISES = {
-    "TypeError": "A differentiated argument or an output is not a real, dense, floating-point tensor, or an option has "
-    "the wrong type.",
-    "ValueError": "`argnums`, `chunk_size` or `randomness` is out of range.",
-    "RuntimeError": "`func` writes into its argument, or torch cannot differentiate it. The message names the remedy.",
+    "TypeError": "The output, or an argument to differentiate with respect to, is not a dense tensor of real "
+    "floating-point numbers. Or an option has the wrong type.",
+    "ValueError": "`argnums`, `chunk_size` or `randomness` has a value that is not allowed.",
+    "RuntimeError": "`func` writes into its argument, or torch cannot differentiate it. The message says what to do.",
 }
 
 
 def documented(
     result: str, *, returns: str = RETURNS, raises: Mapping[str, str] | None = None, **own: str
 ) -> Callable[[F], F]:
-    """Insert Shapes before the Cost of a docstring, and Args, Returns and Raises before its Example.
+    """Insert Args, Returns and Raises before the Example of a docstring.
 
     Args:
-        result: What the recipe computes, in a word. It selects the text of Shapes; others write their own.
+        result: What the recipe computes, in a word. It selects the text about the shape; others write their own.
         returns: The text of Returns.
         raises: Texts for errors, which replace the shared ones or stand after them.
         **own: Texts for parameters that replace the shared ones.
@@ -51,6 +57,12 @@ def documented(
     Returns:
         The decorator. It changes the docstring alone.
     """
+    words = {
+        "result": result,
+        "name": result.lower(),
+        "shape": SHAPES.get(result, ""),
+        "blocks": BLOCKS.get(result, _SINGLE),
+    }
 
     def complete(recipe: F) -> F:
         if recipe.__doc__ is None:  # python -OO
@@ -58,16 +70,14 @@ def documented(
         texts = {**ARGS, **own}
         parameters = [str(parameter).partition(":")[0] for parameter in inspect.signature(recipe).parameters.values()]
         blocks = [
-            section("Args", *(entry(f"{name}: {texts[name.lstrip('*')]}") for name in parameters)),
-            section("Returns", entry(returns, hanging=4)),
-            section("Raises", *(entry(f"{name}: {text}") for name, text in {**RAISES, **(raises or {})}.items())),
+            section("Args", *(entry(f"{name}: {texts[name.lstrip('*')]}", words) for name in parameters)),
+            section("Returns", entry(returns, words, hanging=4)),
+            section(
+                "Raises", *(entry(f"{name}: {text}", words) for name, text in {**RAISES, **(raises or {})}.items())
+            ),
         ]
-        shared = "\n".join(blocks).format(result=result, name=result.lower())
-        text = inspect.cleandoc(recipe.__doc__)
-        if result in SHAPES:
-            text = text.replace("\nCost:", f"\n{entry(f'Shapes: {SHAPES[result]}', 0, 0)}\n\nCost:")
-        head, example = text.split("\nExample:\n")
-        recipe.__doc__ = f"{head}\n{shared}\nExample:\n{example}"
+        head, example = inspect.cleandoc(recipe.__doc__).split("\nExample:\n")
+        recipe.__doc__ = "\n".join([head, *blocks, f"Example:\n{example}"])
         return recipe
 
     return complete
@@ -77,8 +87,14 @@ def section(title: str, *entries: str) -> str:
     return "\n".join([f"{title}:", *entries, ""])
 
 
-def entry(text: str, indent: int = 4, hanging: int = 8) -> str:
-    first, rest = " " * indent, " " * hanging
+def entry(text: str, words: Mapping[str, str], hanging: int = 8) -> str:
+    """A paragraph of a section, with these words in the places of their names."""
+    text = " ".join(text.format(**words).split())
     return textwrap.fill(
-        text, 116, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
+        text,
+        116,
+        initial_indent="    ",
+        subsequent_indent=" " * hanging,
+        break_on_hyphens=False,
+        break_long_words=False,
     )

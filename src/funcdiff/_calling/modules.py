@@ -20,37 +20,39 @@ Parameters = dict[str, Tensor]
 
 
 def module_function(module: nn.Module, *, training: bool = False) -> tuple[Function, Parameters]:
-    """Make a network a function of its parameters, `func(parameters, *inputs)`.
+    """Turn a network into a function `func(parameters, *inputs)` and its parameters.
 
-    A transform differentiates with respect to arguments, and the parameters of a module are not arguments. `func` takes
-    them as its first argument, a dictionary by name.
+    torch.func differentiates with respect to arguments, and the parameters of a module are not arguments. The function
+    takes them as its first argument: a dictionary from names to tensors.
 
     Args:
-        module: The network. `func` reads its buffers, and its mode, at each call. One under `fully_shard` (FSDP2) is
-            called without its hooks, in its present mode. Its parameters are sharded, DTensors: pass them to `func`
-            with inputs that are DTensors too, or to `funcdiff.distributed.hvp_operator`, which gathers them.
-        training: Whether the network may be in training mode, which is refused otherwise. In this mode, dropout draws
-            masks, batch norm mixes the rows of the batch, and running statistics are updated on copies, not in the
-            module.
+        module: The network. `func` uses its buffers, and its mode, at each call. A network under `fully_shard` (FSDP2)
+            has sharded parameters (DTensors). Pass them to `func` together with inputs that are DTensors, or to
+            `funcdiff.distributed.hvp_operator`, which gathers them. `func` calls such a network without its hooks.
+        training: Whether to accept a network in training mode. Dropout then draws masks, batch norm mixes the rows of
+            the batch, and running statistics are updated on copies, not in the module.
 
     Returns:
-        `func` and its first argument, which holds all parameters by name, frozen or not, detached from those of the
-        module.
+        `func` and the dictionary of all parameters, frozen ones included. They are detached from the module.
 
     Raises:
-        ValueError: A layer in training mode would make the function random, or mix the rows of a batch, a lazy layer
-            has not run yet, or the network is in `DistributedDataParallel` (use its `.module`) or in
-            `FullyShardedDataParallel` (use `fully_shard`).
+        ValueError: A layer in training mode would make the function random or mix the rows of a batch. Call
+            ``module.eval()`` first, or pass ``training=True``. Or a lazy layer has not run yet, or the network is
+            wrapped in `DistributedDataParallel` (pass its `.module`) or in `FullyShardedDataParallel` (use
+            `fully_shard`).
         KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
 
     Example:
         The Jacobian of a linear layer with respect to its weight and bias.
 
         >>> import torch
-        >>> from funcdiff import jacobian_reverse
+        >>> from funcdiff import jacobian, module_function
         >>> func, parameters = module_function(torch.nn.Linear(2, 1))
-        >>> jacobian_reverse(func)(parameters, torch.tensor([3.0, 4.0]))
+        >>> jacobian(func)(parameters, torch.tensor([3.0, 4.0]))
         {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
+
+    See Also:
+        `ravel` makes one vector of the parameters, so that the result is one matrix.
     """
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise ValueError(LAZY)
@@ -95,36 +97,43 @@ def check_names(parameters: Parameters, names: Iterable[str]) -> None:
 
 
 def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
-    """Flatten a tree of tensors to one vector, so that a derivative is one matrix instead of nested blocks.
+    """Flatten a pytree of tensors to one vector, and get the function that undoes it.
 
-    `jacobian(lambda v: func(unravel(v), x))(vector)` is one (m, n) matrix over all parameters, and a Hessian is (n, n).
-    Both directions are differentiable and compose with vmap.
-
-    Cost: One copy.
+    With the parameters of a network as one vector, a Jacobian is one (m, n) matrix, and a Hessian one (n, n) matrix.
+    Both directions are differentiable and can be used inside vmap.
 
     Args:
         tree: Tensors of one dtype and device, in dicts, lists and tuples.
 
     Returns:
-        The vector, of shape (n,), and `unravel`, which takes a vector of shape (n,) and returns a tree like `tree`.
+        The vector, of shape (n,), and `unravel`, which takes a vector of shape (n,) and returns a pytree like `tree`.
 
     Raises:
-        TypeError: A leaf is not a real, dense, floating-point tensor, or dtypes differ.
-        ValueError: Devices differ. `unravel` raises it if the vector has another shape.
+        TypeError: A tensor is not dense with real floating-point numbers, or the dtypes differ.
+        ValueError: The devices differ. `unravel` raises it if the vector has another shape.
 
     Example:
         >>> import torch
+        >>> from funcdiff import ravel
         >>> vector, unravel = ravel({"weight": torch.eye(2), "bias": torch.ones(2)})
         >>> vector
         tensor([1., 0., 0., 1., 1., 1.])
         >>> unravel(2 * vector)["bias"]
         tensor([2., 2.])
+
+        The Jacobian with respect to all parameters, as one matrix:
+
+        >>> from funcdiff import jacobian, module_function
+        >>> func, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> vector, unravel = ravel(parameters)
+        >>> jacobian(lambda v: func(unravel(v), torch.tensor([3.0, 4.0])))(vector)
+        tensor([[3., 4., 1.]])
     """
     leaves, spec = flatten(tree)
     check_leaves(leaves, "raveled tree")
     dtypes = {leaf.dtype for leaf in leaves}
     if len(dtypes) > 1:
-        raise TypeError(f"expected leaves of one dtype, got {sorted(map(str, dtypes))}. Convert them: x.double().")
+        raise TypeError(f"expected tensors of one dtype, got {sorted(map(str, dtypes))}. Convert them: x.double().")
     shapes = [leaf.shape for leaf in leaves]
     sizes = [leaf.numel() for leaf in leaves]
 

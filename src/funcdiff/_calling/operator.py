@@ -79,13 +79,19 @@ class Maps(NamedTuple):
 
 
 class Operator:
-    """A matrix that is known by its products alone, as `hvp_operator`, `jacobian_operator` and others return it.
+    """A matrix that is known only by its products with vectors.
 
-    Call it with trees like the arguments of the function: ``operator(v)``. ``operator @ V`` multiplies flat vectors, of
-    shape (n,), or (n, k) for k products at once, in the order of `ravel`. SciPy's solvers accept the operator itself:
-    ``scipy.sparse.linalg.lsqr(operator, b)``.
+    `hvp_operator`, `jacobian_operator`, `gauss_newton_operator`, `fisher_operator` and `over_batches` return operators.
+    An operator A of shape (m, n) has these products:
 
-    An operator times a number is an operator, ``A @ B`` is the product of two, and ``A.damped(0.1)`` is A + 0.1 I.
+    * ``A(v)`` takes one vector for each argument of the function, with its shape. The result has the shape of the
+      output.
+    * ``A @ V`` takes a flat vector of shape (n,), or k vectors as the columns of a matrix of shape (n, k). The numbers
+      are in the order of `ravel`.
+    * ``A.T(u)`` and ``A.T @ U`` multiply by the transpose.
+
+    ``2 * A``, ``A / 2``, ``A @ B`` and ``A.damped(0.1)``, which is A + 0.1 I, are operators again. SciPy's solvers
+    accept an operator: ``scipy.sparse.linalg.lsqr(A, b)``.
 
     Example:
         The Jacobian of the square at (1, 2) is diagonal.
@@ -93,13 +99,17 @@ class Operator:
         >>> import torch
         >>> from funcdiff import jacobian_operator
         >>> operator = jacobian_operator(torch.square, torch.tensor([1.0, 2.0]))
-        >>> operator.shape, operator @ torch.eye(2)
-        ((2, 2), tensor([[2., 0.],
-                [0., 4.]]))
+        >>> operator.shape
+        (2, 2)
+        >>> operator @ torch.eye(2)
+        tensor([[2., 0.],
+                [0., 4.]])
+        >>> operator.damped(0.5) @ torch.tensor([1.0, 1.0])
+        tensor([2.5000, 4.5000])
     """
 
     def __init__(self, maps: Maps, inputs: Space, outputs: Space) -> None:
-        """Make an operator from maps of leaves, and the spaces that they lead from and to."""
+        """Make an operator from its products with lists of tensors, and the shapes of its inputs and outputs."""
         self.maps, self.inputs, self.outputs = maps, inputs, outputs
 
     @property
@@ -109,7 +119,7 @@ class Operator:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """NumPy's dtype of the products."""
+        """The dtype of the products, as NumPy's dtype."""
         return torch.empty(0, dtype=self.inputs.like[0].dtype).numpy().dtype
 
     @property
@@ -118,7 +128,7 @@ class Operator:
         return Operator(self.maps.transposed, self.outputs, self.inputs)
 
     def __call__(self, *tangents: Tree) -> Tree:
-        """The product with a vector, a tree for each argument."""
+        """Multiply by a vector: one tensor or pytree for each argument."""
         leaves = check_tangents(tangents, self.inputs.like, self.inputs.spec)
         return whole(self.maps.apply(leaves), self.outputs.spec)
 
@@ -129,7 +139,7 @@ class Operator:
     def __matmul__(self, other: Any) -> Any: ...
 
     def __matmul__(self, other: Any) -> Any:
-        """The products with flat vectors, a tensor or an array, or with another operator."""
+        """Multiply by flat vectors, a tensor or a NumPy array, or by another operator."""
         if isinstance(other, Operator):
             return self.after(other)
         if not isinstance(other, Tensor):
@@ -150,15 +160,15 @@ class Operator:
         return products[0] if other.dim() == 1 else products.mT
 
     def after(self, first: Operator) -> Operator:
-        """The product ``self @ first``: torch.compile knows no ``@`` of classes."""
+        """The product ``self @ first``, also for torch.compile, which does not support ``@`` of classes."""
         if self.shape[1] != first.shape[0]:
-            raise ValueError(f"expected {self.shape[1]} rows in the operator on the right, got {first.shape[0]}")
+            raise ValueError(f"expected {self.shape[1]} rows in the operator on the right of @, got {first.shape[0]}")
         return Operator(self.maps.after(first.maps), first.inputs, self.outputs)
 
     matvec = matmat = __matmul__  # the names that SciPy looks for
 
     def rmatvec(self, other: Any) -> Any:
-        """The products of the transposed operator, for SciPy."""
+        """Multiply by the transpose; the name that SciPy looks for."""
         return self.T @ other
 
     rmatmat = rmatvec
@@ -178,9 +188,9 @@ class Operator:
         return self * (1 / divisor)
 
     def damped(self, damping: float) -> Operator:
-        """The operator plus `damping` times the identity, for steps (A + damping I)^-1 b by conjugate gradients."""
+        """The operator plus `damping` times the identity, as for a damped Newton step."""
         if [x.shape for x in self.inputs.like] != [y.shape for y in self.outputs.like]:
-            raise ValueError(f"expected an operator from a space to itself, got shape {self.shape}")
+            raise ValueError(f"expected an operator whose inputs and outputs have the same shapes, got {self.shape}")
 
         def shifted(f: Map) -> Map:
             return lambda leaves: [torch.add(y, x, alpha=damping) for x, y in zip(leaves, f(leaves), strict=True)]

@@ -50,14 +50,14 @@ def backward(
     A scalar output needs no cotangent: it is 1.
     """
     given = cotangents or [torch.ones_like(output) for output in outputs]  # type: ignore[arg-type]
-    if not all(map(_differentiable, outputs)):
-        pairs = [(output, u) for output, u in zip(outputs, given, strict=True) if _differentiable(output)]
+    if [y for y in outputs if isinstance(y, Tensor) and not y.requires_grad]:
+        pairs = [
+            (output, u)
+            for output, u in zip(outputs, given, strict=True)
+            if not isinstance(output, Tensor) or output.requires_grad
+        ]
         if not pairs:
             return tuple(torch.zeros_like(x) for x in inputs)
         outputs, given = zip(*pairs, strict=True)
     gradients = pulled_back(outputs, inputs, given, create_graph=create_graph)
-    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True))
-
-
-def _differentiable(end: End) -> bool:
-    return not isinstance(end, Tensor) or end.requires_grad
+    return tuple([torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True)])

@@ -28,11 +28,24 @@ def at_point(
 
     Its result is structured like the primals with `depth` 1, and returned as it is with `depth` 0.
     """
-    x, spec = check_primals(primals)
+    check_primals(primals)
     refuse_lazy(func)
     refuse_wrapped(func)
-    vectors = [check_tangents(v, x, spec) for v in tangents]
+    return at_known_point(formula, func, primals, *tangents, depth=depth)
+
+
+def at_known_point(
+    formula: Callable[..., Any],
+    func: Function,
+    primals: tuple[Tree, ...],
+    *tangents: tuple[Tree, ...],
+    depth: int = 1,
+) -> Any:
+    """The same, for a function and primals that were looked at already."""
+    leaves, spec = flatten(primals)
+    x = tuple(leaves)
     size = len(x)
+    vectors = [check_tangents(v, x, spec) for v in tangents]
 
     def run(*copies: Tensor) -> Any:
         return formula(scalar(func, spec), *[copies[i : i + size] for i in range(0, len(copies), size)])

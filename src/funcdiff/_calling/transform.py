@@ -40,15 +40,18 @@ def transform(formula: Formula, func: Function, options: Options, *, depth: int 
         check_range(options.argnums, len(args))
         refuse_lazy(func)
         refuse_wrapped(func, hooks=False)
+        return known(*args)
 
-        def run(*copies: Tree) -> Tree:
-            flat, primals = taken_apart(func, copies, options)
-            results, *aux = formula(flat, primals, options)
-            nested = unflatten([nest(result, flat.spec, depth) for result in results], flat.out_spec)
-            return (nested, *aux) if aux else nested
-
+    def known(*args: Tree) -> Tree:
         return guarded(run, args)
 
+    def run(*copies: Tree) -> Tree:
+        flat, primals = taken_apart(func, copies, options)
+        results, *aux = formula(flat, primals, options)
+        nested = unflatten([nest(result, flat.spec, depth) for result in results], flat.out_spec)
+        return (nested, *aux) if aux else nested
+
+    wrapper.known = known  # type: ignore[attr-defined]  # for who has looked at func and the arguments already
     return wrapper
 
 
@@ -60,7 +63,8 @@ def taken_apart(func: Function, args: Sequence[Tree], options: Options) -> tuple
     def call(selected: Tree) -> Tree:
         return func(*replace_args(args, options.argnums, selected))
 
-    return FlatFunction(call, spec, options.has_aux), tuple(primals)
+    alone = len(args) == 1 and type(options.argnums) is int
+    return FlatFunction(func if alone else call, spec, options.has_aux), tuple(primals)
 
 
 class FlatFunction:
@@ -75,7 +79,7 @@ class FlatFunction:
         returned = self.call(unflatten(leaves, self.spec))
         output = with_aux(returned)[0] if self.has_aux else returned
         outputs, self.out_spec = flatten(output)
-        if not all(type(leaf) is Tensor for leaf in outputs):  # of a jet, which compiled is no tensor, its value
+        if [leaf for leaf in outputs if type(leaf) is not Tensor]:  # of a jet, which compiled is no tensor, its value
             jets = Tensor if not torch.compiler.is_compiling() else object
             outputs = [getattr(leaf, "value", leaf) if isinstance(leaf, jets) else leaf for leaf in outputs]
         check_leaves(outputs, "output of func")
@@ -101,7 +105,7 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     if INFERENCE_SILENCES and torch.is_inference_mode_enabled():
         with torch.inference_mode(False), torch.no_grad():  # no graph, as nothing in inference mode has one
             return guarded(run, args)
-    copies = tuple(map(copied, args))
+    copies = tuple([arg.clone() if isinstance(arg, Tensor) else copied(arg) for arg in args])
     watched = [leaf for leaf in flatten(copies)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()]
     before = times_written(watched)
     try:

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from funcdiff._jets.jet import RULES, on
-from funcdiff._jets.operations import form, named, unaltered
+from funcdiff._jets.operations import form, in_single, named, unaltered
 
 
+@in_single
 def _length(difference: Any, p: float) -> Any:
     """The p-norm along the last axis."""
     size = on(torch.abs, difference)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from funcdiff._jets import rules
 from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on, plain
-from funcdiff._jets.operations import form, named, rule, unaltered
+from funcdiff._jets.operations import form, in_single, named, rule, unaltered
 from funcdiff._torch.functions import ungated, unpooled, weight_norm
 from funcdiff._torch.layers import is_for_one_call
 from funcdiff._torch.messages import RefusedError
@@ -76,6 +76,7 @@ def _add_product(func: Any, args: Any, kwargs: Any) -> Any:
     return on(torch.add, on(torch.mul, addend, kwargs.get("beta", 1)), on(torch.mul, y, kwargs.get("alpha", 1)))
 
 
+@in_single
 def _standardise(x: Any, axes: tuple[int, ...], eps: float) -> Any:
     centred = on(torch.sub, x, on(torch.mean, x, axes, keepdim=True))
     variance = on(torch.mean, on(torch.square, centred), axes, keepdim=True)
@@ -102,13 +103,17 @@ def _layer_norm(func: Any, args: Any, kwargs: Any) -> Any:
     return layer_norm(*args, **kwargs)
 
 
+@in_single
+def _over_root(x: Any, axes: tuple[int, ...], eps: float | None) -> Any:
+    """Divide by the root of the mean square; without `eps` that of the precision that this is computed in."""
+    square = on(torch.mean, on(torch.square, x), axes, keepdim=True)
+    return on(torch.mul, x, on(torch.rsqrt, on(torch.add, square, torch.finfo(x.dtype).eps if eps is None else eps)))
+
+
 @rule("rms_norm")
 def _rms_norm(func: Any, args: Any, kwargs: Any) -> Any:
     def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-        eps = torch.finfo(input.dtype).eps if eps is None else eps
-        axes = tuple(range(-len(normalized_shape), 0))
-        square = on(torch.mean, on(torch.square, input), axes, keepdim=True)
-        return _scaled(on(torch.mul, input, on(torch.rsqrt, on(torch.add, square, eps))), weight, None)
+        return _scaled(_over_root(input, tuple(range(-len(normalized_shape), 0)), eps), weight, None)
 
     return rms_norm(*args, **kwargs)
 
@@ -219,7 +224,8 @@ def _max_unpool(func: Any, args: Any, kwargs: Any) -> Any:
 def _weight_norm(func: Any, args: Any, kwargs: Any) -> Any:
     def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
         axes = [axis for axis in range(v.dim()) if axis != dim]
-        return on(torch.mul, v, on(torch.mul, g, on(torch.sum, on(torch.square, v), axes, keepdim=True).rsqrt()))
+        over_length = in_single(lambda v: on(torch.sum, on(torch.square, v), axes, keepdim=True).rsqrt())
+        return on(torch.mul, v, on(torch.mul, g, over_length(v)))
 
     return weight_norm(*args, **kwargs)
 

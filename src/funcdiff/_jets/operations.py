@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from funcdiff._jets import rules
-from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, overwrite, plain, read_out
+from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, on, overwrite, plain, read_out
 from funcdiff._jets.rules import aligned
 from funcdiff._torch.functions import NAMESPACES
 from funcdiff._torch.trees import tree_leaves
@@ -66,6 +66,18 @@ def unaltered(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
+def in_single(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a tensor, of half precision computed in float32 and rounded at its end, as torch's own does it."""
+
+    def run(x: Any, *rest: Any) -> Any:
+        dtype = plain(x).dtype
+        if dtype not in (torch.float16, torch.bfloat16):
+            return compute(x, *rest)
+        return on(torch.Tensor.to, compute(on(torch.Tensor.float, x), *rest), dtype)
+
+    return run
+
+
 def _overwriting(func: Callable[..., Any], body: Rule) -> Rule:
     return lambda _, args, kwargs: overwrite(args[0], body(func, args, kwargs))
 
@@ -83,25 +95,25 @@ rule(
     result_type can_cast get_device __len__ __bool__ __int__"""
 )(_closed(rules.constant))
 rule(
-    """clone contiguous reshape reshape_as view_as expand expand_as broadcast_to permute transpose t swapaxes swapdims
+    """clone contiguous reshape expand broadcast_to permute transpose t swapaxes swapdims
     movedim moveaxis adjoint unsqueeze squeeze flatten ravel unflatten chunk split split_with_sizes
     tensor_split hsplit vsplit dsplit unbind select narrow __getitem__ index_select gather take_along_dim take diagonal
     diag diag_embed tril triu flip fliplr flipud roll rot90 repeat tile repeat_interleave sum mean cumsum neg negative
     __neg__ positive __pos__ trace unfold fold pixel_shuffle pixel_unshuffle channel_shuffle avg_pool1d avg_pool2d
-    avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate diff to type type_as float double
-    half real resolve_conj resolve_neg conj conj_physical diagflat sum_to_size"""
+    avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate type float double half
+    real resolve_conj resolve_neg conj conj_physical diagflat sum_to_size"""
 )(_closed(rules.linear))
 rule(
     """cat concat concatenate stack hstack vstack dstack column_stack row_stack where masked_fill index_fill index_add
     index_copy scatter scatter_add slice_scatter diagonal_scatter pad constant_pad_nd block_diag
     max min amax amin aminmax maximum minimum fmax fmin sort topk kthvalue median nanmedian msort cummax cummin
     max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d l1_loss nansum index_put put"""
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d l1_loss nansum index_put put diff"""
 )(_closed(rules.affine))
 rule("broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d")(_closed(rules.view))
 rule(
     """relu relu6 abs absolute __abs__ hardtanh leaky_relu threshold hardshrink softshrink clamp clip clamp_min
-    clamp_max hardsigmoid frac deg2rad rad2deg copysign fmod remainder __mod__ nan_to_num"""
+    clamp_max hardsigmoid frac deg2rad rad2deg copysign fmod remainder __mod__"""
 )(_closed(rules.piecewise_linear))
 rule(
     """exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sin cos tan asin acos atan arcsin arccos arctan
@@ -127,6 +139,14 @@ def _detach(func: Any, args: Any, kwargs: Any) -> Any:
     return func(args[0].value)
 
 
+@rule("to type_as view_as reshape_as expand_as")
+def _shaped_as(func: Any, args: Any, kwargs: Any) -> Any:
+    """The other tensor gives a shape or a dtype, and nothing of its derivative."""
+    x, *others = args
+    others, kwargs = map(plain, others), {key: plain(value) for key, value in kwargs.items()}
+    return rules.linear(*close(func, (x, *others), kwargs)) if isinstance(x, Jet) else func(x, *others, **kwargs)
+
+
 @rule("view")
 def _view(func: Any, args: Any, kwargs: Any) -> Any:
     if any(isinstance(arg, torch.dtype) for arg in args):
@@ -142,6 +162,22 @@ def _setitem(func: Any, args: Any, kwargs: Any) -> None:
         return result
 
     overwrite(args[0], rules.affine(*close(assigned, args, kwargs)))
+
+
+@form(*named("nan_to_num"))
+@rule("nan_to_num")
+def _nan_to_num(func: Any, args: Any, kwargs: Any) -> Any:
+    """What is replaced has no derivative: torch multiplies the infinite one that it had by zero, which is NaN."""
+
+    def nan_to_num(
+        input: Any, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    ) -> Any:
+        value, limits = plain(input), torch.finfo(input.dtype)
+        result = on(torch.masked_fill, input, value.isnan(), nan or 0.0)
+        result = on(torch.masked_fill, result, value.isposinf(), limits.max if posinf is None else posinf)
+        return on(torch.masked_fill, result, value.isneginf(), limits.min if neginf is None else neginf)
+
+    return nan_to_num(*args, **kwargs) if plain(args[0]).is_floating_point() else func(*args, **kwargs)
 
 
 def _sum(value: torch.Tensor, *terms: tuple[Any, Callable[[torch.Tensor], torch.Tensor]]) -> Any:

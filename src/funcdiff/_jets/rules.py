@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.func import jvp, vmap
 
 from funcdiff._jets.jet import Jet, carry
@@ -18,7 +19,7 @@ def constant(h: Callable[..., Any], jets: list[Jet]) -> Any:
 def linear(h: Callable[..., Any], jets: list[Jet]) -> Any:
     """Linear in all jets together: Dh is h itself, on the whole stack at once."""
     value = h(*_values(jets))
-    if not any(leaf.is_floating_point() or leaf.is_complex() for leaf in tree_leaves(value)):
+    if not any(isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex()) for y in tree_leaves(value)):
         return value
     return carry(jets, value, vmap(h), shared=True)
 

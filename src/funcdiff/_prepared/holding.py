@@ -20,7 +20,8 @@ from funcdiff._torch.messages import RefusedError
 _MANY = 100_000
 _GONE = object()
 _PLAIN = int, float, complex, str, bytes, type(None), Memory  # these have no parts that decide a result
-_WRITTEN_ANEW = {"_flat_weight_refs"}  # a recurrent layer makes it of its parameters, again in each functional_call
+# A recurrent layer makes these of its parameters, again in each functional_call.
+_WRITTEN_ANEW = {"_flat_weight_refs", "_flat_weights"}
 _USUAL = frozenset(vars(nn.Module())) - {"training"} | _WRITTEN_ANEW  # what every module has, and we look at by itself
 _OF_MODULES = "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"
 

@@ -19,32 +19,29 @@ from funcdiff._torch.trees import Tree, flatten
 
 
 def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = False) -> Prepared:
-    """Record the tensor operations of a derivative, and return a function that runs only these.
+    """Record the tensor operations of a derivative once, and return a function that only runs these operations.
 
-    A call of a small derivative is mostly machinery: `vmap`, autograd, pytrees and checks. The recorded operations have
-    none of it, so they are much faster, and `.code` shows them. The recording is simplified, and compared with
-    `function` at the example arguments and at a point beside them. An operation whose result the derivative does not
-    use is left out, and so is the error that it would raise for its arguments.
-
-    Cost: preparing calls `function` a few times. A call of the result costs its operations, and a check of them,
-    some microseconds.
+    Use it to speed up a small derivative that you call often. Most of its time is spent in vmap, autograd, pytrees and
+    checks, and none of these run in the prepared function.
 
     Args:
-        function: A function of tensors or pytrees that returns tensors or pytrees, such as `jacobian(f)`,
-            `vmap(hessian(f))`, `batch_hessian(f)`, `jacobian_sparse(f)`, or a lambda around `hvp`.
-        *example_args: Arguments as they will come. Their structure, shapes, dtypes and devices are what is prepared.
-        again: Prepare anew when arguments of another kind come, and keep each prepared version. By default they
-            are refused.
+        function: The function to prepare, such as `jacobian(f)`, `vmap(hessian(f))`, `batch_hessian(f)`,
+            `jacobian_sparse(f)`, or a lambda that calls `hvp`. Its arguments and results are tensors or pytrees of
+            tensors.
+        *example_args: Arguments of the same structure, shapes, dtypes and devices as those to come. Their values do not
+            matter.
+        again: Whether to prepare anew for arguments of other shapes, dtypes, devices or structure, and to keep each
+            version. By default, such arguments are refused.
 
     Returns:
-        A function of the same arguments with the same results; `.code` shows its operations as Python. It refers to the
-        tensors that `function` holds, so a training step that writes into them is seen. Inside `vmap`, `grad` or `jvp`
-        it calls `function` itself.
+        A function with the same arguments and results. Its `.code` shows the recorded operations as Python. It uses the
+        tensors that `function` captured, so it sees a training step that changes them in place. Inside vmap, grad or
+        jvp it calls `function` itself.
 
     Raises:
-        RuntimeError: When preparing: `function` reads the values of tensors, draws random numbers, or writes into
-            tensors that it holds, so its next call may do something else. When calling: the arguments are of another
-            kind, or `function` holds another tensor, module or number than before.
+        RuntimeError: `prepare` raises it if `function` reads values of tensors, draws random numbers, or writes into
+            captured tensors, because the next call may then need other operations. The prepared function raises it if
+            its arguments are of another kind, or if `function` now uses another tensor, module or number.
 
     Example:
         The Jacobian of the squares is the diagonal matrix of 2 x.
@@ -55,12 +52,24 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
         >>> squares(torch.tensor([1.0, 3.0]))
         tensor([[2., 0.],
                 [0., 6.]])
+
+    Method:
+        The recorded operations are simplified, and the result is compared with `function` at the example arguments and
+        at a point beside them. An operation whose result is not used is left out, and with it any error that it would
+        raise.
+
+    Cost:
+        Preparing calls `function` a few times. A call of the prepared function takes the time of its operations and a
+        few microseconds for a check.
+
+    See Also:
+        `explain` says after how many calls preparing pays.
     """
     return Prepared(function, example_args, again)
 
 
 class Prepared:
-    """A function as a straight line of operations: what `prepare` returns.
+    """A function that runs recorded tensor operations: what `prepare` returns.
 
     Attributes:
         function: The function that was prepared.
@@ -76,27 +85,27 @@ class Prepared:
 
     @property
     def code(self) -> str:
-        """The line that was made last as Python, with its arguments first and then what it holds."""
+        """The operations that were recorded last, as Python code. Captured tensors are its last arguments."""
         return self._line.written.code
 
     @property
     def held(self) -> Mapping[str, Tensor]:
-        """The tensors that the line keeps, by their names in its code."""
+        """The captured tensors, by their names in `code`."""
         return MappingProxyType(self._line.written.held)
 
     @property
     def operations(self) -> tuple[int, int]:
-        """The number of operations that were traced, and of those that are left."""
+        """The number of operations that were recorded, and the number left after simplifying."""
         return self._line.traced, self._line.written.steps
 
     def explained(self, primals: Sequence[Tree]) -> PreparedExplanation:
-        """What `explain` shows of it; its arguments are those that it was prepared for."""
+        """What `explain` shows of the prepared function."""
         name = str(getattr(self, "__name__", "function"))
         held = sum(tensor.nbytes for tensor in self.held.values())
         return PreparedExplanation(name, self._line.written.operations, self._line.traced, held)
 
     def __call__(self, *args: Tree) -> Tree:
-        """The results of the function that was prepared."""
+        """Run the recorded operations."""
         if transforms_active():
             return self.function(*args)
         leaves, spec = flatten(args)
@@ -109,13 +118,13 @@ class Prepared:
         return line(leaves)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the line that was made last to a file, with the tensors it holds, in the format of ``torch.export``.
+        """Save the operations that were recorded last, and the captured tensors, to a file of ``torch.export``.
 
         Args:
-            path: The file.
+            path: The path of the file.
 
         Raises:
-            RuntimeError: The result is sparse, which ``torch.export`` does not support.
+            RuntimeError: The result is a sparse tensor, which ``torch.export`` does not support.
         """
         line = self._line
         examples = tuple(torch.ones(k[0], dtype=k[1], device=k[2]) if isinstance(k, tuple) else k for k in line.kind)
@@ -125,10 +134,10 @@ class Prepared:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Prepared:
-        """Read what `save` wrote; it holds the tensors as they were then.
+        """Load a prepared function that `save` wrote. Its captured tensors have the values they had then.
 
         Args:
-            path: The file.
+            path: The path of the file.
 
         Returns:
             The prepared function.

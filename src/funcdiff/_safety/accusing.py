@@ -25,12 +25,13 @@ CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _PROOF = 0.01  # ... and above this proves nothing of custom operators
-_COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
+COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
 DIVERGENT = "differences of func do not converge here"
 INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
 _TOO_LITTLE = "too little to say"
+ENDLESS = "is not finite, differentiated once more"  # which is loud: where nothing else is left, it is taken
 OUTSIDE = (ArithmeticError, AssertionError, RuntimeError, ValueError)  # what func may raise beyond its domain
 Outcome = Literal["agrees", "wrong", "undecided"]
 
@@ -49,8 +50,8 @@ class Check:
 
     @property
     def unsure(self) -> bool:
-        """Whether it is too near to differences to be called wrong, and too far to be right."""
-        return self.reason.endswith(_TOO_LITTLE)
+        """Whether another recipe may be better: it is neither wrong nor right by differences, or NaN once more."""
+        return self.reason.endswith((_TOO_LITTLE, ENDLESS))
 
     def __str__(self) -> str:
         """As a plan tells it."""
@@ -93,7 +94,7 @@ def compared_by_values(
     answer: Tensor, slopes: Callable[[float], Curve], seen: Sketch, size: Callable[[], float]
 ) -> Check:
     """Hold second derivatives against differences of slopes that are differences themselves, with the step given."""
-    if seen.epsilon > _COARSE:
+    if seen.epsilon > COARSE:
         return Check("undecided", reason=NOT_FINITE)
     known = replace(seen, epsilon=seen.epsilon**0.75)  # to this the best differences know a slope
     return compared(answer, slopes(seen.epsilon**0.25), known, lambda: size() / known.epsilon**0.25)
@@ -109,7 +110,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if not value.isfinite().all():
         return Check("undecided", reason=NOT_FINITE), value
     hidden = answer.nan_to_num(float("inf")).abs().amax() * step < ROUNDED * seen.epsilon  # by what func rounds inside
-    if seen.epsilon > _COARSE and not value.any() and answer.any() and hidden:
+    if seen.epsilon > COARSE and not value.any() and answer.any() and hidden:
         return Check("undecided", reason="rounding hides what func does near the point"), value
     error = (narrow - wide).abs() + noise + floor
     gap = (answer - value).abs()
@@ -117,7 +118,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     vague = error > _VAGUE * scale
     if seen.foreign and bool(scale <= error.amax()):
         return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
-    unproven = error > _PROOF * scale if seen.foreign else vague & (seen.epsilon > _COARSE)
+    unproven = error > _PROOF * scale if seen.foreign else vague & (seen.epsilon > COARSE)
     if bool((gap <= error).all()) and not unproven.any():  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
     if not answer.isfinite().all():  # wrong if the derivative is as small as what rounding leaves of it, too
@@ -167,7 +168,7 @@ def _kink(curve: Curve, step: float, seen: Sketch) -> bool:
 
     wide, narrow = jump(step), jump(step / 4)
     slope = (curve(step) - curve(-step)).abs().amax() / (2 * step)
-    rounding = ROUNDED * seen.epsilon * centre.abs().amax() / step if seen.epsilon < _COARSE else 0.0
+    rounding = ROUNDED * seen.epsilon * centre.abs().amax() / step if seen.epsilon < COARSE else 0.0
     return bool((narrow > wide / 2) & (narrow > _VAGUE * slope + rounding))
 
 

@@ -27,7 +27,7 @@ _OPERATORS = """
     _safe_softmax _cdist_forward _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise
     mse_loss soft_margin_loss multi_margin_loss _prelu_kernel select_scatter as_strided prod linalg_lu_solve
     _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask
-    max_unpool2d max_unpool3d sinc"""
+    max_unpool2d max_unpool3d sinc nan_to_num"""
 REWRITTEN = frozenset(_OPERATORS.split())  # in whose place a corrected function has others
 
 _OVERCOUNTED = frozenset(("max_unpool2d", "max_unpool3d"))  # of which plain autograd has no right gradient

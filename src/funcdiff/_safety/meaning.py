@@ -17,7 +17,7 @@ from torch import Tensor
 
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
-from funcdiff._safety.guard import corrected
+from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
 from funcdiff._torch.constants import constants, holding
 from funcdiff._torch.tape import Sketch
@@ -64,8 +64,9 @@ def check_second(
     weights: Point,
     kept: Kept,
     by_values: Judge,
+    size: Callable[[], float],
 ) -> Check:
-    """What is found of a second derivative, `own` being that by plain autograd.
+    """What is found of a second derivative, `own` being that by plain autograd, `size` that of func's numbers.
 
     It is held against differences of the gradient by plain autograd; where these say nothing, against those of values.
     """
@@ -84,7 +85,8 @@ def check_second(
         return found
     try:
         plain = own()
-        if near(answer, plain, seen, scale=max(CLOSEST, seen.epsilon**0.5)):
+        floor = ROUNDED * seen.epsilon * size()  # which two ways of rounding may differ by
+        if near(answer, plain, seen, floor, scale=max(CLOSEST, seen.epsilon**0.5)):
             return found
         other = judge(flat, plain)
     except OUTSIDE:
@@ -147,9 +149,12 @@ def _first(
     *,
     scale: float = 1.0,
     kept: Kept | None = None,
+    gradient: Tensor | None = None,
 ) -> Check:
     """The gradient of the weighted outputs' sum by plain autograd, times `scale`, held against differences of func."""
-    slope = scale * (gradients(flat, point, along, weights)(0.0) * joined(along)).sum()[None]
+    if gradient is None:
+        gradient = gradients(flat, point, along, weights)(0.0)
+    slope = scale * (gradient * joined(along)).sum()[None]
     curve = values(flat, point, along, kept)
     return compared(slope, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
 
@@ -184,12 +189,18 @@ def _unless_cut(
         designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
         if not cut and (held.found or designed):
             return found
-        first = _first(corrected(flat), point, along, weights, seen, kept=kept)
+        gradient = None
+        if seen.operators.isdisjoint(REWRITTEN) and not cut:  # of func itself, which has run already
+            gradient = joined(backward(outputs, here, list(weights), create_graph=False))
+        first = _first(corrected(flat), point, along, weights, seen, kept=kept, gradient=gradient)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
     if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here
         return found
-    return _lost(first) if cut else replace(first, reason=f"the gradient {first}: does a hook change it?")
+    if cut:
+        return _lost(first)
+    hooked = held.hooked or "BackwardHookFunction" in seen.foreign  # as a module's hooks show
+    return replace(first, reason=f"the gradient {first}{': does a hook change it?' if hooked else ''}")
 
 
 def _lost(found: Check) -> Check:

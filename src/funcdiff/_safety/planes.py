@@ -12,6 +12,7 @@ from torch.func import vmap
 
 from funcdiff._safety.accusing import OUTSIDE, Check, compared, compared_by_values
 from funcdiff._safety.guard import with_right_gradient
+from funcdiff._safety.halves import or_in_single
 from funcdiff._safety.lines import (
     Curve,
     Func,
@@ -89,11 +90,22 @@ def _on_plane(
         return seen_through(t, *second)
 
     if kind in ("jacobian", "hessian"):
-        return check(restricted, [origin[1]], [found.detach()], kind, seen)
-    weights, axes = found.new_tensor([0.8, 0.6])[:count], torch.eye(2).to(origin)
+        verdict = check(restricted, [origin[1]], [found.detach()], kind, seen)
+    else:
+        verdict = _of_diagonal(found.detach(), restricted, origin[1], kind, seen)
+
+    def again(single: Point, seen: Sketch) -> Check:
+        return _on_plane(lambda _: lambda _: found.float(), flat, single, kind, seen, False)
+
+    return or_in_single(verdict, [found], flat, second, seen, again)
+
+
+def _of_diagonal(found: Tensor, restricted: Func, origin: Tensor, kind: Kind, seen: Sketch) -> Check:
+    """Hold the diagonal of the Hessian of each output, or its sum, against differences of the gradient."""
+    weights, axes = found.new_tensor([0.8, 0.6])[: len(found)], torch.eye(2).to(origin)
     line = with_right_gradient(restricted, seen.operators)
-    answer = (weights @ found.detach()).reshape(-1)
-    size = functools.partial(largest, line, [origin[1]], [weights])
+    answer = (weights @ found).reshape(-1)
+    size = functools.partial(largest, line, [origin], [weights])
 
     def asked(columns: Callable[[int], Tensor]) -> Tensor:
         """The diagonal, or its sum, out of the columns of a Hessian."""
@@ -102,18 +114,18 @@ def _on_plane(
 
     def judge(func: Func, answer: Tensor) -> Check:
         lines = [kept if func is line else None, None]
-        curves = [gradients(func, [origin[1]], [axes[k]], [weights], lines[k]) for k in (0, 1)]
+        curves = [gradients(func, [origin], [axes[k]], [weights], lines[k]) for k in (0, 1)]
         return compared(answer, lambda t: asked(lambda k: curves[k](t)), seen, size)
 
     def own() -> Tensor:
-        return asked(lambda k: joined(plain_product(line, [origin[1]], [axes[k]], [weights])))
+        return asked(lambda k: joined(plain_product(line, [origin], [axes[k]], [weights])))
 
     def by_values(func: Func, answer: Tensor) -> Check:
         def curve(h: float) -> Curve:
-            lines = [slopes(func, [origin[1]], [axes[k]], [weights], [[axis] for axis in axes], h) for k in (0, 1)]
+            lines = [slopes(func, [origin], [axes[k]], [weights], [[axis] for axis in axes], h) for k in (0, 1)]
             return lambda t: asked(lambda k: lines[k](t))
 
         return compared_by_values(answer, curve, seen, size)
 
     kept: Kept = {}
-    return check_second(judge, answer, own, line, [origin[1]], [axes[0]], seen, [weights], kept, by_values)
+    return check_second(judge, answer, own, line, [origin], [axes[0]], seen, [weights], kept, by_values, size)

@@ -12,14 +12,14 @@ from funcdiff._tables import Table
 
 @dataclass(frozen=True, repr=False)
 class DerivativeReport:
-    """Which recipes are right on a function.
+    """The result of `check_derivatives`: which methods are right on a function. `print()` shows it as a table.
 
     Attributes:
-        subject: the function, its sizes, and how much of it was looked at.
-        verdicts: one for each recipe.
-        responsible: the operations behind the wrong ones, where found.
-        evaluations: how often the function was called.
-        mutates: whether the function changes its arguments in place.
+        subject: The function, its numbers of inputs and outputs, and how many directions were checked.
+        verdicts: One verdict for each method.
+        responsible: The torch operations that cause the errors, where they were found.
+        evaluations: How often the function was called.
+        mutates: Whether the function changes its arguments in place.
     """
 
     subject: str
@@ -30,21 +30,21 @@ class DerivativeReport:
 
     @property
     def ok(self) -> bool:
-        """Some recipe is right, none is wrong."""
+        """Whether some method is right and none is wrong."""
         return bool(self.right) and not self.wrong
 
     @property
     def right(self) -> tuple[str, ...]:
-        """The recipes that are right."""
+        """The names of the methods that are right."""
         return self._named("right")
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """The recipes that are wrong."""
+        """The names of the methods that are wrong."""
         return self._named("wrong")
 
     def __getitem__(self, mode: str) -> Verdict:
-        """The verdict on `mode`."""
+        """The verdict on the method of that name."""
         for verdict in self.verdicts:
             if verdict.mode == mode:
                 return verdict
@@ -52,7 +52,7 @@ class DerivativeReport:
 
     @property
     def advice(self) -> str:
-        """What to do, in a line."""
+        """What to do, in one line."""
         parts = ["func changes its argument in place: clone it first"] if self.mutates else []
         right = {verdict.kind: verdict.mode for verdict in reversed(self.verdicts) if verdict.outcome == "right"}
         if self.wrong:

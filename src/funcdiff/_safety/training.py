@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._safety.accusing import Check, compared
+from funcdiff._safety.accusing import ENDLESS, Check, compared
 from funcdiff._safety.lines import Func, Point, direction
 from funcdiff._torch.constants import constants
 from funcdiff._torch.messages import cannot
@@ -65,6 +66,8 @@ def check_training(
             if not found.unsure:
                 break
         if found.outcome == "wrong" and not constants(lambda: restricted(origin)).meant:
+            if math.isinf(found.gap):
+                return replace(found, outcome="undecided", reason=ENDLESS)
             return replace(found, reason=f"differentiated once more, it contradicts differences, {found.gap:.1g} apart")
     except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):

@@ -28,7 +28,7 @@ class VectorFunction:
         _expect_real(self.leaves, "primals")
         self.point = [self.leaves[i].detach().double() for i in self.moving]
         if not all(x.isfinite().all() for x in self.point):
-            raise ValueError("the primals hold NaN or infinity, where nothing can be moved. Choose another point.")
+            raise ValueError("the primals contain NaN or infinity. Choose another point.")
         self.device = self.point[0].device
         self.evaluations = 0
         self.mutates = False
@@ -72,15 +72,15 @@ class VectorFunction:
             if all(self.leaves[i].dtype == torch.float64 for i in self.moving):
                 raise
             message = (
-                f"func fails at float64 copies of the primals: {error}. Pass the module itself (a float64 copy is "
-                "checked), or its parameters as primals, or make what func captures float64: module.double()."
+                f"func fails with float64 copies of the primals: {error}. If func is a module, pass the module itself: "
+                "a float64 copy is checked. If func uses a module or data of its own, call .double() on each of them."
             )
             raise ValueError(message) from error
         self.mutates = not all(torch.equal(x, y) for x, y in zip(copies, self.point, strict=True))
         if value.dtype != torch.float64:
             message = (
-                f"expected a float64 result at float64 primals, got {value.dtype}: func converts inside, and "
-                "differences of its values would be noise. Leave the conversion out, or pass the module itself."
+                f"expected a float64 result from float64 primals, got {value.dtype}: func converts its input. Finite "
+                "differences need float64. Remove the conversion, or pass the module itself."
             )
             raise TypeError(message)
         if not value.isfinite().all():
@@ -107,4 +107,4 @@ def _expect_real(leaves: list[Any], place: str) -> None:
         raise TypeError(f"expected real tensors in the {place}, got a complex one: use torch.view_as_real inside func.")
     if not any(x.is_floating_point() for x in tensors):
         kinds = ", ".join(str(x.dtype if isinstance(x, Tensor) else type(x).__name__) for x in leaves) or "nothing"
-        raise TypeError(f"expected a floating-point tensor in the {place}, got {kinds}: convert with .double().")
+        raise TypeError(f"expected a floating-point tensor in the {place}, got {kinds}. Convert it with .double().")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from funcdiff._safety.accusing import CLOSE, Check, compared, compared_by_values
 from funcdiff._safety.guard import with_right_gradient
+from funcdiff._safety.halves import in_single, or_in_single
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, largest, slopes
 from funcdiff._safety.meaning import check_second, check_slope, plain_product
 from funcdiff._torch.tape import Sketch
@@ -32,7 +33,12 @@ def check(flat: Func, point: Point, derivative: Point, kind: Kind, seen: Sketch)
     along, count = direction(point), len(point)
     if kind == "jacobian":
         answer = [_contracted(derivative[i : i + count], along) for i in range(0, len(derivative), count)]
-        return check_slope(flat, point, along, answer, seen)
+        found = check_slope(flat, point, along, answer, seen)
+
+        def again(single: Point, seen: Sketch) -> Check:
+            return check_slope(flat, single, in_single(along), in_single(answer), seen)
+
+        return or_in_single(found, answer, flat, point, seen, again)
     outputs = [derivative[i : i + count**2] for i in range(0, len(derivative), count**2)]
     shapes = [blocks[0].shape[: blocks[0].dim() - 2 * point[0].dim()] for blocks in outputs]
     weights = direction([derivative[0].new_zeros(shape) for shape in shapes], seed=1)
@@ -83,7 +89,12 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
 
     kept: Kept = {}
     size = functools.partial(largest, flat, point, weights)
-    return check_second(judge, joined(answer), own, flat, point, along, seen, weights, kept, by_values)
+    found = check_second(judge, joined(answer), own, flat, point, along, seen, weights, kept, by_values, size)
+
+    def again(single: Point, seen: Sketch) -> Check:
+        return check_product(flat, single, in_single(along), in_single(weights), in_single(answer), seen)
+
+    return or_in_single(found, answer, flat, point, seen, again)
 
 
 def _contracted(row: Point, along: Point) -> Tensor:

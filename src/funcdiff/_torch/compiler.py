@@ -60,7 +60,7 @@ class _Eagerly:
                         torch._dynamo.utils.warn_once_cache.discard(_NOTHING_COMPILED)
 
 
-_EAGERLY = _Eagerly()
+EAGERLY = _Eagerly()  # for what the compiler never traces
 
 
 def named_after(func: Callable[..., Any]) -> Callable[[F], F]:
@@ -79,7 +79,7 @@ def eagerly() -> AbstractContextManager[None]:
     `torch.compiler.set_stance("force_eager")` does it, in a fraction of the time. It is one for the process: the first
     thread that comes in sets it, and the last one that goes out puts back what was.
     """
-    return nullcontext() if torch.compiler.is_compiling() else _EAGERLY
+    return nullcontext() if torch.compiler.is_compiling() else EAGERLY
 
 
 def _eager_stance(eval_frame: Any) -> Any:

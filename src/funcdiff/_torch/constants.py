@@ -64,11 +64,13 @@ class Constants(Switches):
 
     Attributes:
         found: Whether anything is taken out.
+        hooked: Whether a hook, which may change a gradient, is put on a tensor.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found = False
+        self.hooked = False
         self._reads = 0  # by NumPy
         self._numbers = 0  # of NumPy's, used by torch
         self._without_graph = False
@@ -85,6 +87,7 @@ class Constants(Switches):
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         self.found |= func in _CONSTANTS or (func is set_grad_enabled and not args[0])
+        self.hooked |= func is torch.Tensor.register_hook
         self._reads += func in _READ_OUTSIDE
         self._numbers += any(isinstance(arg, np.generic) for arg in args)
         self._without_graph |= func in _GRADIENTS and not kwargs.get("create_graph")
@@ -119,7 +122,7 @@ class _Keeper(Switches):
             return result
         expected, value = self.kept[self._position] if self._position < len(self.kept) else (None, None)
         if expected is not func:
-            raise RuntimeError("func takes another way near the point")
+            raise RuntimeError("func runs other operations near the point")
         self._position += 1
         return _copied(value)
 

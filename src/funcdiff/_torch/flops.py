@@ -62,6 +62,11 @@ def _attention_backward(
 
 FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_counter.flop_registry,
+    # torch's own formulas of these search their arguments for trees, which takes longer than a small product.
+    aten.mm: _product,
+    aten.bmm: _product,
+    aten.addmm: _added_product,
+    aten.baddbmm: _added_product,
     aten.mv: _product,
     aten.dot: _product,
     aten.vdot: _product,

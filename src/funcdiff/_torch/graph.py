@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_g
 from torch.overrides import has_torch_function
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch leaves it untyped
+_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 
 
 class Survey(NamedTuple):
@@ -31,11 +32,11 @@ _LARGE = 4096  # numbers, whose memory is worth the 4 microseconds
 
 def ends(outputs: Sequence[Tensor]) -> Sequence[End]:
     """Where the outputs stand in their graph, without their numbers."""
-    return [get_gradient_edge(y) if _heavy(y) else y for y in outputs]
+    return [get_gradient_edge(y) if y.numel() > _LARGE and _heavy(y) else y for y in outputs]
 
 
 def _heavy(y: Tensor) -> bool:
-    return y.numel() > _LARGE and y.requires_grad and not has_torch_function((y,))
+    return y.requires_grad and not has_torch_function((y,))
 
 
 def pulled_back(
@@ -43,7 +44,8 @@ def pulled_back(
 ) -> Sequence[Tensor | None]:
     """What `torch.autograd.grad` returns, keeping the graph, for cotangents of the outputs' shapes, which it checks.
 
-    Its checks take as long as the backward pass of a small function.
+    Its checks take as long as the backward pass of a small function. What torch keeps besides is for the threads of
+    devices: on a CPU the backward pass runs in the caller's own.
     """
     if has_torch_function((*outputs, *inputs)):  # a subclass, or a mode, that has a gradient of its own
         return torch.autograd.grad(
@@ -54,17 +56,20 @@ def pulled_back(
             create_graph=create_graph,
             allow_unused=True,
         )
-    return _engine_run_backward(
-        tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False
-    )
+    run = _run_backward if inputs[0].is_cpu else _engine_run_backward
+    return run(tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False)
 
 
 def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
     """Look at every node between the outputs and the primals."""
-    nodes = graph(outputs)
-    leaves = [id(node.variable) for node in nodes if type(node) is _LEAF]  # type: ignore[attr-defined]  # only these have one
-    callers = not set(map(id, primals)).issuperset(leaves)
-    compiled = "CompiledFunctionBackward" in [type(node).__name__ for node in nodes]
+    own = set(map(id, primals))
+    callers = compiled = False
+    for node in graph(outputs):
+        kind = type(node)
+        if kind is _LEAF:
+            callers = callers or id(node.variable) not in own  # type: ignore[attr-defined]  # only these have one
+        elif kind.__name__ == "CompiledFunctionBackward":
+            compiled = True
     return Survey(callers, compiled) if callers or compiled else NOTHING
 
 
@@ -87,11 +92,15 @@ def _custom(outputs: Sequence[Tensor]) -> list[Any]:
 
 def graph(outputs: Sequence[Tensor]) -> Sequence[Node]:
     """Every node of the graph once."""
-    nodes = list({output.grad_fn: None for output in outputs if output.grad_fn is not None})
-    seen = {None, *nodes}
+    nodes: list[Node] = []
+    seen: set[Any] = {None}
+    for output in outputs:
+        if (last := output.grad_fn) not in seen:
+            seen.add(last)
+            nodes.append(last)  # type: ignore[arg-type]  # None is seen
     for node in nodes:  # which grows meanwhile
         for following, _ in node.next_functions:
             if following not in seen:
                 seen.add(following)
-                nodes.append(following)  # type: ignore[arg-type]  # None is seen
+                nodes.append(following)  # type: ignore[arg-type]  # the same
     return nodes

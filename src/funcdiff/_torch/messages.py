@@ -42,8 +42,8 @@ REMEDIES = (
     ),
     (
         "random operation while in randomness error mode",
-        "func draws random numbers (dropout in training mode?), and each direction would get another draw. Call "
-        'module.eval(), or pass randomness="same" for one draw that all share',
+        "func draws random numbers (dropout in training mode?), and each direction would get other numbers. Call "
+        'module.eval(), or pass randomness="same" to draw the same numbers for all',
     ),
     (
         "would mutate a captured Tensor",
@@ -53,7 +53,7 @@ REMEDIES = (
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (
         "forward AD with",
-        "an operation in func has no forward-mode derivative. Use a recipe of reverse mode alone: jacobian_reverse, "
+        "an operation in func has no forward-mode derivative. Use reverse mode: jacobian_reverse, "
         "hessian_reverse_over_reverse, hvp_reverse_over_reverse. Put fused attention under "
         "sdpa_kernel(SDPBackend.MATH)",
     ),
@@ -64,8 +64,8 @@ REMEDIES = (
     ),
     (
         "setup_context",
-        "func calls a torch.autograd.Function in the old style, which torch.func does not support. Give the class a "
-        "setup_context, or use a recipe on plain autograd: jacobian_loop, hvp_double_backward",
+        "func calls a torch.autograd.Function without setup_context, which torch.func does not support. Add a "
+        "setup_context to the class, or use plain autograd: jacobian_loop, hvp_double_backward",
     ),
     (
         "can't allocate memory",
@@ -79,7 +79,7 @@ REMEDIES = (
     ),
     (
         "saved tensor hooks",
-        "func uses hooks on saved tensors (checkpointing?), which torch.func does not support. Use a recipe on plain "
+        "func uses hooks on saved tensors (checkpointing?), which torch.func does not support. Use plain "
         "autograd: jacobian_loop, hvp_double_backward",
     ),
 )

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from funcdiff._torch.trees import Tree, flatten
+
 M = TypeVar("M", bound=nn.Module)
 _c10d: Any = dist.distributed_c10d if dist.is_available() else None  # beneath the public names
 
@@ -20,6 +22,11 @@ all_gather_single: Any = getattr(dist, "all_gather_single", None) or getattr(dis
 def spread(x: Any) -> bool:
     """Whether a tensor is a DTensor; without a search, and without an import, where there is none."""
     return type(x) is not Tensor and "torch.distributed.tensor" in sys.modules and isinstance(x, _dtensor())
+
+
+def any_spread(tree: Tree) -> bool:
+    """Whether one of the tensors is."""
+    return any(map(spread, [x for x in flatten(tree)[0] if type(x) is not Tensor]))
 
 
 def beside(x: Tensor, like: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +39,18 @@ class Reading(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@functools.cache
+def _may_show(func: Any) -> bool:
+    return any(tag in getattr(func, "tags", ()) for tag in _TAGS)
+
+
+def shows(func: Any, args: Sequence[Any]) -> bool:
+    """Whether an operator makes a number of a tensor, or a shape that depends on values."""
+    if not _may_show(func):
+        return False
+    return func is not torch.ops.aten.index.Tensor or any(i is not None and i.dtype in _MASKS for i in args[1])
+
+
 class _Below(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
     """Sees what the dispatcher does: numbers made of tensors, and shapes that depend on values."""
 
@@ -48,9 +61,7 @@ class _Below(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leave
         self.reading = reading
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(tag in getattr(func, "tags", ()) for tag in _TAGS):
-            masks = func is not torch.ops.aten.index.Tensor or any(i is not None and i.dtype in _MASKS for i in args[1])
-            self.reading.seen |= masks
+        self.reading.seen |= shows(func, args)
         return with_number(func, args, kwargs or {})
 
 

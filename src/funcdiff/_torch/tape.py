@@ -16,8 +16,8 @@ from funcdiff._torch.delicate import delicate
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
-from funcdiff._torch.reading import reading
-from funcdiff._torch.tensors import materialised
+from funcdiff._torch.reading import Reading, shows
+from funcdiff._torch.tensors import materialised, with_number
 from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
 
@@ -109,7 +109,8 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
 
 
 def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
-    with undrawn(), reading() as read, Switches() as switches, _Tape(primals, randomness, switches) as tape:
+    tape = _Tape(primals, randomness, switches := Switches(), read := Reading())
+    with undrawn(), read, switches, tape:
         outputs = flatten(flat(*primals))[0]
     return tape, outputs, read.seen
 
@@ -153,12 +154,13 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     calls: int
     general: int
 
-    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Switches) -> None:
+    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Switches, read: Reading) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
         self.randomness = randomness
         self.switches = switches
+        self.read = read
         self.graph = any(x.requires_grad for x in primals)
         self.bent: set[int] = set()  # of the live storages, those with second derivatives
         self.operators: set[str] = set()
@@ -175,15 +177,18 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.read.seen |= shows(func, args)
         operands = list(_tensors((*args, *kwargs.values())))
-        given = {self._key(x) for x in operands}
-        moving = [x for x in operands if self._key(x) in self.live]
-        self.trainable |= bool(moving) and any(x.requires_grad and self._key(x) not in self.live for x in operands)
+        keys = [self._key(x) for x in operands]
+        given = set(keys)
+        moving = [x for x, key in zip(operands, keys, strict=True) if key in self.live]
+        still = [x for x, key in zip(operands, keys, strict=True) if key not in self.live]
+        self.trainable |= bool(moving) and any(x.requires_grad for x in still)
         if isinstance(func, HigherOrderOperator):
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         name = known_as(func, args, kwargs)
         self._refuse(func, name, args, kwargs, given, moving)
-        result = materialised(func(*args, **kwargs))
+        result = materialised(with_number(func, args, kwargs))
         if func.namespace not in _NAMESPACES:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
         if name == "detach":  # mostly autograd's own, of what it saves

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T", bound=Tensor)
+_WRITES: Any = attrgetter("_version")
 
 
 def times_written(tensors: Sequence[Tensor]) -> list[int]:
     """How often each tensor was written to in place."""
-    return [x._version for x in tensors]
+    return list(map(_WRITES, tensors))
 
 
 def place_of(x: Tensor) -> tuple[int, torch.Size, tuple[int, ...]]:

@@ -49,7 +49,7 @@ def batched(func: Callable[..., Sequence[Tensor]], randomness: str) -> Callable[
         size = stacks[0].shape[0]
         level = _vmap_increment_nesting(size, randomness)
         try:
-            results = func(*(_add_batch_dim(x, 0, level) for x in stacks))
+            results = func(*[_add_batch_dim(x, 0, level) for x in stacks])
             return [_remove_batch_dim(y, level, size, 0) for y in results]
         finally:
             _vmap_decrement_nesting()

@@ -42,8 +42,12 @@ def flatten(tree: Tree) -> tuple[Sequence[Any], TreeSpec]:
     """The leaves of a tree and its structure."""
     if isinstance(tree, Tensor):
         return (tree,), LEAF
-    if type(tree) is tuple and len(tree) < len(TUPLES) and all(isinstance(leaf, Tensor) for leaf in tree):
-        return tree, TUPLES[len(tree)]
+    if type(tree) is tuple and len(tree) < len(TUPLES):
+        for leaf in tree:  # a generator takes longer
+            if not isinstance(leaf, Tensor):
+                break
+        else:
+            return tree, TUPLES[len(tree)]
     return tree_flatten(tree)
 
 

@@ -17,8 +17,8 @@ INFERENCE_SILENCES = RUNNING < "2.13"
 
 if TorchVersion(_MINOR) > NEWEST:
     warnings.warn(
-        f"funcdiff was tested with torch {OLDEST} to {NEWEST}, and this is torch {_MINOR}. The automatic recipes leave "
-        "out every recipe that is wrong in any version they know, and they check their first result. Test a recipe "
-        "that you call by name with funcdiff.check_derivatives.",
+        f"funcdiff was tested with torch {OLDEST} to {NEWEST}, and this is torch {_MINOR}. jacobian, hessian and the "
+        "other automatic functions check their first result. Before you rely on a function with a mode in its name, "
+        "such as jacobian_forward, test it with funcdiff.check_derivatives.",
         stacklevel=2,
     )

@@ -19,44 +19,67 @@ from funcdiff.checks.registry import RECIPES
 def check_derivatives(
     func: Callable[..., Any], *primals: Any, directions: int | None = 8, seed: int = 0
 ) -> DerivativeReport:
-    """Test which Jacobian, Hessian and HVP recipes are right on `func`, by comparing them with finite differences.
+    """Check which methods differentiate `func` correctly, by comparing each with finite differences.
 
-    The result is a table with a verdict for each recipe. If one is wrong, each torch operation inside `func` is judged
-    alone, and the table names the operation at fault.
-
-    The check works in float64, on copies of the floating-point tensors in `primals`, all of which are differentiated,
-    and of `func` itself if it is a module. The differences are central and extrapolated, with an estimate of the error
-    of each entry. A recipe is called wrong only if other differences, or another recipe that is right, confirm it.
+    The result is a table with a verdict for each method for Jacobians, Hessians and Hessian-vector products. If a
+    method is wrong, the table names the torch operation in `func` that causes the error.
 
     Args:
-        func: a function of tensors, or pytrees of them, to a tensor or a pytree; outputs that are not floating-point
-            are left out. Called with `primals` many times; a state it keeps outside a module is its own.
-        *primals: the point; anything but floating-point tensors is passed on as it is.
-        directions: With more inputs or outputs than this, that many random combinations are tested instead, so a large
-            network takes no longer. None tests every entry.
+        func: The function to check. Its arguments and its output are tensors or pytrees of tensors. It is called many
+            times. Outputs that are not floating-point numbers are not checked.
+        *primals: The arguments of `func` at which to check. All floating-point tensors among them are differentiated,
+            and everything else is passed on unchanged.
+        directions: The number of random directions to check if there are more inputs or outputs than this. A large
+            network then takes no longer than a small one. None checks every entry.
         seed: The seed of the random directions.
 
     Returns:
-        A `DerivativeReport` with `.ok`, `.right`, `.wrong` and `.advice`, and a verdict for each recipe. `print()`
-        shows a table.
+        A `DerivativeReport`. `print(report)` shows the table. `report.ok` is True if some method is right and none is
+        wrong, `report.right` and `report.wrong` are the names of the methods, and `report.advice` says what to do.
 
     Raises:
-        TypeError: no floating-point tensor, or a complex one, among the primals or in the result; or a result of lower
-            precision than float64.
-        ValueError: `func` fails at float64 copies, `primals` or its value there are not finite, or `directions` is not
-            positive.
-
-    Cost: 10 to 20 evaluations of `func` for each input or direction, as many evaluations of its Jacobian, and one run
-    of each recipe: seconds for a small network.
-
-    Source: D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982); the random directions follow JAX's
-    `check_grads`.
+        TypeError: There is no floating-point tensor in the arguments or in the output, there is a complex one, or the
+            output is not in float64.
+        ValueError: `func` fails on float64 copies of its arguments, the arguments or the output are not finite, or
+            `directions` is not positive.
 
     Example:
+        All methods are right on the sine.
+
         >>> import torch
+        >>> from funcdiff import check_derivatives
         >>> report = check_derivatives(torch.sin, torch.tensor([0.5, 1.0]))
         >>> report.ok, report.wrong
         (True, ())
+
+        A custom function whose backward has the wrong sign makes reverse mode wrong.
+
+        >>> class Wrong(torch.autograd.Function):
+        ...     generate_vmap_rule = True
+        ...     @staticmethod
+        ...     def forward(x):
+        ...         return x**2
+        ...     @staticmethod
+        ...     def setup_context(ctx, inputs, output):
+        ...         ctx.save_for_backward(*inputs)
+        ...     @staticmethod
+        ...     def backward(ctx, slope):
+        ...         return -2 * ctx.saved_tensors[0] * slope
+        >>> "jacobian_reverse" in check_derivatives(Wrong.apply, torch.tensor([0.5, 1.0])).wrong
+        True
+
+    Method:
+        The check works in float64, on copies of the tensors and, if `func` is a module, of the module. The differences
+        are central and extrapolated, and the error of each is estimated. A method is called wrong only if other
+        differences, or another method that is right, confirm it.
+
+    Cost:
+        10 to 20 evaluations of `func` for each input or direction, as many evaluations of its Jacobian, and one run of
+        each method. For a small network, this takes seconds.
+
+    Source:
+        D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982). The random directions follow JAX's
+        `check_grads`.
     """
     if directions is not None and directions < 1:
         raise ValueError(f"expected directions to be a positive int, or None for every entry, got {directions}")

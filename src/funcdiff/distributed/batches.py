@@ -19,12 +19,13 @@ from funcdiff.distributed.together import together
 
 _OF_ROWS: Mapping[str, Any] = dict(
     TEXTS,
-    func="The function of one row. It takes tensors or pytrees of tensors, and returns a tensor or a pytree of "
-    "tensors.",
-    in_dims="The axis of each argument that is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
-    "tuple with an entry for each argument. The entry None marks an argument that all rows share. An argument that is "
-    "sharded over this axis stays where it is.",
-    chunk_size='The number of rows to compute at once, by default all of the own part; or "auto", with a budget.',
+    func="The function of one row, without the batch axis. Its arguments and its output are tensors, or dicts, lists "
+    "and tuples of tensors (pytrees).",
+    in_dims="Which axis of each argument is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
+    "tuple with an entry for each. None means that all rows share the argument. An argument that is sharded over "
+    "this axis is not moved.",
+    chunk_size='How many of its own rows a process computes at once. By default, all of them. "auto" chooses as many '
+    "as fit into `budget`.",
 )
 
 
@@ -40,23 +41,26 @@ def batch_jacobian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute a Jacobian for every row of a batch, with the rows divided among the processes.
+    """Compute one Jacobian for each row of a batch, with the rows divided among the processes.
 
-    Shapes: (B, output, input) for B rows. The result is a `DTensor`, sharded over the rows.
-
-    Cost: On each of P processes that of `funcdiff.batch_jacobian` for B / P rows.
+    Call it on all processes of the group. `func` takes one row. For B rows, the result has the shape of B, then the
+    output, then the input. It is a `DTensor`, sharded over the rows.
 
     Example:
-        The Jacobian of x^2 is 2 x. Here one process is the group.
+        The Jacobian of x^2 is 2 x. Here, the group has one process.
 
         >>> import torch
         >>> import torch.distributed as dist
+        >>> from funcdiff.distributed import batch_jacobian
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> batch_jacobian(torch.square, gather=True)(torch.tensor([[1.0], [2.0]]))
         tensor([[[2.]],
         <BLANKLINE>
                 [[4.]]])
         >>> dist.destroy_process_group()
+
+    Cost:
+        On each of P processes, that of `funcdiff.batch_jacobian` for B / P rows.
     """
     recipe = batches.batch_jacobian(func, argnums, in_dims, chunk_size=chunk_size, budget=budget, verify=verify)
     local = _own_rows(recipe, in_dims)
@@ -75,23 +79,26 @@ def batch_hessian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute a Hessian for every row of a batch, with the rows divided among the processes.
+    """Compute one Hessian for each row of a batch, with the rows divided among the processes.
 
-    Shapes: (B, output, input, input) for B rows. The result is a `DTensor`, sharded over the rows.
-
-    Cost: On each of P processes that of `funcdiff.batch_hessian` for B / P rows.
+    Call it on all processes of the group. `func` takes one row. For B rows, the result has the shape of B, then the
+    output, then the input twice. It is a `DTensor`, sharded over the rows.
 
     Example:
-        The Hessian of the sum of cubes is 6 x. Here one process is the group.
+        The Hessian of the sum of cubes is 6 x. Here, the group has one process.
 
         >>> import torch
         >>> import torch.distributed as dist
+        >>> from funcdiff.distributed import batch_hessian
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> batch_hessian(lambda x: x.pow(3).sum(), gather=True)(torch.tensor([[1.0], [2.0]]))
         tensor([[[ 6.]],
         <BLANKLINE>
                 [[12.]]])
         >>> dist.destroy_process_group()
+
+    Cost:
+        On each of P processes, that of `funcdiff.batch_hessian` for B / P rows.
     """
     recipe = batches.batch_hessian(func, argnums, in_dims, chunk_size=chunk_size, budget=budget, verify=verify)
     local = _own_rows(recipe, in_dims)

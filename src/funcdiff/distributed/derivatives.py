@@ -28,9 +28,8 @@ _SPLITS = "outputs", "inputs", None
 @documented(
     "Jacobian",
     **TEXTS,
-    split='What the processes share: "outputs", the first axis of each output, or "inputs", the first axis of each '
-    "differentiated leaf. By default the fewer of the two remain whole: outputs are split unless there are more "
-    "outputs than inputs.",
+    split='What to divide among the processes: "outputs", the first axis of each output, or "inputs", the first axis '
+    "of each differentiated tensor. By default, the outputs, unless there are more outputs than inputs.",
 )
 def jacobian(
     func: Function,
@@ -43,18 +42,18 @@ def jacobian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute the Jacobian with its rows or its columns divided among the processes.
+    """Compute the Jacobian, divided among the processes: each computes a part of the rows or columns.
 
-    Shapes: Those of `funcdiff.jacobian`. The result is a `DTensor`, sharded over the first axis of the output or over
-    the first axis of the input. The block of a scalar has no such axis and is the same on all processes.
-
-    Cost: On each of P processes that of the Jacobian of its part: about (1 + m / P) F or (1 + n / P) F.
+    Call it on all processes of the group. The shape of the result is that of `funcdiff.jacobian`. It is a `DTensor`,
+    sharded over the first axis of the output or of the input. The block of a scalar has no such axis and is the same on
+    all processes.
 
     Example:
-        The Jacobian of a linear map is its matrix. Here one process is the group.
+        The Jacobian of a linear map is its matrix. Here, the group has one process.
 
         >>> import torch
         >>> import torch.distributed as dist
+        >>> from funcdiff.distributed import jacobian
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
         >>> J = jacobian(lambda x: weight @ x)(torch.ones(2))
@@ -64,6 +63,9 @@ def jacobian(
         >>> J.placements
         (Shard(dim=0),)
         >>> dist.destroy_process_group()
+
+    Cost:
+        For n inputs, m outputs and P processes, about 1 + m / P or 1 + n / P evaluations of `func` on each process.
     """
     _check_split(split)
     recipe = partial(choice.jacobian, chunk_size=chunk_size, budget=budget, verify=verify)
@@ -93,29 +95,32 @@ def hessian(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute the Hessian with its rows divided among the processes.
+    """Compute the Hessian, divided among the processes: each computes a part of the outputs or of the rows.
 
-    If each output has at least as many entries on its first axis as there are processes, the outputs are shared. Then
-    each process takes the recipe that `funcdiff.hessian` chooses. Otherwise, as for a loss, the rows of the Hessian of
-    each output are shared: each process differentiates its part of the gradient.
-
-    Shapes: Those of `funcdiff.hessian`. The result is a `DTensor`, sharded over the first axis of the output or, for a
-    scalar, over its own first axis.
-
-    Cost: On each of P processes that of the Hessian of m / P outputs; for a loss about 2 (1 + n / P) F, and n^2 / P
-    numbers of memory.
+    Call it on all processes of the group. The shape of the result is that of `funcdiff.hessian`. It is a `DTensor`,
+    sharded over the first axis of the output or, for a scalar, over its own first axis.
 
     Example:
-        The Hessian of x^T A x is A + A^T. Here one process is the group.
+        The Hessian of x^T A x is A + A^T. Here, the group has one process.
 
         >>> import torch
         >>> import torch.distributed as dist
+        >>> from funcdiff.distributed import hessian
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
         >>> hessian(lambda x: x @ matrix @ x, gather=True)(torch.ones(2))
         tensor([[2., 2.],
                 [2., 6.]])
         >>> dist.destroy_process_group()
+
+    Method:
+        If each output has at least as many rows as there are processes, the outputs are divided, and each process uses
+        the method that `funcdiff.hessian` chooses. Otherwise, as for a loss, the rows of the Hessian are divided: each
+        process differentiates its part of the gradient.
+
+    Cost:
+        On each of P processes, that of the Hessian of m / P outputs. For a loss with n inputs, about 2 (1 + n / P)
+        evaluations of `func`, and n^2 / P numbers of memory.
     """
     options: dict[str, Any] = {"chunk_size": chunk_size, "budget": budget, "verify": verify}
     recipe: Callable[..., Function] = partial(choice.hessian, **options)

@@ -21,50 +21,53 @@ from funcdiff.distributed.together import attempted
 def hvp_operator(
     loss: Function, *primals: Tree, samples: int | None = None, group: Any = None, verify: bool = True
 ) -> Callable[..., Tree]:
-    """Make the map from v to Hv for a loss over all processes' data. Each process passes the loss of its own share.
+    """Make a function that multiplies vectors by the Hessian of a loss whose data are divided among processes.
 
-    The graph of the gradient is built once. Each product is then a local one and one all-reduce of one flat vector, as
-    the Hessian of a sum is the sum of the Hessians. All processes get the same bits, so that each can run the same
-    solver, such as `scipy.sparse.linalg.eigsh`, in step with the others. All call the operator equally often, with the
-    same vectors; others are refused.
-
-    Half precision is summed in float32. The result carries no autograd graph.
-
-    Shapes: Those of the primals.
-
-    Cost: That of `funcdiff.hvp_operator` for the data of this process. For each product, n + 33 numbers are reduced.
-    Sharded primals are gathered once, and sharded tangents for each product.
+    Each process passes the loss of its own share of the data. All processes get the same product, that of the whole
+    loss: the mean over all samples if you pass `samples`, and otherwise the sum of the losses of all processes.
 
     Args:
         loss: The loss of this process's share of the data. It takes tensors or pytrees of tensors, and returns a
             scalar, a tensor of shape (). It must not communicate.
-        *primals: The point, the same on all processes. A sharded tensor, a DTensor, reaches `loss` whole.
-        samples: The number of samples in this process's share, if `loss` is a mean. The result is then that of the mean
-            over all samples, and a process without samples passes 0. Without it, the losses are added.
-        group: The process group, by default all processes.
-        verify: Whether to check the first local product against finite differences of the local gradient.
+        *primals: The point, the same on all processes. `loss` receives a sharded tensor (a DTensor) whole.
+        samples: The number of samples in this process's share, if `loss` is a mean. A process without samples passes 0.
+            By default, the losses are added.
+        group: The process group. By default, all processes.
+        verify: Whether to check the first local product by finite differences of the local gradient.
 
     Returns:
-        A function that takes the tangents, one for each primal, and returns Hv, sharded as the primals are.
+        A function that takes one vector for each argument of `loss` and returns Hv, sharded as the arguments are. You
+        cannot backpropagate through the result.
 
     Raises:
-        TypeError: A primal, a tangent or the loss is not a real, dense, floating-point tensor, or the tangents have
-            another structure than the primals.
-        ValueError: `loss` does not return a scalar, `samples` is negative, or what all processes must have in common
-            differs: shapes, dtypes, values, the code of `loss`, tangents. The message names the ranks.
-        RuntimeError: No process group is there, a process failed, ended or does not answer within the timeout of the
-            group, or `loss` is a function that `funcdiff.hvp_operator` refuses. Every process raises.
+        TypeError: An argument, a vector or the loss is not a dense tensor of real floating-point numbers, or the
+            vectors have another structure than the arguments.
+        ValueError: `loss` does not return a scalar, `samples` is negative, or something differs between processes that
+            must not: shapes, dtypes, values, the code of `loss`, or vectors. The message names the ranks.
+        RuntimeError: There is no process group, a process failed, ended or does not answer within the timeout of the
+            group, or `funcdiff.hvp_operator` refuses `loss`. Every process raises.
 
     Example:
-        Two processes with one sample each would get the Hessian of the mean of both. Here one process is the group.
+        The mean of w^3 over two samples has the Hessian diag(3 w). Here, the group has one process.
 
         >>> import torch
         >>> import torch.distributed as dist
+        >>> from funcdiff.distributed import hvp_operator
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> hessian = hvp_operator(lambda w: w.pow(3).mean(), torch.tensor([1.0, 2.0]), samples=2)
         >>> hessian(torch.ones(2))
         tensor([3., 6.])
         >>> dist.destroy_process_group()
+
+    Method:
+        The graph of the gradient is built once. For each product, every process multiplies by its own Hessian, and the
+        results are added in one all-reduce. All processes get the same bits, so each can run the same solver, such as
+        `scipy.sparse.linalg.eigsh`. All must call the function equally often, with the same vectors; a difference is
+        refused. Half precision is added in float32.
+
+    Cost:
+        That of `funcdiff.hvp_operator` for the data of this process. For n numbers in the arguments, n + 33 numbers are
+        reduced for each product. Sharded arguments are gathered once, and sharded vectors for each product.
     """
     processes = Processes(group, "hvp_operator")
     refuse_inside("hvp_operator")

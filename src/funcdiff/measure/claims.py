@@ -14,12 +14,13 @@ Verdict = Literal["holds", "no difference", "undecided", "contradicted"]
 
 @dataclass(frozen=True, repr=False)
 class Claim:
-    """An expectation about cost, and what was measured.
+    """What you expected about a cost, and what was measured.
 
     Attributes:
-        expectation: What was expected, as a sentence without its full stop.
-        verdict: "holds"; "no difference" if the interval contains 1; "undecided" if it contains the factor that was
-            expected, or if both candidates were timed once; "contradicted".
+        expectation: What you expected, as a sentence without its full stop.
+        verdict: "holds" if the measurement agrees, "contradicted" if it does not, "no difference" if the interval
+            contains 1, and "undecided" if the interval contains the factor that you expected or both candidates were
+            timed once.
         sentence: What was measured.
         finding: The same without the interval and the full stop, as the title of a figure.
     """
@@ -32,7 +33,7 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether the measurement supports the expectation."""
+        """Whether the measurement agrees with the expectation."""
         return self.verdict == "holds"
 
     def __repr__(self) -> str:
@@ -44,7 +45,7 @@ class Claim:
         return f'<p class="funcdiff-claim funcdiff-claim-{kind}">{escape(self.sentence)}</p>'
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the claim in plain JSON values."""
+        """Return the claim as plain JSON values."""
         parts = asdict(self)
         del parts["finding"]  # a part of the sentence
         return {"kind": self.kind, "holds": self.holds, **parts}
@@ -53,7 +54,7 @@ class Claim:
 def check_factor(by: float | None) -> None:
     """Raise if the factor that a claim expects is none."""
     if by is not None and by < 1:
-        raise ValueError(f"expected by >= 1, the factor between the two, or None for any; got {by}")
+        raise ValueError(f"expected by >= 1, a factor, or None for any difference, got {by}")
 
 
 def claim_on_time(name: str, other: str, ratio: Ratio, by: float | None, once: Collection[str] = ()) -> Claim:

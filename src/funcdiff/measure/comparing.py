@@ -27,33 +27,40 @@ def compare(
     equal: bool = True,
     costs: bool = False,
 ) -> Comparison:
-    """Time candidates against each other on the same arguments.
-
-    Each round times every candidate once, in random order, so that a slow phase of the machine affects all of them.
-    The ratio of two candidates is taken round by round. A short call is repeated until the clock resolves it, after one
-    untimed call, because the other candidates left the caches cold. Garbage collection is off, an accelerator has
-    finished before the time is read, and the first call, which may compile, is kept apart.
+    """Time several functions side by side on the same arguments, and compute how many times faster each is.
 
     Args:
-        candidates: Name to function; each is called as ``candidate(*args)``.
-        *args: The arguments.
-        rounds: Samples of each candidate; at least 8, which the interval needs.
-        threads: Threads torch computes with meanwhile.
-        budget: Seconds; a candidate whose first two calls both take longer is cut off with one sample.
-        seed: The seed of the order within the rounds.
-        equal: Whether the results must agree before anything is timed; within the square root of the dtype's precision.
-        costs: Whether to add exact counts of each candidate, as `count` takes them.
+        candidates: The functions to time: a dictionary from names to functions. Each is called as ``candidate(*args)``.
+        *args: The arguments of all candidates.
+        rounds: The number of samples of each candidate, at least 8.
+        threads: The number of threads that torch uses during the measurement.
+        budget: A number of seconds. A candidate whose first two calls both take longer is timed only once.
+        seed: The seed of the random order within each round.
+        equal: Whether the results of all candidates must agree before anything is timed. The tolerance is the square
+            root of the precision of the dtype.
+        costs: Whether to count the FLOPs, the operations and the memory of each candidate too, as `count` does.
 
     Returns:
-        The comparison. It shows itself as a table.
+        A `Comparison`. Print it to see a table: the median time of each candidate, and its ratio to the fastest with a
+        99 % interval. `comparison["square"].median` is a time in seconds.
 
     Raises:
-        ValueError: There is no candidate, an option is out of range, or two results differ.
+        ValueError: There is no candidate, an option has a value that is not allowed, or the results of two candidates
+            differ.
 
-    >>> x = torch.linspace(0, 1, 8)
-    >>> comparison = compare({"square": torch.square, "product": lambda x: x * x}, x, rounds=8)
-    >>> sorted(comparison), comparison["square"].n
-    (['product', 'square'], 8)
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import compare
+        >>> x = torch.linspace(0, 1, 8)
+        >>> comparison = compare({"square": torch.square, "product": lambda x: x * x}, x, rounds=8)
+        >>> sorted(comparison), comparison["square"].n
+        (['product', 'square'], 8)
+
+    Method:
+        Each round times every candidate once, in random order, so that a slow phase of the machine affects all of them.
+        The ratio of two candidates is taken in each round, and its median is shown. A short call is repeated until the
+        clock can measure it, after one call that is not timed. Garbage collection is off, and a GPU has finished before
+        the time is read. The first call, which may compile, is shown separately.
     """
     return recorded(
         measure(candidates, *args, rounds=rounds, threads=threads, budget=budget, seed=seed, equal=equal, costs=costs)

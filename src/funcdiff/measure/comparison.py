@@ -18,13 +18,13 @@ from funcdiff.measure.recording import recorded
 
 @dataclass(frozen=True)
 class Timing:
-    """The times of one candidate, in seconds a call.
+    """The times of one candidate, in seconds for each call.
 
     Attributes:
-        times: One a round, each the average over ``calls`` calls.
-        calls: Calls in a sample, so many that the clock resolves it.
-        first: The very first call, which may trace or compile.
-        cut_off: Whether both its first calls exceeded the budget, so that it was timed once.
+        times: One time for each round, each the mean over ``calls`` calls.
+        calls: The number of calls in a sample, chosen so that the clock can measure it.
+        first: The time of the very first call, which may trace or compile.
+        cut_off: Whether the first two calls both took longer than the budget. There is then only one time.
     """
 
     times: tuple[float, ...]
@@ -34,17 +34,17 @@ class Timing:
 
     @property
     def n(self) -> int:
-        """Number of samples."""
+        """The number of samples."""
         return len(self.times)
 
     @property
     def median(self) -> float:
-        """Median time of a call, in seconds."""
+        """The median time of a call, in seconds."""
         return median(self.times)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """First and third quartile, in seconds."""
+        """The first and the third quartile, in seconds."""
         if self.n == 1:
             return self.median, self.median
         low, _, high = quantiles(self.times, n=4, method="inclusive")
@@ -52,7 +52,7 @@ class Timing:
 
     @property
     def iqr(self) -> float | None:
-        """Interquartile range, in seconds; None of a single sample, which has no spread."""
+        """The interquartile range in seconds, or None for a single sample."""
         if self.n == 1:
             return None
         low, high = self.quartiles
@@ -60,20 +60,20 @@ class Timing:
 
     @property
     def note(self) -> str:
-        """What stands behind the median where it is of a single sample."""
+        """The words " (1 sample)" after a median of a single sample, otherwise nothing."""
         return " (1 sample)" if self.n == 1 else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the samples and what they come to, in plain JSON values."""
+        """Return the samples and their summary as plain JSON values."""
         summary = {"median": self.median, "iqr": self.iqr, "n": self.n, "first": self.first}
         return {**summary, "calls": self.calls, "cut_off": self.cut_off, "times": list(self.times)}
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown, Mapping[str, Timing]):
-    """Times of several candidates, taken side by side; a mapping from name to `Timing`.
+    """The times of several candidates, measured side by side: a mapping from each name to its `Timing`.
 
-    Shows itself as a table, the fastest candidate first.
+    Print it to see a table, the fastest candidate first. `compare` returns it.
     """
 
     kind: ClassVar[str] = "comparison"
@@ -97,7 +97,7 @@ class Comparison(Shown, Mapping[str, Timing]):
 
     @property
     def fastest(self) -> str:
-        """Name of the candidate of the least median."""
+        """The name of the candidate with the lowest median."""
         return min(self, key=lambda name: self[name].median)
 
     @property
@@ -115,31 +115,31 @@ class Comparison(Shown, Mapping[str, Timing]):
 
     @property
     def leaders(self) -> tuple[str, ...]:
-        """The fastest candidate, then those that this run cannot tell from it."""
+        """The fastest candidate, and those for which this run shows no difference from it."""
         best = self.fastest
         return best, *(name for name in self if name != best and self.ratio(name, best).low <= 1)
 
     def ratio(self, name: str, other: str) -> Ratio:
-        """Return a candidate's time over the other's: the median over rounds of their ratio, with its interval."""
+        """Return the time of `name` divided by that of `other`: the median over rounds, with its interval."""
         return paired_ratio(self[name].times, self[other].times)
 
     def claim(self, name: str, *, faster_than: str, by: float | None = None) -> Claim:
-        """State that a candidate is faster than another, and let the measurement answer.
+        """Compare the expectation that a candidate is faster than another with the measurement.
 
         Args:
-            name: The candidate expected to be faster.
-            faster_than: The candidate it is compared with.
-            by: The least factor expected; None expects any difference.
+            name: The candidate that you expect to be faster.
+            faster_than: The candidate to compare it with.
+            by: How many times faster it should be, at least. None accepts any difference.
 
         Returns:
-            A claim that shows itself as what was measured, whatever was expected. Its `finding` is the same as the
-            title of a figure. A contradiction raises no error.
+            A claim. Print it to see what was measured, as a sentence. Its `finding` is the same as the title of a
+            figure. A contradiction raises no error.
         """
         once = [each for each in (name, faster_than) if self[each].n == 1]
         return recorded(claim_on_time(name, faster_than, self.ratio(faster_than, name), by, once))
 
     def table(self) -> Table:
-        """Return the table: median and spread, ratio to the fastest with its interval, samples, first call."""
+        """Return the table with medians, spreads, ratios to the fastest, samples and first calls."""
         columns = ("candidate", "median", "IQR", "ratio to fastest", f"{CONFIDENCE:.0%} interval", "n", "first call")
         rows = tuple(self._row(name) for name in sorted(self, key=lambda name: self[name].median))
         caption = f"{MEANING} {self.conditions}" if len(self) > 1 else self.conditions
@@ -149,7 +149,7 @@ class Comparison(Shown, Mapping[str, Timing]):
 
     @property
     def conditions(self) -> str:
-        """Where it was measured, as a sentence."""
+        """Where the times were measured, as a sentence."""
         threads = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
         place = self.environment.accelerator or self.environment.processor
         return f"Measured with {threads}, torch {self.environment.torch}, {place}."
@@ -164,17 +164,17 @@ class Comparison(Shown, Mapping[str, Timing]):
         return row + self.costs[name].cells if self.costs else row
 
     def beside(self, published: str | Path | Mapping[str, Any]) -> Table:
-        """Set this comparison beside the published one of the same candidates.
+        """Show this comparison next to a published one of the same candidates.
 
         Args:
-            published: The JSON file linked from a page, by its path, or its content.
+            published: The JSON file that a tutorial links to, as a path or as its content.
 
         Returns:
-            A table of both medians and both ratios to the fastest. If several published comparisons have these
-            candidates, it shows the one whose arguments have the same shapes, or else the first.
+            A table with both medians and both ratios to the fastest. If the file has several comparisons of these
+            candidates, the one with arguments of the same shapes is used, or else the first.
 
         Raises:
-            ValueError: It is of another version, or compares no two of these candidates.
+            ValueError: The file has another version, or no comparison with two of these candidates.
         """
         content = load(published)
         theirs = best_match(content, self, self.arguments)
@@ -195,7 +195,7 @@ class Comparison(Shown, Mapping[str, Timing]):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all samples, ratios to the fastest and conditions, in plain JSON values."""
+        """Return all samples, the ratios to the fastest and the conditions as plain JSON values."""
         return {
             "kind": self.kind,
             "threads": self.threads,

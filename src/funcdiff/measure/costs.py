@@ -11,18 +11,18 @@ from funcdiff.measure.recording import recorded
 
 @dataclass(frozen=True, repr=False)
 class Cost(Shown):
-    """What one call computes and what memory it uses; exact, and the same at every call.
+    """What one call computes and what memory it needs. The counts are exact and the same at every call.
 
     Attributes:
-        flops: Floating-point operations of matrix products and convolutions, 2 for each multiply-add.
-        operations: Kernels that write memory; views are free.
-        bytes_written: Bytes of what they write; an operation in place counts as a whole.
-        peak_bytes: Most bytes alive at once of the tensors made by the call, its result included; what the arguments
-            and captured tensors hold is not, nor are workspaces inside a kernel.
-        uncounted: Operations met that multiply matrices but have no formula: with one of these, `flops` is a lower
-            bound.
-        collectives: Calls of torch.distributed that send.
-        bytes_sent: What this process sends in them over a ring: of a sum of N bytes on P processes 2 N (P - 1) / P.
+        flops: The floating-point operations of matrix products and convolutions. A multiply-add counts as 2.
+        operations: The number of operations that write memory. Views are not counted.
+        bytes_written: The bytes that these operations write. An operation in place counts all bytes of its tensor.
+        peak_bytes: The largest number of bytes in use at once by tensors that the call made, including its result.
+            Arguments, captured tensors and memory inside an operation are not counted.
+        uncounted: Operations that multiply matrices but have no formula. If there are any, `flops` is a lower bound.
+        collectives: The number of calls of torch.distributed that send something.
+        bytes_sent: What this process sends in these calls over a ring. For a sum of N bytes on P processes, it is 2 N
+            (P - 1) / P.
     """
 
     kind: ClassVar[str] = "cost"
@@ -37,23 +37,23 @@ class Cost(Shown):
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The counts as they stand in a table, under their columns."""
+        """The counts as texts, in the order of ``columns``."""
         bound = "≥ " if self.uncounted else ""
         sizes = amount_of_bytes(self.bytes_written), amount_of_bytes(self.peak_bytes)
         return f"{bound}{amount_of_flops(self.flops)}", str(self.operations), *sizes
 
     @property
     def sent(self) -> str:
-        """What is sent, as it stands in a table."""
+        """What is sent to other processes, as a text."""
         return f"{amount_of_bytes(self.bytes_sent)} in {self.collectives}" if self.collectives else "–"
 
     def table(self) -> Table:
-        """Return the counts, one a row."""
+        """Return the counts as a table, one in each row."""
         rows = tuple(zip(self.columns, self.cells, strict=True))
         return Table(("cost", ""), (*rows, ("sent", self.sent)) if self.collectives else rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts in plain JSON values."""
+        """Return the counts as plain JSON values."""
         return {"kind": self.kind, **asdict(self), "uncounted": list(self.uncounted)}
 
 
@@ -67,7 +67,7 @@ _QUANTITIES: Mapping[str, tuple[str, Callable[[int], str]]] = {
 
 @dataclass(frozen=True, repr=False)
 class Costs(Shown, Mapping[str, Cost]):
-    """Counts of several functions; a mapping from name to `Cost`."""
+    """The counts of several functions: a mapping from each name to its `Cost`. Print it to see a table."""
 
     kind: ClassVar[str] = "costs"
     costs: Mapping[str, Cost]
@@ -93,21 +93,21 @@ class Costs(Shown, Mapping[str, Cost]):
         smaller_peak_than: str | None = None,
         by: float | None = None,
     ) -> Claim:
-        """State that a function costs less than another.
+        """Check that a function costs less than another. Pass exactly one of the three options with "than".
 
         Args:
-            name: The function expected to be cheaper.
-            fewer_flops_than: The function with whose FLOPs it is compared, or
-            fewer_operations_than: the function with whose number of operations it is compared, or
-            smaller_peak_than: the function with whose peak memory it is compared.
-            by: The least factor expected; None expects any difference.
+            name: The function that you expect to cost less.
+            fewer_flops_than: The function that needs more FLOPs.
+            fewer_operations_than: The function that runs more operations.
+            smaller_peak_than: The function with the higher peak of memory.
+            by: How many times less it should cost, at least. None accepts any difference.
 
         Returns:
-            A claim that shows itself as what was counted. Its `finding` is the same as the title of a figure.
+            A claim. Print it to see the counts, as a sentence. Its `finding` is the same as the title of a figure.
 
         Raises:
-            AssertionError: The counts, which have no noise, say otherwise.
-            ValueError: Not exactly one of the three is given, or the FLOPs of one are only a lower bound.
+            AssertionError: The function does not cost less.
+            ValueError: Not exactly one of the three options is given, or one of the FLOPs is only a lower bound.
         """
         check_factor(by)
         others = {"flops": fewer_flops_than, "operations": fewer_operations_than, "peak_bytes": smaller_peak_than}
@@ -122,7 +122,10 @@ class Costs(Shown, Mapping[str, Cost]):
 
     def _claim(self, name: str, other: str, what: str, by: float | None) -> Claim:
         if what == "flops" and (uncounted := self[name].uncounted + self[other].uncounted):
-            raise ValueError(f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula")
+            raise ValueError(
+                f"expected FLOPs that are exact, but {', '.join(uncounted)} have no FLOP formula. "
+                "Compare operations or peaks"
+            )
         compared, amount = _QUANTITIES[what]
         less, more = getattr(self[name], what), getattr(self[other], what)
         expectation = f"{name} {compared.format(f'at least {multiple(by)}× ' if by is not None else '')} than {other}"
@@ -133,7 +136,7 @@ class Costs(Shown, Mapping[str, Cost]):
         return Claim(expectation, "holds", f"{finding}: {counted}.", finding)
 
     def table(self) -> Table:
-        """Return the counts, one function a row."""
+        """Return the counts as a table, one function in each row."""
         sends = any(cost.collectives for cost in self.values())
         columns = ("function", *Cost.columns, *(["sent"] if sends else []))
         rows = tuple((name, *cost.cells, *([cost.sent] if sends else [])) for name, cost in self.items())
@@ -141,5 +144,5 @@ class Costs(Shown, Mapping[str, Cost]):
         return Table(columns, rows, f"Exact counts of one call. A multiply-add counts as 2 FLOPs.{told}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts in plain JSON values."""
+        """Return the counts as plain JSON values."""
         return {"kind": self.kind, "candidates": {name: cost.to_dict() for name, cost in self.items()}}

@@ -18,29 +18,33 @@ def count(func: Mapping[str, Callable[..., Any]], /, *args: Any) -> Costs: ...
 
 
 def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args: Any) -> Cost | Costs:
-    """Count the FLOPs, the operations and the memory of a call. The counts are exact and involve no clock.
-
-    On tensors of ``device="meta"`` nothing is computed and no memory is used. So you can count a call that would take
-    minutes or not fit in memory. There, forward mode through sums and products with constants may show a few operations
-    more than on real tensors, because torch uses them to infer shapes. FLOPs are the same.
-
-    Inside a process group, what this process sends to others is counted too, by the formulas of a ring.
+    """Count the FLOPs, the operations and the peak memory of one call. The counts are exact; no time is measured.
 
     Args:
-        func: A function, or a mapping of name to function; called as ``func(*args)``.
-        *args: The arguments.
+        func: The function, or a dictionary from names to functions. It is called once as ``func(*args)``.
+        *args: The arguments. Use tensors on ``device="meta"`` to count a call that takes too long or needs too much
+            memory: torch then computes nothing and allocates nothing.
 
     Returns:
-        The cost of the function, or of each.
+        A `Cost`, or `Costs` for a dictionary. Print it to see a table.
 
     Raises:
-        ValueError: The function is compiled, and so hides its operations.
+        ValueError: The function is compiled, so its operations cannot be seen. Count it before torch.compile.
 
-    >>> import torch
-    >>> x, weight = torch.ones(100, 5, device="meta"), torch.ones(7, 5, device="meta")
-    >>> cost = count(torch.nn.functional.linear, x, weight)
-    >>> cost.flops == 2 * 100 * 5 * 7, cost.peak_bytes == 4 * 100 * 7
-    (True, True)
+    Example:
+        A multiplication of a (100, 5) matrix by a (5, 7) matrix needs 2 * 100 * 5 * 7 = 7000 FLOPs.
+
+        >>> import torch
+        >>> from funcdiff.measure import count
+        >>> x, weight = torch.ones(100, 5, device="meta"), torch.ones(7, 5, device="meta")
+        >>> cost = count(torch.nn.functional.linear, x, weight)
+        >>> cost.flops, cost.peak_bytes
+        (7000, 2800)
+
+    Method:
+        On meta tensors, the FLOPs are the same as on real tensors. Forward mode through sums and products with
+        constants may show a few operations more, because torch uses them to infer shapes. Inside a process group, what
+        this process sends to others is counted too, by the formulas of a ring.
     """
     return recorded(Costs(count_each(func, *args))) if isinstance(func, Mapping) else recorded(_count(func, *args))
 
@@ -52,7 +56,10 @@ def count_each(functions: Mapping[str, Callable[..., Any]], *args: Any) -> dict[
 
 def _count(func: Callable[..., Any], *args: Any) -> Cost:
     if is_compiled(func):
-        raise ValueError("expected a function whose operations can be seen; count it before torch.compile")
+        raise ValueError(
+            "expected a function that is not compiled, because its operations cannot be seen. "
+            "Count it before torch.compile"
+        )
     with Counter() as counter:
         func(*args)
     uncounted = tuple(sorted(counter.uncounted))

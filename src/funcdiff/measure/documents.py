@@ -16,10 +16,12 @@ VERSION = 1  # of the schema: raised whenever a reader of the old one would go w
 
 @cache
 def schema() -> dict[str, Any]:
-    """Return the JSON schema that every document follows.
+    """Return the JSON schema of the documents that `document` makes.
 
-    >>> schema()["properties"]["version"]
-    {'const': 1}
+    Example:
+        >>> from funcdiff.measure import schema
+        >>> schema()["properties"]["version"]
+        {'const': 1}
     """
     text = files("funcdiff.measure").joinpath("measurements.schema.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
@@ -27,18 +29,20 @@ def schema() -> dict[str, Any]:
 
 
 def document(log: Iterable[Record], *, page: str, environment: Environment | None = None) -> dict[str, Any]:
-    """Gather what a page measured into plain JSON values.
+    """Make a document, a dictionary that can be saved as JSON, of what was measured.
 
     Args:
-        log: What `recording` collected.
-        page: Name of the page.
-        environment: Where it was measured; by default here and now.
+        log: The list from `recording`.
+        page: The name of the page or program that measured.
+        environment: Where it was measured. By default, the machine and the software in use.
 
     Returns:
         A document that follows `schema`.
 
-    >>> document([], page="jacobians")["measurements"]
-    []
+    Example:
+        >>> from funcdiff.measure import document
+        >>> document([], page="jacobians")["measurements"]
+        []
     """
     where = environment or provenance.environment()
     measurements = [record.to_dict() for record in log]
@@ -54,8 +58,8 @@ def load(published: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     content = json.loads(Path(published).read_text("utf-8")) if isinstance(published, str | Path) else published
     if content.get("version") != VERSION:
         raise ValueError(
-            f"expected a document of version {VERSION}, got {content.get('version')!r}; "
-            "take the JSON from the site of the funcdiff release that is installed"
+            f"expected a document of version {VERSION}, got {content.get('version')!r}. "
+            "Use the JSON from the site of the funcdiff release that is installed"
         )
     return content
 

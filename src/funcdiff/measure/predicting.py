@@ -15,13 +15,13 @@ from funcdiff.measure.recording import recorded
 
 @dataclass(frozen=True, repr=False)
 class Prediction(Shown):
-    """The time that each candidate would take if all matrix FLOPs ran at the same rate.
+    """The time that each candidate would take if all FLOPs were computed at the same rate. `predict` returns it.
 
     Attributes:
         comparison: The measured times.
         costs: The counts.
-        rate: FLOPs a second: the geometric mean of what the candidates reach.
-        times: Name to predicted time, in seconds, the fewest FLOPs first.
+        rate: The FLOPs in a second: the geometric mean over the candidates.
+        times: The predicted time of each candidate in seconds, in the order of their FLOPs.
     """
 
     comparison: Comparison
@@ -30,12 +30,12 @@ class Prediction(Shown):
     times: Mapping[str, float]
 
     def ratio(self, name: str) -> float:
-        """Return the measured time of a candidate, its median, over the predicted one."""
+        """Return the measured time of a candidate, its median, divided by the predicted one."""
         return self.comparison[name].median / self.times[name]
 
     @property
     def largest(self) -> str:
-        """The candidate whose measured time is farthest from the predicted one, as a sentence."""
+        """The candidate whose measured time differs most from the predicted one, as a sentence."""
         name, factor = self._farthest()
         compared = "slower" if self.ratio(name) > 1 else "faster"
         return f"{name} is farthest from its prediction: it is {multiple(factor)}× {compared} than predicted."
@@ -51,11 +51,11 @@ class Prediction(Shown):
         return name, factors[name]
 
     def rank_order(self) -> Claim:
-        """State that of every two candidates the one with fewer FLOPs is faster, and let the measurement answer.
+        """Check whether the one with fewer FLOPs is faster, for each pair of candidates.
 
         Returns:
-            A claim that holds if it does for each pair. It names the pairs that the run cannot tell apart, or that
-            contradict it.
+            A claim that holds if it is for all pairs. It names the pairs that contradict it, or for which this run
+            shows no difference.
         """
         pairs = list(combinations(self.times, 2))  # the fewer FLOPs first
         open_pairs: list[str] = []
@@ -76,7 +76,7 @@ class Prediction(Shown):
         return recorded(Claim(expectation, verdict, sentence, told))
 
     def table(self) -> Table:
-        """Return counts, predicted and measured times and their ratios."""
+        """Return the counts, the predicted and the measured times and their ratios."""
         columns = ("candidate", "peak", "matrix FLOPs", "predicted", "measured", "measured / predicted")
         rows = tuple(
             (
@@ -94,33 +94,36 @@ class Prediction(Shown):
 
 
 def predict(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> Prediction:
-    """Predict every candidate's time from its matrix FLOPs, at one rate for all.
+    """Predict the time of each candidate from its FLOPs, and compare it with the measured time.
 
     Args:
-        comparison: Times of the candidates.
-        costs: Their counts, from `count`; by default those of `compare(..., costs=True)`.
+        comparison: The measured times, from `compare`.
+        costs: The counts of the same candidates, from `count`. By default, those of `compare(..., costs=True)`.
 
     Returns:
-        The prediction. It shows itself as a table.
+        A `Prediction`, with one rate of FLOPs for all candidates. Print it to see a table.
 
     Raises:
-        ValueError: The comparison has no counts, or one of them has no FLOPs or only a lower bound.
+        ValueError: The comparison has no counts, or a candidate has no FLOPs or only a lower bound.
 
-    >>> from funcdiff.measure import compare
-    >>> import torch
-    >>> x = torch.ones(64, 64)
-    >>> comparison = compare({"once": x.mm, "thrice": lambda y: x @ (x @ (x @ y)) / 64**2}, x, rounds=8, costs=True)
-    >>> prediction = predict(comparison)
-    >>> round(prediction.times["thrice"] / prediction.times["once"], 9)
-    3.0
+    Example:
+        Three products of matrices are predicted to take three times as long as one.
+
+        >>> import torch
+        >>> from funcdiff.measure import compare, predict
+        >>> x = torch.ones(64, 64)
+        >>> comparison = compare({"once": x.mm, "thrice": lambda y: x @ (x @ (x @ y)) / 64**2}, x, rounds=8, costs=True)
+        >>> prediction = predict(comparison)
+        >>> round(prediction.times["thrice"] / prediction.times["once"], 9)
+        3.0
     """
     costs = comparison.costs if costs is None else costs
     if costs is None or costs.keys() != comparison.keys():
-        raise ValueError("expected the counts of all candidates; call compare(..., costs=True), or pass count(...)")
+        raise ValueError("expected the counts of all candidates. Call compare(..., costs=True), or pass count(...)")
     flops = {name: cost.flops for name, cost in costs.items()}
     lacking = sorted(name for name, cost in costs.items() if cost.uncounted or not cost.flops)
     if lacking:
-        raise ValueError(f"expected every candidate's matrix FLOPs to be known and above 0; not so: {lacking}")
+        raise ValueError(f"expected FLOPs that are known and above 0 for every candidate, got others for {lacking}")
     rate = math.exp(fmean(math.log(flops[name] / timing.median) for name, timing in comparison.items()))
     return Prediction(
         comparison, costs, rate, {name: flops[name] / rate for name in sorted(flops, key=flops.__getitem__)}

@@ -18,20 +18,21 @@ from funcdiff._tables import Shown, Table
 
 @dataclass(frozen=True, repr=False)
 class Environment(Shown):
-    """The machine and the software that a measurement depends on.
+    """The machine and the software on which something is measured.
 
     Attributes:
-        processor: Model name of the processor.
-        accelerator: Name of the accelerator that torch sees, if any.
-        cores: Processor cores this process may use.
-        threads: Threads torch computes with.
-        torch: torch's version.
-        build: What torch was built with: its linear algebra and its instruction set.
-        python: Python's version.
-        platform: Operating system.
-        dtype: torch's default dtype.
-        date: UTC, ISO 8601, to the second.
-        commit: Commit of the checkout that funcdiff is imported from, if it is one; a ``+`` marks changed files.
+        processor: The name of the processor.
+        accelerator: The name of the GPU or other accelerator that torch uses, if there is one.
+        cores: The number of processor cores that this process may use.
+        threads: The number of threads that torch uses.
+        torch: The version of torch.
+        build: What torch was built with: the linear algebra library and the instruction set.
+        python: The version of Python.
+        platform: The operating system.
+        dtype: The default dtype of torch.
+        date: The date and time in UTC, in ISO 8601.
+        commit: The commit of the checkout from which funcdiff is imported, if there is one. A ``+`` means that files
+            were changed.
     """
 
     kind: ClassVar[str] = "environment"
@@ -48,27 +49,30 @@ class Environment(Shown):
     commit: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in plain JSON values."""
+        """Return the fields as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Environment":
-        """Rebuild what `to_dict` wrote."""
+        """Make an environment from what `to_dict` returned."""
         return cls(**values)
 
     def table(self) -> Table:
-        """Return the fields that are set, one a row."""
+        """Return the fields that are not empty as a table."""
         return Table(("environment", ""), tuple((name, str(value)) for name, value in asdict(self).items() if value))
 
 
 def environment() -> Environment:
-    """Describe the machine and the software now in use.
+    """Describe the machine and the software in use.
 
     Returns:
-        The provenance of what is measured now.
+        An `Environment`. Print it to see a table.
 
-    >>> environment().threads == torch.get_num_threads()
-    True
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import environment
+        >>> environment().threads == torch.get_num_threads()
+        True
     """
     return Environment(
         processor=_processor(),

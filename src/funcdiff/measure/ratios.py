@@ -15,14 +15,14 @@ FEWEST_ROUNDS = 8  # below these, even the whole range of the samples covers the
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times one candidate's time is another's.
+    """How many times longer one candidate takes than another.
 
     Attributes:
-        median: Median over the rounds of one time divided by the other, both of the same round.
-        low: Lower end of the interval that holds the true median with 99 % confidence.
-        high: Upper end of that interval.
-        n: Rounds in which both were timed; 1 where a candidate was cut off. Then the interval is the range that the
-            other's samples span, and unbounded where both were cut off.
+        median: The median over the rounds of one time divided by the other of the same round.
+        low: The lower end of the 99 % interval of the true median.
+        high: The upper end of this interval.
+        n: The number of rounds in which both were timed. It is 1 if a candidate was timed only once. The interval is
+            then the range of the samples of the other, and has no bounds if both were timed once.
     """
 
     median: float
@@ -36,11 +36,11 @@ class Ratio:
 
     @property
     def inverse(self) -> "Ratio":
-        """The same with the two candidates exchanged."""
+        """The ratio with the two candidates exchanged."""
         return Ratio(1 / self.median, 1 / self.high, 1 / self.low if self.low else inf, self.n)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in plain JSON values; an end that is unbounded is None."""
+        """Return the fields as plain JSON values. None is an upper end that does not exist."""
         return {**asdict(self), "high": self.high if self.high < inf else None}
 
 

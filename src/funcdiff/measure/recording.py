@@ -13,17 +13,18 @@ _open_logs: list[list[Record]] = []
 
 @contextmanager
 def recording() -> Iterator[list[Record]]:
-    """Collect every comparison, count, sweep and claim made inside, in order.
+    """Collect all comparisons, counts, sweeps and claims that are made inside a ``with`` block.
 
     Yields:
-        The list they are appended to.
+        The list in which they are collected, in order.
 
-    >>> import torch
-    >>> from funcdiff.measure import count
-    >>> with recording() as log:
-    ...     cost = count(torch.square, torch.ones(3))
-    >>> log == [cost]
-    True
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import count, recording
+        >>> with recording() as log:
+        ...     cost = count(torch.square, torch.ones(3))
+        >>> log == [cost]
+        True
     """
     log: list[Record] = []
     _open_logs.append(log)

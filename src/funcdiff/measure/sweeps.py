@@ -18,14 +18,14 @@ Candidates = Mapping[str, Callable[..., Any]]
 
 @dataclass(frozen=True, repr=False)
 class Crossover:
-    """The size from which another candidate is the faster.
+    """The size from which another candidate is the faster one.
 
     Attributes:
-        below: The candidate that is faster at small sizes; None where no difference was found at any size.
-        above: The candidate that is faster at large sizes; the same as ``below`` where none overtakes the other.
-        size: Where the median ratio crosses 1, interpolated between the sizes measured; None without a crossing.
-        low: Least size at which the crossing may be: up to it ``below`` is the faster beyond doubt.
-        high: Largest size at which it may be: from it on ``above`` is the faster beyond doubt.
+        below: The candidate that is faster at small sizes. None if no size shows a difference.
+        above: The candidate that is faster at large sizes. The same as ``below`` if neither overtakes the other.
+        size: The size at which the median ratio is 1, interpolated between the sizes measured. None if there is none.
+        low: The lower end of the interval of this size. At smaller sizes ``below`` is certainly faster.
+        high: The upper end of the interval of this size. At larger sizes ``above`` is certainly faster.
     """
 
     below: str | None
@@ -45,20 +45,20 @@ class Crossover:
         return f"{self.above} overtakes {self.below} at {self.size:.3g} (interval {self.low:.3g} to {self.high:.3g})."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in plain JSON values."""
+        """Return the fields as plain JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True, repr=False)
 class Sweep(Shown, Mapping[int, Comparison]):
-    """Comparisons over sizes; a mapping from size to `Comparison`."""
+    """Comparisons at several sizes: a mapping from each size to its `Comparison`. Print it to see a table."""
 
     kind: ClassVar[str] = "sweep"
     label: str
     comparisons: Mapping[int, Comparison]
 
     def __getitem__(self, size: int) -> Comparison:
-        """Return the comparison made at that size."""
+        """Return the comparison at that size."""
         return self.comparisons[size]
 
     def __iter__(self) -> Iterator[int]:
@@ -71,7 +71,7 @@ class Sweep(Shown, Mapping[int, Comparison]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The candidates' names, those of the first size first."""
+        """The names of the candidates, in the order of the first size."""
         return tuple(dict.fromkeys(name for comparison in self.values() for name in comparison))
 
     @property
@@ -93,10 +93,10 @@ class Sweep(Shown, Mapping[int, Comparison]):
         return f"The fastest method changes with {self.label}: {', '.join(order)}"
 
     def crossover(self, name: str, other: str) -> Crossover:
-        """Find where one of two candidates overtakes the other.
+        """Find the size from which one of two candidates is faster than the other.
 
-        The interval reaches from where the bounds of the ratio leave 1 on one side to where they leave it on the
-        other; between sizes it is interpolated on logarithmic axes.
+        The result has an interval. It begins at the last size at which the first candidate is certainly faster, and
+        ends at the first size at which the second is. Between sizes, it is interpolated on logarithmic axes.
         """
         sizes = [size for size, comparison in self.items() if name in comparison and other in comparison]
         ratios = [self[size].ratio(name, other) for size in sizes]
@@ -121,7 +121,7 @@ class Sweep(Shown, Mapping[int, Comparison]):
         return Crossover(below, above, size, low, high)
 
     def table(self) -> Table:
-        """Return the median time of each candidate at each size, the fastest marked."""
+        """Return the median time of each candidate at each size, with the fastest marked."""
 
         def cell(comparison: Comparison, name: str) -> str:
             if name not in comparison:
@@ -134,7 +134,7 @@ class Sweep(Shown, Mapping[int, Comparison]):
         return Table((self.label, *self.names), rows, f"Median time of a call; < marks the fastest. {conditions}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all comparisons in plain JSON values."""
+        """Return all comparisons as plain JSON values."""
         points = [{"size": size, **comparison.to_dict()} for size, comparison in self.items()]
         return {"kind": self.kind, "label": self.label, "points": points}
 
@@ -150,30 +150,32 @@ def sweep(
     seed: int = 0,
     equal: bool = True,
 ) -> Sweep:
-    """Compare candidates at each of several sizes.
+    """Compare candidates at several sizes, to see which is faster at which size.
 
     Args:
-        make: From a size to the candidates and the arguments they are called with.
-        sizes: From small to large.
-        label: What the size is, as the axis and the table name it.
+        make: A function that takes a size and returns the candidates and their arguments, as `compare` takes them.
+        sizes: The sizes, from small to large.
+        label: What the size is, for the axis and the table.
         rounds: As in `compare`.
         threads: As in `compare`.
-        budget: As in `compare`; a candidate that is cut off is left out at all larger sizes.
+        budget: As in `compare`. A candidate that takes longer is left out at all larger sizes.
         seed: As in `compare`.
         equal: As in `compare`.
 
     Returns:
-        The comparisons. They show themselves as a table.
+        A `Sweep`. Print it to see a table.
 
     Raises:
         ValueError: The sizes do not increase, or as in `compare`.
 
-    >>> import torch
-    >>> def make(size):
-    ...     return {"sum": torch.sum, "mean": lambda x: x.mean() * size}, (torch.ones(size),)
-    >>> study = sweep(make, [2, 4], label="inputs n", rounds=8)
-    >>> list(study), study.names
-    ([2, 4], ('sum', 'mean'))
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import sweep
+        >>> def make(size):
+        ...     return {"sum": torch.sum, "mean": lambda x: x.mean() * size}, (torch.ones(size),)
+        >>> study = sweep(make, [2, 4], label="inputs n", rounds=8)
+        >>> list(study), study.names
+        ([2, 4], ('sum', 'mean'))
     """
     sizes = list(sizes)
     if not sizes or any(a >= b for a, b in pairwise(sizes)):

@@ -12,14 +12,14 @@ from funcdiff.plots.style import BLUE, ORANGE, STYLE, set_figure_title
 
 
 def plot_arrows(points: ArrayLike, displacements: Mapping[str, ArrayLike], *, title: str) -> None:
-    """Draw points in space with an arrow at each, in a panel for each set of displacements, on a new figure.
+    """Draw points in space with an arrow at each, on a new figure with one panel for each set of arrows.
 
-    The longest arrow of a panel is a third as long as the farthest point is from the centre: lengths compare within a
-    panel only.
+    In each panel, the longest arrow is a third as long as the distance of the farthest point from the centre. So
+    compare lengths within a panel only.
 
     Args:
-        points: Of shape (N, 3).
-        displacements: Name of a panel to the displacement of each point, of shape (N, 3).
+        points: The points, of shape (N, 3).
+        displacements: A dictionary from the name of a panel to the arrow of each point, of shape (N, 3).
         title: What the figure shows.
     """
     places = np.asarray(points) - np.mean(np.asarray(points), axis=0)

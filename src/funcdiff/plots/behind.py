@@ -16,20 +16,21 @@ _tables: WeakKeyDictionary[Figure | SubFigure, list[Table]] = WeakKeyDictionary(
 
 
 def numbers(figure: Figure) -> tuple[Table, ...]:
-    """Return what the figure shows as tables, in the order drawn.
+    """Return the numbers that a figure shows, as a list of tables.
 
     Args:
-        figure: One that a ``plot_`` function drew on.
+        figure: A figure that a function of ``funcdiff.plots`` has drawn.
 
     Returns:
-        A table for each of them; of a field over many points, what its panels come to.
+        One table for each drawing, in order. For a function over many points, the table summarizes each panel.
 
-    >>> from funcdiff.plots import plot_dots
-    >>> axes = plot_dots({"sine": {"error": 1e-16}}, label="error", title="Exact to rounding")
-    >>> numbers(axes.figure)[0]
-    error    error
-    -----  -------
-    sine   1.0e-16
+    Example:
+        >>> from funcdiff.plots import numbers, plot_dots
+        >>> axes = plot_dots({"sine": {"error": 1e-16}}, label="error", title="Exact to rounding")
+        >>> numbers(axes.figure)[0]
+        error    error
+        -----  -------
+        sine   1.0e-16
     """
     return tuple(_tables.get(figure, ()))
 

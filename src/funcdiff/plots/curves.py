@@ -20,14 +20,15 @@ def plot_curves(
     title: str,
     log: bool = False,
 ) -> Axes:
-    """Draw each curve with its name beside its end; of several runs the mean, and all of them as a band.
+    """Draw curves with their names at their ends. For several runs, draw the mean and a band around all of them.
 
     Args:
-        curves: Name to x, of shape (points,), and y, of shape (points,) or (runs, points).
+        curves: A dictionary from the name of a curve to x, of shape (points,), and y, of shape (points,) or (runs,
+            points).
         xlabel: What x is.
         ylabel: What y is.
-        title: Title: what the figure shows.
-        log: Whether y is logarithmic.
+        title: What the figure shows.
+        log: Whether the y axis is logarithmic.
 
     Returns:
         The axes.
@@ -56,15 +57,15 @@ def plot_curves(
 
 
 def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[str], title: str) -> Axes:
-    """Draw all eigenvalues in order, and around those found another way a ring.
+    """Draw the eigenvalues of a matrix in order, and a ring around those that were found by another method.
 
-    The axis is linear about zero and logarithmic beyond, so that both signs and all sizes are seen.
+    The axis is linear near zero and logarithmic elsewhere, so that both signs and all sizes can be seen.
 
     Args:
-        eigenvalues: All of them, of shape (n,).
-        found: Some of them, of shape (k,), each ringed at the nearest one's place.
+        eigenvalues: All eigenvalues, of shape (n,).
+        found: Some of them, of shape (k,). Each ring is drawn around the nearest eigenvalue.
         names: The names of both in the legend.
-        title: Title: what the figure shows.
+        title: What the figure shows.
 
     Returns:
         The axes.

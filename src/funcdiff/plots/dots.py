@@ -19,14 +19,14 @@ def plot_dots(
     floor: float = 1e-16,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a row a subject, from the top, and in it a dot a number.
+    """Draw numbers as dots on a logarithmic axis, with one row for each subject.
 
     Args:
-        rows: Subject to its numbers, by name; the same names in each row.
+        rows: A dictionary from each subject to its numbers, a dictionary by name. All subjects have the same names.
         label: What the numbers are.
-        title: The finding.
-        floor: Where zeros, and what is smaller, are drawn.
-        ax: Axes to draw on; new ones by default.
+        title: What the figure shows.
+        floor: The smallest number on the axis. Zero and smaller numbers are drawn there.
+        ax: The axes to draw on. By default, new ones.
 
     Returns:
         The axes.

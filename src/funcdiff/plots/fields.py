@@ -21,10 +21,12 @@ SIGNED, UNSIGNED = "RdBu_r", "viridis"  # both keep their order for the colour-b
 def derivative_names(output: int, order: int, inputs: int = 2) -> list[str]:
     """Name all derivatives of one output, in the order of the entries of its Jacobian or Hessian.
 
-    >>> derivative_names(0, order=1)
-    ['∂F₁/∂x₁', '∂F₁/∂x₂']
-    >>> derivative_names(2, order=2)[2:]
-    ['∂²F₃/∂x₂∂x₁', '∂²F₃/∂x₂²']
+    Example:
+        >>> from funcdiff.plots import derivative_names
+        >>> derivative_names(0, order=1)
+        ['∂F₁/∂x₁', '∂F₁/∂x₂']
+        >>> derivative_names(2, order=2)[2:]
+        ['∂²F₃/∂x₂∂x₁', '∂²F₃/∂x₂²']
     """
     if order == 0:
         return [f"F{_subscript(output)}"]
@@ -46,16 +48,16 @@ def plot_profiles(
     title: str,
     symmetric: bool = False,
 ) -> None:
-    """Draw each entry of a function's values along one input, in a panel of its own of a new figure.
+    """Draw each entry of a function against one input, on a new figure with one panel for each entry.
 
     Args:
-        x: Values of the input, of shape (N,).
-        values: Of shape (N, n) for n panels beside each other, or (N, n, n) for a square of them.
-        reference: What to hold them against, drawn beneath, dashed and grey.
-        panels: Title of each panel, row by row.
-        xlabel: Name of the input.
+        x: The values of the input, of shape (N,).
+        values: The values of the function, of shape (N, n) for a row of n panels, or (N, n, n) for a square of them.
+        reference: Other values of the same shape to compare with, drawn as a dashed grey line.
+        panels: The title of each panel, row by row.
+        xlabel: The name of the input.
         title: What the figure shows.
-        symmetric: Whether zero is to lie in the middle, as errors are read best.
+        symmetric: Whether zero is in the middle of the y axis, as is useful for errors.
     """
     x, lines, beneath = map(as_array, (x, values, reference))
     with plt.rc_context(STYLE):
@@ -84,20 +86,21 @@ def plot_maps(
     signed: bool = True,
     limit: float | None = None,
 ) -> None:
-    """Draw each entry of a function's values over two inputs, in a panel of its own of a new figure.
+    """Draw each entry of a function of two inputs as a map, on a new figure with one panel for each entry.
 
-    The first input runs to the right and the second upwards.
+    The first input is the horizontal axis, and the second the vertical one.
 
     Args:
-        axes: Values of both inputs, of shapes (N,) and (M,), evenly spaced.
-        values: Of shape (N, M, n) for n panels beside each other, or (N, M, n, n) for a square of them; `values[i, j]`
-            lies at `axes[0][i], axes[1][j]`.
-        reference: What to hold them against, drawn as contours above, dashed and grey.
-        panels: Title of each panel, row by row.
-        labels: Names of both inputs.
+        axes: The values of both inputs, of shapes (N,) and (M,), evenly spaced.
+        values: The values of the function, of shape (N, M, n) for a row of n panels, or (N, M, n, n) for a square of
+            them. `values[i, j]` belongs to `axes[0][i], axes[1][j]`.
+        reference: Other values of the same shape to compare with, drawn as dashed grey contours.
+        panels: The title of each panel, row by row.
+        labels: The names of both inputs.
         title: What the figure shows.
-        signed: Whether the sign matters: a diverging colour map, its middle at zero.
-        limit: Where the colours of signed values end, the same in all panels; by default at each panel's own largest.
+        signed: Whether the sign matters. The colours then diverge from zero.
+        limit: The largest absolute value that the colours of signed values show, in all panels. By default, that of
+            each panel.
     """
     across, up, fields, above = map(as_array, (*axes, values, reference))
     half = (across[1] - across[0]) / 2, (up[1] - up[0]) / 2  # an image's extent ends half a pixel beyond its points
@@ -128,7 +131,7 @@ def plot_maps(
 
 
 def plot_learning(curve: LearningCurve, *, title: str) -> None:
-    """Draw how the errors fell, on a new figure.
+    """Draw how the errors fell during training, on a new figure.
 
     Args:
         curve: What `funcdiff.surrogates.train` returned.

@@ -26,15 +26,15 @@ def plot_pattern(
     title: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a square for each entry of a sparse matrix. Entries of one colour come from one pass.
+    """Draw the entries of a sparse matrix as squares. Entries of one colour are computed in the same pass.
 
     Args:
         rows: The row of each entry.
         columns: The column of each entry.
         passes: The number of the pass that computes each entry, from 0.
         shape: The numbers of rows and columns of the matrix.
-        title: The finding.
-        ax: Axes to draw on; new ones by default.
+        title: What the figure shows.
+        ax: The axes to draw on. By default, new ones.
 
     Returns:
         The axes.

@@ -105,25 +105,26 @@ STYLE: Any = {  # matplotlib types each of its settings by name
 
 
 def colour(name: str) -> str:
-    """Return the colour of a method, the same on every figure.
+    """Return the colour of a method. It is the same in every figure.
 
     Args:
-        name: A method's name; any other name gets a colour by its spelling.
+        name: The name of the method. Any other name also has a colour.
 
     Returns:
-        A colour as ``#rrggbb``.
+        The colour as ``#rrggbb``.
 
-    >>> colour("jacobian_reverse") == colour("hessian_reverse_over_reverse")
-    True
+    Example:
+        >>> from funcdiff.plots import colour
+        >>> colour("jacobian_reverse") == colour("hessian_reverse_over_reverse")
+        True
     """
     return COLOURS.get(name) or PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Return the colours of the methods in one figure.
+    """Return a colour for each name in one figure, all different for up to seven names.
 
-    A method keeps its colour unless one before it has the same. Then, and without one of its own, it takes a colour
-    that is still free, so that no two of up to seven methods share colour and mark.
+    A method has its own colour, as in `colour`, unless an earlier name in the figure already uses it.
     """
     taken: dict[str, str] = {}
     for name in (name for name in names if name in COLOURS):
@@ -150,12 +151,12 @@ def broken(name: str, longest: int = 18) -> str:
 
 
 def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping[str, str]) -> None:
-    """Write each line's name beside its end, to the right of the axes, pushed apart where they would touch.
+    """Write the name of each line next to its end, to the right of the axes. Names that would touch are moved apart.
 
     Args:
-        ax: Axes whose limits are final but for the room that the labels need.
-        ends: Name of each line to its last point, in the axes' data.
-        hues: Name of each line to its colour.
+        ax: The axes. Set their limits first.
+        ends: A dictionary from the name of each line to its last point, in data coordinates.
+        hues: A dictionary from the name of each line to its colour.
     """
     line = 0.07  # a line of text, in heights of the axes
     ax.get_ylim()  # matplotlib fits the limits only when they are read, and transLimits does not read them

@@ -19,24 +19,26 @@ LETTER = 0.035  # the width of a letter, in those of the narrowest axis
 
 @singledispatch
 def plot(result: object, ax: Axes | None = None, *, title: str | None = None) -> Axes:
-    """Draw a measurement in the figure for its type: `plot_comparison`, `plot_sweep` or `plot_prediction`.
+    """Draw a measurement. The figure depends on its type: a comparison, a sweep or a prediction.
 
     Args:
         result: What `funcdiff.measure.compare`, `funcdiff.measure.sweep` or `funcdiff.measure.predict` returned.
-        ax: Axes to draw on; new ones by default.
-        title: Title; by default the finding of the measurement.
+        ax: The axes to draw on. By default, new ones.
+        title: The title. By default, the finding of the measurement.
 
     Returns:
         The axes.
 
     Raises:
-        TypeError: There is no figure for this type.
+        TypeError: `result` is something else.
 
-    >>> import torch
-    >>> from funcdiff.measure import compare
-    >>> times = compare({"square": torch.square, "product": lambda x: x * x}, torch.ones(8), rounds=8)
-    >>> plot(times, title="Two methods to square a tensor").get_xlabel()
-    'time of a call: median, quartiles'
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import compare
+        >>> from funcdiff.plots import plot
+        >>> times = compare({"square": torch.square, "product": lambda x: x * x}, torch.ones(8), rounds=8)
+        >>> plot(times, title="Two methods to square a tensor").get_xlabel()
+        'time of a call: median, quartiles'
     """
     drawn = ", ".join(kind.__name__ for kind in plot.registry if kind is not object)
     raise TypeError(f"expected one of {drawn}; got {type(result).__name__}")
@@ -44,12 +46,12 @@ def plot(result: object, ax: Axes | None = None, *, title: str | None = None) ->
 
 @plot.register
 def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: str | None = None) -> Axes:
-    """Draw the median time of each candidate, with its quartiles as a bar.
+    """Draw the median time of each candidate, with a bar from the first to the third quartile.
 
     Args:
         comparison: What `funcdiff.measure.compare` returned.
-        ax: Axes to draw on; new ones by default.
-        title: Title; by default the finding of the measurement.
+        ax: The axes to draw on. By default, new ones.
+        title: The title. By default, the finding of the measurement.
 
     Returns:
         The axes.
@@ -82,12 +84,12 @@ def plot_comparison(comparison: Comparison, ax: Axes | None = None, *, title: st
 
 @plot.register
 def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None) -> Axes:
-    """Draw the median times over the sizes, the quartiles as a band, on logarithmic axes.
+    """Draw the median times against the size on logarithmic axes, with a band between the quartiles.
 
     Args:
         study: What `funcdiff.measure.sweep` returned.
-        ax: Axes to draw on; new ones by default.
-        title: Title; by default the finding of the measurement.
+        ax: The axes to draw on. By default, new ones.
+        title: The title. By default, the finding of the measurement.
 
     Returns:
         The axes.
@@ -138,12 +140,12 @@ def size_labels(sizes: Sequence[int]) -> list[str]:
 
 @plot.register
 def plot_prediction(prediction: Prediction, ax: Axes | None = None, *, title: str | None = None) -> Axes:
-    """Draw the measured against the predicted time of each candidate, and the line on which the two are equal.
+    """Draw the measured time of each candidate against the predicted one, and the line where both are equal.
 
     Args:
         prediction: What `funcdiff.measure.predict` returned.
-        ax: Axes to draw on; new ones by default.
-        title: Title; by default the finding of the measurement.
+        ax: The axes to draw on. By default, new ones.
+        title: The title. By default, the finding of the measurement.
 
     Returns:
         The axes.

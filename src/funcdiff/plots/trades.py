@@ -16,13 +16,13 @@ from funcdiff.plots.style import BLUE, STYLE, colours, mark, set_title, time_axi
 def plot_trade(
     comparison: Comparison, ax: Axes | None = None, *, path: Sequence[str] = (), title: str | None = None
 ) -> Axes:
-    """Draw the median time of each candidate against its peak memory, on logarithmic axes.
+    """Draw the median time of each candidate against its peak of memory, on logarithmic axes.
 
     Args:
         comparison: What `funcdiff.measure.compare` returned, with ``costs=True``.
-        ax: Axes to draw on; new ones by default.
-        path: Names of candidates that are steps of one setting; they are joined in that order, in one colour.
-        title: Title; by default which candidate is fastest, and which has the lowest peak.
+        ax: The axes to draw on. By default, new ones.
+        path: The names of candidates that differ in one setting only. They are connected in this order, in one colour.
+        title: The title. By default, it says which candidate is fastest and which has the lowest peak.
 
     Returns:
         The axes.
@@ -31,7 +31,7 @@ def plot_trade(
         ValueError: The comparison has no counts.
     """
     if comparison.costs is None:
-        raise ValueError("expected a comparison with exact counts; take it with compare(..., costs=True)")
+        raise ValueError("expected a comparison with counts. Make it with compare(..., costs=True)")
     points = {name: (comparison.costs[name].peak_bytes, comparison[name].median) for name in comparison}
     hues = colours([name for name in points if name not in path]) | dict.fromkeys(path, BLUE)
     with plt.rc_context(STYLE):

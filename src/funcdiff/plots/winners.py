@@ -26,18 +26,20 @@ def plot_winners(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which of two methods is faster at each pair of sizes, how many times, and the line of equal sizes.
+    """Draw which of two methods is faster at each pair of sizes, and how many times.
 
     Args:
-        grid: From a pair of sizes, (along x, along y), to the comparison made there; both axes take the same sizes.
-        name: A method, in its colour where it is the faster.
-        other: The method it is held against.
-        labels: What the sizes along x and y are.
-        title: Title; by default in how many cells each is faster.
-        ax: Axes to draw on; new ones by default.
+        grid: A dictionary from a pair of sizes, (horizontal, vertical), to the comparison there. Both axes have the
+            same sizes.
+        name: The first method.
+        other: The second method.
+        labels: What the horizontal and the vertical sizes are.
+        title: The title. By default, it says in how many cells each method is faster.
+        ax: The axes to draw on. By default, new ones.
 
     Returns:
-        The axes. A cell says how many times faster its colour is; "=" where the interval of the ratio holds 1.
+        The axes. The colour of a cell is that of the faster method, and its number says how many times faster it is.
+        "=" means that the run shows no difference. A line marks equal sizes.
     """
     sizes = sorted({size for pair in grid for size in pair})
     places = np.arange(len(sizes))

@@ -15,9 +15,11 @@ from funcdiff.recipes.jacobians import jacobian_batched_grad, jacobian_forward, 
 composition = partial(
     documented,
     "Hessian",
-    chunk_size="The number of directions that each of the two Jacobians computes at once, by default all.",
+    chunk_size="How many rows or columns each of the two Jacobians computes at once. By default, all of them.",
 )
-NEEDS_FORWARD = {"NotImplementedError": "An operation in `func` has no forward derivative. Use a reverse mode recipe."}
+NEEDS_FORWARD = {
+    "NotImplementedError": "An operation in `func` has no forward derivative. Use `hessian_reverse_over_reverse`."
+}
 
 
 @composition(raises=NEEDS_FORWARD)
@@ -31,22 +33,27 @@ def hessian_forward_over_reverse(
 ) -> Function:
     """Compute the Hessian by forward mode over reverse mode, as `torch.func.hessian` does.
 
-    Reverse mode computes the Jacobian row by row. Forward mode then differentiates all rows with respect to each input.
-
-    Cost: About (1 + n)(1 + m) F. Try this composition first if m is small.
-
-    Caution: With respect to the weight and the input of a normalization layer together, all four compositions are wrong
-    under torch 2.13. Use `hessian_taylor` there. With respect to the input alone, this composition was right on every
-    normalization and factorization tested; the compositions with forward mode inside were not.
+    The arguments and the result are those of `hessian`, which chooses the method itself. Reverse mode computes the rows
+    of the Jacobian. Forward mode then differentiates all of them with respect to each input.
 
     Example:
         The Hessian of x^T A x is A + A^T.
 
         >>> import torch
+        >>> from funcdiff import hessian_forward_over_reverse
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
         >>> hessian_forward_over_reverse(lambda x: x @ matrix @ x)(torch.ones(2))
         tensor([[2., 2.],
                 [2., 6.]])
+
+    Cost:
+        About (1 + n)(1 + m) evaluations of `func`, for n inputs and m outputs. If m is small, try this composition
+        first.
+
+    Caution:
+        With respect to the weight and the input of a normalization layer together, all four compositions of forward and
+        reverse mode are wrong in torch 2.13. Use `hessian_taylor` there. With respect to the input alone, this
+        composition was right in all our tests, but the compositions with forward mode inside were not.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_forward(jacobian_reverse(func, **options), **options)
@@ -63,18 +70,21 @@ def hessian_reverse_over_reverse(
 ) -> Function:
     """Compute the Hessian by reverse mode over reverse mode.
 
-    Reverse mode computes the Jacobian row by row, and then goes back once more from each of its entries.
-
-    Cost: m n backward passes through a forward and a backward pass, whose graphs all stay in memory. This composition
-    needs no forward derivative, so use it if an operation has none.
+    The arguments and the result are those of `hessian`, which chooses the method itself. This composition needs no
+    forward derivative. Use it if an operation in `func` has none.
 
     Example:
         The Hessian of the sum of exponentials is diagonal.
 
         >>> import torch
+        >>> from funcdiff import hessian_reverse_over_reverse
         >>> hessian_reverse_over_reverse(lambda x: x.exp().sum())(torch.zeros(2))
         tensor([[1., 0.],
                 [0., 1.]])
+
+    Cost:
+        Reverse mode computes the rows of the Jacobian, and then goes back from each of its entries. For n inputs and m
+        outputs, these are m n backward passes through a forward and a backward pass. Their graphs all stay in memory.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_reverse(jacobian_reverse(func, **options), **options)
@@ -89,23 +99,26 @@ def hessian_reverse_over_forward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian by reverse mode over forward mode.
+    """Compute the Hessian by reverse mode over forward mode. This is seldom the right choice.
 
-    Forward mode computes the Jacobian column by column. Reverse mode then goes back from each of its entries.
-
-    Cost: m n backward passes through n forward passes, whose graphs all stay in memory. This is seldom the right
-    choice.
-
-    Caution: torch differentiates the forward derivatives of some operations (`layer_norm`, `batch_norm` in training
-    mode, `det`, `solve`) wrongly and without an error. `check_derivatives` finds such operations.
+    The arguments and the result are those of `hessian`, which chooses the method itself.
 
     Example:
         The Hessian of the product of two numbers has ones off its diagonal.
 
         >>> import torch
+        >>> from funcdiff import hessian_reverse_over_forward
         >>> hessian_reverse_over_forward(torch.prod)(torch.tensor([3.0, 4.0]))
         tensor([[0., 1.],
                 [1., 0.]])
+
+    Cost:
+        Forward mode computes the columns of the Jacobian, and reverse mode goes back from each of its entries. For n
+        inputs and m outputs, these are m n backward passes through n forward passes. Their graphs all stay in memory.
+
+    Caution:
+        torch 2.13 differentiates the forward derivatives of some operations wrongly, without an error: `layer_norm`,
+        `batch_norm` in training mode, `det`, `solve`. `check_derivatives` finds such operations in your function.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_reverse(jacobian_forward(func, **options), **options)
@@ -122,19 +135,24 @@ def hessian_forward_over_forward(
 ) -> Function:
     """Compute the Hessian by forward mode over forward mode.
 
-    Forward mode computes the Jacobian column by column, and then differentiates all columns with respect to each input.
-
-    Cost: About (1 + n)^2 F for every m, and no graph. Try this composition first if m is not small.
-
-    Caution: torch differentiates the forward derivatives of some operations (`layer_norm`, `batch_norm` in training
-    mode, `det`, `solve`) wrongly and without an error. `check_derivatives` finds such operations.
+    The arguments and the result are those of `hessian`, which chooses the method itself. Forward mode computes the
+    columns of the Jacobian, and then differentiates all of them with respect to each input.
 
     Example:
         The second derivative of a cube is 6 x.
 
         >>> import torch
+        >>> from funcdiff import hessian_forward_over_forward
         >>> hessian_forward_over_forward(lambda x: x**3)(torch.tensor(2.0))
         tensor(12.)
+
+    Cost:
+        About (1 + n)^2 evaluations of `func` for n inputs and any number of outputs, and no graph. If `func` has many
+        outputs, try this composition first.
+
+    Caution:
+        torch 2.13 differentiates the forward derivatives of some operations wrongly, without an error: `layer_norm`,
+        `batch_norm` in training mode, `det`, `solve`. `check_derivatives` finds such operations in your function.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_forward(jacobian_forward(func, **options), **options)
@@ -149,24 +167,29 @@ def hessian_double_backward(
     chunk_size: int | None = None,
     randomness: str = "error",
 ) -> Function:
-    """Compute the Hessian by plain autograd applied twice: reverse over reverse with the least overhead.
+    """Compute the Hessian with two calls of `torch.autograd.grad`, without a transform of torch.func.
 
-    With `chunk_size=1`, this method supports functions that vmap refuses. Inside vmap, grad and torch.compile, where
-    plain autograd is not available, this function is `hessian_reverse_over_reverse`.
-
-    Cost: For one output, 2 (1 + n) F and the graph of two passes in memory. m outputs have m times as many rows, and
-    each row goes back through all m outputs, so use this method if m is 1.
-
-    Caution: With several outputs and a normalization layer in `func`, do not use this method with respect to the weight
-    and the input of the layer together: torch 2.13 gets it wrong, without an error. Use `hessian_taylor` there.
+    The arguments and the result are those of `hessian`, which chooses the method itself. For one output, this method
+    has the least overhead. With `chunk_size=1`, it supports functions that vmap refuses.
 
     Example:
         The Hessian of x^2 y at (1, 3) has the entries 2 y, 2 x and 0.
 
         >>> import torch
+        >>> from funcdiff import hessian_double_backward
         >>> hessian_double_backward(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
         tensor([[6., 2.],
                 [2., 0.]])
+
+    Cost:
+        For one output and n inputs, 2 (1 + n) evaluations of `func`, and the graph of two passes in memory. m outputs
+        have m times as many rows, and each row goes back through all m outputs. So use this method for one output.
+        Inside vmap, grad and torch.compile, where plain autograd is not available, this function calls
+        `hessian_reverse_over_reverse`.
+
+    Caution:
+        If `func` has several outputs and a normalization layer, do not differentiate with respect to the weight and the
+        input of the layer together: torch 2.13 gets it wrong, without an error. Use `hessian_taylor` there.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_batched_grad(jacobian_batched_grad(func, **options), **options)

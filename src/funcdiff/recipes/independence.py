@@ -20,27 +20,29 @@ from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 
 def check_batch_independence(func: Function, *primals: Tree) -> float:
-    """Check that each row of a function's output depends on its own row of the input alone.
+    """Check that each row of the output of `func` depends only on its own row of the input.
 
-    Cost: One forward pass and two backward passes of the batch.
+    Derivatives of a sum over the batch are derivatives of single rows only under this condition. Batch norm in training
+    mode, attention and a mean over the batch violate it.
 
     Args:
         func: The function of the whole batch.
         *primals: The arguments of `func`: tensors or pytrees of tensors, all with the batch as axis 0.
 
     Returns:
-        The largest derivative of a row with respect to other rows that was found, divided by the largest derivative. It
-        is at most what rounding gives.
+        The largest derivative found of a row with respect to another row, divided by the largest derivative. It is zero
+        up to rounding.
 
     Raises:
-        TypeError: An argument or an output is not a real, dense, floating-point tensor.
-        ValueError: The rows mix (the message says how much), or the output does not have a row for each row of the
-            input.
+        TypeError: An argument or the output is not a dense tensor of real floating-point numbers.
+        ValueError: A row of the output depends on other rows of the input (the message says how much), or the output
+            does not have one row for each row of the input.
 
     Example:
-        The square of each row depends on that row alone; the distance from the mean does not.
+        The square of a row depends on that row alone. The distance from the mean does not.
 
         >>> import torch
+        >>> from funcdiff import check_batch_independence
         >>> x = torch.tensor([[1.0], [2.0], [4.0]])
         >>> check_batch_independence(torch.square, x)
         0.0
@@ -48,6 +50,9 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
         Traceback (most recent call last):
         ...
         ValueError: expected rows that do not depend on each other, ...
+
+    Cost:
+        One forward pass and two backward passes of the batch.
     """
     x, spec = check_primals(primals)
 

@@ -20,20 +20,19 @@ _SAME = 1e-10  # of the sum of absolute values: above this difference of the sum
 
 @documented(
     "operator",
-    returns="The operator, with the same inputs and outputs as those of the batches.",
-    operator_factory="A function that takes a batch and returns its operator: what `hvp_operator`, "
-    "`gauss_newton_operator` or `fisher_operator` return. If the batch is a tuple or a list, as (inputs, targets), its "
-    "members are the arguments.",
-    loader="The batches: a ``DataLoader``, a list, or another object that every loop starts anew.",
-    reduction='"mean" if the loss is a mean over the rows of a batch: the operators are then averaged, each weighted '
-    'with the rows of its batch. "sum" if the loss is a sum: the operators are added.',
-    progress="Whether to show the progress of each pass with tqdm.",
+    returns="The operator. It has the same shape as those of the batches, and is used in the same way.",
+    operator_factory="A function that takes a batch and returns its operator, made by `hvp_operator`, "
+    "`gauss_newton_operator` or `fisher_operator`. If a batch is a tuple or a list, such as (inputs, targets), its "
+    "items are the arguments.",
+    loader="The batches: a ``DataLoader``, a list, or another object that can be looped over many times.",
+    reduction='"mean" if the loss is a mean over the rows of a batch. The operators are then averaged, weighted by '
+    'the numbers of rows. "sum" if the loss is a sum. The operators are then added.',
+    progress="Whether to show a progress bar for each pass.",
     raises={
-        "TypeError": "The loader is an iterator, which is empty after one pass, a batch has no tensor with rows, or "
-        "the factory returns no operator.",
-        "ValueError": "The loader is empty, or `reduction` is none of the two.",
-        "RuntimeError": "The data differ from one pass to the next: they are augmented or drawn at random, so that the "
-        "products belong to no matrix.",
+        "TypeError": "The loader is an iterator, which is empty after one pass, a batch contains no tensor with "
+        "rows, or the factory does not return an operator.",
+        "ValueError": 'The loader is empty, or `reduction` is not "mean" or "sum".',
+        "RuntimeError": "The data of two passes differ, because they are augmented or drawn at random.",
     },
 )
 def over_batches(
@@ -43,33 +42,34 @@ def over_batches(
     reduction: Literal["mean", "sum"] = "mean",
     progress: bool = False,
 ) -> Operator:
-    """Make the operator of a loss over all batches of a loader from the operator of each batch.
+    """Make the operator of a loss over a whole data set from the operators of its batches.
 
-    Each product is one pass through the data: the operator of a batch is made, multiplied and dropped. So the memory is
-    that of one batch, and ``operator @ V`` computes the products with all columns of V in one pass. Shuffled batches,
-    and a smaller last batch, make no difference.
-
-    Shapes: Those of the operators.
-
-    Cost: For each pass, that of making and multiplying the operator of each batch. A product with one vector is
-    computed as by `gauss_newton_product`, with 6 F for each batch and no graph of two passes.
+    Each product runs once through the data. The operator of each batch is made, multiplied and deleted, so the memory
+    is that of one batch. The result does not depend on the order of the data or on the size of the batches.
 
     Example:
         The mean of x^2 t over t = 1, 2, 6 has the second derivative 6, also in batches of two.
 
         >>> import torch
-        >>> from funcdiff import hvp_operator
+        >>> from funcdiff import hvp_operator, over_batches
         >>> loader = torch.tensor([1.0, 2.0, 6.0]).split(2)
         >>> x = torch.tensor([5.0])
-        >>> over_batches(lambda t: hvp_operator(lambda x: (x**2 * t).mean(), x), loader)(torch.ones(1))
+        >>> def factory(t):
+        ...     return hvp_operator(lambda x: (x**2 * t).mean(), x)
+        >>> over_batches(factory, loader)(torch.ones(1))
         tensor([6.])
+
+    Cost:
+        For each pass through the data, making and multiplying the operator of each batch. ``operator @ V`` multiplies
+        all columns of V in one pass. For a product with one vector, a batch needs as much arithmetic as 6 evaluations
+        of the model for a Gauss-Newton or Fisher matrix.
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f'expected reduction to be "mean" or "sum", got {reduction!r}')
     if isinstance(loader, Iterator):
         raise TypeError(
-            f"expected a loader that every loop starts anew, got a {type(loader).__name__}, which is empty after one "
-            "pass. Pass the DataLoader itself, or list(...) of the batches."
+            f"expected a loader that can be looped over many times, got a {type(loader).__name__}, which is empty "
+            "after one pass. Pass the DataLoader itself, or list(...) of the batches."
         )
     seen: list[Tensor] = []  # the rows and the sum of the data, in the first pass
 
@@ -93,7 +93,7 @@ def over_batches(
                 weight = size if reduction == "mean" else 1
                 parts = map_of(made(batch))(vectors)
                 if any(x.shape != t.shape for x, t in zip(parts, total, strict=False)):
-                    raise ValueError("expected operators of one shape, got another for a batch of other rows")
+                    raise ValueError("expected operator_factory to return operators of one shape, got two shapes")
                 total = _added(total or [torch.zeros_like(x) for x in parts], parts, weight)
                 del parts
             _compare(seen, rows, sums)
@@ -129,7 +129,7 @@ def _rows(batch: Tree) -> int:
     for leaf in tree_leaves(batch):
         if isinstance(leaf, Tensor) and leaf.dim():
             return len(leaf)
-    raise TypeError(f"expected each batch to hold a tensor with a row for each sample, got a {type(batch).__name__}")
+    raise TypeError(f"expected each batch to contain a tensor with a row for each sample, got a {type(batch).__name__}")
 
 
 def _checksum(batch: Tree) -> Tensor:
@@ -150,6 +150,6 @@ def _compare(seen: list[Tensor], rows: int, sums: Tensor) -> None:
         seen.append(now)
     elif now[0] != seen[0][0] or bool(((now - seen[0]).abs() > _SAME * now[-1]).any()):
         raise RefusedError(
-            f"the loader gave other data than in its first pass: {rows} rows, then {int(seen[0][0])}, or other values. "
-            "Its products belong to no matrix. Switch off random augmentation, random sampling and drop_last."
+            f"expected the same data in every pass, got {rows} rows instead of {int(seen[0][0])}, or other values. "
+            "Switch off random augmentation, random sampling and drop_last."
         )

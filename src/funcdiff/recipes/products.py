@@ -20,19 +20,23 @@ from funcdiff._torch.graph import ends, survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
-SCALAR = "The function. It takes tensors or pytrees of tensors, and returns a scalar, a tensor of shape ()."
-VECTOR = "a tuple like `primals`, with the same structure, shapes, dtypes and devices."
+SCALAR = (
+    "The function to differentiate. It returns a scalar, a tensor of shape (). Its arguments are tensors, or "
+    "dicts, lists and tuples of tensors (pytrees)."
+)
+VECTOR = "a tuple like `primals`, with tensors of the same shapes, dtypes and devices."
 ERRORS = {
-    "TypeError": "A primal, a tangent or the output is not a real, dense, floating-point tensor, or the tangents have "
-    "another structure than the primals.",
-    "ValueError": "`func` does not return a scalar, or a tangent has another shape than its primal.",
+    "TypeError": "A tensor in `primals` or `tangents`, or the output, is not a dense tensor of real floating-point "
+    "numbers. Or `tangents` has another structure than `primals`.",
+    "ValueError": "`func` does not return a scalar, or a tensor in `tangents` has another shape than in `primals`.",
 }
 product = partial(
     documented,
     "product",
-    returns="Hv, with all blocks of the Hessian. For several primals, it is a tuple with a product for each.",
+    returns="Hv, with the shape of the argument. For several arguments, it is a tuple with one product for each, in "
+    "which all blocks of the Hessian take part.",
     func=SCALAR,
-    primals="The point: a tuple with the arguments of `func`.",
+    primals="The point at which to differentiate: a tuple with the arguments of `func`, such as `(x,)`.",
     tangents=f"The vector v: {VECTOR}",
 )
 NEEDS_FORWARD = {
@@ -43,16 +47,21 @@ NEEDS_FORWARD = {
 
 @product(raises=NEEDS_FORWARD)
 def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Compute Hv as the derivative of the gradient along v: jvp of grad.
+    """Compute Hv as the derivative of the gradient along v: `jvp` of `grad`.
 
-    Cost: 6 F in torch, which multiplies by the zero tangents of constant weights too.
+    The arguments and the result are those of `hvp`, which chooses the method itself.
 
     Example:
         The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
+        >>> from funcdiff import hvp_forward_over_reverse
         >>> hvp_forward_over_reverse(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
         tensor([ 6., 12.])
+
+    Cost:
+        As much arithmetic as 6 evaluations of `func`. In theory 4 are enough, but torch also multiplies by the zero
+        tangents of constant weights.
     """
     return at_point(lambda flat, x, v: jvp(gradient(flat), x, v)[1], func, primals, tangents)
 
@@ -63,54 +72,68 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
     raises=ERRORS,
 )
 def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...]) -> Tree:
-    """Compute v^T H as the VJP of the gradient. The Hessian is symmetric, so this equals Hv.
+    """Compute v^T H, the product of a vector with the Hessian of `func`, by reverse mode over reverse mode.
 
-    Cost: 4 F, and the graph of two passes in memory.
+    The Hessian is symmetric, so the result equals that of `hvp`. The vector has the shape of the argument, and so has
+    the result.
 
     Example:
         The first row of the Hessian of x^2 y at (1, 3) is (2 y, 2 x).
 
         >>> import torch
+        >>> from funcdiff import vhp
         >>> vhp(lambda x: x[0] ** 2 * x[1], (torch.tensor([1.0, 3.0]),), (torch.tensor([1.0, 0.0]),))
         tensor([6., 2.])
+
+    Cost:
+        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
     """
     return at_point(lambda flat, x, u: vjp(gradient(flat), *x)[1](u), func, primals, cotangents)
 
 
 @product(raises=ERRORS)
 def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Compute Hv as the VJP of the gradient: `vhp`, which equals Hv because the Hessian is symmetric.
+    """Compute Hv by reverse mode over reverse mode: the VJP of the gradient.
 
-    This method needs no forward derivative, so use it if an operation has none.
-
-    Cost: 4 F, and the graph of two passes in memory.
+    The arguments and the result are those of `hvp`, which chooses the method itself. This method needs no forward
+    derivative. Use it if an operation in `func` has none.
 
     Example:
         The product with the Hessian of a quadratic form is (A + A^T) v.
 
         >>> import torch
+        >>> from funcdiff import hvp_reverse_over_reverse
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
         >>> hvp_reverse_over_reverse(lambda x: x @ matrix @ x, (torch.zeros(2),), (torch.ones(2),))
         tensor([4., 8.])
+
+    Cost:
+        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
     """
     return vhp(func, primals, tangents)
 
 
 @product(raises=NEEDS_FORWARD)
 def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Compute Hv as the gradient of the derivative along v: grad of jvp.
+    """Compute Hv as the gradient of the derivative along v: `grad` of `jvp`.
 
-    Cost: About 6 F, and the graph of one forward pass with its tangent in memory.
-
-    Caution: torch differentiates the forward derivatives of some operations (`layer_norm`, `det`, `solve`) wrongly and
-    without an error. `check_derivatives` finds such operations.
+    The arguments and the result are those of `hvp`, which chooses the method itself.
 
     Example:
         The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
+        >>> from funcdiff import hvp_reverse_over_forward
         >>> hvp_reverse_over_forward(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
         tensor([ 6., 12.])
+
+    Cost:
+        As much arithmetic as about 6 evaluations of `func`. The graph of one forward pass with its tangent is in
+        memory.
+
+    Caution:
+        torch 2.13 differentiates the forward derivatives of some operations wrongly, without an error: `layer_norm`,
+        `det`, `solve`. `check_derivatives` finds such operations in your function.
     """
 
     def product(flat: Scalar, x: Primals, v: Primals) -> Sequence[Tensor]:
@@ -121,19 +144,22 @@ def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents
 
 @product(raises=ERRORS)
 def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
-    """Compute Hv with two calls of plain `torch.autograd.grad`: the least overhead.
+    """Compute Hv with two calls of `torch.autograd.grad`, without a transform of torch.func.
 
-    This method supports custom autograd functions in the old style, checkpointing and hooks. Inside vmap, grad and
-    torch.compile, where plain autograd is not available, this function is `hvp_reverse_over_reverse`.
-
-    Cost: 4 F, and the graph of two passes in memory.
+    The arguments and the result are those of `hvp`, which chooses the method itself. This method has the least
+    overhead. It also supports custom autograd functions without `setup_context`, checkpointing and hooks.
 
     Example:
         The product with the Hessian of the sum of sines is -sin(x) v.
 
         >>> import torch
+        >>> from funcdiff import hvp_double_backward
         >>> hvp_double_backward(lambda x: x.sin().sum(), (torch.tensor([torch.pi / 2, 0.0]),), (torch.ones(2),))
         tensor([-1., -0.])
+
+    Cost:
+        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory. Inside vmap, grad and
+        torch.compile, where plain autograd is not available, this function calls `hvp_reverse_over_reverse`.
     """
     return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
 
@@ -144,13 +170,13 @@ def operator_double_backward(func: Function, *primals: Tree) -> Operator:
     return symmetric(at_point(curvature, func, primals, depth=0), space)
 
 
-def operator_forward_over_reverse(func: Function, *primals: Tree) -> Operator:
-    """The map from v to Hv as `hvp_forward_over_reverse` computes it, with a graph for each product."""
+def operator_of(product: Callable[..., Tree], func: Function, *primals: Tree) -> Operator:
+    """The map from v to Hv as a product at a point computes it, anew for each v."""
     x, spec = check_primals(primals)
     at = unflatten([leaf.clone() for leaf in x], spec)
 
     def apply(v: Leaves) -> Leaves:
-        return flatten(hvp_forward_over_reverse(func, at, unflatten(v, spec)))[0]
+        return flatten(product(func, at, unflatten(v, spec)))[0]
 
     return symmetric(apply, Space.of(primals))
 
@@ -169,6 +195,11 @@ def curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]
     """The map v -> Hv by plain autograd, with one gradient for all v; in a transform it is torch.func's."""
     if not plain_allowed():
         return vjp(gradient(flat), *x)[1]  # type: ignore[no-any-return]  # torch's is untyped
+    return plain_curvature(flat, x)
+
+
+def plain_curvature(flat: Scalar, x: Primals) -> Callable[[Primals], Sequence[Tensor]]:
+    """The same where plain autograd is known to be available."""
     output = tracked(flat, x)
     graph = survey(x, [output])
     if graph.compiled:

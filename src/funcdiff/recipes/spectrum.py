@@ -16,13 +16,13 @@ from funcdiff.recipes.traces import QUANTILE, Estimate, interval, multiplied, sq
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """The distribution of n eigenvalues, as points with weights, seen from each of k random vectors.
+    """How the n eigenvalues of a matrix are distributed: points with weights, from each of k random vectors.
 
     Attributes:
-        points: The points, of shape (k, steps): those at the ends are close to the extreme eigenvalues.
+        points: The points, of shape (k, steps). Those at the ends are close to the extreme eigenvalues.
         weights: The share of the eigenvalues near each point, of the same shape. Each row sums to 1.
         size: The number of eigenvalues n.
-        products: The number of products spent.
+        products: The number of products that were used.
     """
 
     points: Tensor
@@ -31,13 +31,13 @@ class SpectralDensity:
     products: int
 
     def density(self, at: Tensor, width: float) -> Estimate:
-        """The density at the points `at`, each eigenvalue smeared to a normal distribution of the given deviation."""
+        """The density at the points `at`, with each eigenvalue as a normal curve of standard deviation `width`."""
         distance = (at[:, None, None] - self.points) / width
         height = torch.exp(-(distance**2) / 2) / (width * (2 * torch.pi) ** 0.5)
         return self._mean((height * self.weights).sum(-1))
 
     def trace(self, func: Callable[[Tensor], Tensor]) -> Estimate:
-        """The trace of a function of the matrix, the sum of `func` over the eigenvalues: `torch.log` for log det."""
+        """The sum of `func` over the eigenvalues. With `torch.log`, it is the logarithm of the determinant."""
         values = torch.where(self.weights > 0, func(self.points), 0.0)
         mean = self._mean((values * self.weights).sum(-1))
         return Estimate(self.size * mean.value, self.size * mean.error, self.products)
@@ -50,42 +50,47 @@ class SpectralDensity:
 
 @documented(
     "density",
-    returns="The density, as points and weights. Its methods return estimates with an error.",
-    operator="The symmetric matrix: an operator of this package, a tensor, or anything with a `shape` and products "
+    returns="A `SpectralDensity` with points and weights of shape (probes, steps). Its methods return estimates with "
+    "errors.",
+    operator="The symmetric matrix: an operator of this package, a tensor, or any object with a `shape` and products "
     "``operator @ V``.",
-    steps="The number of Lanczos steps. Features of the density narrower than the spectrum divided by `steps` are "
-    "not resolved, except near its ends.",
+    steps="The number of Lanczos steps. More steps show finer details: those wider than the whole spectrum divided "
+    "by `steps`.",
     probes="The number of random vectors, at least 3.",
-    generator="The source of the vectors, by default that of torch.",
+    generator="The random generator for the vectors. By default, the global one of torch.",
     raises={
-        "TypeError": "The operator has no shape.",
-        "ValueError": "The matrix is not square, or an option is out of range.",
-        "RuntimeError": "The products contradict each other: the matrix is not symmetric.",
+        "TypeError": "The operator has no `shape`.",
+        "ValueError": "The matrix is not square, or an option has a value that is not allowed.",
+        "RuntimeError": "The matrix is not symmetric.",
     },
 )
 def spectral_density(
     operator: Any, *, steps: int = 40, probes: int = 10, generator: torch.Generator | None = None
 ) -> SpectralDensity:
-    """Estimate how the eigenvalues of a symmetric matrix are distributed, without computing them.
+    """Estimate how the eigenvalues of a symmetric matrix are distributed, from products with random vectors.
 
-    Lanczos' method makes a small tridiagonal matrix from each random vector. Its eigenvalues are the points, and the
-    squared first entries of its eigenvectors the weights. For single eigenvalues at the ends, use SciPy's ``eigsh``,
-    which accepts the operator as it is.
-
-    Source: Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature" (2017); Ghorbani,
-    Krishnan and Xiao, "An investigation into neural net optimization via Hessian eigenvalue density" (2019).
-
-    Shapes: Points and weights of shape (probes, steps).
-
-    Cost: `steps` times `probes` products, `probes` of them at once, and memory for as many vectors.
+    Use it for a matrix that is too large to compute, such as the Hessian of a loss. No single eigenvalue is computed.
+    For the largest or smallest ones, pass the operator to SciPy's ``eigsh``.
 
     Example:
         The logarithm of the determinant of diag(2, ..., 2) is 8 log 2 = 5.5452.
 
         >>> import torch
+        >>> from funcdiff import spectral_density
         >>> density = spectral_density(2 * torch.eye(8), generator=torch.Generator().manual_seed(0))
         >>> density.trace(torch.log).value
         tensor(5.5452)
+
+    Method:
+        Lanczos' method makes a small tridiagonal matrix from each random vector. Its eigenvalues are the points. The
+        squared first entries of its eigenvectors are the weights.
+
+    Cost:
+        `steps` times `probes` products, `probes` of them at once. As many vectors are in memory.
+
+    Source:
+        Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature" (2017). Ghorbani, Krishnan
+        and Xiao, "An investigation into neural net optimization via Hessian eigenvalue density" (2019).
     """
     if steps < 1 or probes < 3:
         raise ValueError(f"expected at least 1 step and 3 probes, got {steps} and {probes}")
@@ -120,4 +125,6 @@ def _check_symmetric(operator: Any, like: Tensor, q: Tensor, other: Tensor, diag
     back = (q * multiplied(operator, like, other)).sum(0)
     scale = torch.maximum(torch.maximum(back.abs(), off.abs()), diagonal.abs()).amax()
     if bool((back - off).abs().amax() > torch.finfo(like.dtype).eps ** 0.5 * scale):
-        raise RuntimeError("expected a symmetric operator, but p^T A q and q^T A p differ")
+        raise RuntimeError(
+            "expected a symmetric matrix A, but p^T A q and q^T A p differ. For singular values, use A.T @ A"
+        )

@@ -24,9 +24,10 @@ _STOPPING = 2.81  # of 99.5 %, where the error decides when to stop: it then sto
 
 
 class Estimate(NamedTuple):
-    """A random estimate: the value, its error, and the number of products spent.
+    """A random estimate with its error, in the fields `value` and `error`.
 
-    The true value lies within `value` ± `error` in 95 cases of 100 or more.
+    The true value lies within `value` ± `error` in at least 95 of 100 cases. The field `products` is the number of
+    products that were used.
     """
 
     value: Tensor
@@ -37,23 +38,24 @@ class Estimate(NamedTuple):
 _estimate = partial(
     documented,
     "estimate",
-    operator="The matrix: an operator of this package, a tensor, or anything with a `shape` and products "
-    "``operator @ V``, such as SciPy's linear operators.",
-    tolerance="The error, relative to the value, at which to stop. By default, all products are used.",
+    operator="The matrix: an operator of this package, a tensor, or any object with a `shape` and products "
+    "``operator @ V``, such as a linear operator of SciPy.",
+    tolerance="The relative error at which to stop. By default, all products are used.",
     products="The largest number of products.",
-    method='"hutch++" splits off the largest eigenvalues, and "hutchinson" averages over random signs alone, without '
-    "memory for more than a chunk of vectors.",
-    chunk_size="The number of products to compute at once.",
-    generator="The source of the signs, by default that of torch.",
+    method='"hutch++" or "hutchinson", see below. The second needs less memory.',
+    chunk_size="How many products to compute at once.",
+    generator="The random generator for the signs. By default, the global one of torch.",
     raises={
-        "TypeError": "The operator has no shape.",
-        "ValueError": "The matrix is not square, or an option is out of range.",
+        "TypeError": "The operator has no `shape`.",
+        "ValueError": "The matrix is not square, or an option has a value that is not allowed.",
         "RuntimeError": "A product fails.",
     },
 )
 
 
-@_estimate(returns="The estimate, with the fields `value`, `error` and `products`.")
+@_estimate(
+    returns="An `Estimate` with the `value` and its `error`, scalars of shape (), and the number of `products` used."
+)
 def trace_estimate(
     operator: Any,
     *,
@@ -63,29 +65,34 @@ def trace_estimate(
     chunk_size: int = _TOGETHER,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """Estimate the trace of a matrix from products with random signs.
+    """Estimate the trace of a matrix from products with random vectors.
 
-    Hutchinson's estimate is the mean of z^T A z over random signs z. Hutch++ uses a third of these products to find the
-    space of the largest eigenvalues. It computes the trace on this space exactly, and estimates only the rest. If a few
-    eigenvalues are large, its error falls with the number of products instead of the root of that number. The two
-    estimates are weighted by their errors.
-
-    If the tolerance is not reached, a warning says so. If the matrix has no more rows than `products`, the result is
-    exact.
-
-    Source: M. F. Hutchinson (1990); Meyer, Musco, Musco and Woodruff, "Hutch++: optimal stochastic trace estimation"
-    (2021), arXiv:2010.09649.
-
-    Shapes: ().
-
-    Cost: At most `products` products, and with "hutch++" the memory of 2/3 as many vectors.
+    Use it for a matrix that is too large to compute, such as the Hessian of a loss. The result says how large its error
+    is.
 
     Example:
-        A diagonal matrix leaves no noise.
+        The trace of a diagonal matrix is exact, because the random signs cancel.
 
         >>> import torch
-        >>> trace_estimate(torch.diag(torch.tensor([1.0, 2.0, 3.0]))).value
-        tensor(6.)
+        >>> from funcdiff import hvp_operator, trace_estimate
+        >>> operator = hvp_operator(lambda x: x.pow(3).sum(), torch.tensor([1.0, 2.0, 3.0]))
+        >>> trace_estimate(operator).value
+        tensor(36.)
+
+    Method:
+        Hutchinson's estimate is the mean of z^T A z over vectors z of random signs. "hutch++" uses a third of the
+        products to find the space of the largest eigenvalues, computes the trace on this space exactly, and estimates
+        only the rest. If a few eigenvalues are large, its error falls like 1/k for k products, instead of 1/sqrt(k).
+
+        If the tolerance is not reached, a warning says so. If the matrix has no more rows than `products`, the result
+        is exact.
+
+    Cost:
+        At most `products` products. With "hutch++", two thirds as many vectors are in memory.
+
+    Source:
+        M. F. Hutchinson (1990). Meyer, Musco, Musco and Woodruff, "Hutch++: optimal stochastic trace estimation"
+        (2021), arXiv:2010.09649.
     """
 
     def sample(signs: Tensor, products: Tensor) -> Tensor:
@@ -94,7 +101,10 @@ def trace_estimate(
     return _estimated(operator, sample, False, tolerance, products, method, chunk_size, generator)
 
 
-@_estimate(returns="The estimate. Its `value` and `error` have an entry for each entry of the diagonal.")
+@_estimate(
+    returns="An `Estimate`. Its `value` and `error` have one entry for each entry of the diagonal, of shape "
+    "(n,), in the order of `ravel`."
+)
 def diagonal_estimate(
     operator: Any,
     *,
@@ -104,24 +114,32 @@ def diagonal_estimate(
     chunk_size: int = _TOGETHER,
     generator: torch.Generator | None = None,
 ) -> Estimate:
-    """Estimate the diagonal of a matrix from products with random signs.
+    """Estimate the diagonal of a matrix from products with random vectors.
 
-    The estimate is the mean of z * Az over random signs z, improved as in `trace_estimate`. The tolerance is that of
-    the norm of the diagonal. For the diagonal of a Hessian with respect to few inputs, `hessian_diagonal` is exact.
-
-    Source: Bekas, Kokiopoulou and Saad, "An estimator for the diagonal of a matrix" (2007); Baston and Nakatsukasa,
-    "Stochastic diagonal estimation: probabilistic bounds and an improved algorithm" (2022), arXiv:2201.10684.
-
-    Shapes: (n,), in the order of `ravel`.
-
-    Cost: At most `products` products, and with "hutch++" the memory of 2/3 as many vectors.
+    Use it for a matrix that is too large to compute, such as the Hessian of a loss. The result says how large the error
+    of each entry is.
 
     Example:
-        A diagonal matrix leaves no noise.
+        A diagonal matrix is exact, because the random signs cancel.
 
         >>> import torch
+        >>> from funcdiff import diagonal_estimate
         >>> diagonal_estimate(torch.diag(torch.tensor([1.0, 2.0, 3.0]))).value
         tensor([1., 2., 3.])
+
+    Method:
+        The estimate is the mean of z * Az over vectors z of random signs. "hutch++" improves it as in `trace_estimate`.
+        The tolerance applies to the norm of the diagonal.
+
+    Cost:
+        At most `products` products. With "hutch++", two thirds as many vectors are in memory.
+
+    Source:
+        Bekas, Kokiopoulou and Saad, "An estimator for the diagonal of a matrix" (2007). Baston and Nakatsukasa,
+        "Stochastic diagonal estimation: probabilistic bounds and an improved algorithm" (2022), arXiv:2201.10684.
+
+    See Also:
+        `hessian_diagonal` is exact, for a Hessian with respect to few inputs.
     """
     return _estimated(operator, torch.mul, True, tolerance, products, method, chunk_size, generator)
 
@@ -224,7 +242,7 @@ def square(operator: Any) -> tuple[int, Tensor]:
         raise TypeError(f"expected an operator with a shape and products, got a {type(operator).__name__}")
     shape = tuple(operator.shape)
     if len(shape) != 2 or shape[0] != shape[1]:
-        raise ValueError(f"expected a square matrix, got shape {shape}. For a Jacobian, take operator.T @ operator.")
+        raise ValueError(f"expected a square matrix, got shape {shape}. For a Jacobian, use operator.T @ operator.")
     if isinstance(operator, Operator):
         return shape[0], operator.inputs.like[0].new_empty(())
     dtype = getattr(operator, "dtype", torch.float64)
