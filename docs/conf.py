@@ -66,6 +66,7 @@ extensions = [
     "_ext.pages.requirements",
     "_ext.pages.styles",
     "_ext.pages.terms",
+    "_ext.pages.unbroken",
     "_ext.shown.accuracy",
     "_ext.shown.atlas",
     "_ext.shown.bad_input",
@@ -128,17 +129,21 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = "funcdiff"
+# Names in signatures are in the brand's colour: the theme has them in the red of errors.
+signatures = {"color-api-name": "var(--color-brand-content)", "color-api-pre-name": "var(--color-brand-content)"}
 html_theme_options = {
     # Plum is the colour of the automatic recipes on every figure; here it is dark, or light, enough for text.
     "light_css_variables": {
         "color-brand-primary": "#8a3a7c",
         "color-brand-content": "#8a3a7c",
         "color-brand-visited": "#63406f",
+        **signatures,
     },
     "dark_css_variables": {
         "color-brand-primary": "#d894cb",
         "color-brand-content": "#e0a3d4",
         "color-brand-visited": "#c3a2d0",
+        **signatures,
     },
 }
 html_static_path = ["_static"]

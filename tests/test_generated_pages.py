@@ -13,6 +13,7 @@ from sphinx.errors import ExtensionError
 
 from _ext.gallery import cards, downloads, times
 from _ext.gallery.tutorials import GALLERY, sources
+from _ext.pages.tables import table
 
 PAGE = "tutorials/jacobians/six_ways"
 
@@ -53,10 +54,11 @@ def test_a_tutorial_without_the_note_fails_the_build_and_other_pages_are_left_al
 
 def test_run_times_load_nothing_from_elsewhere_and_a_page_that_would_not_fails_the_build():
     script = nodes.raw("", '<script src="https://elsewhere.example/tables.js"></script>', format="html")
-    page = document("tutorials/sg_execution_times", nodes.container("", script, nodes.table()))
+    timed = table(("Example", "Time", "Mem (MB)"), [(nodes.literal("", "../gallery/jobs/a.py"), "00:01", "0.0")])
+    page = document("tutorials/sg_execution_times", nodes.container("", script, timed))
     times.WithinTheSite(page).apply()
     assert not list(page.findall(nodes.raw))
-    assert list(page.findall(nodes.table))
+    assert [entry.astext() for entry in page.findall(nodes.entry)] == ["Example", "Time", "gallery/jobs/a.py", "00:01"]
     with pytest.raises(ExtensionError, match="expected scripts of Sphinx-Gallery's to leave out, found none"):
         times.WithinTheSite(page).apply()
 

@@ -156,12 +156,15 @@ def test_a_sweep_shows_spread_and_labels_its_lines():
     sizes[1000] = comparison_of(jacobian_forward=1e-2)
     ax = plot_sweep(Sweep("outputs m", sizes))
     assert (ax.get_xscale(), ax.get_yscale(), ax.get_xlabel()) == ("log", "log", "outputs m")
-    assert [list(line.get_xdata()) for line in ax.lines] == [[1, 10, 100], [1, 10, 100, 1000]]
+    curves, marks = ax.lines[:2], ax.lines[2:]
+    assert [list(line.get_xdata()) for line in curves] == [[1, 10, 100], [1, 10, 100, 1000]]
     assert len(ax.collections) == 2
     assert ax.get_legend() is None
-    assert {text.get_text(): text.get_color() for text in ax.texts} == {
+    beside = {line.get_ydata()[0]: line.get_color() for line in marks}
+    assert {text.get_text(): beside[text.xyann[1]] for text in ax.texts} == {
         name: COLOURS[name] for name in ("jacobian_reverse", "jacobian_forward")
     }
+    assert {text.get_color() for text in ax.texts} == {"black"}  # which a dark page makes light
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "10", "100", "1000"]
 
 

@@ -37,7 +37,7 @@ def test_a_label_stands_at_the_height_of_its_line(scale, limits, middle):
     ax.set_yscale(scale)
     ax.set_ylim(limits)
     label_lines(ax, {"f": (0.5, middle)}, {"f": "#000000"})
-    np.testing.assert_allclose(ax.texts[0].xyann, (1.02, 0.5))
+    np.testing.assert_allclose(ax.texts[0].xyann, (1.065, 0.5))
 
 
 def test_the_labels_of_curves_stand_at_their_ends():

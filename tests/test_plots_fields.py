@@ -134,3 +134,11 @@ def test_learning_curve_shows_both_errors():
 def test_names_stand_in_the_order_of_the_entries():
     assert derivative_names(1, order=0) == ["F₂"]
     assert derivative_names(0, order=2) == ["∂²F₁/∂x₁²", "∂²F₁/∂x₁∂x₂", "∂²F₁/∂x₂∂x₁", "∂²F₁/∂x₂²"]
+
+
+def test_a_long_title_stays_inside_the_figure():
+    title = "A title of many words, which is wider than the figure if it stands on a single line of it"
+    plot_learning(LearningCurve((10, 20), (1.0, 0.1)), title=title)
+    figure = plt.gcf()
+    figure.draw_without_rendering()
+    assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1

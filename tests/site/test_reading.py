@@ -148,6 +148,42 @@ def test_search_finds_every_error_text(found):
     assert lost == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_search_page_can_be_asked(browser, address, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(f"{address}/search.html")
+    page.locator("article input[type=search]").fill("hessian vector product")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results ul.search > li")
+    assert page.locator("article input[type=search]").input_value() == "hessian vector product"
+    page.close()
+
+
+UNITS = """() => {
+  const found = [], units = /\\d (?:[kKMGT]?i?B|[kMGT]?FLOPs?|[mµn]?s)\\b/g;
+  const texts = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
+  for (let text; text = texts.nextNode();)
+    for (const match of text.data.matchAll(units)) {
+      const range = document.createRange();
+      range.setStart(text, match.index);
+      range.setEnd(text, match.index + match[0].length);
+      if (!text.parentElement.closest("pre, code") && new Set([...range.getClientRects()].map(r => r.top)).size > 1)
+        found.push(match[0]);
+    }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("name", ["reference/benchmarks", "reference/gpu", "explanation/scaling"])
+def test_no_number_is_split_from_its_unit(browser, address, name):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(f"{address}/{name}.html")
+    page.eval_on_selector_all("details", "all => all.forEach(details => details.open = true)")
+    split = page.evaluate(UNITS)
+    page.close()
+    assert split == []
+
+
 LEVELS = "headings => headings.filter(h => h.offsetParent !== null).map(h => Number(h.tagName[1]))"
 
 

@@ -1,4 +1,4 @@
-"""Keep the pages of run times within the site: Sphinx-Gallery has them load scripts and styles from elsewhere."""
+"""Keep the pages of run times within the site, and to what they know: the time of each tutorial."""
 
 from docutils import nodes
 from sphinx.errors import ExtensionError
@@ -6,7 +6,7 @@ from sphinx.transforms import SphinxTransform
 
 
 class WithinTheSite(SphinxTransform):
-    """Take what would be fetched away; the tables are sorted as they are."""
+    """Take away the scripts, which Sphinx-Gallery loads from elsewhere, and the column of a memory not measured."""
 
     default_priority = 400
 
@@ -19,6 +19,20 @@ class WithinTheSite(SphinxTransform):
             raise ExtensionError(f"{self.env.docname}: expected scripts of Sphinx-Gallery's to leave out, found none")
         for raw in fetched:
             raw.parent.remove(raw)
+        for group in self.document.findall(nodes.tgroup):
+            _keep_two_columns(group)
+
+
+def _keep_two_columns(group):
+    """Of example, time and memory, keep the first two; of an example's path, the part within the gallery."""
+    rows = list(group.findall(nodes.row))
+    if rows[0].children[-1].astext() != "Mem (MB)":
+        raise ExtensionError(f"expected a column of memory to leave out, found {rows[0].astext()!r}")
+    for row in [*rows, group]:
+        row.remove([each for each in row.children if isinstance(each, (nodes.entry, nodes.colspec))][-1])
+    group["cols"] -= 1
+    for path in list(group.findall(nodes.literal)):
+        path.replace_self(nodes.literal("", path.astext().removeprefix("../")))
 
 
 def setup(app):

@@ -27,7 +27,7 @@ def _formula(text: str) -> str:
     """The letter after ^ is set above the line, that after _ below it, both smaller."""
     spans, level = [], 0
     for part in filter(None, re.split(r"([_^]\w)", text)):
-        to, size = {"_": (5, ' font-size="72%"'), "^": (-7, ' font-size="72%"')}.get(part[0], (0, ""))
+        to, size = {"_": (5, ' font-size="80%"'), "^": (-7, ' font-size="80%"')}.get(part[0], (0, ""))
         spans.append(f'<tspan dy="{to - level}"{size}>{escape(part.lstrip("_^"))}</tspan>')
         level = to
     return "".join(spans) if "^" in text or "_" in text else escape(text)
@@ -53,7 +53,7 @@ def _stream(labels: list[str], y: float, kind: str, back: bool) -> list[str]:
     for i, label in enumerate(labels):
         start, end = LEFT + (i - 1) * STEP + BOX + 6, LEFT + i * STEP - 6
         parts += [_arrow(end, start, y, kind) if back else _arrow(start, end, y, kind)]
-        parts += [_text((start + end) / 2, y - 9 if y < 100 else y + 20, label, kind)]
+        parts += [_text((start + end) / 2, y - 9 if y < 100 else y + 24, label, kind)]
     return parts
 
 

@@ -15,7 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from _ext.pages.tables import table
 from _ext.shown.chart import LEAST, Mark, chart, kind_of, legend
-from funcdiff._tables import amount_of_bytes, amount_of_flops, seconds
+from funcdiff._tables import amount_of_bytes, amount_of_flops, multiple, seconds
 from funcdiff.measure import Ratio
 from funcdiff.measure.claims import claim_on_time
 
@@ -55,12 +55,12 @@ def goals(data: Data) -> list[nodes.Node]:
             verdict, wanted = goal["verdict"], goal["at_least"] or goal["at_most"]
             verdicts.append(verdict)
             short = verdict != "reached" and goal["floor"]
-            limit = f"; bare {goal['floor']['median']:.3g}" if short else ""
+            limit = f"; bare {multiple(goal['floor']['median'])}" if short else ""
             sign = "≥" if goal["at_least"] else "≤"
             who = f"{goal['ours']} / {goal['other']}"
             title = f"{case['name']}, {goal['what']}: {goal['ours']}"
             body.append([title, f"{sign} {wanted:g}", interval(goal["ratio"]), verdict + limit, who])
-            text = f"{VERDICTS[verdict]} {goal['ratio']['median']:.3g}×"
+            text = f"{VERDICTS[verdict]} {multiple(goal['ratio']['median'])}×"
             (least if goal["at_least"] else most).append(
                 _mark(title, goal["ratio"], text, goal=wanted, who=goal["ours"])
             )
@@ -92,11 +92,11 @@ def profiles(data: Data) -> list[nodes.Node]:
 def interval(ratio: Data) -> str:
     """A ratio with its interval, if it has one."""
     if ratio["low"] == ratio["high"]:
-        return f"{ratio['median']:.3g} (exact)"
+        return f"{multiple(ratio['median'])} (exact)"
     if ratio["high"] is None and not ratio["low"]:
-        return f"{ratio['median']:.3g} (1 sample)"
-    high = "∞" if ratio["high"] is None else f"{ratio['high']:.3g}"
-    return f"{ratio['median']:.3g} ({ratio['low']:.3g} to {high})"
+        return f"{multiple(ratio['median'])} (1 sample)"
+    high = "∞" if ratio["high"] is None else multiple(ratio["high"])
+    return f"{multiple(ratio['median'])} ({multiple(ratio['low'])} to {high})"
 
 
 def cases(data: Data) -> list[nodes.Node]:
@@ -110,7 +110,9 @@ def cases(data: Data) -> list[nodes.Node]:
         text = f"Faster than {ours}: {', '.join(ahead)}." if ahead else f"No method is faster than {ours} beyond doubt."
         text = " ".join([*_against_torch(case), text])
         marks = [
-            _mark(name, ratio, f"{ratio['median']:.3g}×" if ratio["median"] >= LEAST else "≈ 0", ours=name == ours)
+            _mark(
+                name, ratio, f"{multiple(ratio['median'])}×" if ratio["median"] >= LEAST else "≈ 0", ours=name == ours
+            )
             for name, ratio in sorted(case["ratios"].items(), key=lambda item: item[1]["median"])
         ]
         found += [
@@ -171,10 +173,11 @@ def networks(data: Data) -> list[nodes.Node]:
             found = network[what]
             losses += found["ratio"]["high"] < 1
             out = ", ".join(f"{name} {reason}" for name, reason in found["left_out"].items())
-            gains = interval(found["ratio"]), f"{found['flops_ratio']:.3g}"
+            gains = interval(found["ratio"]), multiple(found["flops_ratio"])
             rows.append([network["name"], what, found["best"], *gains, out])
             title = f"{network['name']}: {what.capitalize()}"
-            marks.append(_mark(title, found["ratio"], f"{found['ratio']['median']:.3g}×", goal=found["flops_ratio"]))
+            text = f"{multiple(found['ratio']['median'])}×"
+            marks.append(_mark(title, found["ratio"], text, goal=found["flops_ratio"]))
     text = (
         f"In {losses} of {len(rows)} cases, those left of 1×, the best composition is faster than Taylor mode beyond "
         "doubt. The double line marks the ratio of the FLOPs, which predicts the ratio of the times."
@@ -191,13 +194,18 @@ def memory(data: Data) -> list[nodes.Node]:
     """A large Jacobian within a budget, as counted and as the process took."""
     found = data["memory"]
     amounts = [amount_of_bytes(found[name]) for name in ("at_once", "counted", "process")]
-    text = (
+    before = (
         f"A Jacobian of {found['shape'][0]} signals with respect to as many sources needs {amounts[0]} all at once. "
-        f'With chunk_size="auto" and a budget of {amount_of_bytes(round(found["budget"]))}, {found["recipe"]} computes '
+        "With "
+    )
+    after = (
+        f" and a budget of {amount_of_bytes(round(found['budget']))}, {found['recipe']} computes "
         f"{found['chunk']} directions at once, in {seconds(found['seconds'])}. Its peak is {amounts[1]} by count. The "
         f"process needed {amounts[2]} more than before, with an allocator that returns freed memory."
     )
-    return [nodes.paragraph("", text)]
+    # As code, whose quotes stay as they are typed.
+    option = nodes.literal("", 'chunk_size="auto"')
+    return [nodes.paragraph("", "", nodes.Text(before), option, nodes.Text(after))]
 
 
 def regret(data: Data) -> list[nodes.Node]:
@@ -225,7 +233,7 @@ def curvature(data: Data) -> list[nodes.Node]:
         peaks = [costs[who]["peak_bytes"] for who in ("ours", "theirs")]
         medians = [seconds(times[who]["median"]) for who in ("ours", "theirs")]
         rows.append([job["network"], job["job"], *medians, interval(ratio), *map(amount_of_bytes, peaks)])
-        marks.append(_mark(title, ratio, f"{ratio['median']:.2g}×", who="funcdiff"))
+        marks.append(_mark(title, ratio, f"{multiple(ratio['median'])}×", who="funcdiff"))
         slower += [title] if ratio["low"] > 1 else []
         if peaks[0] > peaks[1]:
             larger[title] = (peaks[0] - peaks[1]) / (4 * job["parameters"])  # float32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ Data = dict[str, Any]
 BLUE, ORANGE, GREEN, VIOLET, *_ = PALETTE
 LINES = [(SMALL, FABRIC, BLUE), (SMALL, ETHERNET, ORANGE), (LARGE, FABRIC, GREEN), (LARGE, ETHERNET, VIOLET)]
 SHORT = {SMALL: "10⁶", LARGE: "10⁹"}
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 380, 60, 250, 20, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 380, 60, 24, 20, 50
 
 
 def medians(case: Data) -> Data:
@@ -119,13 +119,13 @@ def figure(_: Data) -> list[nodes.Node]:
         f"Modelled, not measured: the share of computation in the time of a product, with the same number of rows on "
         f"each of 1 to {COUNTS[-1]:,} processes. With {COUNTS[-1]:,} processes it is: {told}."
     )
-    return [nodes.raw("", picture(caption), format="html"), nodes.paragraph("", caption)]
+    return [nodes.raw("", picture(caption) + legend(), format="html"), nodes.paragraph("", caption)]
 
 
 def picture(told: str) -> str:
-    """Four lines over the number of processes, each with its name at its end."""
+    """Four lines over the number of processes. Their names are in the legend: a phone has no room at their ends."""
     parts = []
-    for tick in COUNTS[::2]:
+    for tick in COUNTS[::3]:
         x = _x(tick)
         parts += [
             f'<path class="grid" d="M{x} {TOP}V{HEIGHT - BOTTOM}"/>',
@@ -138,16 +138,22 @@ def picture(told: str) -> str:
             _text(LEFT - 8, y + 5, f"{share:.0%}", "end"),
         ]
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "processes", "middle"))
-    for (network, link, hue), y in zip(
-        LINES, _apart([_y(model.weak(n, k, COUNTS[-1])) for n, k, _ in LINES]), strict=True
-    ):
+    for network, link, hue in LINES:
         points = " ".join(f"{_x(p)},{_y(model.weak(network, link, p))}" for p in COUNTS)
         parts.append(f'<polyline points="{points}" style="stroke:{hue}"/>')
-        parts.append(_text(WIDTH - RIGHT + 10, y + 5, f"{SHORT[network]}, {link.name}"))
     return (
-        '<div class="scaling table-wrapper" tabindex="0" role="region" aria-label="scaling, as a picture">'
+        '<div class="scaling">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{"".join(parts)}</svg></div>'
     )
+
+
+def legend() -> str:
+    """The name of each line beside its colour."""
+    names = "".join(
+        f'<span><i style="background:{hue}"></i>{SHORT[network]} parameters, {escape(link.name)}</span>'
+        for network, link, hue in LINES
+    )
+    return f'<p class="scaling-legend">{names}</p>'
 
 
 def _x(processes: int) -> float:
@@ -156,15 +162,6 @@ def _x(processes: int) -> float:
 
 def _y(share: float) -> float:
     return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
-
-
-def _apart(places: Sequence[float], least: float = 20) -> list[float]:
-    """The heights of labels, moved down until none lies on another."""
-    found = dict.fromkeys(range(len(places)), 0.0)
-    last = -math.inf
-    for i in sorted(found, key=places.__getitem__):
-        last = found[i] = max(places[i], last + least)
-    return [found[i] for i in range(len(places))]
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

@@ -15,6 +15,7 @@ import funcdiff as fd
 from funcdiff._automatic.candidates import HESSIANS, JACOBIANS
 from funcdiff._automatic.choice import for_rows
 from funcdiff._automatic.planning import Plan
+from funcdiff._tables import number_of
 
 CASES = 200
 SECONDS = 0.25  # to time a case in, all its recipes together
@@ -138,5 +139,5 @@ def _told(regret: float, case: Case, chosen: str, best: str) -> str:
     norm = ", layer norm" if case.norm else ""
     return (
         f"{regret:.2f}: {case.what} of {case.inputs} -> {case.layers} x {case.width} -> {case.outputs}, "
-        f"{case.activation.__name__}{norm}, {case.rows} rows: {chosen}, where {best} is fastest"
+        f"{case.activation.__name__}{norm}, {number_of(case.rows, 'row')}: {chosen}, where {best} is fastest"
     )

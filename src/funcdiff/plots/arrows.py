@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from funcdiff._tables import Table
 from funcdiff.plots.behind import keep
-from funcdiff.plots.style import BLUE, ORANGE, STYLE
+from funcdiff.plots.style import BLUE, ORANGE, STYLE, set_figure_title
 
 
 def plot_arrows(points: ArrayLike, displacements: Mapping[str, ArrayLike], *, title: str) -> None:
@@ -27,7 +27,7 @@ def plot_arrows(points: ArrayLike, displacements: Mapping[str, ArrayLike], *, ti
     rows = []
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(6.4, 3.6))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+        set_figure_title(figure, title)
         for number, (name, moves) in enumerate(displacements.items(), start=1):
             vectors = np.asarray(moves)
             lengths = np.linalg.norm(vectors, axis=1)

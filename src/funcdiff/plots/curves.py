@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from funcdiff._tables import Table
 from funcdiff.plots.behind import keep, spread, table_of_curves
-from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines, set_title
+from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines, mark, set_title
 
 
 def plot_curves(
@@ -44,7 +44,7 @@ def plot_curves(
             if len(runs) > 1:
                 ax.fill_between(x, runs.min(0), runs.max(0), color=hues[name], alpha=0.2, linewidth=0)
             ends[name] = (float(np.asarray(x)[-1]), float(mean[-1]))
-            ax.plot(*ends[name], "o", color=hues[name])
+            ax.plot(*ends[name], mark(hues[name]), color=hues[name])
         if log:
             ax.set_yscale("log")
         ax.grid(True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from funcdiff._tables import Table
 from funcdiff.plots.behind import keep
@@ -37,6 +38,7 @@ def plot_dots(
             values = [max(numbers[name], floor) for numbers in rows.values()]
             ax.plot(values, range(len(rows)), mark, color=hue, label=name, fillstyle="none", markeredgewidth=1.8)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))  # more exponents would touch each other
         ax.set_yticks(range(len(rows)), map(broken, rows))
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.grid(True)

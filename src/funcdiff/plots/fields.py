@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcdiff.arrays import as_array
 from funcdiff.plots.behind import keep, table_of_curves, table_of_panels
-from funcdiff.plots.style import BLUE, ORANGE, STYLE
+from funcdiff.plots.style import BLUE, ORANGE, STYLE, set_figure_title
 from funcdiff.surrogates import LearningCurve
 
 REFERENCE = "#808080"  # a neutral grey, which a dark page can mirror
@@ -139,7 +139,7 @@ def plot_learning(curve: LearningCurve, *, title: str) -> None:
     """
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+        set_figure_title(figure, title)
         ax.semilogy(curve.iterations, curve.training, color=BLUE, label="samples fitted")
         if curve.held_out:
             ax.semilogy(curve.iterations, curve.held_out, color=ORANGE, linestyle="-.", label="samples held out")
@@ -164,7 +164,7 @@ def _limits(field: np.ndarray, signed: bool, limit: float | None) -> tuple[float
 def _figure(entry: np.ndarray, title: str) -> Figure:
     rows = entry.shape[0] if entry.ndim == 2 else 1
     figure = plt.figure(figsize=(6.4, 0.4 + 2.3 * rows))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+    set_figure_title(figure, title)
     return figure
 
 

@@ -1,13 +1,14 @@
 """One look for every figure: a colour and a mark for each method, labels on the lines, titles with room."""
 
 import math
-import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from funcdiff._tables import seconds
@@ -167,12 +168,16 @@ def label_lines(ax: Axes, ends: Mapping[str, tuple[float, float]], hues: Mapping
         top = heights[name] + half
     overshoot = max(top - 1 - line / 2, 0)
     for name, height in heights.items():
+        place = height - overshoot
+        # The mark has the colour. Text needs more contrast than the palette's colours have on both backgrounds.
+        ax.add_artist(
+            Line2D([1.035], [place], marker=mark(hues[name]), color=hues[name], transform=ax.transAxes, clip_on=False)
+        )
         ax.annotate(
             broken(name),
             ends[name],
-            xytext=(1.02, height - overshoot),
+            xytext=(1.065, place),
             textcoords="axes fraction",
-            color=hues[name],
             va="center",
             fontsize=LABEL,
             annotation_clip=False,
@@ -186,12 +191,17 @@ def set_title(ax: Axes, text: str) -> None:
     if len(figure.axes) > 1:
         ax.set_title(text, loc="left")
     else:
-        figure.suptitle(textwrap.fill(text, 58), x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"])
+        set_figure_title(figure, text)
+
+
+def set_figure_title(figure: Figure, text: str) -> None:
+    """Set the title of a whole figure at its left, in as many lines as it needs to stay inside."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=plt.rcParams["axes.titlesize"], wrap=True)
 
 
 def mark(hue: str) -> str:
-    """Return the mark that goes with a colour of the palette."""
-    return MARKS[PALETTE.index(hue)]
+    """Return the mark that goes with a colour of the palette, and a disc for any other."""
+    return MARKS[PALETTE.index(hue)] if hue in PALETTE else MARKS[0]
 
 
 def time_axis(ax: Axes, which: str) -> None:

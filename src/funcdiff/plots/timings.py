@@ -1,5 +1,7 @@
 """Figures of measurements: times side by side, over sizes, and against what was predicted."""
 
+import math
+from collections.abc import Sequence
 from functools import singledispatch
 
 import matplotlib.pyplot as plt
@@ -11,6 +13,8 @@ from funcdiff.measure import Comparison, Prediction, Sweep
 from funcdiff.plots.behind import keep
 from funcdiff.plots.labels import label_points
 from funcdiff.plots.style import GRID, LABEL, STYLE, WIDTH, broken, colours, label_lines, mark, set_title, time_axis
+
+LETTER = 0.035  # the width of a letter, in those of the narrowest axis
 
 
 @singledispatch
@@ -103,7 +107,7 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
             ends[name] = (sizes[-1], timings[-1].median)
         ax.set_xscale("log")
         time_axis(ax, "y")
-        ax.set_xticks(list(study), [str(size) for size in study])
+        ax.set_xticks(list(study), size_labels(list(study)))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(study.label)
         ax.set_ylabel("time of a call")
@@ -111,6 +115,27 @@ def plot_sweep(study: Sweep, ax: Axes | None = None, *, title: str | None = None
         label_lines(ax, ends, hues)
     keep(ax, study.table())
     return ax
+
+
+def size_labels(sizes: Sequence[int]) -> list[str]:
+    """Label the ticks of a logarithmic axis, the largest size first. One that would touch the next has no label.
+
+    >>> size_labels([16, 64, 256, 512])
+    ['16', '64', '256', '512']
+    >>> size_labels([1, 2, 128, 256, 512])
+    ['1', '2', '128', '', '512']
+    """
+    labels: list[str] = []
+    whole = math.log(sizes[-1] / sizes[0]) or 1.0  # of a single size
+    end, letters = math.inf, 0  # where the next label stands, and how long it is
+    for text, size in ((str(size), size) for size in reversed(sizes)):
+        place = math.log(size) / whole
+        if place + LETTER * ((len(text) + letters) / 2 + 1) < end:
+            labels.append(text)
+            end, letters = place, len(text)
+        else:
+            labels.append("")
+    return labels[::-1]
 
 
 @plot.register
