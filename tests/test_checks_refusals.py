@@ -19,7 +19,7 @@ def test_what_the_caller_holds_stays_as_it_is():
 
 def test_float32_captured_by_a_closure_is_refused_with_the_way_out():
     network = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="Pass the module itself"):
+    with pytest.raises(ValueError, match="pass the module itself"):
         check_derivatives(lambda x: network(x), torch.ones(2))
     with pytest.raises(TypeError, match="converts its input"):
         check_derivatives(lambda x: network(x.float()), torch.ones(2))

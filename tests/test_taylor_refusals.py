@@ -85,7 +85,7 @@ RUNNING = torch.zeros(2), torch.ones(2)  # statistics that outlive the call
         (lambda x: F.batch_norm(x.view(2, 2), *RUNNING, training=True), RuntimeError, "eval()"),
         (lambda x: F.dropout(x), RuntimeError, "random"),
         (lambda x: x.argmax(), TypeError, "floating-point output"),
-        (lambda x: 1.0, TypeError, "to be a tensor"),
+        (lambda x: 1.0, TypeError, "to contain only tensors"),
     ],
 )
 def test_refusals(transform, func, error, text):

@@ -11,7 +11,6 @@ from torch.autograd.graph import GradientEdge, Node, _engine_run_backward, get_g
 from torch.overrides import has_torch_function
 
 _LEAF: type[Any] = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch leaves it untyped
-_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 
 
 class Survey(NamedTuple):
@@ -44,8 +43,7 @@ def pulled_back(
 ) -> Sequence[Tensor | None]:
     """What `torch.autograd.grad` returns, keeping the graph, for cotangents of the outputs' shapes, which it checks.
 
-    Its checks take as long as the backward pass of a small function. What torch keeps besides is for the threads of
-    devices: on a CPU the backward pass runs in the caller's own.
+    Its checks take as long as the backward pass of a small function.
     """
     if has_torch_function((*outputs, *inputs)):  # a subclass, or a mode, that has a gradient of its own
         return torch.autograd.grad(
@@ -56,8 +54,9 @@ def pulled_back(
             create_graph=create_graph,
             allow_unused=True,
         )
-    run = _run_backward if inputs[0].is_cpu else _engine_run_backward
-    return run(tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False)
+    return _engine_run_backward(
+        tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False
+    )
 
 
 def survey(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> Survey:
