@@ -36,17 +36,18 @@ def same_gradients(flat: Flat, run: Flat, examples: Sequence[Tensor], held: Sequ
     arguments says what rounding may do to it. Also at points apart from the examples, as a function of pieces may have
     a piece that shows nothing of what another one lacks.
     """
-    for scale in (1, BESIDE):
-        if not _same_gradients_at([moved(x, scale) for x in examples], flat, run, held):
-            return False
+    wanted = [_wanted(flat, [moved(x, scale) for x in examples], held) for scale in (1, BESIDE)]
     generator = torch.Generator().manual_seed(0)
     for size in (0.25, 0.5, 1, 1, 2):
         try:
-            if not _same_gradients_at([_elsewhere(x, size, generator) for x in examples], flat, run, held):
-                return False
+            wanted.append(_wanted(flat, [_elsewhere(x, size, generator) for x in examples], held))
         except Exception:  # nobody said that the function is defined there
             continue
-    return True
+    return all(
+        _agree_in_each_entry(expected, found, near)
+        for point, gradients, moves in wanted
+        for expected, found, near in zip(gradients, _gradients(run, point, held), moves, strict=True)
+    )
 
 
 def _elsewhere(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
@@ -56,12 +57,12 @@ def _elsewhere(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
     return drawn.requires_grad_(x.requires_grad)
 
 
-def _same_gradients_at(point: Sequence[Tensor], flat: Flat, run: Flat, held: Sequence[Tensor]) -> bool:
+def _wanted(
+    flat: Flat, point: Sequence[Tensor], held: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
+    """The point, the gradients there, and those so near to it that only rounding should tell them apart."""
     near = [moved(x, 1 + 2**-22) for x in point]
-    wanted, found, moves = (
-        _gradients(function, where, held) for function, where in ((flat, point), (run, point), (flat, near))
-    )
-    return all(_agree_in_each_entry(*three) for three in zip(wanted, found, moves, strict=True))
+    return point, _gradients(flat, point, held), _gradients(flat, near, held)
 
 
 def _agree_in_each_entry(expected: Tensor, found: Tensor, near: Tensor) -> bool:

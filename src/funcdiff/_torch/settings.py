@@ -11,7 +11,7 @@ from torch.nn.modules import module
 from torch.overrides import _get_current_function_mode_stack
 
 _C: Any = torch._C  # whose settings torch's types do not all know
-_mha: Any = mha
+_mha: Any = mha  # the switch itself: asking for it takes longer
 
 
 def settings() -> tuple[Hashable, ...]:

@@ -160,21 +160,21 @@ def mutates(node: Node) -> bool:
 
 def refuse_writes(node: Node) -> None:
     """Raise where the operation writes into what the function was given or holds, or a view of it."""
-    if mutates(node) and _seen_through_views(node.args[0]).op in ("placeholder", "get_attr"):
+    if mutates(node) and _source(node.args[0]) in ("placeholder", "get_attr"):
         raise RefusedError(WRITES)
 
 
 def _refuse_memory(node: Node) -> None:
     """Raise where the operation reads the memory of an argument, whose entries may lie elsewhere in the next call."""
-    if node.target is torch.ops.aten.as_strided.default and _seen_through_views(node.args[0]).op == "placeholder":
+    if node.target is aten.as_strided.default and _source(node.args[0]) == "placeholder":
         raise RefusedError(MEMORY)
 
 
-def _seen_through_views(x: Any) -> Any:
-    """What the tensor is a view of."""
+def _source(x: Any) -> str:
+    """The kind of node that the tensor is, or is a view of; nothing of a list."""
     while isinstance(x, Node) and x.op == "call_function" and is_view(x.target):
         x = x.args[0]
-    return x
+    return x.op if isinstance(x, Node) else ""
 
 
 def is_view(target: Any) -> bool:
