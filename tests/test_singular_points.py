@@ -199,3 +199,18 @@ def test_first_derivatives_keep_torchs_convention(name):
         assert_close(fd.jacobian_operator(lambda x: func(x)[None], x)(WAY), (slope @ WAY)[None])
     assert_close(fd.jacobian(func)(x), slope)
     assert_close(fd.jacobian_operator(lambda x: func(x)[None], x).T(torch.ones(1).double()), slope)
+
+
+@pytest.mark.parametrize("power", [torch.pow, torch.float_power, lambda a, b: a**b, lambda a, b: b.__rpow__(a)])
+def test_a_power_of_exponent_zero_has_its_mixed_derivatives(power):
+    def func(x):
+        return power(x[0], x[1])
+
+    x = torch.tensor([0.4, 0.0], dtype=torch.float64)
+    expected = torch.tensor([[0.0, 2.5], [2.5, math.log(0.4) ** 2]], dtype=torch.float64)
+    rows = torch.stack([x, torch.tensor([0.4, 1.0], dtype=torch.float64)])
+    torch.testing.assert_close(fd.hessian_taylor(func)(x), expected)
+    torch.testing.assert_close(fd.batch_hessian(func)(rows)[0], expected)
+    for point in (rows[1], x):  # a plan of another point serves
+        found = fd.hessian(func)(point), fd.hvp(func, (point,), (torch.ones_like(point),))
+    torch.testing.assert_close(found, (expected, expected.sum(1)))

@@ -254,4 +254,3 @@ def _power(func: Any, args: Any, kwargs: Any) -> Any:
 
 _POWERS = (*named("pow float_power"), torch.Tensor.__pow__, torch.Tensor.__rpow__)
 FORMS.update(dict.fromkeys(_POWERS, _power))
-TWICE.update(_POWERS)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._jets.jet import RULES, Jet, jet_of, plain
+from funcdiff._jets.jet import RULES, Jet, jet_of, on, plain
 from funcdiff._jets.operations import FORMS, TWICE, named
 from funcdiff._torch.compiler import named_after
 
@@ -68,12 +68,12 @@ _POWER = RULES[torch.pow]
 
 def _power(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """At a base of zero with an exponent that moves, torch's forward mode leaves out the infinite logarithm."""
-    power = _POWER(func, args, kwargs)
     if kwargs or len(args) != 2:
-        return power
+        return _POWER(func, args, kwargs)
     base, exponent = map(jet_of, reversed(args) if func is torch.Tensor.__rpow__ else args)
     if not isinstance(exponent, Jet):
-        return power
+        return _POWER(func, args, kwargs)
+    power = _with_zeroth_powers(func, args, kwargs, _POWER, base, exponent)
     return _not_at_zero(power, base, exponent, smooth_from=1 if isinstance(base, Jet) else 0)
 
 
@@ -91,7 +91,22 @@ def _real_power(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     base, exponent = reversed(args) if func is torch.Tensor.__rpow__ else args
     if not isinstance(exponent, Tensor) or not (isinstance(base, Tensor) or base == 0):
         return power
+    power = _with_zeroth_powers(func, args, kwargs, _COMPLEX_POWER, base, exponent)
     return _not_at_zero(power, base, exponent.to(power.dtype), smooth_from=1)
+
+
+def _with_zeroth_powers(
+    func: Callable[..., Any], args: Any, kwargs: Any, power: Callable[..., Any], base: Any, exponent: Any
+) -> Any:
+    """The power, by its logarithm where the exponent is 0: torch's slope by the base is a constant 0 there."""
+    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in (plain(base), plain(exponent))):
+        return power(func, args, kwargs)
+    base, exponent = on(torch.broadcast_tensors, base, exponent)
+    zeroth = (plain(exponent) == 0) & (plain(base) > 0)
+    logarithm = on(torch.log, on(torch.masked_fill, base, ~zeroth, 1.0))
+    func = torch.pow if func is torch.Tensor.__rpow__ else func  # base first
+    apart = power(func, (base, on(torch.masked_fill, exponent, zeroth, 1.0)), {})
+    return on(torch.where, zeroth, on(torch.exp, on(torch.mul, exponent, logarithm)).to(apart.dtype), apart)
 
 
 _COMPLEX_POWER = FORMS[torch.pow]

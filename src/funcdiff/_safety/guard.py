@@ -29,7 +29,7 @@ _OPERATORS = """
     _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask
     max_unpool2d max_unpool3d sinc nan_to_num std std_mean huber_loss"""
 REWRITTEN = frozenset(
-    (*_OPERATORS.split(), "norm with p > 2", "abs of complex numbers")
+    (*_OPERATORS.split(), "norm with p > 2", "abs of complex numbers", "pow of two tensors")
 )  # in whose place a corrected function has others
 
 _OVERCOUNTED = frozenset(("max_unpool2d", "max_unpool3d"))  # of which plain autograd has no right gradient

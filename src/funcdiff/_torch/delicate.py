@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 # Their derivatives, or values that a mask or another operation hides, are infinite somewhere: 0 times inf is NaN.
 _SINGULAR = """
     sqrt rsqrt norm linalg_vector_norm _cdist_forward _euclidean_dist _pdist_forward hypot atan2 std std_mean renorm
@@ -26,7 +28,9 @@ def delicate(name: str, args: Sequence[Any], live: Sequence[Any]) -> bool:
 
 
 def finite_by_mistake(name: str, args: Sequence[Any]) -> str:
-    """Of which of its uses plain autograd has a second derivative, 0, where there is none; or nothing."""
+    """Of which of its uses plain autograd has a second derivative, 0, where there is none or another; or nothing."""
     if name in ("norm", "linalg_vector_norm") and len(args) > 1 and isinstance(args[1], (int, float)):
         return "norm with p > 2" if 2 < args[1] < math.inf else ""
+    if name == "pow" and all(isinstance(x, Tensor) and x.is_floating_point() for x in args):
+        return "pow of two tensors"
     return "abs of complex numbers" if name == "abs" and args[0].is_complex() else ""
