@@ -9,9 +9,9 @@ this program and skip the Python.
 The first call compiles, and this takes as long as very many ordinary calls. So compiling pays if you call the same
 derivative many thousands of times.
 
-**Answer:** Compile the derivative, as below. It becomes much faster if the function is small, and hardly faster if
-large matrix products take the time. Do not compile the function inside, as in ``jacobian(torch.compile(f))``, because
-PyTorch then differentiates ``f`` without compiling.
+**Answer:** Compile the derivative, as below, and time both: it becomes much faster if the function is small, and gains
+little or loses if large matrix products take the time. Do not compile the function inside, as in
+``jacobian(torch.compile(f))``, because PyTorch then differentiates ``f`` without compiling.
 
 .. code-block:: python
 
@@ -42,7 +42,7 @@ slope = jacobian(predict)
 compiled = torch.compile(slope)
 
 # %%
-# Before we measure, we prepare the machine; you do not need this cell. PyTorch stores compiled programs in a folder. We
+# Before we measure, we set up the compiler; you do not need this cell. PyTorch stores compiled programs in a folder. We
 # choose an empty folder, so that the first call really compiles. PyTorch generates C++. Without a C++ compiler we
 # choose another backend (the part of ``torch.compile`` that makes the program).
 
@@ -158,7 +158,7 @@ for name, derivative in derivatives.items():
 # Time: a network
 # ---------------
 # Our second function is a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs, on 100 rows. Large
-# matrix products take most of the time. They are fast already, and compiling does not change them.
+# matrix products take most of the time. They are fast already, so compiling can gain little.
 
 from funcdiff import batch_jacobian
 from funcdiff.problems import study_network
@@ -170,7 +170,7 @@ large = compare(ways, rows, rounds=15)
 large
 
 # %%
-# We expect a smaller gain than for the layer:
+# We expect that compiling gains something here, too. The run may contradict this:
 
 large.claim("compiled", faster_than="batch_jacobian")
 
@@ -290,4 +290,4 @@ cache.cleanup()
 #
 # * If the function contains a custom autograd function, do not compile.
 # * If matrix products take the time, first look for a recipe with fewer FLOPs.
-# * If you cannot wait for the compiler, or have none, :doc:`prepare <prepared>` the derivative.
+# * Time :doc:`prepare <prepared>` as well, as we did for the layer. It needs no compiler, and little time at first.

@@ -24,7 +24,7 @@ allows. If a cost can be counted, use ``count``: counts have no noise.
 # Use it
 # ------
 # We compare two functions of torch that return the same Jacobian, of a layer with 16 inputs and 16 outputs. ``jacrev``
-# computes it row by row, and ``jacfwd`` column by column.
+# computes its rows, and ``jacfwd`` its columns.
 
 import torch
 from torch.func import jacfwd, jacrev
@@ -51,7 +51,7 @@ comparison
 comparison.claim("reverse", faster_than="forward")
 
 # %%
-# If the interval contains 1, ``claim`` says that there is no difference. If the measurement contradicts what you
+# If the interval contains 1, ``claim`` says that this run shows no difference. If the measurement contradicts what you
 # expected, it says so. We try this with a wrong expectation:
 
 comparison.claim("forward", faster_than="reverse", by=2)
@@ -196,5 +196,5 @@ for threads in (1, 2):
 # Time candidates in turn, on the machine that you will use, and report the ratio with its interval. Every page links
 # its measurements as JSON, and ``comparison.beside("published.json")`` puts your own run next to them.
 #
-# * If you compare large problems, a count of FLOPs is enough: it is exact, and times follow it.
+# * If large matrix products take most of the time, a count of FLOPs is enough: it is exact, and times follow it.
 # * If you compare small problems, measure: most of their time is overhead, which FLOPs do not include.

@@ -26,9 +26,10 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
     takes them as its first argument: a dictionary from names to tensors.
 
     Args:
-        module: The network. `func` uses its buffers, and its mode, at each call. A network under `fully_shard` (FSDP2)
-            has sharded parameters (DTensors). Pass them to `func` together with inputs that are DTensors, or to
-            `funcdiff.distributed.hvp_operator`, which gathers them. `func` calls such a network without its hooks.
+        module: The network. At each call, `func` uses its buffers and its mode, `.eval()` or `.train()`. A network
+            under `fully_shard` (FSDP2) has sharded parameters (DTensors). Pass them to `func` together with inputs that
+            are DTensors, or to `funcdiff.distributed.hvp_operator`, which gathers them. `func` calls such a network
+            without its hooks.
         training: Whether to accept a network in training mode. Dropout then draws masks, batch norm mixes the rows of
             the batch, and running statistics are updated on copies, not in the module.
 
