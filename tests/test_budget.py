@@ -12,6 +12,7 @@ from funcdiff._automatic.budget import largest_chunk
 from funcdiff._calling.directions import CountedChunk
 from funcdiff._torch.counter import Counter
 from funcdiff.measure import count
+from funcdiff.problems import study_network
 
 N = 48
 MIX = torch.linspace(-1, 1, N * N, dtype=torch.float64).reshape(N, N)
@@ -91,6 +92,26 @@ def test_first_and_last_chunk_tell_the_peak(recipe, chunk, trainable):
         recipe(network, chunk_size=size)(X)
     whole = count(recipe(network, chunk_size=chunk), X)
     assert (counter.peak, counter.flops) == (whole.peak_bytes, whole.flops)
+
+
+@pytest.fixture
+def poisoned_memory():
+    """New memory holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_the_chunk_does_not_depend_on_what_memory_held_before(poisoned_memory):
+    network = study_network((5, 256, 25)).requires_grad_(False)
+    rows = torch.linspace(-1, 1, 320).reshape(64, 5)
+    assert torch.empty(1).isnan()
+    for recipe in (fd.batch_hessian, fd.batch_jacobian):
+        for chunk in (16, 32):
+            budget = count(recipe(network, chunk_size=chunk), rows).peak_bytes
+            transform = recipe(network, chunk_size="auto", budget=budget)
+            transform(rows)
+            assert count(transform, rows).peak_bytes == budget
 
 
 def test_growing_never_goes_over_the_budget_where_a_power_bounds_the_peak():

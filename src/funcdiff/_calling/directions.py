@@ -125,7 +125,9 @@ def gathered(run: Callable[[int, int], Sequence[Tensor]], total: int, options: O
     def take(start: int, stop: int) -> Sequence[Tensor]:
         part = run(start, stop)
         if start == 0 and stop < total and plain_allowed() and not any(x.requires_grad for x in part):
-            whole.extend(x.new_empty((total, *x.shape[1:])) for x in part)
+            # Most chunks that are only counted are never written, and what lay there before may be NaN.
+            counted = isinstance(options.chunk_size, CountedChunk)
+            whole.extend((x.new_zeros if counted else x.new_empty)((total, *x.shape[1:])) for x in part)
         if not whole:
             return part
         for place, x in zip(whole, part, strict=True):
