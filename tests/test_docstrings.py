@@ -28,11 +28,11 @@ def test_a_docstring_is_whole(recipe):
     ]
     assert {"TypeError", "ValueError", "RuntimeError"} <= entries(doc, "Raises").keys()
     titles = re.findall(r"^(Args|Returns|Raises|Example|Cost):", doc, re.MULTILINE)
-    assert titles == ["Args", "Returns", "Raises", "Example", "Cost"]
+    assert titles == ["Example", "Args", "Returns", "Raises", "Cost"]  # what a reader copies stands on the first screen
     assert f"import {recipe.__name__}" in doc or re.search(rf"import .*, {recipe.__name__}\b", doc)
     assert "shape" in doc.split("Raises:")[0]
     assert re.search(rf">>> .*\b{recipe.__name__}\(", doc)
-    assert "{" not in doc.split("Example:")[0]
+    assert "{" not in doc.split("Args:")[1].split("Cost:")[0]
     assert max(map(len, doc.splitlines())) <= 116
 
 

@@ -18,6 +18,17 @@ def numpy_function(
 ) -> Callable[..., Any]:
     """Turn a function of tensors, such as a network or its derivative, into a function of NumPy arrays.
 
+    Example:
+        The Jacobian of x^2 has 2 x on the diagonal.
+
+        >>> import numpy as np
+        >>> import torch
+        >>> from funcdiff import jacobian
+        >>> from funcdiff.arrays import numpy_function
+        >>> numpy_function(jacobian(torch.square))(np.array([1.0, 2.0]))
+        array([[2., 0.],
+               [0., 4.]])
+
     Args:
         func: The function. It takes tensors and returns tensors, or dicts, lists and tuples of tensors.
         dtype: The dtype to which floating-point arguments are converted. By default, that of the parameters if `func`
@@ -31,17 +42,6 @@ def numpy_function(
 
     Raises:
         TypeError: The new function raises it if an argument is not an array, a tensor or numbers.
-
-    Example:
-        The Jacobian of x^2 has 2 x on the diagonal.
-
-        >>> import numpy as np
-        >>> import torch
-        >>> from funcdiff import jacobian
-        >>> from funcdiff.arrays import numpy_function
-        >>> numpy_function(jacobian(torch.square))(np.array([1.0, 2.0]))
-        array([[2., 0.],
-               [0., 4.]])
 
     Cost:
         Memory is shared, and a call takes microseconds. An argument is copied only if its dtype or device changes, and

@@ -28,6 +28,12 @@ def relative_error(approximation: Tensor, exact: Tensor, *, eps: float = 1e-2) -
 def near_edge(x: Tensor, low: Tensor, high: Tensor, *, margin: float = 0.1) -> Tensor:
     """Find the points near the edge of a box.
 
+    Example:
+        >>> import torch
+        >>> from funcdiff.errors import near_edge
+        >>> near_edge(torch.tensor([[0.5], [0.95]]), torch.tensor([0.0]), torch.tensor([1.0]))
+        tensor([False,  True])
+
     Args:
         x: The points, of shape (..., inputs).
         low: The lower corner of the box.
@@ -36,12 +42,6 @@ def near_edge(x: Tensor, low: Tensor, high: Tensor, *, margin: float = 0.1) -> T
 
     Returns:
         A boolean for each point, of shape (...).
-
-    Example:
-        >>> import torch
-        >>> from funcdiff.errors import near_edge
-        >>> near_edge(torch.tensor([[0.5], [0.95]]), torch.tensor([0.0]), torch.tensor([1.0]))
-        tensor([False,  True])
     """
     depth = torch.minimum(x - low, high - x) / (high - low)
     return (depth < margin).any(-1)
@@ -62,14 +62,6 @@ def rms(error: Tensor) -> float:
 def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str, Tensor]) -> Table:
     """Show the errors of several quantities in several regions: the root mean square and the 99th percentile.
 
-    Args:
-        pairs: A dictionary from the name of a quantity to its approximation and its exact values, of shape `(*points,
-            ...)`.
-        regions: A dictionary from the name of a region to a boolean for each point, of shape `(*points,)`.
-
-    Returns:
-        A table of the absolute errors, the root mean square of the exact values, and the quotient of both.
-
     Example:
         >>> import torch
         >>> from funcdiff.errors import error_table
@@ -78,6 +70,14 @@ def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str
         quantity  region  points  RMS error  99th percentile  RMS of exact  RMS error / RMS of exact
         --------  ------  ------  ---------  ---------------  ------------  ------------------------
         value        all       2      0.500            0.500          1.58                     0.316
+
+    Args:
+        pairs: A dictionary from the name of a quantity to its approximation and its exact values, of shape `(*points,
+            ...)`.
+        regions: A dictionary from the name of a region to a boolean for each point, of shape `(*points,)`.
+
+    Returns:
+        A table of the absolute errors, the root mean square of the exact values, and the quotient of both.
     """
     rows = []
     for name, (approximation, exact) in pairs.items():
@@ -101,13 +101,6 @@ def error_table(pairs: Mapping[str, tuple[Tensor, Tensor]], regions: Mapping[str
 def variant_table(variants: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Table:
     """Compare the errors of several approximations, each divided by the root mean square of the exact values.
 
-    Args:
-        variants: A dictionary from the name of an approximation to its quantities, as `error_table` takes them. All
-            approximations have the same quantities.
-
-    Returns:
-        A table with one row for each approximation.
-
     Example:
         >>> import torch
         >>> from funcdiff.errors import variant_table
@@ -117,6 +110,13 @@ def variant_table(variants: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -
         ------------------------  -----
         close                     0.125
         zero                       1.00
+
+    Args:
+        variants: A dictionary from the name of an approximation to its quantities, as `error_table` takes them. All
+            approximations have the same quantities.
+
+    Returns:
+        A table with one row for each approximation.
     """
     columns = ("RMS error / RMS of exact", *next(iter(variants.values())))
     rows = (

@@ -199,6 +199,12 @@ def study_network(
 ) -> nn.Module:
     """Make a fully connected network in evaluation mode. By default, it is the one of the tutorials about cost.
 
+    Example:
+        >>> from funcdiff.problems import study_network
+        >>> network = study_network((5, 8, 3))
+        >>> [tuple(parameter.shape) for parameter in network.parameters()]
+        [(8, 5), (8,), (3, 8), (3,)]
+
     Args:
         sizes: The widths of the layers, from the input to the output.
         activation: A function that makes the layer between two linear layers.
@@ -207,12 +213,6 @@ def study_network(
 
     Returns:
         The network.
-
-    Example:
-        >>> from funcdiff.problems import study_network
-        >>> network = study_network((5, 8, 3))
-        >>> [tuple(parameter.shape) for parameter in network.parameters()]
-        [(8, 5), (8,), (3, 8), (3,)]
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -32,6 +32,12 @@ class LearningCurve:
 def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 0) -> Tensor:
     """Draw random points, evenly distributed in a box.
 
+    Example:
+        >>> from funcdiff.surrogates import uniform
+        >>> x = uniform(1000, [0.0, 2.0], [1.0, 4.0])
+        >>> x.amin(0).round(), x.amax(0).round()
+        (tensor([0., 2.]), tensor([1., 4.]))
+
     Args:
         n: The number of points.
         low: The lower corner of the box.
@@ -40,12 +46,6 @@ def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 
 
     Returns:
         The points, of shape (n, inputs), in the default dtype of torch.
-
-    Example:
-        >>> from funcdiff.surrogates import uniform
-        >>> x = uniform(1000, [0.0, 2.0], [1.0, 4.0])
-        >>> x.amin(0).round(), x.amax(0).round()
-        (tensor([0., 2.]), tensor([1., 4.]))
     """
     corner, opposite = torch.tensor(low), torch.tensor(high)
     return corner + (opposite - corner) * torch.rand(n, len(low), generator=torch.Generator().manual_seed(seed))
@@ -67,6 +67,15 @@ def train(
     so the same start gives the same result. One thread is used, so that sums keep their order. A terminal shows a
     progress bar.
 
+    Example:
+        >>> import torch
+        >>> from funcdiff.problems import study_network
+        >>> from funcdiff.surrogates import train, uniform
+        >>> x = uniform(50, [-1.0], [1.0])
+        >>> curve = train(study_network((1, 8, 1), activation=torch.nn.Tanh), x, torch.sin(x), iterations=100)
+        >>> curve.training[-1] < 1e-5
+        True
+
     Args:
         network: The network, from (B, inputs) to (B, outputs), each row by itself. Its parameters are changed in place.
         x: The samples, of shape (B, inputs).
@@ -83,15 +92,6 @@ def train(
 
     Raises:
         ValueError: `y` or `slopes` has another shape than the network returns, or `iterations` is below 1.
-
-    Example:
-        >>> import torch
-        >>> from funcdiff.problems import study_network
-        >>> from funcdiff.surrogates import train, uniform
-        >>> x = uniform(50, [-1.0], [1.0])
-        >>> curve = train(study_network((1, 8, 1), activation=torch.nn.Tanh), x, torch.sin(x), iterations=100)
-        >>> curve.training[-1] < 1e-5
-        True
     """
     if iterations < 1:
         raise ValueError(f"expected iterations >= 1, got {iterations}")

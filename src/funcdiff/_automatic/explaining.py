@@ -98,6 +98,14 @@ def _rounded(count: float) -> str:
 def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation | PreparedExplanation:
     """Show which method an automatic function chooses for these arguments, why, and what the others would cost.
 
+    Example:
+        For a function from 2 inputs to 1000 outputs, forward mode (Taylor mode of order one) is chosen.
+
+        >>> import torch
+        >>> from funcdiff import explain, jacobian
+        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
+        'jacobian_taylor'
+
     Args:
         transform: What `jacobian(func)`, `hessian(func)`, `batch_jacobian(func)` or another automatic function
             returned. Or `hvp` or `hvp_operator` itself, or what `prepare` returned.
@@ -114,14 +122,6 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
     Raises:
         TypeError: `transform` is something else. A function with a mode in its name, such as `jacobian_forward`,
             chooses nothing.
-
-    Example:
-        For a function from 2 inputs to 1000 outputs, forward mode (Taylor mode of order one) is chosen.
-
-        >>> import torch
-        >>> from funcdiff import explain, jacobian
-        >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
-        'jacobian_taylor'
     """
     if (explained := getattr(transform, "explained", None)) is not None:
         return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function

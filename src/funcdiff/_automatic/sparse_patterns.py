@@ -31,6 +31,15 @@ def jacobian_pattern(
     The result is a `Pattern` of shape (m, n), for n numbers in the input and m in the output. Print it to see the
     matrix as a picture. Pass it to `jacobian_sparse`, or convert it with `pattern.scipy()` to a SciPy matrix of ones.
 
+    Example:
+        Each difference of neighbours depends on two inputs.
+
+        >>> import torch
+        >>> from funcdiff import jacobian_pattern
+        >>> pattern = jacobian_pattern(lambda x: x[1:] - x[:-1], torch.zeros(100))
+        >>> pattern.shape, pattern.nnz, pattern.passes
+        ((99, 100), 198, 2)
+
     Args:
         func: The function. Its arguments and its output are tensors, or dicts, lists and tuples of tensors (pytrees).
         *primals: The arguments of `func`.
@@ -47,15 +56,6 @@ def jacobian_pattern(
         TypeError: The output, or an argument to differentiate with respect to, is not a dense tensor of real
             floating-point numbers.
         RuntimeError: As in `jacobian_sparse`.
-
-    Example:
-        Each difference of neighbours depends on two inputs.
-
-        >>> import torch
-        >>> from funcdiff import jacobian_pattern
-        >>> pattern = jacobian_pattern(lambda x: x[1:] - x[:-1], torch.zeros(100))
-        >>> pattern.shape, pattern.nnz, pattern.passes
-        ((99, 100), 198, 2)
     """
     return _pattern("jacobian", func, primals, Options(argnums, has_aux))
 
@@ -66,6 +66,15 @@ def hessian_pattern(
     """Find which entries of the Hessian of a scalar function can differ from zero, by running its gradient once.
 
     The result is a `Pattern` of shape (n, n), for n numbers in the input. Pass it to `hessian_sparse`.
+
+    Example:
+        The sum of the products of neighbours has a Hessian with two entries in most rows.
+
+        >>> import torch
+        >>> from funcdiff import hessian_pattern
+        >>> pattern = hessian_pattern(lambda x: (x[1:] * x[:-1]).sum(), torch.zeros(100))
+        >>> pattern.shape, pattern.nnz, pattern.passes
+        ((100, 100), 198, 3)
 
     Args:
         func: The function. It returns a scalar, and its arguments are tensors, or dicts, lists and tuples of tensors
@@ -82,15 +91,6 @@ def hessian_pattern(
             floating-point numbers.
         ValueError: `func` does not return a scalar.
         RuntimeError: As in `hessian_sparse`.
-
-    Example:
-        The sum of the products of neighbours has a Hessian with two entries in most rows.
-
-        >>> import torch
-        >>> from funcdiff import hessian_pattern
-        >>> pattern = hessian_pattern(lambda x: (x[1:] * x[:-1]).sum(), torch.zeros(100))
-        >>> pattern.shape, pattern.nnz, pattern.passes
-        ((100, 100), 198, 3)
     """
     return _pattern("hessian", func, primals, Options(argnums, has_aux))
 

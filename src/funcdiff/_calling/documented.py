@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -46,7 +47,7 @@ RAISES = {
 def documented(
     result: str, *, returns: str = RETURNS, raises: Mapping[str, str] | None = None, **own: str
 ) -> Callable[[F], F]:
-    """Insert Args, Returns and Raises before the Example of a docstring.
+    """Insert Args, Returns and Raises after the Example of a docstring.
 
     Args:
         result: What the recipe computes, in a word. It selects the text about the shape; others write their own.
@@ -76,8 +77,8 @@ def documented(
                 "Raises", *(entry(f"{name}: {text}", words) for name, text in {**RAISES, **(raises or {})}.items())
             ),
         ]
-        head, example = inspect.cleandoc(recipe.__doc__).split("\nExample:\n")
-        recipe.__doc__ = "\n".join([head, *blocks, f"Example:\n{example}"])
+        opening, example, *after = re.split(r"\n(?=[A-Z][A-Za-z ]+:\n)", inspect.cleandoc(recipe.__doc__))
+        recipe.__doc__ = "\n".join([opening, example, *blocks, *after])
         return recipe
 
     return complete

@@ -103,16 +103,6 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
     With the parameters of a network as one vector, a Jacobian is one (m, n) matrix, and a Hessian one (n, n) matrix.
     Both directions are differentiable and can be used inside vmap.
 
-    Args:
-        tree: Tensors of one dtype and device, in dicts, lists and tuples.
-
-    Returns:
-        The vector, of shape (n,), and `unravel`, which takes a vector of shape (n,) and returns a pytree like `tree`.
-
-    Raises:
-        TypeError: A tensor is not dense with real floating-point numbers, or the dtypes differ.
-        ValueError: The devices differ. `unravel` raises it if the vector has another shape.
-
     Example:
         >>> import torch
         >>> from funcdiff import ravel
@@ -129,6 +119,16 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
         >>> vector, unravel = ravel(parameters)
         >>> jacobian(lambda v: func(unravel(v), torch.tensor([3.0, 4.0])))(vector)
         tensor([[3., 4., 1.]])
+
+    Args:
+        tree: Tensors of one dtype and device, in dicts, lists and tuples.
+
+    Returns:
+        The vector, of shape (n,), and `unravel`, which takes a vector of shape (n,) and returns a pytree like `tree`.
+
+    Raises:
+        TypeError: A tensor is not dense with real floating-point numbers, or the dtypes differ.
+        ValueError: The devices differ. `unravel` raises it if the vector has another shape.
     """
     leaves, spec = flatten(tree)
     check_leaves(leaves, "raveled tree")

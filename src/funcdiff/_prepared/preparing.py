@@ -24,6 +24,16 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
     Use it to speed up a small derivative that you call often. Most of its time is spent in vmap, autograd, pytrees and
     checks, and none of these run in the prepared function.
 
+    Example:
+        The Jacobian of the squares is the diagonal matrix of 2 x.
+
+        >>> import torch
+        >>> from funcdiff import jacobian, prepare
+        >>> squares = prepare(jacobian(lambda x: x**2), torch.ones(2))
+        >>> squares(torch.tensor([1.0, 3.0]))
+        tensor([[2., 0.],
+                [0., 6.]])
+
     Args:
         function: The function to prepare, such as `jacobian(f)`, `vmap(hessian(f))`, `batch_hessian(f)`,
             `jacobian_sparse(f)`, or a lambda that calls `hvp`. Its arguments and results are tensors or pytrees of
@@ -42,16 +52,6 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
         RuntimeError: `prepare` raises it if `function` reads values of tensors, draws random numbers, or writes into
             captured tensors, because the next call may then need other operations. The prepared function raises it if
             its arguments are of another kind, or if `function` now uses another tensor, module or number.
-
-    Example:
-        The Jacobian of the squares is the diagonal matrix of 2 x.
-
-        >>> import torch
-        >>> from funcdiff import jacobian, prepare
-        >>> squares = prepare(jacobian(lambda x: x**2), torch.ones(2))
-        >>> squares(torch.tensor([1.0, 3.0]))
-        tensor([[2., 0.],
-                [0., 6.]])
 
     Method:
         The recorded operations are simplified, and the result is compared with `function` at the example arguments and

@@ -24,25 +24,6 @@ def check_derivatives(
     The result is a table with a verdict for each method for Jacobians, Hessians and Hessian-vector products. If a
     method is wrong, the table names the torch operation in `func` that causes the error.
 
-    Args:
-        func: The function to check. Its arguments and its output are tensors or pytrees of tensors. It is called many
-            times. Outputs that are not floating-point numbers are not checked.
-        *primals: The arguments of `func` at which to check. All floating-point tensors among them are differentiated,
-            and everything else is passed on unchanged.
-        directions: The number of random directions to check if there are more inputs or outputs than this. A large
-            network then takes no longer than a small one. None checks every entry.
-        seed: The seed of the random directions.
-
-    Returns:
-        A `DerivativeReport`. `print(report)` shows the table. `report.ok` is True if some method is right and none is
-        wrong, `report.right` and `report.wrong` are the names of the methods, and `report.advice` says what to do.
-
-    Raises:
-        TypeError: There is no floating-point tensor in the arguments or in the output, there is a complex one, or the
-            output is not in float64.
-        ValueError: `func` fails on float64 copies of its arguments, the arguments or the output are not finite, or
-            `directions` is not positive.
-
     Example:
         All methods are right on the sine.
 
@@ -67,6 +48,25 @@ def check_derivatives(
         ...         return -2 * ctx.saved_tensors[0] * slope
         >>> "jacobian_reverse" in check_derivatives(Wrong.apply, torch.tensor([0.5, 1.0])).wrong
         True
+
+    Args:
+        func: The function to check. Its arguments and its output are tensors or pytrees of tensors. It is called many
+            times. Outputs that are not floating-point numbers are not checked.
+        *primals: The arguments of `func` at which to check. All floating-point tensors among them are differentiated,
+            and everything else is passed on unchanged.
+        directions: The number of random directions to check if there are more inputs or outputs than this. A large
+            network then takes no longer than a small one. None checks every entry.
+        seed: The seed of the random directions.
+
+    Returns:
+        A `DerivativeReport`. `print(report)` shows the table. `report.ok` is True if some method is right and none is
+        wrong, `report.right` and `report.wrong` are the names of the methods, and `report.advice` says what to do.
+
+    Raises:
+        TypeError: There is no floating-point tensor in the arguments or in the output, there is a complex one, or the
+            output is not in float64.
+        ValueError: `func` fails on float64 copies of its arguments, the arguments or the output are not finite, or
+            `directions` is not positive.
 
     Method:
         The check works in float64, on copies of the tensors and, if `func` is a module, of the module. The differences

@@ -26,6 +26,18 @@ def hvp_operator(
     Each process passes the loss of its own share of the data. All processes get the same product, that of the whole
     loss: the mean over all samples if you pass `samples`, and otherwise the sum of the losses of all processes.
 
+    Example:
+        The mean of w^3 over two samples has the Hessian diag(3 w). Here, the group has one process.
+
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> from funcdiff.distributed import hvp_operator
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> hessian = hvp_operator(lambda w: w.pow(3).mean(), torch.tensor([1.0, 2.0]), samples=2)
+        >>> hessian(torch.ones(2))
+        tensor([3., 6.])
+        >>> dist.destroy_process_group()
+
     Args:
         loss: The loss of this process's share of the data. It takes tensors or pytrees of tensors, and returns a
             scalar, a tensor of shape (). It must not communicate.
@@ -46,18 +58,6 @@ def hvp_operator(
             must not: shapes, dtypes, values, the code of `loss`, or vectors. The message names the ranks.
         RuntimeError: There is no process group, a process failed, ended or does not answer within the timeout of the
             group, or `funcdiff.hvp_operator` refuses `loss`. Every process raises.
-
-    Example:
-        The mean of w^3 over two samples has the Hessian diag(3 w). Here, the group has one process.
-
-        >>> import torch
-        >>> import torch.distributed as dist
-        >>> from funcdiff.distributed import hvp_operator
-        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        >>> hessian = hvp_operator(lambda w: w.pow(3).mean(), torch.tensor([1.0, 2.0]), samples=2)
-        >>> hessian(torch.ones(2))
-        tensor([3., 6.])
-        >>> dist.destroy_process_group()
 
     Method:
         The graph of the gradient is built once. For each product, every process multiplies by its own Hessian, and the

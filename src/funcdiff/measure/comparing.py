@@ -29,6 +29,14 @@ def compare(
 ) -> Comparison:
     """Time several functions side by side on the same arguments, and compute how many times faster each is.
 
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import compare
+        >>> x = torch.linspace(0, 1, 8)
+        >>> comparison = compare({"square": torch.square, "product": lambda x: x * x}, x, rounds=8)
+        >>> sorted(comparison), comparison["square"].n
+        (['product', 'square'], 8)
+
     Args:
         candidates: The functions to time: a dictionary from names to functions. Each is called as ``candidate(*args)``.
         *args: The arguments of all candidates.
@@ -47,14 +55,6 @@ def compare(
     Raises:
         ValueError: There is no candidate, an option has a value that is not allowed, or the results of two candidates
             differ.
-
-    Example:
-        >>> import torch
-        >>> from funcdiff.measure import compare
-        >>> x = torch.linspace(0, 1, 8)
-        >>> comparison = compare({"square": torch.square, "product": lambda x: x * x}, x, rounds=8)
-        >>> sorted(comparison), comparison["square"].n
-        (['product', 'square'], 8)
 
     Method:
         Each round times every candidate once, in random order, so that a slow phase of the machine affects all of them.

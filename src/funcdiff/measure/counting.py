@@ -20,6 +20,16 @@ def count(func: Mapping[str, Callable[..., Any]], /, *args: Any) -> Costs: ...
 def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args: Any) -> Cost | Costs:
     """Count the FLOPs, the operations and the peak memory of one call. The counts are exact; no time is measured.
 
+    Example:
+        A multiplication of a (100, 5) matrix by a (5, 7) matrix needs 2 * 100 * 5 * 7 = 7000 FLOPs.
+
+        >>> import torch
+        >>> from funcdiff.measure import count
+        >>> x, weight = torch.ones(100, 5, device="meta"), torch.ones(7, 5, device="meta")
+        >>> cost = count(torch.nn.functional.linear, x, weight)
+        >>> cost.flops, cost.peak_bytes
+        (7000, 2800)
+
     Args:
         func: The function, or a dictionary from names to functions. It is called once as ``func(*args)``.
         *args: The arguments. Use tensors on ``device="meta"`` to count a call that takes too long or needs too much
@@ -30,16 +40,6 @@ def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args:
 
     Raises:
         ValueError: The function is compiled, so its operations cannot be seen. Count it before torch.compile.
-
-    Example:
-        A multiplication of a (100, 5) matrix by a (5, 7) matrix needs 2 * 100 * 5 * 7 = 7000 FLOPs.
-
-        >>> import torch
-        >>> from funcdiff.measure import count
-        >>> x, weight = torch.ones(100, 5, device="meta"), torch.ones(7, 5, device="meta")
-        >>> cost = count(torch.nn.functional.linear, x, weight)
-        >>> cost.flops, cost.peak_bytes
-        (7000, 2800)
 
     Method:
         On meta tensors, the FLOPs are the same as on real tensors. Forward mode through sums and products with

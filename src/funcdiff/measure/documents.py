@@ -31,6 +31,11 @@ def schema() -> dict[str, Any]:
 def document(log: Iterable[Record], *, page: str, environment: Environment | None = None) -> dict[str, Any]:
     """Make a document, a dictionary that can be saved as JSON, of what was measured.
 
+    Example:
+        >>> from funcdiff.measure import document
+        >>> document([], page="jacobians")["measurements"]
+        []
+
     Args:
         log: The list from `recording`.
         page: The name of the page or program that measured.
@@ -38,11 +43,6 @@ def document(log: Iterable[Record], *, page: str, environment: Environment | Non
 
     Returns:
         A document that follows `schema`.
-
-    Example:
-        >>> from funcdiff.measure import document
-        >>> document([], page="jacobians")["measurements"]
-        []
     """
     where = environment or provenance.environment()
     measurements = [record.to_dict() for record in log]

@@ -96,16 +96,6 @@ class Prediction(Shown):
 def predict(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> Prediction:
     """Predict the time of each candidate from its FLOPs, and compare it with the measured time.
 
-    Args:
-        comparison: The measured times, from `compare`.
-        costs: The counts of the same candidates, from `count`. By default, those of `compare(..., costs=True)`.
-
-    Returns:
-        A `Prediction`, with one rate of FLOPs for all candidates. Print it to see a table.
-
-    Raises:
-        ValueError: The comparison has no counts, or a candidate has no FLOPs or only a lower bound.
-
     Example:
         Three products of matrices are predicted to take three times as long as one.
 
@@ -116,6 +106,16 @@ def predict(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> 
         >>> prediction = predict(comparison)
         >>> round(prediction.times["thrice"] / prediction.times["once"], 9)
         3.0
+
+    Args:
+        comparison: The measured times, from `compare`.
+        costs: The counts of the same candidates, from `count`. By default, those of `compare(..., costs=True)`.
+
+    Returns:
+        A `Prediction`, with one rate of FLOPs for all candidates. Print it to see a table.
+
+    Raises:
+        ValueError: The comparison has no counts, or a candidate has no FLOPs or only a lower bound.
     """
     costs = comparison.costs if costs is None else costs
     if costs is None or costs.keys() != comparison.keys():

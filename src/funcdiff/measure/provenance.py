@@ -65,14 +65,14 @@ class Environment(Shown):
 def environment() -> Environment:
     """Describe the machine and the software in use.
 
-    Returns:
-        An `Environment`. Print it to see a table.
-
     Example:
         >>> import torch
         >>> from funcdiff.measure import environment
         >>> environment().threads == torch.get_num_threads()
         True
+
+    Returns:
+        An `Environment`. Print it to see a table.
     """
     return Environment(
         processor=_processor(),

@@ -152,6 +152,15 @@ def sweep(
 ) -> Sweep:
     """Compare candidates at several sizes, to see which is faster at which size.
 
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import sweep
+        >>> def make(size):
+        ...     return {"sum": torch.sum, "mean": lambda x: x.mean() * size}, (torch.ones(size),)
+        >>> study = sweep(make, [2, 4], label="inputs n", rounds=8)
+        >>> list(study), study.names
+        ([2, 4], ('sum', 'mean'))
+
     Args:
         make: A function that takes a size and returns the candidates and their arguments, as `compare` takes them.
         sizes: The sizes, from small to large.
@@ -167,15 +176,6 @@ def sweep(
 
     Raises:
         ValueError: The sizes do not increase, or as in `compare`.
-
-    Example:
-        >>> import torch
-        >>> from funcdiff.measure import sweep
-        >>> def make(size):
-        ...     return {"sum": torch.sum, "mean": lambda x: x.mean() * size}, (torch.ones(size),)
-        >>> study = sweep(make, [2, 4], label="inputs n", rounds=8)
-        >>> list(study), study.names
-        ([2, 4], ('sum', 'mean'))
     """
     sizes = list(sizes)
     if not sizes or any(a >= b for a, b in pairwise(sizes)):

@@ -18,12 +18,6 @@ _tables: WeakKeyDictionary[Figure | SubFigure, list[Table]] = WeakKeyDictionary(
 def numbers(figure: Figure) -> tuple[Table, ...]:
     """Return the numbers that a figure shows, as a list of tables.
 
-    Args:
-        figure: A figure that a function of ``funcdiff.plots`` has drawn.
-
-    Returns:
-        One table for each drawing, in order. For a function over many points, the table summarizes each panel.
-
     Example:
         >>> from funcdiff.plots import numbers, plot_dots
         >>> axes = plot_dots({"sine": {"error": 1e-16}}, label="error", title="Exact to rounding")
@@ -31,6 +25,12 @@ def numbers(figure: Figure) -> tuple[Table, ...]:
         error    error
         -----  -------
         sine   1.0e-16
+
+    Args:
+        figure: A figure that a function of ``funcdiff.plots`` has drawn.
+
+    Returns:
+        One table for each drawing, in order. For a function over many points, the table summarizes each panel.
     """
     return tuple(_tables.get(figure, ()))
 

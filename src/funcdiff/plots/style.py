@@ -107,16 +107,16 @@ STYLE: Any = {  # matplotlib types each of its settings by name
 def colour(name: str) -> str:
     """Return the colour of a method. It is the same in every figure.
 
+    Example:
+        >>> from funcdiff.plots import colour
+        >>> colour("jacobian_reverse") == colour("hessian_reverse_over_reverse")
+        True
+
     Args:
         name: The name of the method. Any other name also has a colour.
 
     Returns:
         The colour as ``#rrggbb``.
-
-    Example:
-        >>> from funcdiff.plots import colour
-        >>> colour("jacobian_reverse") == colour("hessian_reverse_over_reverse")
-        True
     """
     return COLOURS.get(name) or PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
 

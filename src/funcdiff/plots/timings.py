@@ -21,6 +21,14 @@ LETTER = 0.035  # the width of a letter, in those of the narrowest axis
 def plot(result: object, ax: Axes | None = None, *, title: str | None = None) -> Axes:
     """Draw a measurement. The figure depends on its type: a comparison, a sweep or a prediction.
 
+    Example:
+        >>> import torch
+        >>> from funcdiff.measure import compare
+        >>> from funcdiff.plots import plot
+        >>> times = compare({"square": torch.square, "product": lambda x: x * x}, torch.ones(8), rounds=8)
+        >>> plot(times, title="Two methods to square a tensor").get_xlabel()
+        'time of a call: median, quartiles'
+
     Args:
         result: What `funcdiff.measure.compare`, `funcdiff.measure.sweep` or `funcdiff.measure.predict` returned.
         ax: The axes to draw on. By default, new ones.
@@ -31,14 +39,6 @@ def plot(result: object, ax: Axes | None = None, *, title: str | None = None) ->
 
     Raises:
         TypeError: `result` is something else.
-
-    Example:
-        >>> import torch
-        >>> from funcdiff.measure import compare
-        >>> from funcdiff.plots import plot
-        >>> times = compare({"square": torch.square, "product": lambda x: x * x}, torch.ones(8), rounds=8)
-        >>> plot(times, title="Two methods to square a tensor").get_xlabel()
-        'time of a call: median, quartiles'
     """
     drawn = ", ".join(kind.__name__ for kind in plot.registry if kind is not object)
     raise TypeError(f"expected one of {drawn}; got {type(result).__name__}")

@@ -25,19 +25,6 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
     Derivatives of a sum over the batch are derivatives of single rows only under this condition. Batch norm in training
     mode, attention and a mean over the batch violate it.
 
-    Args:
-        func: The function of the whole batch.
-        *primals: The arguments of `func`: tensors or pytrees of tensors, all with the batch as axis 0.
-
-    Returns:
-        The largest derivative found of a row with respect to another row, divided by the largest derivative. It is zero
-        up to rounding.
-
-    Raises:
-        TypeError: An argument or the output is not a dense tensor of real floating-point numbers.
-        ValueError: A row of the output depends on other rows of the input (the message says how much), or the output
-            does not have one row for each row of the input.
-
     Example:
         The square of a row depends on that row alone. The distance from the mean does not.
 
@@ -50,6 +37,19 @@ def check_batch_independence(func: Function, *primals: Tree) -> float:
         Traceback (most recent call last):
         ...
         ValueError: expected rows that do not depend on each other, ...
+
+    Args:
+        func: The function of the whole batch.
+        *primals: The arguments of `func`: tensors or pytrees of tensors, all with the batch as axis 0.
+
+    Returns:
+        The largest derivative found of a row with respect to another row, divided by the largest derivative. It is zero
+        up to rounding.
+
+    Raises:
+        TypeError: An argument or the output is not a dense tensor of real floating-point numbers.
+        ValueError: A row of the output depends on other rows of the input (the message says how much), or the output
+            does not have one row for each row of the input.
 
     Cost:
         One forward pass and two backward passes of the batch.
