@@ -36,13 +36,12 @@ of_rows = partial(
     in_dims="Which axis of each argument is the batch, as in `torch.func.vmap`: one int for all arguments, or a "
     "tuple with an entry for each. None means that all rows share the argument.",
     chunk_size="How many rows of the batch to compute at once. By default, all of them. Smaller chunks need less "
-    'memory and more time. "auto" chooses the largest chunks that fit into `budget`: the first call runs a few '
-    "chunks to count their memory.",
-    budget="The number of bytes that the call may allocate in addition to its arguments. Use it with "
-    '`chunk_size="auto"`. The caching allocator of a GPU may reserve more.',
+    'memory and more time. "auto" chooses the largest chunks that fit into `budget`.',
+    budget='The number of bytes that the call may allocate in addition to its arguments, for `chunk_size="auto"`. '
+    "The first call runs a few chunks to count their memory. The caching allocator of a GPU may reserve more.",
     verify=choice.VERIFY,
-    randomness='What random operations in `func` do, as in `torch.func.vmap`. "error" refuses them, "same" draws the '
-    'same numbers for all rows, and "different" draws other numbers for each row.',
+    randomness='What random operations in `func` do, as in `torch.func.vmap`: "error" raises an error, "same" draws '
+    'the same numbers for all rows, and "different" draws other numbers for each row.',
     returns="A function that takes the arguments of `func` with a batch axis and returns the {result}.",
     raises={"MemoryError": "Not even one row at a time fits into the budget."},
 )
@@ -50,8 +49,7 @@ of_rows = partial(
 
 @of_rows(
     "Jacobians",
-    jacobian="The recipe to use for each row, such as `jacobian_forward`. By default, one is chosen for this number "
-    "of rows.",
+    jacobian="The function that computes the Jacobian of a row, such as `jacobian_forward`. By default, one is chosen.",
 )
 def batch_jacobian(
     func: Function,
@@ -67,8 +65,8 @@ def batch_jacobian(
 ) -> Function:
     """Compute one Jacobian for each row of a batch.
 
-    `func` takes one row. For 100 rows of shape (3,) and outputs of shape (2,), the result has the shape (100, 2, 3),
-    and entry b is the Jacobian of `func` at row b.
+    `func` takes one row. If it turns a row of shape (3,) into an output of shape (2,), and there are 100 rows, the
+    result has the shape (100, 2, 3). Entry b of it is the Jacobian of `func` at row b.
 
     Example:
         The Jacobian of x^2 has 2 x on its diagonal, for each of two rows.
@@ -82,7 +80,13 @@ def batch_jacobian(
                 [[6., 0.],
                  [0., 8.]]])
 
-        With `in_dims`, all rows share an argument, here the weight.
+        The same in plain torch:
+
+        >>> from torch.func import jacrev, vmap
+        >>> vmap(jacrev(torch.square))(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).shape
+        torch.Size([2, 2, 2])
+
+        With `in_dims`, all rows share an argument, here the weight. The derivative is with respect to the weight.
 
         >>> def func(weight, x):
         ...     return weight * x
@@ -107,8 +111,7 @@ def batch_jacobian(
 
 @of_rows(
     "Hessians",
-    hessian="The recipe to use for each row, such as `hessian_taylor`. By default, one is chosen for this number of "
-    "rows.",
+    hessian="The function that computes the Hessian of a row, such as `hessian_taylor`. By default, one is chosen.",
 )
 def batch_hessian(
     func: Function,
@@ -124,8 +127,9 @@ def batch_hessian(
 ) -> Function:
     """Compute one Hessian for each row of a batch.
 
-    `func` takes one row. For 100 rows of shape (3,) and scalar outputs, the result has the shape (100, 3, 3), and entry
-    b is the Hessian of `func` at row b. For outputs of shape (2,), it has the shape (100, 2, 3, 3).
+    `func` takes one row. If it turns a row of shape (3,) into a scalar, and there are 100 rows, the result has the
+    shape (100, 3, 3). Entry b of it is the Hessian of `func` at row b. For outputs of shape (2,), the result has the
+    shape (100, 2, 3, 3).
 
     Example:
         The Hessian of the sum of cubes has 6 x on its diagonal, for each of two rows.

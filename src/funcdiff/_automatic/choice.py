@@ -31,18 +31,17 @@ from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
-    "Whether to check the first result by finite differences, and to use another method if they disagree. The check "
-    "costs four to twenty evaluations of the function or its gradient, once for each function and set of shapes. A "
-    "later result with NaN or infinity is checked, too."
+    "Whether to compare the first result with finite differences, and to use another method if they disagree. This "
+    "costs 4 to 20 evaluations of the function or its gradient, once for each function and set of shapes. A later "
+    "result with NaN or infinity is compared, too."
 )
 AUTOMATIC = {
     "verify": VERIFY,
-    "budget": "The number of bytes that the call may allocate in addition to its arguments. Use it with "
-    '`chunk_size="auto"`. The caching allocator of a GPU may reserve more.',
+    "budget": 'The number of bytes that the call may allocate in addition to its arguments, for `chunk_size="auto"`. '
+    "The first call runs a few chunks to count their memory. The caching allocator of a GPU may reserve more.",
     "chunk_size": "How many rows or columns of the matrix to compute at once. By default, all of them. Smaller "
     'chunks need less memory and more time. "auto" chooses the fastest method and the largest chunks that fit into '
-    '`budget`: the first call runs a few chunks to count their memory. "auto" is refused inside vmap, grad and '
-    "torch.compile.",
+    "`budget`. It cannot be used inside vmap, grad and torch.compile.",
 }
 ERRORS = {
     "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers "
@@ -69,8 +68,8 @@ def jacobian(
     derivative of output i with respect to input j. If `x` has the shape (3,) and `func(x)` the shape (2,), the result
     has the shape (2, 3).
 
-    `jacobian` chooses the method: it uses forward mode if there are many more outputs than inputs, and reverse mode
-    otherwise.
+    `jacobian` chooses the method: forward mode, which computes columns, if there are many more outputs than inputs, and
+    otherwise reverse mode, which computes rows.
 
     Example:
         The Jacobian of a linear map is its matrix.
@@ -104,14 +103,9 @@ def jacobian(
         {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
 
     Method:
-        Forward mode computes the columns of the matrix, and reverse mode its rows.
-
         At the first call, `func` runs once more to count its operations. Methods that torch gets wrong for one of these
         operations are left out, also with `verify=False`. Of the others, the one with the lowest predicted time is
         used, also in later calls with the same shapes. `explain` shows the choice.
-
-        If `jacobian` itself is called inside a compiled function, or takes pytrees there, `func` cannot run beforehand.
-        The numbers of inputs and outputs alone then decide.
 
     Cost:
         About 1 + min(n, m) evaluations of `func`, for n inputs and m outputs.
@@ -120,6 +114,10 @@ def jacobian(
         `batch_jacobian` for one Jacobian for each row of a batch, `jacobian_sparse` if most entries are zero, and
         `jacobian_operator` for products with the Jacobian. `jacobian_reverse` and `jacobian_forward` always use one
         mode.
+
+    Notes:
+        If `jacobian` itself is called inside a compiled function, `func` cannot run beforehand. The numbers of inputs
+        and outputs alone then decide.
     """
     check_budget(chunk_size, budget)
     options = Options(argnums, has_aux, None if chunk_size == "auto" else chunk_size, randomness)

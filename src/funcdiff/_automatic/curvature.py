@@ -49,15 +49,15 @@ def gauss_newton_product(
 ) -> Tree:
     """Compute Gv, the product of the Gauss-Newton matrix of a model and a loss with a vector.
 
-    The Gauss-Newton matrix is G = J^T H J. J is the Jacobian of the model, and H is the Hessian of the loss with
-    respect to the output of the model. G is the Hessian of ``loss(model(x))`` without the second derivatives of the
-    model. The matrix itself is not computed.
+    The Gauss-Newton matrix approximates the Hessian of ``loss(model(x))``, without second derivatives of the model. The
+    result Gv has the shape of `x`, and the matrix itself is not computed. It is G = J^T B J. J is the Jacobian of the
+    model, and B contains the second derivatives of the loss with respect to the output of the model.
 
-    G is positive semidefinite if the loss is convex. It equals the Hessian if the model is linear, or if the gradient
-    of the loss is zero.
+    If the loss is convex, as squares and cross entropy are, G has no negative eigenvalues. G equals the Hessian if the
+    model is linear, or if the gradient of the loss is zero.
 
     Example:
-        For half the sum of squares, H is the identity and G is J^T J. Here J is [[3, 2], [0, 1]].
+        For half the sum of squares, B is the identity and G is J^T J. Here J is [[3, 2], [0, 1]].
 
         >>> import torch
         >>> from funcdiff import gauss_newton_product
@@ -95,8 +95,11 @@ def gauss_newton_product(
 def gauss_newton_operator(model: Function, loss: Function, *primals: Tree, verify: bool = True) -> Operator:
     """Make an operator that multiplies vectors by the Gauss-Newton matrix of a model and a loss.
 
-    The matrix is G = J^T H J as in `gauss_newton_product`. Use the operator for many vectors at one point: the model
-    runs only once. ``operator(v)`` is Gv, and ``operator @ V`` multiplies flat vectors, the columns of V.
+    Use it for many vectors at one point, because the model runs only once. ``operator(v)`` is Gv, with the shape of the
+    argument. ``operator @ V`` multiplies a flat vector of shape (n,), or the k columns of a matrix of shape (n, k).
+
+    The Gauss-Newton matrix is G = J^T B J. J is the Jacobian of the model, and B contains the second derivatives of the
+    loss with respect to the output of the model.
 
     Example:
         If the model is linear, G is the Hessian of the loss. For the cross entropy at p = (1/2, 1/2), it is diag(p) - p
@@ -111,6 +114,19 @@ def gauss_newton_operator(model: Function, loss: Function, *primals: Tree, verif
         >>> gauss_newton_operator(model, loss, torch.zeros(2)) @ torch.eye(2)
         tensor([[ 0.2500, -0.2500],
                 [-0.2500,  0.2500]])
+
+        For a network, the model is a function of its parameters. This linear layer has 3 of them.
+
+        >>> from funcdiff import module_function
+        >>> network, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> x, target = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1)
+        >>> operator = gauss_newton_operator(
+        ...     lambda p: network(p, x), lambda y: torch.nn.functional.mse_loss(y, target), parameters
+        ... )
+        >>> operator @ torch.eye(3)
+        tensor([[2., 4., 2.],
+                [4., 8., 4.],
+                [2., 4., 2.]])
 
     Cost:
         As much arithmetic as 3 evaluations of `model` once, and 4 more for each product. The graph of two passes stays
@@ -178,12 +194,12 @@ def fisher_operator(
 ) -> Operator:
     """Make an operator that multiplies vectors by the Fisher information matrix of the parameters of a model.
 
-    The Fisher matrix is F = J^T M J. J is the Jacobian of the model, and M is the covariance of the gradient of the
-    log-likelihood with respect to the output of the model. For a Gaussian likelihood, M is the identity. For a
-    categorical one with probabilities p, it is diag(p) - p p^T.
+    The Fisher matrix F says how strongly the predicted probabilities depend on the parameters. ``operator(v)`` is Fv,
+    with the shape of the argument, and ``operator @ v`` takes a flat vector of shape (n,), for n parameters.
 
-    F is a sum over the rows of the batch. Divide the operator by their number for a mean. F equals the Gauss-Newton
-    matrix of half the sum of squares, or of the cross entropy with ``reduction="sum"``.
+    F is equal to the Gauss-Newton matrix of half the sum of squares ("gaussian"), or of the cross entropy with
+    ``reduction="sum"`` ("categorical"). It is a sum over the rows of the batch. For a mean, divide the operator by the
+    number of rows.
 
     Example:
         Three observations of a mean, each with the variance 1, have the information 3.
@@ -194,7 +210,11 @@ def fisher_operator(
         tensor(3.)
 
     Method:
-        By default, the expectation over labels is exact. With `samples`, labels are drawn from the model, and M is
+        F = J^T M J. J is the Jacobian of the model, and M is the covariance of the gradient of the log-likelihood with
+        respect to the output of the model. For a Gaussian likelihood, M is the identity. For a categorical one with
+        probabilities p, it is diag(p) - p p^T.
+
+        By default, the average over all labels is exact. With `samples`, labels are drawn from the model, and M is
         estimated from the gradients at them. Labels of the data are never used: they would give the "empirical Fisher",
         a different matrix.
 

@@ -58,8 +58,8 @@ def gram_matrix(
 ) -> Function:
     """Compute J J^T or J^T J from the Jacobian J of `func`, without storing J.
 
-    With respect to the parameters of a network, J J^T is its empirical neural tangent kernel. The result has the shape
-    (m, m) for m numbers in the output, or (n, n) for n numbers in the input.
+    J J^T has the shape (m, m), for m numbers in the output, and J^T J the shape (n, n), for n numbers in the input. For
+    the parameters of a network, J J^T is its neural tangent kernel: it says how similar two rows of data look to it.
 
     Example:
         For a linear map, J J^T is A A^T.

@@ -62,8 +62,8 @@ def laplacian(
 ) -> Function:
     """Compute the Laplacian: the sum of the second derivatives with respect to each input.
 
-    If `x` has the shape (3,) and `func(x)` is a scalar, the result is the trace of the (3, 3) Hessian, a scalar. The
-    Hessian is not computed.
+    The result has the shape of the output. If `func(x)` is a scalar, it is the trace of the Hessian, and the Hessian
+    itself is not computed.
 
     Example:
         The Laplacian of (x^2 + y^2) x is 8 x.
@@ -73,6 +73,11 @@ def laplacian(
         >>> def func(x):
         ...     return x.square().sum() * x[0]
         >>> laplacian(func)(torch.tensor([3.0, 5.0]))
+        tensor(24.)
+
+        The same in plain torch, which computes the whole Hessian:
+
+        >>> torch.func.hessian(func)(torch.tensor([3.0, 5.0])).trace()
         tensor(24.)
 
         For each row of a batch, use vmap.
@@ -129,8 +134,8 @@ def bilaplacian(
 ) -> Function:
     """Compute the bilaplacian: the Laplacian of the Laplacian.
 
-    It is the sum over all pairs of inputs i and j of the fourth derivative along i, i, j and j. The result has the
-    shape of the output.
+    The result has the shape of the output. It is the sum of the fourth derivatives over all pairs of inputs i and j:
+    twice with respect to i, and twice with respect to j.
 
     Example:
         The bilaplacian of x^4 + x^2 y^2 is 24 + 8.

@@ -62,12 +62,12 @@ _WHILE_COMPILING = "jacobian_forward, products"
 def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Operator:
     """Make an operator that multiplies by the Jacobian of `func` at one point, and by its transpose.
 
-    Many solvers do not need the matrix, only its products with vectors. ``operator(v)`` is Jv, and ``operator.T(u)`` is
-    J^T u. The Jacobian itself is not computed.
+    Many solvers do not need the Jacobian J itself, only its products with vectors. ``operator(v)`` is Jv, with the
+    shape of the output. ``operator.T(u)`` is J^T u, with the shape of the argument. J is not computed.
 
-    The operator can be multiplied like a matrix of shape (m, n): ``operator @ V`` takes a flat vector of shape (n,), or
-    k vectors as the columns of a matrix of shape (n, k). SciPy accepts it in `scipy.sparse.linalg.lsqr` and `lsmr` for
-    least squares, and in `svds` for singular values.
+    The operator also acts like a matrix of shape (m, n), for n inputs and m outputs: ``operator @ V`` multiplies a flat
+    vector of shape (n,), or the k columns of a matrix of shape (n, k). SciPy accepts it in `scipy.sparse.linalg.lsqr`
+    and `lsmr` for least squares, and in `svds` for singular values.
 
     Example:
         The Jacobian of (x z, y z) at (3, 5, 7) is [[7, 0, 3], [0, 7, 5]].
@@ -75,8 +75,10 @@ def jacobian_operator(func: Function, *primals: Tree, verify: bool = True) -> Op
         >>> import torch
         >>> from funcdiff import jacobian_operator
         >>> operator = jacobian_operator(lambda x: x[:2] * x[2], torch.tensor([3.0, 5.0, 7.0]))
-        >>> operator(torch.tensor([0.0, 0.0, 1.0])), operator.T(torch.tensor([1.0, 0.0]))
-        (tensor([3., 5.]), tensor([7., 0., 3.]))
+        >>> operator(torch.tensor([0.0, 0.0, 1.0]))  # the third column
+        tensor([3., 5.])
+        >>> operator.T(torch.tensor([1.0, 0.0]))  # the first row
+        tensor([7., 0., 3.])
 
         SciPy solves a least-squares problem with it: which step changes the output by (10, 12)?
 

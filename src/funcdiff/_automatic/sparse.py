@@ -75,11 +75,11 @@ def jacobian_sparse(
 ) -> Function:
     """Compute a sparse Jacobian: only the entries that can differ from zero are computed and stored.
 
-    The result is a sparse matrix of shape (m, n), for n numbers in the input and m in the output. By default, it is a
-    CSR tensor.
+    Use it if each output depends on only a few inputs. The result is a sparse matrix of shape (m, n), for n numbers in
+    the input and m in the output. By default, it is a CSR tensor. The positions of its entries are found for you.
 
     Example:
-        The differences of neighbours have two entries in each row.
+        The differences of neighbours have two entries in each row. Two forward passes compute them all.
 
         >>> import torch
         >>> from funcdiff import jacobian_sparse
@@ -87,6 +87,12 @@ def jacobian_sparse(
         tensor([[-1.,  1.,  0.,  0.],
                 [ 0., -1.,  1.,  0.],
                 [ 0.,  0., -1.,  1.]])
+
+        Make the function once and call it often: the later calls do not search for the positions again.
+
+        >>> slopes = jacobian_sparse(lambda x: x[1:] ** 2)
+        >>> slopes(torch.tensor([1.0, 2.0, 3.0])).values(), slopes(torch.tensor([0.0, 1.0, 1.0])).values()
+        (tensor([4., 6.]), tensor([2., 2.]))
 
     Method:
         At the first call, `func` runs once, and each number carries the set of inputs that it depends on. This gives
@@ -122,7 +128,8 @@ def hessian_sparse(
 ) -> Function:
     """Compute the sparse Hessian of a scalar function: only the entries that can differ from zero.
 
-    The result is a sparse matrix of shape (n, n), for n numbers in the input. By default, it is a CSR tensor.
+    Use it if `func` is a sum of terms with few inputs each. The result is a sparse matrix of shape (n, n), for n
+    numbers in the input. By default, it is a CSR tensor. The positions of its entries are found for you.
 
     Example:
         The sum of the products of neighbours has ones beside the diagonal.

@@ -72,12 +72,11 @@ def batch_jacobian_summed(
 ) -> Function:
     """Compute one Jacobian for each row of a batch, from a function of the whole batch.
 
-    Use it if `func` accepts only a batch, so that `batch_jacobian` cannot be used. The batch is axis 0 of each
-    differentiated argument and of the output. For a batch of shape (100, 3) and an output of shape (100, 2), the result
-    has the shape (100, 2, 3).
+    Use it if `func` accepts only a batch, so that `batch_jacobian` cannot be used: a recurrent layer, for example. For
+    a batch of shape (100, 3) and an output of shape (100, 2), the result has the shape (100, 2, 3).
 
-    Each row of the output must depend on its own row of the input alone. This is checked, and other functions are
-    refused: batch norm in training mode, attention or a mean over the batch.
+    Each row of the output must depend on its own row of the input alone. This is checked, and other functions raise an
+    error: batch norm in training mode, attention or a mean over the batch.
 
     Example:
         The derivative of x^2 is 2 x, for each of two rows.
@@ -89,19 +88,27 @@ def batch_jacobian_summed(
         <BLANKLINE>
                 [[6.]]])
 
-    Method:
-        The outputs are summed over the batch, and the sum is differentiated. Other rows contribute zeros to it, so m
-        backward passes give the Jacobians of all rows, without vmap. If reverse mode is wrong on `func`, forward mode
-        is used.
+        One Jacobian for each of 4 sequences, of a layer that takes only a batch and that vmap does not support.
 
-        Two more backward passes check that the rows are independent. Where the result of this check cannot be read, as
-        under torch.compile, all Jacobians of a function that mixes rows are NaN.
+        >>> layer = torch.nn.GRU(3, 2, batch_first=True)
+        >>> batch_jacobian_summed(lambda sequences: layer(sequences)[0][:, -1])(torch.ones(4, 5, 3)).shape
+        torch.Size([4, 2, 5, 3])
+
+    Method:
+        The outputs are summed over the batch, and the sum is differentiated. With respect to one row, the derivatives
+        of the outputs of all other rows are zero. So m backward passes give the Jacobians of all rows, without vmap.
+        Two more backward passes check that the rows are independent. If reverse mode is wrong on `func`, forward mode
+        is used.
 
     Cost:
         One forward pass and m + 2 backward passes of the batch, for m outputs in a row.
 
     See Also:
         `check_batch_independence` for the check alone.
+
+    Notes:
+        The batch is axis 0 of each differentiated argument and of the output. Under torch.compile, the result of the
+        check cannot be read. There, all Jacobians of a function that mixes rows are NaN.
     """
     return _chosen("jacobian", func, Options(argnums, has_aux, chunk_size, randomness), verify)
 
@@ -124,12 +131,12 @@ def batch_hessian_summed(
 ) -> Function:
     """Compute one Hessian for each row of a batch, from a function of the whole batch.
 
-    Use it if `func` accepts only a batch, so that `batch_hessian` cannot be used. The batch is axis 0 of each
-    differentiated argument and of the output. For a batch of shape (100, 3) and an output of shape (100,), the result
-    has the shape (100, 3, 3).
+    Use it if `func` accepts only a batch, so that `batch_hessian` cannot be used: a recurrent layer, for example. For a
+    batch of shape (100, 3) and an output of shape (100,), the result has the shape (100, 3, 3).
 
     Each row of the output must depend on its own row of the input alone. This is checked for the first and the second
-    derivatives, and other functions are refused.
+    derivatives, and other functions raise an error. The batch is axis 0 of each differentiated argument and of the
+    output.
 
     Example:
         The Hessian of the sum of cubes has 6 x on its diagonal, for each of two rows.

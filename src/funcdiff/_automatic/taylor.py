@@ -49,8 +49,10 @@ def hessian_taylor(
 ) -> Function:
     """Compute the Hessian by Taylor mode: fast if `func` has many outputs and few inputs.
 
-    The arguments and the result are those of `hessian`, which chooses the method itself. In Taylor mode, `func` runs
-    once. Each number in it carries its n first derivatives and its n (n + 1) / 2 different second derivatives.
+    If `x` has the shape (3,) and `func(x)` the shape (100,), the result has the shape (100, 3, 3). In Taylor mode,
+    `func` runs once. Each number in it carries its n first derivatives and its n (n + 1) / 2 different second
+    derivatives. For one input, the square at 3 carries the numbers 9, 6 and 2. `hessian` takes the same arguments and
+    chooses the method itself.
 
     Example:
         The Hessian of x^2 y at (3, 5) has the entries 2 y, 2 x and 0.
@@ -66,15 +68,16 @@ def hessian_taylor(
         `func`. Another method, chosen as in `hessian`, then computes the whole Hessian, and the logger
         ``funcdiff.taylor`` says so.
 
-        Under torch.compile, `func` must not contain a custom autograd function. torch 2.13 ignores the derivative that
-        the function defines and differentiates its forward formula. `torch.func.hessian` has this problem too.
-
     Cost:
         1 + n + n (n + 1) / 2 evaluations of `func` for n inputs and any number of outputs. For one output, forward over
         reverse needs less: (1 + n)(1 + m) evaluations for m outputs.
 
     Source:
         Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
+
+    Notes:
+        Under torch.compile, `func` must not contain a custom autograd function. torch 2.13 ignores the derivative that
+        the function defines and differentiates its forward formula. `torch.func.hessian` has this problem too.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("hessian", func, options)
@@ -96,9 +99,10 @@ def jacobian_taylor(
 ) -> Function:
     """Compute the Jacobian by Taylor mode: forward mode with less arithmetic than torch's.
 
-    The arguments and the result are those of `jacobian`, which chooses the method itself. In Taylor mode, `func` runs
-    once, and each number in it carries its n first derivatives. Unlike torch's forward mode, it does not multiply by
-    zero tangents.
+    If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). In Taylor mode, `func` runs
+    once, and each number in it carries its n first derivatives. torch's forward mode does the same, but it also
+    multiplies by the derivatives of constant weights, which are zero. `jacobian` takes the same arguments and chooses
+    the method itself.
 
     Example:
         The Jacobian of (x z, y z) at (3, 5, 7) has z on the diagonal and x and y in the last column.
@@ -135,8 +139,8 @@ def hessian_diagonal(
 ) -> Function:
     """Compute the diagonal of the Hessian: the second derivative of each output with respect to each input.
 
-    The rest of the Hessian is not computed. If `x` has the shape (3,) and `func(x)` is a scalar, the result has the
-    shape (3,). If `func(x)` has the shape (2,), the result has the shape (2, 3).
+    If `x` has the shape (3,) and `func(x)` is a scalar, the result has the shape (3,). If `func(x)` has the shape (2,),
+    the result has the shape (2, 3). The rest of the Hessian is not computed.
 
     Example:
         The diagonal of the Hessian of x^2 y at (1, 3) is (2 y, 0).

@@ -27,9 +27,9 @@ ARGS = {
     "func": "The function to differentiate. Its arguments and its output are tensors, or dicts, lists and tuples of "
     "tensors (pytrees).",
     "argnums": "Which argument to differentiate with respect to: its position, or a tuple of positions. {blocks}",
-    "has_aux": "Set it to True if `func` returns `(output, aux)`, where `aux` is not differentiated. The new function "
-    "then returns `({name}, aux)`.",
-    "randomness": 'What random operations in `func` do, as in `torch.func.vmap`. "error" refuses them. "same" draws '
+    "has_aux": "Whether `func` returns `(output, aux)`, where `aux` is not differentiated. The new function then "
+    "returns `({name}, aux)`.",
+    "randomness": 'What random operations in `func` do, as in `torch.func.vmap`: "error" raises an error, "same" draws '
     'the same numbers for all rows or columns of the matrix, and "different" draws other numbers for each.',
 }
 RETURNS = (

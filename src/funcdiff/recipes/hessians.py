@@ -33,8 +33,9 @@ def hessian_forward_over_reverse(
 ) -> Function:
     """Compute the Hessian by forward mode over reverse mode, as `torch.func.hessian` does.
 
-    The arguments and the result are those of `hessian`, which chooses the method itself. Reverse mode computes the rows
-    of the Jacobian. Forward mode then differentiates all of them with respect to each input.
+    If `x` has the shape (3,) and `func(x)` is a scalar, the result has the shape (3, 3). Reverse mode computes the
+    gradient, and forward mode differentiates it with respect to each input. `hessian` takes the same arguments and
+    chooses the method itself.
 
     Example:
         The Hessian of x^T A x is A + A^T.
@@ -43,6 +44,13 @@ def hessian_forward_over_reverse(
         >>> from funcdiff import hessian_forward_over_reverse
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
         >>> hessian_forward_over_reverse(lambda x: x @ matrix @ x)(torch.ones(2))
+        tensor([[2., 2.],
+                [2., 6.]])
+
+        The same in plain torch:
+
+        >>> from torch.func import jacfwd, jacrev
+        >>> jacfwd(jacrev(lambda x: x @ matrix @ x))(torch.ones(2))
         tensor([[2., 2.],
                 [2., 6.]])
 
@@ -70,8 +78,9 @@ def hessian_reverse_over_reverse(
 ) -> Function:
     """Compute the Hessian by reverse mode over reverse mode.
 
-    The arguments and the result are those of `hessian`, which chooses the method itself. This composition needs no
-    forward derivative. Use it if an operation in `func` has none.
+    If `x` has the shape (3,) and `func(x)` is a scalar, the result has the shape (3, 3). Reverse mode computes the
+    gradient, and then the derivatives of each of its entries. Use this method if an operation in `func` does not
+    support forward mode. `hessian` takes the same arguments and chooses the method itself.
 
     Example:
         The Hessian of the sum of exponentials is diagonal.
@@ -79,6 +88,13 @@ def hessian_reverse_over_reverse(
         >>> import torch
         >>> from funcdiff import hessian_reverse_over_reverse
         >>> hessian_reverse_over_reverse(lambda x: x.exp().sum())(torch.zeros(2))
+        tensor([[1., 0.],
+                [0., 1.]])
+
+        The same in plain torch:
+
+        >>> from torch.func import jacrev
+        >>> jacrev(jacrev(lambda x: x.exp().sum()))(torch.zeros(2))
         tensor([[1., 0.],
                 [0., 1.]])
 
@@ -101,7 +117,9 @@ def hessian_reverse_over_forward(
 ) -> Function:
     """Compute the Hessian by reverse mode over forward mode. This is seldom the right choice.
 
-    The arguments and the result are those of `hessian`, which chooses the method itself.
+    If `x` has the shape (3,) and `func(x)` is a scalar, the result has the shape (3, 3). It is that of
+    `jacrev(jacfwd(func))` in torch.func. Use it to compare the four compositions of the two modes. For any other
+    purpose, `hessian` takes the same arguments and chooses a better method.
 
     Example:
         The Hessian of the product of two numbers has ones off its diagonal.
@@ -135,20 +153,27 @@ def hessian_forward_over_forward(
 ) -> Function:
     """Compute the Hessian by forward mode over forward mode.
 
-    The arguments and the result are those of `hessian`, which chooses the method itself. Forward mode computes the
-    columns of the Jacobian, and then differentiates all of them with respect to each input.
+    If `x` has the shape (2,) and `func(x)` the shape (100,), the result has the shape (100, 2, 2). Forward mode
+    computes the columns of the Jacobian, and then differentiates them with respect to each input. It stores nothing for
+    a way back. `hessian` takes the same arguments and chooses the method itself.
 
     Example:
-        The second derivative of a cube is 6 x.
+        The second derivatives of the cubes are 6 x.
 
         >>> import torch
         >>> from funcdiff import hessian_forward_over_forward
         >>> hessian_forward_over_forward(lambda x: x**3)(torch.tensor(2.0))
         tensor(12.)
 
+        The same in plain torch:
+
+        >>> from torch.func import jacfwd
+        >>> jacfwd(jacfwd(lambda x: x**3))(torch.tensor(2.0))
+        tensor(12.)
+
     Cost:
-        About (1 + n)^2 evaluations of `func` for n inputs and any number of outputs, and no graph. If `func` has many
-        outputs, try this composition first.
+        About (1 + n)^2 evaluations of `func` for n inputs and any number of outputs. If `func` has many outputs and few
+        inputs, try this composition first.
 
     Caution:
         torch 2.13 differentiates the forward derivatives of some operations wrongly, without an error: `layer_norm`,
@@ -169,8 +194,9 @@ def hessian_double_backward(
 ) -> Function:
     """Compute the Hessian with two calls of `torch.autograd.grad`, without a transform of torch.func.
 
-    The arguments and the result are those of `hessian`, which chooses the method itself. For one output, this method
-    has the least overhead. With `chunk_size=1`, it supports functions that vmap refuses.
+    If `x` has the shape (3,) and `func(x)` is a scalar, the result has the shape (3, 3). The first call computes the
+    gradient and records how it was computed. The second one differentiates the gradient. For a small function with one
+    output, this is usually the fastest method. `hessian` takes the same arguments and chooses the method itself.
 
     Example:
         The Hessian of x^2 y at (1, 3) has the entries 2 y, 2 x and 0.
@@ -181,15 +207,26 @@ def hessian_double_backward(
         tensor([[6., 2.],
                 [2., 0.]])
 
+        The same in plain torch:
+
+        >>> x = torch.tensor([1.0, 3.0], requires_grad=True)
+        >>> (gradient,) = torch.autograd.grad(x[0] ** 2 * x[1], x, create_graph=True)
+        >>> torch.autograd.grad(gradient, x, torch.eye(2), is_grads_batched=True)
+        (tensor([[6., 2.],
+                [2., 0.]]),)
+
     Cost:
-        For one output and n inputs, 2 (1 + n) evaluations of `func`, and the graph of two passes in memory. m outputs
-        have m times as many rows, and each row goes back through all m outputs. So use this method for one output.
-        Inside vmap, grad and torch.compile, where plain autograd is not available, this function calls
-        `hessian_reverse_over_reverse`.
+        For one output and n inputs, 2 (1 + n) evaluations of `func`, and the graph of two passes in memory. For m
+        outputs, (1 + m)(1 + m n) evaluations. So use this method for one output.
 
     Caution:
         If `func` has several outputs and a normalization layer, do not differentiate with respect to the weight and the
         input of the layer together: torch 2.13 gets it wrong, without an error. Use `hessian_taylor` there.
+
+    Notes:
+        With `chunk_size=1`, this method runs without vmap, so it also supports functions that vmap does not support.
+        Plain autograd is not available inside vmap, grad and torch.compile. There, this function calls
+        `hessian_reverse_over_reverse`.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_batched_grad(jacobian_batched_grad(func, **options), **options)

@@ -36,8 +36,9 @@ def jacobian_reverse(
 ) -> Function:
     """Compute the Jacobian by reverse mode, all rows at once: `vmap` over `vjp`, as `torch.func.jacrev` does.
 
-    The arguments and the result are those of `jacobian`, which chooses the method itself. Use reverse mode if `func`
-    has fewer outputs than inputs.
+    If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). A backward pass computes
+    one row of it. So use reverse mode if `func` has fewer outputs than inputs. `jacobian` takes the same arguments and
+    chooses the mode itself.
 
     Example:
         The Jacobian of a linear map is its matrix.
@@ -48,6 +49,14 @@ def jacobian_reverse(
         >>> jacobian_reverse(lambda x: weight @ x)(torch.ones(3))
         tensor([[1., 2., 3.],
                 [4., 5., 6.]])
+
+        The same in plain torch: `pull` multiplies by the matrix from the left, and the unit vectors give its rows.
+
+        >>> from torch.func import vjp, vmap
+        >>> output, pull = vjp(lambda x: weight @ x, torch.ones(3))
+        >>> vmap(pull)(torch.eye(2))
+        (tensor([[1., 2., 3.],
+                [4., 5., 6.]]),)
 
     Cost:
         One forward pass and m backward passes for m outputs. The backward passes are computed together, in chunks of
@@ -64,8 +73,8 @@ def jacobian_reverse(
 @documented(
     "Jacobian",
     chunk_size="How many columns of the matrix to compute at once. By default, all of them.",
-    randomness='What random operations in `func` do, as in `torch.func.vmap`. "error" refuses them, "same" draws the '
-    'same numbers for all columns, and "different" mixes draws of different columns.',
+    randomness='What random operations in `func` do, as in `torch.func.vmap`. "error" raises an error, "same" draws '
+    'the same numbers for all columns, and "different" draws other numbers for each, so that they do not belong together.',
     raises={"NotImplementedError": "An operation in `func` has no forward derivative. Use `jacobian_reverse`."},
 )
 def jacobian_forward(
@@ -78,23 +87,35 @@ def jacobian_forward(
 ) -> Function:
     """Compute the Jacobian by forward mode, all columns at once: `vmap` over `jvp`, as `torch.func.jacfwd` does.
 
-    The arguments and the result are those of `jacobian`, which chooses the method itself. Use forward mode if `func`
-    has fewer inputs than outputs. It keeps no graph, and it also differentiates what `func` computes under
-    `torch.no_grad()`.
+    If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). A forward pass computes one
+    column of it. So use forward mode if `func` has fewer inputs than outputs. `jacobian` takes the same arguments and
+    chooses the mode itself.
 
     Example:
         The sine of each entry has a diagonal Jacobian of cosines.
 
         >>> import torch
         >>> from funcdiff import jacobian_forward
-        >>> jacobian_forward(torch.sin, chunk_size=2)(torch.zeros(3))
+        >>> jacobian_forward(torch.sin)(torch.zeros(3))
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
+
+        The same in plain torch: the product with each unit vector is a column.
+
+        >>> from torch.func import jvp, vmap
+        >>> x = torch.zeros(3)
+        >>> vmap(lambda v: jvp(torch.sin, (x,), (v,))[1], out_dims=1)(torch.eye(3))
         tensor([[1., 0., 0.],
                 [0., 1., 0.],
                 [0., 0., 1.]])
 
     Cost:
         As much arithmetic as 2 + n evaluations of `func` for n inputs. The passes are computed together, in chunks of
-        `chunk_size`, so the memory is that of one chunk.
+        `chunk_size`, so the memory is that of one chunk. Nothing is stored for a way back.
+
+    Caution:
+        Forward mode also differentiates what `func` computes under `torch.no_grad()`. Reverse mode does not.
 
     See Also:
         `jacobian_taylor` needs only 1 + n evaluations.
@@ -120,21 +141,33 @@ def jacobian_batched_grad(
 ) -> Function:
     """Compute the Jacobian by one batched call of `torch.autograd.grad`, as its `is_grads_batched=True` does.
 
-    The arguments and the result are those of `jacobian`, which chooses the method itself. `func` runs on plain tensors,
-    so this method has less overhead than `jacobian_reverse`.
+    If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). A backward pass computes
+    one row of it, as in `jacobian_reverse`. But `func` itself runs on ordinary tensors, outside torch.func, so a call
+    takes less time for a small function. `jacobian` takes the same arguments and chooses the method itself.
 
     Example:
-        The gradient of half the squared norm is the point itself.
+        The squares have the derivatives 2 x.
 
         >>> import torch
         >>> from funcdiff import jacobian_batched_grad
-        >>> jacobian_batched_grad(lambda x: x.square().sum() / 2)(torch.tensor([3.0, 4.0]))
-        tensor([3., 4.])
+        >>> jacobian_batched_grad(torch.square)(torch.tensor([3.0, 4.0]))
+        tensor([[6., 0.],
+                [0., 8.]])
+
+        The same in plain torch: the rows of the identity matrix go backward together.
+
+        >>> x = torch.tensor([3.0, 4.0], requires_grad=True)
+        >>> torch.autograd.grad(x.square(), x, torch.eye(2), is_grads_batched=True)
+        (tensor([[6., 0.],
+                [0., 8.]]),)
 
     Cost:
         One forward pass and m backward passes for m outputs. The backward passes are computed together, in chunks of
-        `chunk_size`, so the memory is that of one chunk. Inside vmap, grad and torch.compile, where plain autograd is
-        not available, this function calls `jacobian_reverse`.
+        `chunk_size`, so the memory is that of one chunk.
+
+    Notes:
+        Plain autograd is not available inside vmap, grad and torch.compile. There, this function calls
+        `jacobian_reverse`.
     """
 
     def jacobian(flat: Flat, primals: Primals, options: Options) -> Derivative:
@@ -159,16 +192,24 @@ def jacobian_loop(
 ) -> Function:
     """Compute the Jacobian with one call of `torch.autograd.grad` for each row: slow, but without vmap.
 
-    The arguments and the result are those of `jacobian`, which chooses the method itself. Use this method if vmap
-    refuses `func`. It supports `.item()`, branches on values, checkpointing and custom autograd functions without
-    `setup_context`.
+    If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). Use this method if vmap
+    raises an error: it supports `.item()`, branches on values, checkpointing and custom autograd functions without
+    `setup_context`. `jacobian` takes the same arguments and chooses the method itself.
 
     Example:
-        The products of neighbours have two entries in each row. vmap would refuse the branch.
+        The products of neighbours have two entries in each row.
 
         >>> import torch
         >>> from funcdiff import jacobian_loop
-        >>> jacobian_loop(lambda x: x[:-1] * x[1:] if x.sum() > 0 else x)(torch.tensor([1.0, 2.0, 3.0]))
+        >>> jacobian_loop(lambda x: x[:-1] * x[1:])(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([[2., 1., 0.],
+                [0., 3., 2.]])
+
+        The same in plain torch:
+
+        >>> x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        >>> y = x[:-1] * x[1:]
+        >>> torch.stack([torch.autograd.grad(output, x, retain_graph=True)[0] for output in y])
         tensor([[2., 1., 0.],
                 [0., 3., 2.]])
 

@@ -49,14 +49,24 @@ NEEDS_FORWARD = {
 def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
     """Compute Hv as the derivative of the gradient along v: `jvp` of `grad`.
 
-    The arguments and the result are those of `hvp`, which chooses the method itself.
+    The result has the shape of the argument. Reverse mode computes the gradient, and forward mode differentiates it in
+    the direction v. `hvp` takes the same arguments and chooses the method itself.
 
     Example:
         The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
         >>> from funcdiff import hvp_forward_over_reverse
-        >>> hvp_forward_over_reverse(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
+        >>> def func(x):
+        ...     return x.pow(3).sum()
+        >>> x, v = torch.tensor([1.0, 2.0]), torch.ones(2)
+        >>> hvp_forward_over_reverse(func, (x,), (v,))
+        tensor([ 6., 12.])
+
+        The same in plain torch: `jvp` returns the gradient and its derivative.
+
+        >>> from torch.func import grad, jvp
+        >>> jvp(grad(func), (x,), (v,))[1]
         tensor([ 6., 12.])
 
     Cost:
@@ -67,22 +77,24 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
 
 
 @product(
-    returns="v^T H, with all blocks of the Hessian. For several primals, it is a tuple with a product for each.",
+    returns="v^T H, with the shape of the argument. For several arguments, it is a tuple with one product for each.",
     cotangents=f"The vector v: {VECTOR}",
     raises=ERRORS,
 )
 def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...]) -> Tree:
     """Compute v^T H, the product of a vector with the Hessian of `func`, by reverse mode over reverse mode.
 
-    The Hessian is symmetric, so the result equals that of `hvp`. The vector has the shape of the argument, and so has
-    the result.
+    The vector has the shape of the argument, and so has the result. The Hessian is symmetric if the second derivatives
+    are continuous, so the result is then that of `hvp`.
 
     Example:
         The first row of the Hessian of x^2 y at (1, 3) is (2 y, 2 x).
 
         >>> import torch
         >>> from funcdiff import vhp
-        >>> vhp(lambda x: x[0] ** 2 * x[1], (torch.tensor([1.0, 3.0]),), (torch.tensor([1.0, 0.0]),))
+        >>> def func(x):
+        ...     return x[0] ** 2 * x[1]
+        >>> vhp(func, (torch.tensor([1.0, 3.0]),), (torch.tensor([1.0, 0.0]),))
         tensor([6., 2.])
 
     Cost:
@@ -95,17 +107,28 @@ def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...])
 def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
     """Compute Hv by reverse mode over reverse mode: the VJP of the gradient.
 
-    The arguments and the result are those of `hvp`, which chooses the method itself. This method needs no forward
-    derivative. Use it if an operation in `func` has none.
+    The result has the shape of the argument. Reverse mode computes the gradient, and reverse mode multiplies v by the
+    derivatives of the gradient. Use this method if an operation in `func` does not support forward mode. `hvp` takes
+    the same arguments and chooses the method itself.
 
     Example:
-        The product with the Hessian of a quadratic form is (A + A^T) v.
+        The product with the Hessian of x^T A x is (A + A^T) v.
 
         >>> import torch
         >>> from funcdiff import hvp_reverse_over_reverse
         >>> matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-        >>> hvp_reverse_over_reverse(lambda x: x @ matrix @ x, (torch.zeros(2),), (torch.ones(2),))
+        >>> def func(x):
+        ...     return x @ matrix @ x
+        >>> x, v = torch.zeros(2), torch.ones(2)
+        >>> hvp_reverse_over_reverse(func, (x,), (v,))
         tensor([4., 8.])
+
+        The same in plain torch:
+
+        >>> from torch.func import grad, vjp
+        >>> gradient, pull = vjp(grad(func), x)
+        >>> pull(v)
+        (tensor([4., 8.]),)
 
     Cost:
         As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
@@ -117,14 +140,24 @@ def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
 def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
     """Compute Hv as the gradient of the derivative along v: `grad` of `jvp`.
 
-    The arguments and the result are those of `hvp`, which chooses the method itself.
+    The result has the shape of the argument. Forward mode computes the slope of `func` in the direction v, one number.
+    Reverse mode computes the gradient of this number. `hvp` takes the same arguments and chooses the method itself.
 
     Example:
         The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
         >>> from funcdiff import hvp_reverse_over_forward
-        >>> hvp_reverse_over_forward(lambda x: x.pow(3).sum(), (torch.tensor([1.0, 2.0]),), (torch.ones(2),))
+        >>> def func(x):
+        ...     return x.pow(3).sum()
+        >>> x, v = torch.tensor([1.0, 2.0]), torch.ones(2)
+        >>> hvp_reverse_over_forward(func, (x,), (v,))
+        tensor([ 6., 12.])
+
+        The same in plain torch:
+
+        >>> from torch.func import grad, jvp
+        >>> grad(lambda x: jvp(func, (x,), (v,))[1])(x)
         tensor([ 6., 12.])
 
     Cost:
@@ -146,20 +179,35 @@ def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents
 def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Tree:
     """Compute Hv with two calls of `torch.autograd.grad`, without a transform of torch.func.
 
-    The arguments and the result are those of `hvp`, which chooses the method itself. This method has the least
-    overhead. It also supports custom autograd functions without `setup_context`, checkpointing and hooks.
+    The result has the shape of the argument. The first call computes the gradient and records how it was computed. The
+    second one multiplies v by the derivatives of the gradient. This is usually the fastest method. It also supports
+    checkpointing, hooks and custom autograd functions without `setup_context`. `hvp` takes the same arguments and
+    chooses the method itself.
 
     Example:
-        The product with the Hessian of the sum of sines is -sin(x) v.
+        The product with the Hessian of the sum of cubes is 6 x v.
 
         >>> import torch
         >>> from funcdiff import hvp_double_backward
-        >>> hvp_double_backward(lambda x: x.sin().sum(), (torch.tensor([torch.pi / 2, 0.0]),), (torch.ones(2),))
-        tensor([-1., -0.])
+        >>> def func(x):
+        ...     return x.pow(3).sum()
+        >>> x, v = torch.tensor([1.0, 2.0]), torch.ones(2)
+        >>> hvp_double_backward(func, (x,), (v,))
+        tensor([ 6., 12.])
+
+        The same in plain torch:
+
+        >>> x = x.requires_grad_()
+        >>> (gradient,) = torch.autograd.grad(func(x), x, create_graph=True)
+        >>> torch.autograd.grad(gradient, x, v)
+        (tensor([ 6., 12.]),)
 
     Cost:
-        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory. Inside vmap, grad and
-        torch.compile, where plain autograd is not available, this function calls `hvp_reverse_over_reverse`.
+        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
+
+    Notes:
+        Plain autograd is not available inside vmap, grad and torch.compile. There, this function calls
+        `hvp_reverse_over_reverse`.
     """
     return at_point(lambda flat, x, v: curvature(flat, x)(v), func, primals, tangents)
 
