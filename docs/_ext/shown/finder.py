@@ -138,9 +138,10 @@ def typical(up):
             network += f", {q.norm}"
         need = nodes.reference("", found.need, refuri=f"{up}tutorials/{tutorial_of(q)}.html", internal=True)
         call, chosen = nodes.literal("", found.take), nodes.literal("", found.recipe)
-        costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), significant(second.seconds / best.seconds)
-        body.append([need, network, str(q.rows or "no"), call, chosen, *costs])
-    header = ["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "the next takes, times as long"]
+        slower = f"{second.recipe}: {significant(second.seconds / best.seconds)}×"
+        costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), slower
+        body.append([need, network, str(q.rows or "one point"), call, chosen, *costs])
+    header = ["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "time of the next best method"]
     return table(header, body)
 
 

@@ -68,8 +68,8 @@ def jacobian(
     derivative of output i with respect to input j. If `x` has the shape (3,) and `func(x)` the shape (2,), the result
     has the shape (2, 3).
 
-    `jacobian` chooses the method: forward mode, which computes columns, if there are many more outputs than inputs, and
-    otherwise reverse mode, which computes rows.
+    `jacobian` chooses the method: it uses forward mode if there are many more outputs than inputs, and reverse mode
+    otherwise. Forward mode computes a column of the matrix in each pass through `func`, and reverse mode a row.
 
     Example:
         The Jacobian of a linear map is its matrix.
