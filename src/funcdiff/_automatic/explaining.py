@@ -96,7 +96,10 @@ def _rounded(count: float) -> str:
 
 
 def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanation | PreparedExplanation:
-    """Show which method an automatic function chooses for these arguments, why, and what the others would cost.
+    """Show which method an automatic function chooses for these arguments, and what the others would cost.
+
+    Where you call `jacobian(func)(x)`, write `explain(jacobian(func), x)`. Print the result to see a table. Its first
+    line is the method that is used, and each other line is a method that could be used, with its predicted time.
 
     Example:
         For a function from 2 inputs to 1000 outputs, forward mode (Taylor mode of order one) is chosen.
@@ -106,22 +109,30 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         >>> explain(jacobian(lambda x: x.sum() * torch.ones(1000)), torch.ones(2)).recipe
         'jacobian_taylor'
 
+        For a product, pass `hvp` itself, and then its arguments.
+
+        >>> from funcdiff import hvp
+        >>> explain(hvp, lambda x: x.pow(3).sum(), (torch.ones(2),), (torch.ones(2),)).recipe
+        'hvp_double_backward'
+
     Args:
         transform: What `jacobian(func)`, `hessian(func)`, `batch_jacobian(func)` or another automatic function
             returned. Or `hvp` or `hvp_operator` itself, or what `prepare` returned.
-        *primals: The arguments of the call to explain. After `hvp` or `hvp_operator`, they are the arguments of it,
-            first `func`. After what `prepare` returned, there are none. `func` runs once or twice. Nothing is
-            differentiated, except that the choice for a batch is checked.
+        *primals: The arguments of the call to explain. For `hvp` and `hvp_operator`, first `func`. For what `prepare`
+            returned, none.
 
     Returns:
-        A table. Each row is a method, with its FLOPs, the numbers it writes to memory and its predicted time. Methods
-        without a cost are used only if the others fail. The attribute `recipe` is the name of the chosen method. For a
-        small function, the caption says after how many calls `prepare` pays. For a prepared function, the table counts
+        A table with the FLOPs of each method, the numbers it writes to memory and its predicted time. Methods without a
+        cost are used only if the others fail. The attribute `recipe` is the name of the chosen method. For a small
+        function, the caption says after how many calls `prepare` saves time. For a prepared function, the table counts
         the operations.
 
     Raises:
         TypeError: `transform` is something else. A function with a mode in its name, such as `jacobian_forward`,
             chooses nothing.
+
+    Cost:
+        `func` runs once or twice. Nothing is differentiated, except that the choice for a batch is checked.
     """
     if (explained := getattr(transform, "explained", None)) is not None:
         return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function

@@ -21,8 +21,9 @@ def check_derivatives(
 ) -> DerivativeReport:
     """Check which methods differentiate `func` correctly, by comparing each with finite differences.
 
-    The result is a table with a verdict for each method for Jacobians, Hessians and Hessian-vector products. If a
-    method is wrong, the table names the torch operation in `func` that causes the error.
+    Print the result to see a table, with a verdict for each method for Jacobians, Hessians and Hessian-vector products.
+    If a method is wrong, the table names the torch operation in `func` that causes the error. The check works in
+    float64, so you need not convert anything.
 
     Example:
         All methods are right on the sine.
@@ -69,9 +70,10 @@ def check_derivatives(
             `directions` is not positive.
 
     Method:
-        The check works in float64, on copies of the tensors and, if `func` is a module, of the module. The differences
+        Each derivative is compared with finite differences, entry by entry or along random directions. The differences
         are central and extrapolated, and the error of each is estimated. A method is called wrong only if other
-        differences, or another method that is right, confirm it.
+        differences, or another method that is right, confirm it. The check uses copies of the tensors and, if
+        `func` is a module, of the module.
 
     Cost:
         10 to 20 evaluations of `func` for each input or direction, as many evaluations of its Jacobian, and one run of

@@ -23,8 +23,9 @@ def hvp_operator(
 ) -> Callable[..., Tree]:
     """Make a function that multiplies vectors by the Hessian of a loss whose data are divided among processes.
 
-    Each process passes the loss of its own share of the data. All processes get the same product, that of the whole
-    loss: the mean over all samples if you pass `samples`, and otherwise the sum of the losses of all processes.
+    Each process passes the loss of its own share of the data, and how many samples the share has. Then
+    ``hessian(v)`` is Hv for the loss of all data, with the shape of the argument. It is the same on all processes, also
+    if the shares differ in size.
 
     Example:
         The mean of w^3 over two samples has the Hessian diag(3 w). Here, the group has one process.
@@ -42,8 +43,8 @@ def hvp_operator(
         loss: The loss of this process's share of the data. It takes tensors or pytrees of tensors, and returns a
             scalar, a tensor of shape (). It must not communicate.
         *primals: The point, the same on all processes. `loss` receives a sharded tensor (a DTensor) whole.
-        samples: The number of samples in this process's share, if `loss` is a mean. A process without samples passes 0.
-            By default, the losses are added.
+        samples: The number of samples in this process's share, if `loss` is a mean over them. A process without samples
+            passes 0. By default, the losses of all processes are added.
         group: The process group. By default, all processes.
         verify: Whether to check the first local product by finite differences of the local gradient.
 

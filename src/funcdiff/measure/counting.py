@@ -20,6 +20,9 @@ def count(func: Mapping[str, Callable[..., Any]], /, *args: Any) -> Costs: ...
 def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args: Any) -> Cost | Costs:
     """Count the FLOPs, the operations and the peak memory of one call. The counts are exact; no time is measured.
 
+    The peak is the largest amount of memory in use at one time. FLOPs are counted for matrix products and convolutions.
+    With tensors on the device "meta", which have a shape and no values, nothing is computed.
+
     Example:
         A multiplication of a (100, 5) matrix by a (5, 7) matrix needs 2 * 100 * 5 * 7 = 7000 FLOPs.
 

@@ -152,6 +152,9 @@ def sweep(
 ) -> Sweep:
     """Compare candidates at several sizes, to see which is faster at which size.
 
+    Print the result to see a table with one line for each size. `study.crossover(a, b)` says from which size on one of
+    two candidates is the faster one.
+
     Example:
         >>> import torch
         >>> from funcdiff.measure import sweep

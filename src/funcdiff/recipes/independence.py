@@ -22,8 +22,9 @@ from funcdiff._torch.trees import Tree, flatten, map_leaves
 def check_batch_independence(func: Function, *primals: Tree) -> float:
     """Check that each row of the output of `func` depends only on its own row of the input.
 
-    Derivatives of a sum over the batch are derivatives of single rows only under this condition. Batch norm in training
-    mode, attention and a mean over the batch violate it.
+    It returns a number that is zero up to rounding if this is so, and raises an error otherwise. Call it before you
+    differentiate the sum over a batch to get the derivative of each row. Batch norm in training mode, attention and a
+    mean over the batch mix the rows.
 
     Example:
         The square of a row depends on that row alone. The distance from the mean does not.

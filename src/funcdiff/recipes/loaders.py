@@ -44,11 +44,12 @@ def over_batches(
 ) -> Operator:
     """Make the operator of a loss over a whole data set from the operators of its batches.
 
-    Each product runs once through the data. The operator of each batch is made, multiplied and deleted, so the memory
-    is that of one batch. The result does not depend on the order of the data or on the size of the batches.
+    Use it if the data do not fit in memory at once. You write a function that makes the operator of one batch, such as
+    its Hessian. The result is the operator of the whole data set, of the same shape (n, n). Each product with it runs
+    once through the data, with the memory of one batch.
 
     Example:
-        The mean of x^2 t over t = 1, 2, 6 has the second derivative 6, also in batches of two.
+        The mean of x^2 t over t = 1, 2, 6 has the second derivative 6. Here the data come in batches of two.
 
         >>> import torch
         >>> from funcdiff import hvp_operator, over_batches
@@ -58,6 +59,24 @@ def over_batches(
         ...     return hvp_operator(lambda x: (x**2 * t).mean(), x)
         >>> over_batches(factory, loader)(torch.ones(1))
         tensor([6.])
+
+        The Hessian of the loss of a network, with a `DataLoader` of inputs and targets:
+
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from funcdiff import module_function
+        >>> network, parameters = module_function(torch.nn.Linear(3, 1))
+        >>> data = DataLoader(TensorDataset(torch.randn(20, 3), torch.randn(20, 1)), batch_size=8)
+        >>> def of_batch(x, target):
+        ...     return hvp_operator(lambda p: (network(p, x) - target).square().mean(), parameters)
+        >>> hessian = over_batches(of_batch, data)
+        >>> hessian.shape
+        (4, 4)
+        >>> (hessian @ torch.ones(4)).shape
+        torch.Size([4])
+
+    Method:
+        The operator of each batch is made, multiplied and deleted. Each batch counts with its number of rows, so the
+        result does not depend on the order of the data or on the size of the batches.
 
     Cost:
         For each pass through the data, making and multiplying the operator of each batch. ``operator @ V`` multiplies
