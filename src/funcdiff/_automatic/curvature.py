@@ -209,6 +209,15 @@ def fisher_operator(
         >>> fisher_operator(lambda mean: mean.expand(3), torch.tensor(0.5))(torch.tensor(1.0))
         tensor(3.)
 
+        For a classifier with 4 classes and 3 inputs, the matrix has one row for each of the 16 parameters.
+
+        >>> from funcdiff import module_function
+        >>> network, parameters = module_function(torch.nn.Linear(3, 4))
+        >>> rows = torch.randn(10, 3)
+        >>> operator = fisher_operator(lambda p: network(p, rows), parameters, likelihood="categorical")
+        >>> operator.shape
+        (16, 16)
+
     Method:
         F = J^T M J. J is the Jacobian of the model, and M is the covariance of the gradient of the log-likelihood with
         respect to the output of the model. For a Gaussian likelihood, M is the identity. For a categorical one with

@@ -69,6 +69,14 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
         >>> hvp(func, (torch.tensor(3.0), torch.tensor(5.0)), (torch.tensor(1.0), torch.tensor(0.0)))
         (tensor(10.), tensor(6.))
 
+        For the parameters of a network, the vector is a dictionary like them.
+
+        >>> from funcdiff import module_function
+        >>> network, parameters = module_function(torch.nn.Linear(2, 1))
+        >>> vectors = {name: torch.ones_like(tensor) for name, tensor in parameters.items()}
+        >>> hvp(lambda p: network(p, x).square().sum(), (parameters,), (vectors,))
+        {'weight': tensor([[ 8., 16.]]), 'bias': tensor([8.])}
+
     Method:
         `hvp` differentiates backward twice: through `func`, and then through its gradient. If torch gets this wrong for
         an operation in `func`, another method is used.

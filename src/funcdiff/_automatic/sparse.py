@@ -38,10 +38,9 @@ SPARSE = functools.partial(
     argnums="Which argument to differentiate with respect to: its position, or a tuple of positions. The columns of "
     "the matrix are the entries of these arguments, in order.",
     chunk_size="How many passes to compute at once. By default, all of them, or fewer on a CPU if their vectors do "
-    'not fit into its cache. "auto" chooses as many as fit into `budget`: the first call runs a few chunks to '
-    "count their memory.",
-    budget="The number of bytes that the call may allocate in addition to its arguments. Use it with "
-    '`chunk_size="auto"`.',
+    'not fit into its cache. "auto" chooses as many as fit into `budget`.',
+    budget='The number of bytes that the call may allocate in addition to its arguments, for `chunk_size="auto"`. '
+    "The first call runs a few chunks to count their memory.",
     pattern="The positions of the entries that may differ from zero, if you know them: a result of "
     "`jacobian_pattern` or `hessian_pattern`, a SciPy matrix or a tensor. By default, the first call finds them.",
     layout="The layout of the result: ``torch.sparse_csr``, ``torch.sparse_coo``, or ``torch.strided`` for a dense "

@@ -43,8 +43,10 @@ def batch_jacobian(
 ) -> Function:
     """Compute one Jacobian for each row of a batch, with the rows divided among the processes.
 
-    Call it on all processes of the group. `func` takes one row. For B rows, the result has the shape of B, then the
-    output, then the input. It is a `DTensor`, sharded over the rows.
+    Call it on all processes of the group, with the same arguments. `func` takes one row. For 100 rows of shape (3,) and
+    outputs of shape (2,), the result has the shape (100, 2, 3). By default, each process keeps its rows. The result is
+    then a `DTensor`, a tensor whose parts are on different processes. With `gather=True`, every process gets all of it
+    as an ordinary tensor.
 
     Example:
         The Jacobian of x^2 is 2 x. Here, the group has one process.
@@ -60,7 +62,7 @@ def batch_jacobian(
         >>> dist.destroy_process_group()
 
     Cost:
-        On each of P processes, that of `funcdiff.batch_jacobian` for B / P rows.
+        On each process, that of `funcdiff.batch_jacobian` for its share of the rows.
     """
     recipe = batches.batch_jacobian(func, argnums, in_dims, chunk_size=chunk_size, budget=budget, verify=verify)
     local = _own_rows(recipe, in_dims)
@@ -81,8 +83,10 @@ def batch_hessian(
 ) -> Function:
     """Compute one Hessian for each row of a batch, with the rows divided among the processes.
 
-    Call it on all processes of the group. `func` takes one row. For B rows, the result has the shape of B, then the
-    output, then the input twice. It is a `DTensor`, sharded over the rows.
+    Call it on all processes of the group, with the same arguments. `func` takes one row. For 100 rows of shape (3,) and
+    scalar outputs, the result has the shape (100, 3, 3). By default, each process keeps its rows. The result is then a
+    `DTensor`, a tensor whose parts are on different processes. With `gather=True`, every process gets all of it as an
+    ordinary tensor.
 
     Example:
         The Hessian of the sum of cubes is 6 x. Here, the group has one process.
@@ -98,7 +102,7 @@ def batch_hessian(
         >>> dist.destroy_process_group()
 
     Cost:
-        On each of P processes, that of `funcdiff.batch_hessian` for B / P rows.
+        On each process, that of `funcdiff.batch_hessian` for its share of the rows.
     """
     recipe = batches.batch_hessian(func, argnums, in_dims, chunk_size=chunk_size, budget=budget, verify=verify)
     local = _own_rows(recipe, in_dims)

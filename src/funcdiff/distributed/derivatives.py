@@ -44,9 +44,10 @@ def jacobian(
 ) -> Function:
     """Compute the Jacobian, divided among the processes: each computes a part of the rows or columns.
 
-    Call it on all processes of the group. The shape of the result is that of `funcdiff.jacobian`. It is a `DTensor`,
-    sharded over the first axis of the output or of the input. The block of a scalar has no such axis and is the same on
-    all processes.
+    Call it on all processes of the group, with the same arguments. The result has the shape of that of
+    `funcdiff.jacobian`: (m, n) for n inputs and m outputs. By default, each process keeps the part that it computed.
+    The result is then a `DTensor`, a tensor whose parts are on different processes. With `gather=True`, every process
+    gets all of it as an ordinary tensor.
 
     Example:
         The Jacobian of a linear map is its matrix. Here, the group has one process.
@@ -66,6 +67,10 @@ def jacobian(
 
     Cost:
         For n inputs, m outputs and P processes, about 1 + m / P or 1 + n / P evaluations of `func` on each process.
+
+    Notes:
+        The `DTensor` is sharded over the first axis of the output or, with `split="inputs"`, of the input. The block of
+        a scalar has no such axis and is the same on all processes.
     """
     _check_split(split)
     recipe = partial(choice.jacobian, chunk_size=chunk_size, budget=budget, verify=verify)
@@ -97,8 +102,10 @@ def hessian(
 ) -> Function:
     """Compute the Hessian, divided among the processes: each computes a part of the outputs or of the rows.
 
-    Call it on all processes of the group. The shape of the result is that of `funcdiff.hessian`. It is a `DTensor`,
-    sharded over the first axis of the output or, for a scalar, over its own first axis.
+    Call it on all processes of the group, with the same arguments. The result has the shape of that of
+    `funcdiff.hessian`: (n, n) for a function from n inputs to a scalar. By default, each process keeps the part that it
+    computed. The result is then a `DTensor`, a tensor whose parts are on different processes. With `gather=True`, every
+    process gets all of it as an ordinary tensor.
 
     Example:
         The Hessian of x^T A x is A + A^T. Here, the group has one process.
@@ -121,6 +128,9 @@ def hessian(
     Cost:
         On each of P processes, that of the Hessian of m / P outputs. For a loss with n inputs, about 2 (1 + n / P)
         evaluations of `func`, and n^2 / P numbers of memory.
+
+    Notes:
+        The `DTensor` is sharded over the first axis of the output or, for a scalar, over its own first axis.
     """
     options: dict[str, Any] = {"chunk_size": chunk_size, "budget": budget, "verify": verify}
     recipe: Callable[..., Function] = partial(choice.hessian, **options)
