@@ -141,6 +141,9 @@ def hessian(
     shape (3,) and `func(x)` is a scalar, the result has the shape (3, 3). If `func(x)` has the shape (2,), the result
     has the shape (2, 3, 3).
 
+    `hessian` chooses the method: usually reverse mode twice for one output, and Taylor mode for few inputs and several
+    outputs.
+
     Example:
         The Hessian of x^T A x is A + A^T.
 
@@ -165,9 +168,8 @@ def hessian(
                 [2., 4., 2.]])
 
     Method:
-        For one output, `hessian` usually applies reverse mode twice. For few inputs and several outputs, it usually
-        uses Taylor mode, which computes all second derivatives in one run of `func`. The choice is made as in
-        `jacobian`, and `explain` shows it.
+        Reverse mode computes the gradient, and then goes back from each of its entries. Taylor mode computes all second
+        derivatives in one run of `func`. The choice is made as in `jacobian`, and `explain` shows it.
 
         The second derivatives of normalization layers are wrong in torch 2.13. Where this matters, `hessian` replaces
         such a layer by the simpler operations that it consists of.

@@ -66,7 +66,9 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
 
         >>> def func(x, y):
         ...     return x**2 * y
-        >>> hvp(func, (torch.tensor(3.0), torch.tensor(5.0)), (torch.tensor(1.0), torch.tensor(0.0)))
+        >>> point = torch.tensor(3.0), torch.tensor(5.0)
+        >>> vector = torch.tensor(1.0), torch.tensor(0.0)
+        >>> hvp(func, point, vector)
         (tensor(10.), tensor(6.))
 
         For the parameters of a network, the vector is a dictionary like them.

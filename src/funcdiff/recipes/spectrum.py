@@ -86,15 +86,16 @@ def spectral_density(
     For the largest or smallest eigenvalues themselves, pass the operator to SciPy's ``eigsh``.
 
     Example:
-        A matrix of 90 eigenvalues 0 and 10 eigenvalues 5. The weights of the points above 1 add up to about 0.1.
+        A tenth of the eigenvalues of this matrix are 5, and the others are 0. The weights of the points above 1 add up
+        to about a tenth.
 
         >>> import torch
         >>> from funcdiff import spectral_density
         >>> matrix = torch.diag(torch.tensor([0.0] * 90 + [5.0] * 10))
         >>> density = spectral_density(matrix, generator=torch.Generator().manual_seed(0))
         >>> share = (density.weights * (density.points > 1)).sum(1).mean()
-        >>> bool((share - 0.1).abs() < 0.03)
-        True
+        >>> round(share.item(), 1)
+        0.1
 
         A curve to draw, `curve.value` over `grid`:
 

@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
     """A random estimate with its error, in the fields `value` and `error`.
 
     The true value lies within `value` ± `error` in at least 95 of 100 cases. The field `products` is the number of
-    products that were used.
+    products that were used. Unpack it with ``value, error, products = trace_estimate(operator)``.
     """
 
     value: Tensor
