@@ -150,6 +150,11 @@ def hessian_diagonal(
         >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0]))
         tensor([6., 0.])
 
+        The same in plain torch, which computes the whole Hessian:
+
+        >>> torch.func.hessian(lambda x: x[0] ** 2 * x[1])(torch.tensor([1.0, 3.0])).diagonal()
+        tensor([6., 0.])
+
     Method:
         `func` runs once. Each number in it carries its n first derivatives and n second derivatives (Taylor mode). If
         an operation has no rule for this, forward mode over reverse mode is used, one column at a time.

@@ -33,6 +33,19 @@ def count(func: Callable[..., Any] | Mapping[str, Callable[..., Any]], /, *args:
         >>> cost.flops, cost.peak_bytes
         (7000, 2800)
 
+        For a dictionary of functions, print the result to compare them.
+
+        >>> from funcdiff import jacobian_forward, jacobian_reverse
+        >>> weight, x = torch.empty(25, 5, device="meta"), torch.empty(5, device="meta")
+        >>> def layer(x):
+        ...     return torch.tanh(weight @ x)
+        >>> print(count({"forward": jacobian_forward(layer), "reverse": jacobian_reverse(layer)}, x))
+        function  matrix FLOPs  operations   written      peak
+        --------  ------------  ----------  --------  --------
+        forward     1.75 kFLOP          10  2.85 KiB  1.29 KiB
+        reverse     6.50 kFLOP           6  5.59 KiB  5.49 KiB
+        Exact counts of one call. A multiply-add counts as 2 FLOPs.
+
     Args:
         func: The function, or a dictionary from names to functions. It is called once as ``func(*args)``.
         *args: The arguments. Use tensors on ``device="meta"`` to count a call that takes too long or needs too much
