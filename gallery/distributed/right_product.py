@@ -20,7 +20,8 @@ pass the number of samples in the share. Use the network itself, without the ``D
 
     predict, parameters = module_function(network)  # not the wrapper
     w, unravel = ravel(parameters)  # all parameters as one vector
-    loss = lambda w: cross_entropy(predict(unravel(w), pixels), labels)  # own share
+    def loss(w):  # the loss of this process's share
+        return cross_entropy(predict(unravel(w), pixels), labels)
     product = distributed.hvp_operator(loss, w, samples=len(pixels))
     product(v)  # for the mean loss over all samples, on every process
 """
@@ -119,9 +120,7 @@ def both_ends(product, n):
 
     operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
     start = {"v0": np.ones(n), "ncv": 60, "tol": 1e-9}
-    return np.sort(
-        eigsh(operator, k=12, which="BE", return_eigenvectors=False, **start)
-    )
+    return np.sort(eigsh(operator, k=12, which="BE", **start)[0])
 
 
 def spectrum(network):

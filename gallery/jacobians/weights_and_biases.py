@@ -18,8 +18,9 @@ The result is a dictionary with one block of the Jacobian for each parameter.
     import torch
     from funcdiff import jacobian, module_function
 
-    func, parameters = module_function(torch.nn.Linear(3, 2))
-    J = jacobian(func)(parameters, torch.randn(3))
+    network, x = torch.nn.Linear(3, 2), torch.randn(3)
+    func, parameters = module_function(network)  # func(parameters, x) is network(x)
+    J = jacobian(func)(parameters, x)
     print(J["weight"].shape)  # (2, 2, 3): the output, then the weight
 """
 

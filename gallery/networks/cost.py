@@ -2,8 +2,8 @@ r"""
 What do the derivatives of my network cost?
 ===========================================
 
-Count the cost of a derivative in evaluations of the network. Take a network with 5 inputs and 25 outputs. For one row,
-forward mode computes the Jacobian column by column: 1 evaluation for the values, and about 1 for each of the 5 columns.
+We count the cost of a derivative in evaluations of the network, here with 5 inputs and 25 outputs. For one row, forward
+mode computes the Jacobian column by column: 1 evaluation for the values, and about 1 for each of the 5 columns.
 This makes 6. Reverse mode computes it row by row: 1 for the values and about 1 for each of the 25 outputs, which makes
 26.
 
@@ -13,8 +13,8 @@ evaluations. ``torch.func.hessian`` computes forward derivatives of a Jacobian i
 = 156.
 
 **Answer:** Call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``. They count the FLOPs (floating-point operations)
-of each method, and choose a fast one. You can count before you run anything: for a wide network, times follow the
-count.
+of each method, and choose a fast one. For a wide network the times follow these counts; for a narrow one they do not,
+because starting the operations takes most of the time.
 
 .. code-block:: python
 
@@ -22,6 +22,7 @@ count.
 
     jacobians = batch_jacobian(network)(X)  # (B, outputs, inputs)
     hessians = batch_hessian(network)(X)  # (B, outputs, inputs, inputs)
+    hessians = vmap(hessian(network))(X)  # from torch.func: the same, at a higher cost
 """
 
 # %%

@@ -8,7 +8,7 @@ second derivatives. So two networks with nearly the same loss can have very diff
 
 You can leave less room for wiggles. Use more samples, or a smooth activation. If you know the slopes :math:`J_i` at the
 samples, you can also fit these: add :math:`\sum_i |\partial f(x_i) / \partial x_i - J_i|^2` to the loss. This is called
-Sobolev training.
+Sobolev training. Each step then costs several times as much, because it also differentiates the network.
 
 **Answer:** Use a smooth activation and more samples, and regularize only as much as the noise requires. If you can
 sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare the networks by
@@ -16,11 +16,12 @@ sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Compare th
 
 .. code-block:: python
 
-    from funcdiff import batch_hessian, batch_jacobian
     from funcdiff.surrogates import train
 
     train(network, x, y, slopes=J)  # J: (samples, outputs, inputs)
-    jacobians, hessians = batch_jacobian(network)(X), batch_hessian(network)(X)
+    # Its loss in torch alone:
+    slopes = torch.func.vmap(torch.func.jacfwd(network))(x)
+    loss = (network(x) - y).square().mean() + (slopes - J).square().mean()
 """
 
 # %%

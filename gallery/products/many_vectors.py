@@ -20,9 +20,11 @@ matrix fits in memory, compute it with :func:`funcdiff.hessian`.
     import torch
     from funcdiff import hvp_operator
 
-    product = hvp_operator(lambda x: (x**3).sum(), torch.tensor([1.0, 2.0]))
+    f, x = lambda x: (x**3).sum(), torch.tensor([1.0, 2.0])
+    product = hvp_operator(f, x)  # computes and keeps the gradient
     print(product(torch.tensor([1.0, 1.0])))  # tensor([ 6., 12.])
     print(torch.func.vmap(product)(torch.eye(2)))  # several: one in each row
+    gradient, product = torch.func.vjp(torch.func.grad(f), x)  # in torch: product(v)[0]
 """
 
 # %%

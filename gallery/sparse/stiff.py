@@ -20,7 +20,8 @@ system.
     from funcdiff.arrays import numpy_function  # NumPy arrays in and out
 
     J = numpy_function(jacobian_sparse(rate, argnums=1))  # rate(t, y): argument 1 is y
-    solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
+    # For a few unknowns, a dense matrix: numpy_function(jacobian(rate, argnums=1))
+    scipy.integrate.solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
 """
 
 # %%

@@ -8,7 +8,9 @@ the eigenvalue 4, the loss changes like the parabola :math:`\tfrac12 \cdot 4\, t
 bends downwards. So look for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
-and the largest eigenvalues from products of the Hessian with vectors.
+and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two gradients,
+and Lanczos' method needs some hundreds of them. For a thousand parameters or fewer, you can also compute the matrix and
+call ``torch.linalg.eigvalsh``.
 
 **Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
 ``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
@@ -16,7 +18,10 @@ and the largest eigenvalues from products of the Hessian with vectors.
 .. code-block:: python
 
     product = hvp_operator(loss, w)  # w: all parameters in one vector of length n
-    matvec = lambda v: product(torch.tensor(v).reshape(n)).numpy()
+
+    def matvec(v):  # from NumPy to torch and back
+        return product(torch.tensor(v).reshape(n)).numpy()
+
     operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
     values, vectors = eigsh(operator, k=12, which="BE")  # six smallest, six largest
 """

@@ -15,7 +15,8 @@ computes them as ``hessp``. It can call :func:`funcdiff.hvp`.
 .. code-block:: python
 
     def hessp(x, v):  # SciPy passes arrays
-        return hvp(f, (torch.tensor(x),), (torch.tensor(v),)).numpy()
+        x, v = torch.tensor(x), torch.tensor(v)
+        return hvp(f, (x,), (v,)).numpy()  # or, in torch: jvp(grad(f), (x,), (v,))[1]
 
     scipy.optimize.minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
 """
@@ -78,14 +79,13 @@ found = minimize(loss_and_gradient, start, jac=True, hessp=hessp, method="trust-
 print(f"loss {found.fun:.4f} after {found.nit} steps, {dict(calls)}")
 
 # %%
-# On a GPU, move the data and every vector from SciPy there, and return the results with ``.cpu()``.
+# On a GPU, move the data and SciPy's vectors there, and return the results with ``.cpu()``.
 #
 # Check it by hand
 # ----------------
 # The product has a formula. Let :math:`X` be the matrix of the pixels with :math:`N` rows, :math:`P` the probabilities
 # of the classes, and :math:`A = X V^T`. Then the product with a direction :math:`V` is
-# :math:`\tfrac{1}{N} D^T X + 10^{-4} V`. Row :math:`i` of :math:`D` is :math:`P_i \circ (A_i - P_i \cdot A_i)`. Both
-# recipes agree with it.
+# :math:`\tfrac{1}{N} D^T X + 10^{-4} V`, where row :math:`i` of :math:`D` is :math:`P_i \circ (A_i - P_i \cdot A_i)`.
 
 
 def product_by_hand(weights, v):

@@ -19,6 +19,7 @@ training step needs the Laplacian at every point, and its gradient with respect 
 
     residual = vmap(laplacian(u))(points) + f(points)  # u maps one point to one number
     residual.square().mean().backward()
+    # laplacian(u)(x) is torch.func.hessian(u)(x).trace(), without the whole matrix
 """
 
 # %%
