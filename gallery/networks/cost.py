@@ -126,9 +126,9 @@ costs = count(candidates, torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# Look at the FLOPs of the Hessians. With reverse mode outside, each of the 5 x 25 = 125 entries of the Jacobian needs a
-# backward pass. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes each mixed
-# derivative only once. ``batch_hessian`` chose it:
+# Look at the FLOPs of the Hessians. The last two differentiate the Jacobian in reverse mode: each of its 5 x 25 = 125
+# entries needs a backward pass. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes
+# each mixed derivative only once. ``batch_hessian`` chose it:
 
 assert costs["batch_hessian"].flops == costs["hessian_taylor"].flops
 costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_forward", by=2)
@@ -151,8 +151,8 @@ costs.claim("batch_hessian", smaller_peak_than="hessian_reverse_over_reverse", b
 # %%
 # Time
 # ----
-# We time all 100 rows, without the two methods with reverse mode outside. A method that needs more than half a second
-# is timed once.
+# We time all 100 rows, without the last two methods of the table. A method that needs more than half a second is timed
+# once.
 
 timed = {
     "evaluation": network,

@@ -11,8 +11,8 @@ than 21 million entries. But each unknown depends only on its neighbours, so onl
 zero. These are 27 648 entries in all. If SciPy knows where they are, it computes only these, and solves a sparse
 system.
 
-**Answer:** Pass the sparse Jacobian from :func:`funcdiff.jacobian_sparse` to SciPy's ``solve_ivp``, with the method
-``"BDF"`` or ``"Radau"``. If every unknown depends on every other one, there is nothing to gain.
+**Answer:** Pass the sparse Jacobian from :func:`funcdiff.jacobian_sparse` to SciPy's ``solve_ivp``, with one of its
+implicit methods, ``"BDF"`` or ``"Radau"``. If every unknown depends on every other one, there is nothing to gain.
 
 .. code-block:: python
 
@@ -37,6 +37,7 @@ system.
 # We compute both on a grid of N by N points whose opposite edges are joined. SciPy passes them as one vector of 2 N²
 # numbers.
 
+# sphinx_gallery_thumbnail_number = 2
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp
