@@ -2,19 +2,17 @@ r"""
 What do the derivatives of my network cost?
 ===========================================
 
-We count the cost of a derivative in evaluations of the network, here with 5 inputs and 25 outputs. For one row, forward
-mode computes the Jacobian column by column: 1 evaluation for the values, and about 1 for each of the 5 columns.
-This makes 6. Reverse mode computes it row by row: 1 for the values and about 1 for each of the 25 outputs, which makes
-26.
+We count the cost of a derivative in evaluations of the network. With 5 inputs and 25 outputs, one row costs:
 
-A Hessian has a 5 x 5 matrix for each output. It is symmetric, so each output has only 15 different second derivatives.
-The best method computes each of them once, together with the values and the 5 first derivatives: 1 + 5 + 15 = 21
-evaluations. ``torch.func.hessian`` computes forward derivatives of a Jacobian in reverse mode: about (1 + 5) · (1 + 25)
-= 156.
+* 6 evaluations for the Jacobian with ``jacfwd``: 1 for the values and about 1 for each of the 5 columns.
+* 26 for the Jacobian with ``jacrev``: 1 for the values and about 1 for each of the 25 rows.
+* 156 for the Hessian with ``torch.func.hessian``, which is ``jacfwd`` of ``jacrev``: about (1 + 5) · (1 + 25).
+* 21 for the Hessian with the best method: 1 for the values, 5 for the first derivatives and 15 for the second ones. An
+  output has 25 second derivatives, but its Hessian is symmetric, so only 15 of them differ.
 
-**Answer:** Call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``. They count the FLOPs (floating-point operations)
-of each method, and choose a fast one. For a wide network the times follow these counts; for a narrow one they do not,
-because starting the operations takes most of the time.
+**Answer:** Call ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``. They count the FLOPs (floating-point
+operations) of each method, and choose a fast one. For a wide network the times follow these counts; for a narrow one
+they do not, because starting the operations takes most of the time.
 
 .. code-block:: python
 

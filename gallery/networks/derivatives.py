@@ -10,9 +10,9 @@ So look at the derivatives before you use them. A profile shows them along a lin
 over the whole domain. In torch alone, ``vmap`` of ``jacfwd`` computes the first derivatives at every point of a grid,
 and ``jacfwd`` of ``jacfwd`` the second ones. For 2 inputs, all of them together cost only a few evaluations.
 
-**Answer:** A network that fits a function usually has similar derivatives, but each order is less accurate than the one
-before. Compute all derivatives over a grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, and
-draw them beside values that you trust.
+**Answer:** A network that fits a function usually has similar derivatives, but the second ones are less accurate than
+the first. Compute all derivatives over a grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``,
+and draw them beside values that you trust.
 
 .. code-block:: python
 
