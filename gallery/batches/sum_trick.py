@@ -15,7 +15,7 @@ respect to row :math:`b`, all other terms are constants:
 
 If the rows influence each other, as with batch norm in training mode, the result is wrong, and torch raises no error.
 So use the sum only for a function that accepts nothing but a whole batch, such as an LSTM. If each row has :math:`m`
-outputs, it needs :math:`m` backward passes.
+outputs, the sum needs :math:`m` backward passes.
 
 **Answer:** Yes, if each row of the output depends only on the same row of the input. Call
 ``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``, which test this condition and raise an error if it is

@@ -20,9 +20,10 @@ outer derivative, and for the inner one the mode that needs fewer passes. For fe
     from funcdiff import hessian
     from torch.func import jacfwd, jacrev
 
-    H = hessian(func)(x)  # shape: that of the output, then twice that of x
-    H = jacfwd(jacrev(func))(x)  # by hand: fewer outputs than inputs
-    H = jacfwd(jacfwd(func))(x)  # by hand: fewer inputs than outputs
+    x = torch.tensor([1.0, 2.0])
+    H = hessian(torch.sin)(x)  # (2, 2, 2): the shape of the output, then twice that of x
+    H = jacfwd(jacrev(torch.sin))(x)  # by hand, if there are fewer outputs than inputs
+    H = jacfwd(jacfwd(torch.sin))(x)  # by hand, if there are fewer inputs than outputs
 """
 
 # %%

@@ -8,7 +8,8 @@ so the slopes are wrong by up to 1. The second derivatives are wrong by up to 10
 
 So look at the derivatives before you use them. A profile shows them along a line through the domain. A map shows them
 over the whole domain. In torch alone, ``vmap`` of ``jacfwd`` computes the first derivatives at every point of a grid,
-and ``jacfwd`` of ``jacfwd`` the second ones. For 2 inputs, all of them together cost only a few evaluations.
+and ``jacfwd`` of ``jacfwd`` the second ones. For 2 inputs, a point needs about 1 + 2 + 3 = 6 evaluations: one for the
+value, 2 for the first derivatives and 3 for the second ones.
 
 **Answer:** A network that fits a function usually has similar derivatives, but the second ones are less accurate than
 the first. Compute all derivatives over a grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``,

@@ -9,8 +9,8 @@ bends downwards. So look for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
 and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two gradients,
-and Lanczos' method needs some hundreds of them. For a thousand parameters or fewer, you can also compute the matrix and
-call ``torch.linalg.eigvalsh``.
+and a large network needs far fewer products than it has parameters. For a few hundred parameters, you can also compute
+the whole matrix and call ``torch.linalg.eigvalsh``.
 
 **Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
 ``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
