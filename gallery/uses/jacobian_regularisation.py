@@ -8,8 +8,8 @@ output changes half as much. So you can make a network more robust by making its
 
 To do so, add a penalty to the loss: the sum of the squares of all entries of the Jacobian, averaged over the batch.
 This costs time. With 10 outputs, each training step goes backward through the network 10 times to compute the Jacobian,
-and then once through all of this. A cheaper penalty goes backward only once more, from random weights :math:`u` of the
-outputs: the square of :math:`u^T J` is on average the sum of the squares of :math:`J`.
+and then once through all of this. A cheaper penalty needs only one row, :math:`u^T J`, with a random number in
+:math:`u` for each output. One backward pass computes it, and its sum of squares is on average that of :math:`J`.
 
 **Answer:** Yes, a penalty helps on this page for every random seed: add the squares of ``batch_jacobian(network)(X)``
 to the loss. Two cheaper methods help nearly as much: one random projection :math:`u^T J`, or noise in the training
