@@ -109,7 +109,12 @@ assert all(kept.any() for kept in slope.held.values())
 # ``prepare`` removes only what has no effect: copies of results that nobody changes, products with one, sums with zero,
 # operations that are computed twice, and everything that cannot change between calls, which is computed once.
 
-energy = prepare(lambda x, v: hvp(lambda x: x.sin().sum(), (x,), (v,)), x, x)
+
+def sine_sum(x):
+    return x.sin().sum()
+
+
+energy = prepare(lambda x, v: hvp(sine_sum, (x,), (v,)), x, x)
 for name, prepared in {
     "reverse mode": slope,
     "forward mode": columns,
@@ -144,11 +149,6 @@ small.claim("prepared", faster_than="torch.func.jacrev", by=4)
 
 # %%
 # A :term:`Hessian-vector product` has even fewer operations, so the gain is larger.
-
-
-def sine_sum(x):
-    return x.sin().sum()
-
 
 vector = torch.randn(2048)
 products = {
