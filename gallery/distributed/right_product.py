@@ -10,8 +10,10 @@ for its own share. The product you want is their weighted mean:
 
     Hv = \tfrac{350}{500}\, H_0 v + \tfrac{150}{500}\, H_1 v.
 
-``DistributedDataParallel`` does not compute this mean. It averages gradients in ``backward()`` only. A product through
-it raises no error, but each process gets the product for its own share.
+By hand, each process multiplies its own product by its weight, here 350/500 or 150/500. Then
+``torch.distributed.all_reduce`` adds both. ``DistributedDataParallel`` does not compute this mean. It averages
+gradients in ``backward()`` only. A product through it raises no error, but each process gets the product for its own
+share.
 
 **Answer:** On each process, call :func:`funcdiff.distributed.hvp_operator` with the loss of its share. As ``samples``,
 pass the number of samples in the share. Use the network itself, without the ``DistributedDataParallel`` wrapper.
@@ -179,9 +181,8 @@ from funcdiff.measure import count
 def costs(network):
     loss, w, n = own_objective(network)
     over_both = distributed.hvp_operator(loss, w, samples=n)
-    return count(
-        {"local": local_operator(loss, w), "over both processes": over_both}, v
-    )
+    local = local_operator(loss, w)
+    return count({"local": local, "over both processes": over_both}, v)
 
 
 counted, _ = on_two_processes(costs, network)

@@ -7,7 +7,8 @@ compute it with a handful of tensor operations. But the call ``jacobian(layer)(x
 builds a graph and checks arguments. For a small function this takes most of the time, and you do not see the formula.
 
 ``prepare`` records the operations of one call and leaves everything else out. What remains is a short program. You can
-read it, and call it.
+read it, and call it. The program is for this shape of ``x`` only. If the function branches on values, ``prepare``
+raises an error.
 
 **Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers and
 is many times faster for a small function. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients, too.
@@ -19,6 +20,8 @@ is many times faster for a small function. It works for ``hessian``, ``hvp``, ``
     slope = prepare(jacobian(f), x)  # records, simplifies and checks
     print(slope.code)
     slope(x)  # the same numbers as jacobian(f)(x)
+    # In torch alone, not simplified and not checked (torch.fx.experimental.proxy_tensor):
+    print(make_fx(torch.func.jacrev(f))(x).code)
 """
 
 # %%
