@@ -21,7 +21,7 @@ outer derivative, and for the inner one the mode that needs fewer passes. For fe
     from torch.func import jacfwd, jacrev
 
     x = torch.tensor([1.0, 2.0])
-    H = hessian(torch.sin)(x)  # (2, 2, 2): the shape of the output, then twice that of x
+    H = hessian(torch.sin)(x)  # (2, 2, 2): the output, then twice the input
     H = jacfwd(jacrev(torch.sin))(x)  # by hand, if there are fewer outputs than inputs
     H = jacfwd(jacfwd(torch.sin))(x)  # by hand, if there are fewer inputs than outputs
 """

@@ -61,6 +61,10 @@ hessians = {
     "in chunks": by_name(chunk_size=250),
     "batch_hessian": batch_hessian(network),
 }
+
+# %%
+# We count the page faults of one call of each.
+
 counted = {name: faults(hessian, batch) for name, hessian in hessians.items()}
 for name, number in counted.items():
     print(f"{name:14} {number:6} page faults")
