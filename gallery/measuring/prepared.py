@@ -20,7 +20,7 @@ is many times faster for a small function. It works for ``hessian``, ``hvp``, ``
     slope = prepare(jacobian(f), x)  # records, simplifies and checks
     print(slope.code)
     slope(x)  # the same numbers as jacobian(f)(x)
-    # In torch alone, neither simplified nor checked (torch.fx.experimental.proxy_tensor):
+    # Not simplified, with make_fx from torch.fx.experimental.proxy_tensor:
     print(make_fx(torch.func.jacrev(f))(x).code)
 """
 
