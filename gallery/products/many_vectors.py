@@ -2,10 +2,11 @@ r"""
 Many vectors at one point: products, or the whole Hessian?
 ==========================================================
 
-Some methods multiply the same Hessian by many vectors. Conjugate gradients and Lanczos' method do so at a single point
-:math:`x`. Each product takes two steps: compute the gradient at :math:`x`, then differentiate it in the direction
-:math:`v`. The first step is the same for all vectors, so you can do it once and keep the result. In torch alone,
-``vjp`` of ``grad`` does this: it returns the gradient and a function that makes the second step for any vector.
+Some methods multiply the Hessian at one point :math:`x` by many vectors. Conjugate gradients solve linear systems in
+this way, and Lanczos' method finds eigenvalues. Each product takes two steps: compute the gradient at :math:`x`, then
+differentiate it in the direction :math:`v`. The first step is the same for all vectors, so you can do it once and keep
+the result. In torch alone, ``vjp`` of ``grad`` does this: it returns the gradient and a function that makes the second
+step for any vector.
 
 How much does this save? Each step costs about as much as two evaluations of the function. For 16 vectors, separate
 products cost :math:`(2 + 2) \cdot 16 = 64` evaluations. If you keep the gradient, they cost

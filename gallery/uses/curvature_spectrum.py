@@ -17,13 +17,13 @@ the whole matrix and call ``torch.linalg.eigvalsh``.
 
 .. code-block:: python
 
-    product = hvp_operator(loss, w)  # w: all parameters in one vector of length n
+    from funcdiff import hvp_operator
+    from scipy.sparse.linalg import eigsh
 
-    def matvec(v):  # from NumPy to torch and back
-        return product(torch.tensor(v).reshape(n)).numpy()
-
-    operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    values, vectors = eigsh(operator, k=12, which="BE")  # six smallest, six largest
+    H = hvp_operator(loss, w)  # multiplies by H; w: all parameters in one vector
+    values, vectors = eigsh(H, k=12, which="BE")  # the six smallest, the six largest
+    # A product in torch alone:
+    torch.func.jvp(torch.func.grad(loss), (w,), (v,))[1]
 """
 
 # %%
@@ -33,7 +33,7 @@ the whole matrix and call ``torch.linalg.eigvalsh``.
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import eigsh
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
@@ -81,23 +81,17 @@ accuracy = (logits.argmax(1) == labels).double().mean()
 print(f"{n} parameters, loss {loss(weights):.3f}, accuracy {accuracy:.3f}")
 
 # %%
-# SciPy's ``eigsh`` takes a ``LinearOperator``, an object that multiplies a matrix by a vector. Our ``matvec`` converts
-# the vector to a tensor, multiplies, and converts back. ``which="BE"`` asks for both ends of the spectrum. The other
-# options are the first vector, the number of vectors to store, and the tolerance.
+# SciPy's ``eigsh`` takes an object that multiplies a matrix by a vector, such as ``hvp_operator(loss, w)``.
+# ``which="BE"`` asks for both ends of the spectrum. The other options are the first vector ``v0``, the number of
+# vectors to store ``ncv``, and the tolerance ``tol``. ``eigsh`` also works without them.
 
 ENDS = 6
 
 
 def both_ends(loss, w):
     """Six eigenvalues of each end, and their eigenvectors as columns."""
-    product, n = hvp_operator(loss, w), len(w)
-
-    def matvec(v):
-        return product(torch.tensor(v, device=device).reshape(n)).cpu().numpy()
-
-    operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    start = {"v0": np.ones(n), "ncv": 60, "tol": 1e-9}
-    values, vectors = eigsh(operator, k=2 * ENDS, which="BE", **start)
+    options = {"v0": np.ones(len(w)), "ncv": 60, "tol": 1e-9}
+    values, vectors = eigsh(hvp_operator(loss, w), k=2 * ENDS, which="BE", **options)
     order = values.argsort()
     return values[order], vectors[:, order]
 
