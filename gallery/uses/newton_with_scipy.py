@@ -52,8 +52,8 @@ def loss(weights):
 # %%
 # SciPy calls two functions. The first one returns the value and the gradient. The second one, ``hessp(x, v)``, returns
 # a product. SciPy calls it for many vectors at the same point ``x``. :func:`funcdiff.hvp_operator` computes the
-# gradient once and then serves all these vectors. So we make a new operator only if the point has changed. The counter
-# counts SciPy's calls.
+# gradient once and then multiplies all these vectors, also as arrays. So we make a new operator only if the point has
+# changed. The counter counts SciPy's calls.
 
 from collections import Counter
 
@@ -71,7 +71,7 @@ def hessp(x, v):
     calls["products"] += 1
     if not np.array_equal(x, last["x"]):
         last.update(x=x.copy(), operator=hvp_operator(loss, torch.tensor(x)))
-    return last["operator"](torch.tensor(v)).numpy()
+    return last["operator"] @ v  # an array, because v is one
 
 
 start = np.zeros(192)
