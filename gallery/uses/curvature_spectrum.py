@@ -4,8 +4,8 @@ Does my trained network's loss still curve downwards?
 
 You have trained a network. Is it at a minimum of its loss, or does the loss still fall in some direction if you go a
 bit further? The gradient does not tell: it is zero at a saddle point, too. The Hessian does. Along an eigenvector with
-the eigenvalue 4, the loss changes like the parabola :math:`\tfrac12 \cdot 4\, t^2`, upwards. With the eigenvalue -4 it
-bends downwards. So look for the smallest eigenvalue.
+the eigenvalue 4, the loss changes like the parabola :math:`\frac{4}{2}\, t^2 = 2 t^2`, upwards. With the eigenvalue -4
+it bends downwards. So look for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
 and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two gradients,
