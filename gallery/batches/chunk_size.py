@@ -13,7 +13,8 @@ highest memory use (the peak) is
 
 So you can compute the largest chunk that fits. Suppose 800 bytes are free beside the result, and one row needs 100
 bytes. Then a chunk can have 800 / 100 = 8 rows. Smaller chunks are slower, because every chunk starts all operations
-again.
+again. And if already one row needs too much memory, chunks cannot help: use ``torch.utils.checkpoint``, which computes
+intermediate results again instead of storing them.
 
 **Answer:** Pass your budget in bytes and ``chunk_size="auto"``. :func:`funcdiff.batch_hessian` then computes the
 largest chunk whose peak stays within the budget. First call ``requires_grad_(False)`` on the network, or PyTorch keeps
@@ -26,6 +27,8 @@ the intermediate results of all chunks until the end.
     network.requires_grad_(False)
     hessians = batch_hessian(network, chunk_size="auto", budget=2**30)(X)
     J = jacobian(f, chunk_size="auto", budget=2**30)(x)  # one large Jacobian, in parts
+    # Chunks of 8 rows in torch alone, with torch.func.hessian and torch.func.vmap:
+    hessians = torch.cat([vmap(hessian(network))(part) for part in X.split(8)])
 """
 
 # %%

@@ -11,10 +11,11 @@ respect to row :math:`b`, all other terms are constants:
 
 .. math::
 
-    \frac{\partial}{\partial x_b} \sum_{b'} f(x_{b'})
-    = \frac{\partial f(x_b)}{\partial x_b}.
+    \frac{\partial}{\partial x_b} \sum_c f(x_c) = \frac{\partial f(x_b)}{\partial x_b}.
 
-You need the sum if a function accepts only a whole batch, such as an LSTM.
+If the rows influence each other, as with batch norm in training mode, the result is wrong, and torch raises no error.
+So use the sum only for a function that accepts nothing but a whole batch, such as an LSTM. If each row has :math:`m`
+outputs, the sum needs :math:`m` backward passes.
 
 **Answer:** Yes, if each row of the output depends only on the same row of the input. Call
 ``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``, which test this condition and raise an error if it is
@@ -26,6 +27,8 @@ not met. If your function also works on a single row, prefer ``batch_jacobian(f)
 
     jacobians = batch_jacobian_summed(F)(X)  # F maps the whole batch: (B, n) to (B, m)
     hessians = batch_hessian_summed(F)(X)  # (B, m, n, n)
+    # The Jacobians in torch alone, without the test:
+    jacobians = torch.func.jacrev(lambda X: F(X).sum(0))(X).movedim(1, 0)
 """
 
 # %%
@@ -147,8 +150,8 @@ costs
 
 # %%
 # For Hessians by hand we used reverse mode twice, which needs a backward pass for each of the :math:`mn` entries of a
-# row's Jacobian. :func:`funcdiff.batch_hessian_summed` uses forward mode on the outside instead, with a pass for each
-# of the :math:`n` inputs. To save time, we count and time 16 of the rows.
+# row's Jacobian. :func:`funcdiff.batch_hessian_summed` differentiates the second time in forward mode instead, with a
+# pass for each of the :math:`n` inputs. To save time, we count and time 16 of the rows.
 
 second = {
     "batch_hessian": batch_hessian(predict),
@@ -272,9 +275,8 @@ own = jacobian_reverse(centred)(rows)[0, :, 0]
 mapped = vmap(jacrev(centred))(rows)[0]
 by_sum = jacobian_of_sum(centred, rows)[0]
 eye = torch.eye(3).to(own)
-torch.testing.assert_close(own, (1 - 1 / 16) * eye)
-torch.testing.assert_close(mapped, eye - 1 / 3)
-torch.testing.assert_close(by_sum, 0 * eye)
+expected = (1 - 1 / 16) * eye, eye - 1 / 3, 0 * eye
+torch.testing.assert_close((own, mapped, by_sum), expected)
 print("whole batch:", own[0], "\nvmap:", mapped[0], "\nsum:", by_sum[0])
 
 # %%

@@ -10,8 +10,10 @@ for its own share. The product you want is their weighted mean:
 
     Hv = \tfrac{350}{500}\, H_0 v + \tfrac{150}{500}\, H_1 v.
 
-``DistributedDataParallel`` does not compute this mean. It averages gradients in ``backward()`` only. A product through
-it raises no error, but each process gets the product for its own share.
+By hand, each process multiplies its own product by its weight, here 350/500 or 150/500. Then
+``torch.distributed.all_reduce`` adds both. ``DistributedDataParallel`` does not compute this mean. It averages
+gradients in ``backward()`` only. A product through it raises no error, but each process gets the product for its own
+share.
 
 **Answer:** On each process, call :func:`funcdiff.distributed.hvp_operator` with the loss of its share. As ``samples``,
 pass the number of samples in the share. Use the network itself, without the ``DistributedDataParallel`` wrapper.
@@ -20,7 +22,8 @@ pass the number of samples in the share. Use the network itself, without the ``D
 
     predict, parameters = module_function(network)  # not the wrapper
     w, unravel = ravel(parameters)  # all parameters as one vector
-    loss = lambda w: cross_entropy(predict(unravel(w), pixels), labels)  # own share
+    def loss(w):  # the loss of this process's share
+        return cross_entropy(predict(unravel(w), pixels), labels)
     product = distributed.hvp_operator(loss, w, samples=len(pixels))
     product(v)  # for the mean loss over all samples, on every process
 """
@@ -119,9 +122,7 @@ def both_ends(product, n):
 
     operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
     start = {"v0": np.ones(n), "ncv": 60, "tol": 1e-9}
-    return np.sort(
-        eigsh(operator, k=12, which="BE", return_eigenvectors=False, **start)
-    )
+    return np.sort(eigsh(operator, k=12, which="BE", **start)[0])
 
 
 def spectrum(network):
@@ -180,9 +181,8 @@ from funcdiff.measure import count
 def costs(network):
     loss, w, n = own_objective(network)
     over_both = distributed.hvp_operator(loss, w, samples=n)
-    return count(
-        {"local": local_operator(loss, w), "over both processes": over_both}, v
-    )
+    local = local_operator(loss, w)
+    return count({"local": local, "over both processes": over_both}, v)
 
 
 counted, _ = on_two_processes(costs, network)

@@ -6,7 +6,9 @@ A function of 1000 parameters has a Hessian with 1000 x 1000 entries. With 100 0
 as many. At some size, one machine does not have enough memory. Then several machines can each compute some of the rows.
 With two processes, the first one computes rows 0 to 499 of 1000, and the second one the others.
 
-Each row is the derivative of one entry of the gradient. So the processes work independently of each other.
+Each row is the derivative of one entry of the gradient. To get it, torch goes backward through the gradient, starting
+from a unit vector. So process 0 starts from the first 500 unit vectors, process 1 from the others, and neither needs
+anything from the other. Each process does half of the work and stores half of the matrix.
 
 **Answer:** Call :func:`funcdiff.distributed.hessian` on every process. Each computes its part of the rows, in chunks
 that stay within a budget of memory. The result is a ``DTensor`` (torch's distributed tensor): every process stores its
@@ -18,7 +20,9 @@ own rows.
 
     H = hessian(loss, chunk_size="auto", budget=2**30)(w)  # bytes for each process
     H.to_local()  # the rows of this process
-    H.abs().sum(1).max().full_tensor()  # a number from the rows of all processes
+    # What one process computes, in torch alone:
+    gradient, backward = torch.func.vjp(torch.func.grad(loss), w)
+    (rows,) = torch.func.vmap(backward)(torch.eye(len(w))[first:last])
 """
 
 # %%
@@ -123,6 +127,15 @@ closed_form = X.T @ ((p * (1 - p) / samples)[:, None] * X)
 torch.testing.assert_close(torch.cat([rows for _, _, rows, _ in results]), closed_form)
 
 # %%
+# In torch alone, ``vjp`` of the gradient returns a function that makes one backward pass. :term:`vmap` calls it for
+# many unit vectors at once. With the first 500 of them we get the rows of the first process.
+
+gradient, backward = torch.func.vjp(torch.func.grad(loss), w)
+units = torch.eye(n, dtype=torch.float64)[:500]
+(first_rows,) = torch.func.vmap(backward)(units)
+torch.testing.assert_close(first_rows, results[0][2])
+
+# %%
 # You can compute with a ``DTensor`` without collecting the matrix on one process. We compute two things. The first is
 # the largest row sum of the absolute values, which is an upper bound for every eigenvalue. The second is a product with
 # a vector. For this the vector must be a ``DTensor`` too, with a copy on every process (``Replicate``).
@@ -169,6 +182,39 @@ counted.claim("rows of one process", fewer_flops_than="whole Hessian", by=1.8)
 counted.claim("rows of one process", smaller_peak_than="whole Hessian", by=1.5)
 
 # %%
+# How does this change with the size? We count the peak of one process for three numbers of parameters. The data and the
+# gradient are small, so both lines should grow with the square of this number.
+
+from funcdiff.plots import plot_curves
+
+
+def peaks(size):
+    w, data = torch.zeros(size).double(), torch.ones(samples, size).double()
+
+    def loss(w):
+        return torch.nn.functional.softplus(data @ w).mean()
+
+    own = distributed.hessian(loss, chunk_size=100)
+    own(w)  # the first call compares the arguments of the processes
+    whole = fd.hessian(loss, chunk_size=100)
+    return count(own, w).peak_bytes / 2**20, count(whole, w).peak_bytes / 2**20
+
+
+def all_peaks(sizes):
+    return [peaks(size) for size in sizes]
+
+
+sizes = [250, 500, 1000, 1500, 2000]
+own, whole = zip(*on_two_processes(all_peaks, sizes)[0], strict=True)
+curves = {"rows of one process": (sizes, own), "whole Hessian": (sizes, whole)}
+share = own[-1] / whole[-1]
+title = f"Each of two processes needs {share:.0%} of the memory"
+plot_curves(curves, xlabel="parameters", ylabel="peak in MiB", title=title)
+assert own[-1] < 0.7 * whole[-1]
+
+# %%
+# The vertical distance between the two lines is what a process saves. It grows with the number of parameters.
+#
 # The first call compares the arguments of the processes. Later calls send nothing, because each process has all that it
 # needs for its rows.
 

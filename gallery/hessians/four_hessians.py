@@ -11,17 +11,19 @@ The outer derivative matters most. Suppose a function has 5 inputs and 25 output
 :math:`25 \times 5 = 125` numbers, and the outer derivative has to differentiate all of them. Forward mode does this in
 5 passes, one for each input. Reverse mode needs 125 passes.
 
-**Answer:** Call :func:`funcdiff.hessian`, which chooses for your function. To choose by hand, use forward mode outside,
-and inside the mode that needs fewer passes. For few inputs and several outputs, :term:`Taylor mode` needs less than all
-four combinations, because it computes each second derivative only once.
+**Answer:** Call :func:`funcdiff.hessian`, which chooses for your function. To choose by hand, use forward mode for the
+outer derivative, and for the inner one the mode that needs fewer passes. For few inputs and several outputs,
+:term:`Taylor mode` needs less than all four combinations, because it computes each second derivative only once.
 
 .. code-block:: python
 
-    import torch
     from funcdiff import hessian
+    from torch.func import jacfwd, jacrev
 
-    H = hessian(torch.sin)(torch.tensor([1.0, 2.0]))
-    print(H.shape)  # (2, 2, 2): the shape of the output, then twice that of the input
+    x = torch.tensor([1.0, 2.0])
+    H = hessian(torch.sin)(x)  # (2, 2, 2): the output, then twice the input
+    H = jacfwd(jacrev(torch.sin))(x)  # by hand, if there are fewer outputs than inputs
+    H = jacfwd(jacfwd(torch.sin))(x)  # by hand, if there are fewer inputs than outputs
 """
 
 # %%

@@ -10,8 +10,9 @@ loss is :math:`L = w_1^2 + 3 w_1 w_2`, the Hessian is
     H = \begin{pmatrix} 2 & 3 \\ 3 & 0 \end{pmatrix}.
 
 A network with 67 parameters has a Hessian with 67 rows and 67 columns. Newton's method and Laplace approximations need
-this matrix. The parameters of a PyTorch module are several tensors inside the module. To get one matrix, write the loss
-as a function of one vector that contains all parameters.
+this matrix. For a large network it does not fit in memory: compute products with vectors instead
+(:func:`funcdiff.hvp`). The parameters of a PyTorch module are several tensors inside the module. To get one matrix,
+write the loss as a function of one vector that contains all parameters.
 
 **Answer:** :func:`funcdiff.module_function` turns the module into a function of its parameters, and
 :func:`funcdiff.ravel` turns these parameters into one vector. Then call :func:`funcdiff.hessian` on the loss.
@@ -20,9 +21,12 @@ as a function of one vector that contains all parameters.
 
     from funcdiff import hessian, module_function, ravel
 
-    predict, parameters = module_function(network)  # for predict(parameters, X)
-    vector, unravel = ravel(parameters)  # unravel(vector) gives the parameters back
-    H = hessian(lambda v: loss(predict(unravel(v), X), y))(vector)
+    predict, parameters = module_function(network)  # predict(parameters, X): network(X)
+    start, unravel = ravel(parameters)  # unravel(vector) gives the parameters back
+
+    def loss(vector):
+        return cross_entropy(predict(unravel(vector), X), y)
+    H = hessian(loss)(start)
 """
 
 # %%
@@ -41,8 +45,8 @@ X, species = torch.tensor(X, device=device), torch.tensor(species, device=device
 X = (X - X.mean(0)) / X.std(0)
 
 # %%
-# The network has 8 hidden units. ``predict(parameters, X)`` computes what ``network(X)`` computes, but the parameters
-# are an argument, a dictionary of four tensors. ``ravel`` puts them into one vector.
+# The network has 8 hidden units. ``predict(parameters, X)`` equals ``network(X)``, but the parameters are an argument:
+# a dictionary of four tensors. ``ravel`` puts them into one vector.
 
 from funcdiff import explain, hessian, module_function, ravel
 
@@ -55,9 +59,7 @@ def classifier(hidden):
 network = classifier(hidden=8)
 predict, parameters = module_function(network)
 start, unravel = ravel(parameters)
-print(
-    {name: tuple(p.shape) for name, p in parameters.items()}, "->", tuple(start.shape)
-)
+print({name: tuple(p.shape) for name, p in parameters.items()}, tuple(start.shape))
 
 # %%
 # Now we write the loss as a function of this vector. ``unravel`` turns the vector into the dictionary again. The
@@ -160,11 +162,9 @@ costs = count(methods, start)
 costs
 
 # %%
-# Look at the last two lines. With forward mode inside, many more FLOPs (floating-point operations) are needed:
+# In the last two lines, forward mode computes the gradient. This needs many more FLOPs (floating-point operations):
 
-costs.claim(
-    "hessian_double_backward", fewer_flops_than="hessian_forward_over_forward", by=10
-)
+costs.claim("hessian", fewer_flops_than="hessian_forward_over_forward", by=10)
 
 # %%
 # Time
@@ -175,15 +175,15 @@ times = compare(methods, start, rounds=9, budget=0.3)
 times
 
 # %%
-# The ratio says how many times as long as the fastest recipe each one takes. The recipes with reverse mode inside
-# should be ahead:
+# The ratio says how many times as long as the fastest recipe each one takes. Recipes that compute the gradient in
+# reverse mode should be ahead:
 
 times.claim("hessian", faster_than="hessian_forward_over_forward")
 
 # %%
-# Three recipes use reverse mode inside, and need nearly the same FLOPs. ``torch.func.hessian`` is one of them: forward
-# over reverse. We compare it with the choice of ``hessian`` over more rounds. If the interval below includes 1, this
-# run cannot tell which is faster.
+# Three recipes do so, and need nearly the same FLOPs. ``torch.func.hessian`` is one of them: forward over reverse. We
+# compare it with the choice of ``hessian`` over more rounds. If the interval below includes 1, this run cannot tell
+# which is faster.
 
 pair = ["hessian_double_backward", "hessian_forward_over_reverse"]
 closer = compare({name: methods[name] for name in pair}, start, rounds=40)

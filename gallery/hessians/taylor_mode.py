@@ -25,6 +25,7 @@ the Laplacian, the sum of the second derivatives, call :func:`funcdiff.laplacian
     x = torch.tensor([1.0, 2.0])
     H = hessian(torch.sin)(x)  # (2, 2, 2): the output, then twice the input
     trace = laplacian(torch.sin)(x)  # (2,): one sum for each output
+    H = torch.func.hessian(torch.sin)(x)  # torch's own: the same, with more work
 """
 
 # %%

@@ -6,8 +6,8 @@ Take :math:`f(a) = \log a` at :math:`a = 2`. Its first derivative is :math:`1/a 
 :math:`-1/a^2 = -0.25`. Suppose a program stores the number 0.5 in the evaluation and uses it as the first derivative.
 This is right. But if you differentiate again, the program treats 0.5 as a constant, and the second derivative is 0.
 
-Some derivative formulas in torch have this fault. One of them belongs to the log-determinant of a matrix. So one method
-returns the right Hessian and another method returns zeros, and torch raises no error.
+Some derivative formulas in torch have this fault. One of them belongs to the log-determinant of a matrix. With
+``jacrev`` you get the right Hessian, with ``jacfwd`` you get zeros, and torch raises no error.
 
 **Answer:** One of them uses a derivative formula that is wrong when it is differentiated again. Call
 :func:`funcdiff.hessian`, which avoids such formulas and compares its first result with finite differences. To test
@@ -15,10 +15,11 @@ every method on your own function, call :func:`funcdiff.check_derivatives`.
 
 .. code-block:: python
 
-    from funcdiff import check_derivatives, hessian
-
-    H = hessian(func)(x)
-    check_derivatives(func, x)  # a table: which methods are right
+    A = torch.eye(2)
+    jacrev(jacrev(torch.logdet))(A)  # from torch.func: right
+    jacfwd(jacfwd(torch.logdet))(A)  # from torch.func: all zeros, and no error
+    funcdiff.hessian(torch.logdet)(A)  # right, and checked once
+    funcdiff.check_derivatives(torch.logdet, A)  # a table: which methods are right
 """
 
 # %%
@@ -115,7 +116,8 @@ times = compare(methods, x, rounds=9)
 times
 
 # %%
-# We expect not. The function has one output, so reverse mode inside needs one :term:`pass`, and forward mode needs 32:
+# We expect that it does not. The function has one output, so the first derivative needs one :term:`pass` in reverse
+# mode, and 32 in forward mode:
 
 times.claim("hessian", faster_than="norm by hand")
 
@@ -123,16 +125,12 @@ times.claim("hessian", faster_than="norm by hand")
 # What goes wrong
 # ---------------
 # The forward derivative of the log-determinant uses a factorization from the evaluation. A second derivative treats it
-# as a constant. So with forward mode inside, the Hessian should be zero. We compute all four combinations.
+# as a constant. So if the first derivative uses forward mode, the Hessian should be zero. We compute all four cases.
 
-right = {
-    "hessian_forward_over_reverse": hessian_forward_over_reverse,
-    "hessian_reverse_over_reverse": hessian_reverse_over_reverse,
-}
-forward_inside = {
-    "hessian_forward_over_forward": hessian_forward_over_forward,
-    "hessian_reverse_over_forward": hessian_reverse_over_forward,
-}
+reverse_inside = hessian_forward_over_reverse, hessian_reverse_over_reverse
+right = {recipe.__name__: recipe for recipe in reverse_inside}
+zeros = hessian_forward_over_forward, hessian_reverse_over_forward
+forward_inside = {recipe.__name__: recipe for recipe in zeros}
 for name, recipe in {**right, **forward_inside}.items():
     error = (recipe(torch.logdet)(A) - by_formula).abs().max() / by_formula.abs().max()
     print(f"{name:30} relative error {error:.1e}")

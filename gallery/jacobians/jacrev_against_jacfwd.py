@@ -17,9 +17,10 @@ there are many more outputs than inputs, and reverse mode otherwise.
     import torch
     from funcdiff import jacobian
 
-    A = torch.randn(2048, 32)
-    J = jacobian(lambda x: A @ x)(torch.randn(32))
-    print(J.shape)  # (2048, 32): the shape of the output, then that of x
+    A, x = torch.randn(2048, 32), torch.randn(32)
+    f = lambda x: A @ x  # 32 inputs, 2048 outputs
+    J = jacobian(f)(x)  # (2048, 32): the shape of the output, then that of x
+    J = torch.func.jacfwd(f)(x)  # forward mode in torch alone; jacrev is reverse mode
 """
 
 # %%

@@ -12,8 +12,8 @@ vector, which says whose derivatives you want: :math:`(1, 0, 0, \ldots)` stands 
 matrix. Then each operation runs once, on a larger tensor. This is faster, because starting a short operation takes
 longer than its arithmetic.
 
-**Answer:** No. Call :func:`funcdiff.jacobian`, which computes all rows together. In torch alone, map the backward pass
-over the rows of the identity matrix with ``vmap``.
+**Answer:** No: call :func:`funcdiff.jacobian`, which computes all rows together. In torch alone, ``vmap`` runs the
+backward pass for all rows of the identity matrix at once. If all rows do not fit in memory, pass ``chunk_size``.
 
 .. code-block:: python
 

@@ -2,24 +2,25 @@ r"""
 Which of torch's six ways to compute a Jacobian should I use?
 =============================================================
 
-A Jacobian has a row for each output and a column for each input. All six methods return the same matrix, and they
-differ in two points. The first is the mode. :term:`Reverse mode` computes rows, and :term:`forward mode` computes
-columns. The second is how: in a loop, one row or column at a time, or in a batch, all together.
+A Jacobian has a row for each output and a column for each input. All six methods return the same matrix:
 
-Suppose there are 16 inputs and 1024 outputs. A loop in reverse mode makes 1024 calls, one for each row. A batch in
-forward mode makes one call for all 16 columns.
+* :term:`Reverse mode` computes rows. You can loop over ``torch.autograd.grad``, or compute all rows at once with
+  ``vmap`` of ``vjp``, or with ``jacrev``, which does the same in one call.
+* :term:`Forward mode` computes columns. You can loop over dual numbers (pairs of a number and its derivative) or over
+  ``jvp``, or compute all columns at once with ``jacfwd``.
 
-**Answer:** Choose the mode that has less to compute, and batch. :func:`funcdiff.jacobian` does both: it uses forward
-mode if there are many more outputs than inputs, and reverse mode otherwise.
+For 16 inputs and 1024 outputs, a loop in reverse mode makes 1024 calls. ``jacfwd`` makes one call for all 16 columns.
+
+**Answer:** Call :func:`funcdiff.jacobian`. It computes all rows or columns at once, in the mode with less to compute:
+it uses forward mode if there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 
-    import torch
-    from funcdiff import jacobian
-
-    A = torch.randn(1024, 16)
-    J = jacobian(lambda x: A @ x)(torch.randn(16))
-    print(J.shape)  # (1024, 16): the shape of the output, then that of x
+    A, x = torch.randn(1024, 16), torch.randn(16)
+    f = lambda x: A @ x  # 16 inputs, 1024 outputs
+    J = funcdiff.jacobian(f)(x)  # (1024, 16): the shape of the output, then that of x
+    J = torch.func.jacfwd(f)(x)  # in torch alone, if there are fewer inputs
+    J = torch.func.jacrev(f)(x)  # in torch alone, if there are fewer outputs
 """
 
 # %%
@@ -61,8 +62,8 @@ for weight, bias, x in (tall, wide):
 # %%
 # Three interfaces in reverse mode
 # --------------------------------
-# Reverse mode computes rows. We loop over ``torch.autograd.grad``, then call :func:`torch.func.vjp` for all rows at
-# once with :term:`vmap`. :func:`torch.func.jacrev` does the latter in one call.
+# We loop over ``torch.autograd.grad``, call :func:`torch.func.vjp` for all rows at once with :term:`vmap`, and call
+# :func:`torch.func.jacrev`.
 
 from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
@@ -86,9 +87,8 @@ reverse["jacrev"] = jacrev(predict, argnums=2)
 # %%
 # Three interfaces in forward mode
 # --------------------------------
-# Forward mode computes columns. A column says how the outputs change in one direction of the inputs, a :term:`tangent`.
-# A *dual number* is a number together with its change in this direction. The first interface is a loop over dual
-# numbers. The second is a loop over :func:`torch.func.jvp`. :func:`torch.func.jacfwd` computes all columns at once.
+# A column says how the outputs change in one direction of the inputs, a :term:`tangent`. A dual number is a number
+# together with this change. We loop over dual numbers and :func:`torch.func.jvp`, and call :func:`torch.func.jacfwd`.
 
 import torch.autograd.forward_ad as forward_ad
 
@@ -170,15 +170,15 @@ costs.claim("jacrev", fewer_operations_than="grad_loop", by=100)
 # %%
 # Time
 # ----
-# We expect the mode with fewer passes to be faster, and a batch to be faster than a loop. First we time 16 inputs and
+# We expect the mode with fewer passes to be faster, and one call to be faster than a loop. First we time 16 inputs and
 # 1024 outputs. A method that takes longer than the ``budget`` is called once.
 
 tall_times = compare(methods, *tall, rounds=9, budget=0.1)
 tall_times
 
 # %%
-# The last column is the time divided by that of the fastest method. Forward mode in a batch should be among the first,
-# and a loop in reverse mode far behind:
+# The last column is the time divided by that of the fastest method. ``jacfwd`` should be among the first methods, and
+# ``grad_loop`` far behind:
 
 tall_times.claim("jacfwd", faster_than="grad_loop")
 
@@ -201,7 +201,7 @@ title = f"1024 inputs, 16 outputs: a loop in the wrong mode takes {slow:.0f}× a
 plot(wide_times, title=title)
 
 # %%
-# Reverse mode should be ahead of forward mode, and in each mode the batch ahead of the loop.
+# Reverse mode should be ahead of forward mode, and in each mode one call for all rows or columns ahead of the loop.
 #
 # Ten times the size
 # ------------------
@@ -220,7 +220,7 @@ times = compare(methods, *layer(16, 10240), rounds=9, budget=0.5)
 times
 
 # %%
-# Even a loop should win here, if it is in the right mode. It makes 16 calls, and reverse mode makes 10240 passes:
+# Even a loop should win here, if its mode needs fewer passes. It makes 16 calls, and reverse mode makes 10240 passes:
 
 times.claim("dual_loop", faster_than="jacobian_batched_grad")
 
@@ -239,8 +239,8 @@ times.claim("grad_loop", faster_than="jacobian_taylor")
 # %%
 # A batch of 4
 # ------------
-# You may need the Jacobian at each row of a batch. Call :func:`funcdiff.batch_jacobian`, or a recipe with ``vmap``. We
-# time 4 rows with 16 inputs and 10240 outputs. The Jacobian of :math:`Wx + b` is the same at each row.
+# For the Jacobian at each row of a batch, call :func:`funcdiff.batch_jacobian`, or a recipe with ``vmap``. We time 4
+# rows with 16 inputs and 10240 outputs. The Jacobian of :math:`Wx + b` is the same at each row.
 
 from funcdiff import batch_jacobian
 
@@ -262,7 +262,7 @@ times
 times.claim("jacobian_taylor", faster_than="jacobian_batched_grad")
 
 # %%
-# With 10240 inputs and 16 outputs, reverse mode should be:
+# With 10240 inputs and 16 outputs, reverse mode should be faster:
 
 weight, bias, _ = layer(10240, 16)
 batch = torch.randn(4, 10240, device=device)

@@ -18,8 +18,9 @@ The result is a dictionary with one block of the Jacobian for each parameter.
     import torch
     from funcdiff import jacobian, module_function
 
-    func, parameters = module_function(torch.nn.Linear(3, 2))
-    J = jacobian(func)(parameters, torch.randn(3))
+    network, x = torch.nn.Linear(3, 2), torch.randn(3)
+    func, parameters = module_function(network)  # func(parameters, x) is network(x)
+    J = jacobian(func)(parameters, x)
     print(J["weight"].shape)  # (2, 2, 3): the output, then the weight
 """
 
@@ -223,13 +224,18 @@ print(f"The Jacobian is {times_larger} times as large as the input.")
 
 from torch.func import jvp
 
+
+def by_jvp(change):
+    return jvp(lambda weight: affine(weight, bias, x), (weight,), (change,))[1]
+
+
+def by_matrix(change):
+    of_weight, _ = recipes["jacobian_batched_grad"](*many)
+    return torch.tensordot(of_weight, change, 2)
+
+
 change = torch.randn_like(weight)
-methods = {
-    "jvp": lambda change: jvp(lambda w: affine(w, bias, x), (weight,), (change,))[1],
-    "jacobian, then product": lambda change: torch.tensordot(
-        recipes["jacobian_batched_grad"](*many)[0], change, 2
-    ),
-}
+methods = {"jvp": by_jvp, "jacobian, then product": by_matrix}
 torch.testing.assert_close(methods["jvp"](change), change @ x)
 costs = count(methods, change)
 costs.claim("jvp", smaller_peak_than="jacobian, then product", by=100)

@@ -2,13 +2,18 @@ r"""
 When is forward mode faster than reverse mode?
 ==============================================
 
-:term:`Forward mode <forward mode>` computes a Jacobian column by column, in one pass for each input.
-:term:`Reverse mode <reverse mode>` computes it row by row, in one pass for each output. So the usual rule is to compare
-the numbers of inputs and outputs. With 4 inputs and 1024 outputs, forward mode makes 4 passes and reverse mode 1024.
+:term:`Forward mode <forward mode>` computes a Jacobian column by column, in one pass for each input. A pass runs once
+through all operations of the function. :term:`Reverse mode <reverse mode>` computes the Jacobian row by row, in one
+pass for each output. So the usual rule is to compare the numbers of inputs and outputs. With 4 inputs and 1024 outputs,
+forward mode makes 4 passes and reverse mode 1024.
 
-But passes do not all take the same time, so the rule can fail. It fails in three cases. The function is so small that
-starting its operations takes most of the time. Or the network has a bottleneck. Or one operation is expensive in one of
-the two modes.
+But passes do not all take the same time, so the rule can fail:
+
+* A function can be so small that starting its operations takes most of the time. The number of passes then hardly
+  matters.
+* A network can have a bottleneck, a narrow layer in the middle. From 256 inputs through 4 hidden units to 256 outputs,
+  either mode makes 256 passes, but the two halves need only 4 passes each.
+* One operation can be expensive in one of the two modes, such as ``torch.cumprod`` in reverse mode.
 
 **Answer:** Forward mode is faster if it needs far fewer passes and arithmetic takes most of the time.
 :func:`funcdiff.jacobian` predicts the times: it uses forward mode if there are many more outputs than inputs, and
@@ -19,6 +24,8 @@ reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians 
     from funcdiff import jacobian
 
     J = jacobian(func)(x)  # shape: that of the output, then that of x
+    J = torch.func.jacfwd(func)(x)  # forward mode in torch alone
+    J = torch.func.jacrev(func)(x)  # reverse mode in torch alone
     J = jacobian(decoder)(encoder(x)) @ jacobian(encoder)(x)  # for a bottleneck
 """
 

@@ -6,8 +6,9 @@ A simulation computes what you would measure for given parameters, say an oscill
 is slow, so you replace it by a network (a surrogate). Then you measure an oscillation, with noise. Which frequency and
 damping fit the measurement, and how precisely do you know them, for example 2.0 ± 0.1?
 
-The misfit says how far the network is from the measurement. Its minimum is at the most likely parameters. If the misfit
-rises steeply around the minimum, you know the parameters precisely. The Hessian of the misfit measures this steepness.
+The misfit says how far the network is from the measurement. Its minimum is at the most likely parameters. If it rises
+steeply there, you know them precisely. For one parameter with the second derivative 100, the error bar is
+:math:`1 / \sqrt{100} = 0.1`. This is right if the misfit is nearly a parabola over the length of the error bar.
 
 **Answer:** Find the most likely parameters, and compute the :func:`funcdiff.hessian` of the misfit there. The inverse
 of this matrix is the covariance of the parameters. The error bars are the square roots of its diagonal.
@@ -27,6 +28,7 @@ of this matrix is the covariance of the parameters. The error bars are the squar
 # Our simulation is an oscillation with frequency :math:`x_1` and damping :math:`x_2`, observed at eight times. We train
 # a network on 200 samples.
 
+# sphinx_gallery_thumbnail_number = 4
 import numpy as np
 import torch
 from torch.func import grad, vmap
@@ -50,7 +52,6 @@ samples = uniform(200, *box, seed=1)
 network = study_network((2, 50, 50, 8), activation=torch.nn.GELU)
 train(network, samples, simulation(samples), iterations=600)
 network.eval().requires_grad_(False)
-
 others = uniform(2000, *box, seed=2)
 error = rms(network(others) - simulation(others))
 print(f"RMS error of the network on other samples: {error:.3f}")
@@ -278,13 +279,12 @@ curves = {
     "with error": [coverage(network, s, np.hypot(s, error)) for s in sigmas],
 }
 worst = curves["network"][0]
-ax = plot_curves(
+plot_curves(
     {name: (sigmas, np.array(curve)) for name, curve in curves.items()},
     xlabel="standard deviation of the noise",
     ylabel="share of regions that are right",
     title=f"With little noise, the network's regions are right in {worst:.0%} of cases",
-)
-ax.set_xscale("log")
+).set_xscale("log")
 assert worst < 0.5 < 0.9 < curves["with error"][0]
 
 # %%

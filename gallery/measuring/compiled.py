@@ -6,8 +6,8 @@ The Jacobian of a small layer consists of a few short tensor operations. Around 
 and this takes most of the time. ``torch.compile`` turns the operations into one compiled program. Later calls run
 this program and skip the Python.
 
-The first call compiles, and this takes as long as very many ordinary calls. So compiling pays if you call the same
-derivative many thousands of times.
+The first call compiles, and this takes as long as very many ordinary calls. A new shape of the input can make torch
+compile again. So compiling pays if you call the same derivative many thousands of times, with inputs of one shape.
 
 **Answer:** Compile the derivative, as below, and time both: it becomes much faster if the function is small, and gains
 little or loses if large matrix products take the time. Do not compile the function inside, as in
@@ -18,7 +18,7 @@ little or loses if large matrix products take the time. Do not compile the funct
     import torch
     from funcdiff import jacobian
 
-    slope = torch.compile(jacobian(f))
+    slope = torch.compile(jacobian(f))  # or torch.compile(torch.func.jacrev(f))
     slope(x)  # this first call compiles; later calls are fast
 """
 

@@ -18,6 +18,9 @@ allows. If a cost can be counted, use ``count``: counts have no noise.
 
     times = compare({"mine": mine, "theirs": theirs}, x)  # shows itself as a table
     times.claim("mine", faster_than="theirs")  # prints what was measured
+    # The idea by hand, with timeit, for two functions without arguments:
+    ratios = [timeit(theirs, number=9) / timeit(mine, number=9) for _ in range(25)]
+    statistics.median(ratios)
 """
 
 # %%
@@ -44,9 +47,17 @@ comparison = compare({"reverse": reverse, "forward": forward}, x, costs=True)
 comparison
 
 # %%
-# The fastest candidate comes first. The :term:`IQR` says how far its times scatter. One turn is a :term:`round`. The
-# :term:`ratio` is the median over all rounds of the ratio within a round. The true median ratio is in the interval with
-# a probability of 99 %.
+# The fastest candidate comes first. These are the columns:
+#
+# * *median* is the middle one of the times, and *IQR* (:term:`interquartile range <IQR>`) is the width of the middle
+#   half of them. A small IQR means that the times scatter little. *n* is their number.
+# * *ratio to fastest* is computed in each turn (:term:`round`), and the median of these ratios is shown. With a
+#   probability of 99 %, the true median is in the *99% interval*.
+# * *first call* is listed separately, because it may load or compile something.
+# * *matrix FLOPs* are the products and sums of the matrix products, *operations* is the number of tensor operations,
+#   *written* is the memory that they fill, and *peak* is the largest memory in use at any moment.
+#
+# ``claim`` states the ratio in one sentence:
 
 comparison.claim("reverse", faster_than="forward")
 

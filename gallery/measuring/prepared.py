@@ -7,7 +7,8 @@ compute it with a handful of tensor operations. But the call ``jacobian(layer)(x
 builds a graph and checks arguments. For a small function this takes most of the time, and you do not see the formula.
 
 ``prepare`` records the operations of one call and leaves everything else out. What remains is a short program. You can
-read it, and call it.
+read it, and call it. The program is for this shape of ``x`` only. If the function branches on values, ``prepare``
+raises an error.
 
 **Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers and
 is many times faster for a small function. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients, too.
@@ -19,6 +20,8 @@ is many times faster for a small function. It works for ``hessian``, ``hvp``, ``
     slope = prepare(jacobian(f), x)  # records, simplifies and checks
     print(slope.code)
     slope(x)  # the same numbers as jacobian(f)(x)
+    # Not simplified, with make_fx from torch.fx.experimental.proxy_tensor:
+    print(make_fx(torch.func.jacrev(f))(x).code)
 """
 
 # %%
@@ -109,7 +112,12 @@ assert all(kept.any() for kept in slope.held.values())
 # ``prepare`` removes only what has no effect: copies of results that nobody changes, products with one, sums with zero,
 # operations that are computed twice, and everything that cannot change between calls, which is computed once.
 
-energy = prepare(lambda x, v: hvp(lambda x: x.sin().sum(), (x,), (v,)), x, x)
+
+def sine_sum(x):
+    return x.sin().sum()
+
+
+energy = prepare(lambda x, v: hvp(sine_sum, (x,), (v,)), x, x)
 for name, prepared in {
     "reverse mode": slope,
     "forward mode": columns,
@@ -144,11 +152,6 @@ small.claim("prepared", faster_than="torch.func.jacrev", by=4)
 
 # %%
 # A :term:`Hessian-vector product` has even fewer operations, so the gain is larger.
-
-
-def sine_sum(x):
-    return x.sin().sum()
-
 
 vector = torch.randn(2048)
 products = {

@@ -2,21 +2,25 @@ r"""
 Why do large results take longer than their arithmetic?
 =======================================================
 
-A new tensor needs memory from the operating system. Linux hands it out in pages, usually of 4096 bytes. It does so when
-the program first touches a page, which is called a *page fault*. Each page fault takes time. A result of 16 million
-float32 numbers fills about 16 thousand pages, so it causes 16 thousand page faults.
+A large new tensor needs memory from the operating system. Linux hands it out in pages, usually of 4096 bytes. It does
+so when the program first writes to a page, which is called a *page fault*. Each page fault takes time. A result of 16
+million float32 numbers fills about 16 thousand pages, so it causes up to 16 thousand page faults.
 
-Memory that the program already has causes none. So if you compute a large derivative in small pieces, each piece can
-reuse the memory of the one before, and the whole can be faster.
+Memory that the program already has causes none. So ``y = x + 1``, which makes a new tensor, can take longer than
+``torch.add(x, 1, out=y)``, which computes the same numbers into an existing one. And if you compute a large derivative
+in small pieces, each piece can reuse the memory of the one before, and the whole can be faster. This page is about the
+memory of the CPU on Linux. On a GPU there are no page faults, because torch keeps freed GPU memory.
 
-**Answer:** Because of page faults. Use methods with small intermediate results: ``batch_hessian(f)(X)`` chooses one
-here, and ``chunk_size`` makes those of any method smaller. You can also set two environment variables, so that the
-program keeps freed memory.
+**Answer:** The operating system needs time to hand out the memory of the results, which shows as page faults. Use
+methods with small intermediate results: ``batch_hessian(f)(X)`` chooses one here, and ``chunk_size`` makes those of any
+method smaller. If you cannot change the call, set two environment variables: the program then keeps the memory that it
+frees, and other programs cannot use it.
 
 .. code-block:: python
 
-    hessians = batch_hessian(f)(X)
-    hessians = batch_hessian(f, hessian=hessian_forward_over_reverse, chunk_size=250)(X)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    hessians = batch_hessian(f)(X)  # or in pieces, with chunk_size=250
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, "page faults")
     # in the shell: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1099511627776 python x.py
 """
 
@@ -25,8 +29,7 @@ program keeps freed memory.
 # ------
 # Linux counts the page faults of each process. We compute the Hessians of a network for 1400 rows in three ways. The
 # first is all rows at once by forward over reverse, which is ``torch.func.hessian``. The second is the same in chunks
-# of 250 rows. The third is ``batch_hessian``, which chooses a recipe. This page is about the memory of the CPU on
-# Linux.
+# of 250 rows. The third is ``batch_hessian``, which chooses a method (a :term:`recipe`).
 
 import resource
 from functools import partial
@@ -58,12 +61,21 @@ hessians = {
     "in chunks": by_name(chunk_size=250),
     "batch_hessian": batch_hessian(network),
 }
-for name, hessian in hessians.items():
-    print(f"{name:14} {faults(hessian, batch):6} page faults")
 
 # %%
-# Forward over reverse has intermediate results of 125 numbers for each hidden unit and row. In chunks these are
-# smaller, and each chunk reuses the memory of the one before. How much time does this save?
+# We count the page faults of one call of each.
+
+counted = {name: faults(hessian, batch) for name, hessian in hessians.items()}
+for name, number in counted.items():
+    print(f"{name:14} {number:6} page faults")
+more = counted["at once"] - counted["in chunks"]
+if more < 1000:
+    print("Earlier code left free memory in this process, so it needs no new memory.")
+
+# %%
+# For each row and hidden unit, forward over reverse has intermediate results of 125 numbers, one for each entry of the
+# Jacobian. In chunks these results are smaller, and a chunk can reuse the memory of the one before. How much time does
+# this save?
 
 from funcdiff.measure import compare
 from funcdiff.plots import plot
@@ -72,10 +84,12 @@ times = compare(hessians, batch, rounds=8, costs=True)
 times
 
 # %%
-# "At once" and "in chunks" need almost the same FLOPs (floating-point operations). So arithmetic does not explain the
-# difference.
+# "At once" and "in chunks" need almost the same FLOPs (floating-point operations), so arithmetic does not explain a
+# difference. We expect chunks to be faster if they cause far fewer page faults. Otherwise they only start all
+# operations more often, and should be slower.
 
-times.claim("in chunks", faster_than="at once")
+fast, slow = ("in chunks", "at once") if more > 1000 else ("at once", "in chunks")
+times.claim(fast, faster_than=slow)
 
 # %%
 # ``batch_hessian`` needs fewer FLOPs and far less memory, so we expect it to be the fastest:
@@ -85,16 +99,17 @@ times.claim("batch_hessian", faster_than="at once")
 # %%
 # The figure shows the three times.
 
-ratio = times.ratio("at once", "in chunks").median
-plot(times, title=f"The same FLOPs at once take {ratio:.3g}× the time of chunks")
+ratio = times.ratio(slow, fast).median
+title = f"The same FLOPs: {slow} takes {ratio:.3g}× as long as {fast}"
+plot(times, title=title)
 
 # %%
-# The gap between "at once" and "in chunks" is the cost of new memory.
+# The gap between "at once" and "in chunks" is the time of the page faults, less the time to start more operations.
 #
 # Check it by hand
 # ----------------
 # The smallest example adds 1 to a large tensor. We write the result first into a new tensor, then into one that we
-# keep. The results are equal. The new tensor should cost one page fault for each page.
+# keep. The results are equal. We count the page faults, and compare them with the pages of the result.
 
 x = torch.randn(16, 1024, 1024)
 kept = torch.empty_like(x)
@@ -111,25 +126,31 @@ def into_kept(x):
 torch.testing.assert_close(into_kept(x), fresh(x))
 pages = x.nbytes // resource.getpagesize()
 print(f"pages of the result: {pages}")
-for name, call in {"fresh": fresh, "into kept": into_kept}.items():
-    print(f"{name:10} {faults(call, x):6} page faults")
+new, old = faults(fresh, x), faults(into_kept, x)
+print(f"fresh {new} page faults, into kept {old}")
+print(f"The new tensor caused a page fault for {new / pages:.0%} of its pages.")
+assert old < pages / 10
 
 # %%
-# It does, up to a few. Next we time both additions.
+# If this share is near 100 %, nearly every page was new. If it is near zero, the program reused memory that it had
+# freed before, or the system hands out larger pages. Next we time both additions.
 
 additions = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
 additions
 
 # %%
-# The kept result needs no new pages, so we expect it to be faster:
+# If the new tensor causes page faults, we expect the kept one to be faster:
 
 additions.claim("into kept", faster_than="fresh")
 
 # %%
-# The arithmetic is the same. We divide the difference in time by the number of pages. This is the time of a page fault:
+# The arithmetic is the same. So the difference in time, divided by the number of page faults, is the time of one fault.
 
 saved = additions["fresh"].median - additions["into kept"].median
-print(f"{saved / pages * 1e9:,.0f} nanoseconds for each page")
+if new > pages / 2:
+    print(f"{saved / new * 1e9:,.0f} nanoseconds for each page fault")
+else:
+    print("This run had too few page faults to say how long one takes.")
 
 # %%
 # Keep freed memory
@@ -186,13 +207,14 @@ print("page faults, default:", [default() for _ in range(3)])
 print("page faults, keeping:", [keeping() for _ in range(3)])
 
 # %%
-# The first call needs new memory in both processes. Later calls of the second process reuse it. We time both in turn.
+# The first call needs new memory in both processes. In later calls, the process that keeps what it frees should have
+# far fewer page faults than the other one. We time both processes in turn.
 
 policies = compare({"default": default, "keeping": keeping}, equal=False, rounds=8)
 policies
 
 # %%
-# Both processes do the same arithmetic, so page faults make the difference:
+# Both processes do the same arithmetic, so we expect the one with fewer page faults to be faster:
 
 policies.claim("keeping", faster_than="default")
 

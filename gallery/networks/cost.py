@@ -2,19 +2,17 @@ r"""
 What do the derivatives of my network cost?
 ===========================================
 
-Count the cost of a derivative in evaluations of the network. Take a network with 5 inputs and 25 outputs. For one row,
-forward mode computes the Jacobian column by column: 1 evaluation for the values, and about 1 for each of the 5 columns.
-This makes 6. Reverse mode computes it row by row: 1 for the values and about 1 for each of the 25 outputs, which makes
-26.
+We count the cost of a derivative in evaluations of the network. With 5 inputs and 25 outputs, one row costs:
 
-A Hessian has a 5 x 5 matrix for each output. It is symmetric, so each output has only 15 different second derivatives.
-The best method computes each of them once, together with the values and the 5 first derivatives: 1 + 5 + 15 = 21
-evaluations. ``torch.func.hessian`` computes forward derivatives of a Jacobian in reverse mode: about (1 + 5) · (1 + 25)
-= 156.
+* 6 evaluations for the Jacobian with ``jacfwd``: 1 for the values and about 1 for each of the 5 columns.
+* 26 for the Jacobian with ``jacrev``: 1 for the values and about 1 for each of the 25 rows.
+* 156 for the Hessian with ``torch.func.hessian``, which is ``jacfwd`` of ``jacrev``: about (1 + 5) · (1 + 25).
+* 21 for the Hessian with the best method: 1 for the values, 5 for the first derivatives and 15 for the second ones. An
+  output has 25 second derivatives, but its Hessian is symmetric, so only 15 of them differ.
 
-**Answer:** Call ``batch_jacobian(f)(X)`` and ``batch_hessian(f)(X)``. They count the FLOPs (floating-point operations)
-of each method, and choose a fast one. You can count before you run anything: for a wide network, times follow the
-count.
+**Answer:** Call ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``. They count the FLOPs (floating-point
+operations) of each method, and choose a fast one. For a wide network the times follow these counts; for a narrow one
+they do not, because starting the operations takes most of the time.
 
 .. code-block:: python
 
@@ -22,6 +20,7 @@ count.
 
     jacobians = batch_jacobian(network)(X)  # (B, outputs, inputs)
     hessians = batch_hessian(network)(X)  # (B, outputs, inputs, inputs)
+    hessians = vmap(hessian(network))(X)  # from torch.func: the same, at a higher cost
 """
 
 # %%
@@ -125,9 +124,9 @@ costs = count(candidates, torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# Look at the FLOPs of the Hessians. With reverse mode outside, each of the 5 x 25 = 125 entries of the Jacobian needs a
-# backward pass. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes each mixed
-# derivative only once. ``batch_hessian`` chose it:
+# Look at the FLOPs of the Hessians. The last two differentiate the Jacobian in reverse mode: each of its 5 x 25 = 125
+# entries needs a backward pass. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes
+# each mixed derivative only once. ``batch_hessian`` chose it:
 
 assert costs["batch_hessian"].flops == costs["hessian_taylor"].flops
 costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_forward", by=2)
@@ -150,8 +149,8 @@ costs.claim("batch_hessian", smaller_peak_than="hessian_reverse_over_reverse", b
 # %%
 # Time
 # ----
-# We time all 100 rows, without the two methods with reverse mode outside. A method that needs more than half a second
-# is timed once.
+# We time all 100 rows, without the last two methods of the table. A method that needs more than half a second is timed
+# once.
 
 timed = {
     "evaluation": network,

@@ -7,10 +7,13 @@ The values are wrong by at most 0.01, and a plot looks perfect. But the derivati
 so the slopes are wrong by up to 1. The second derivatives are wrong by up to 100.
 
 So look at the derivatives before you use them. A profile shows them along a line through the domain. A map shows them
-over the whole domain.
+over the whole domain. In torch alone, ``vmap`` of ``jacfwd`` computes the first derivatives at every point of a grid,
+and ``jacfwd`` of ``jacfwd`` the second ones. For 2 inputs, a point needs about 1 + 2 + 3 = 6 evaluations: one for the
+value, 2 for the first derivatives and 3 for the second ones.
 
-**Answer:** Mostly, but each order of derivatives is less accurate than the one before. Compute all derivatives over a
-grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, and draw them beside values that you trust.
+**Answer:** A network that fits a function usually has similar derivatives, but the second ones are less accurate than
+the first. Compute all derivatives over a grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``,
+and draw them beside values that you trust.
 
 .. code-block:: python
 
@@ -19,6 +22,8 @@ grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``, and 
     X = grid.reshape(-1, 2)  # all points of a grid, one in each row
     first = batch_jacobian(network)(X)  # (points, outputs, 2)
     second = batch_hessian(network)(X)  # (points, outputs, 2, 2)
+    first = vmap(jacfwd(network))(X)  # from torch.func: the same first derivatives
+    second = vmap(jacfwd(jacfwd(network)))(X)  # and the second, at a higher cost
 """
 
 # %%

@@ -3,7 +3,8 @@ How do I call a network and its derivatives from NumPy?
 =======================================================
 
 Your simulation or optimizer uses NumPy arrays, and your network uses torch tensors. In each call, three things must be
-converted: the array to a tensor, its float64 numbers to the float32 of the network, and the result back to an array.
+converted: the array to a tensor, its float64 numbers to the float32 of the network, and the result back to an array. If
+you forget the second one, torch raises an error.
 
 ``numpy_function`` does all three. It takes a function of tensors and returns a function of arrays. Take a network with
 2 inputs and 3 outputs, and an array of 5 rows. The network returns an array of shape (5, 3). Its Jacobians have the
@@ -11,6 +12,7 @@ shape (5, 3, 2).
 
 **Answer:** Wrap each function once with :func:`funcdiff.arrays.numpy_function`: the network,
 ``batch_jacobian(network)`` and ``batch_hessian(network)``. Then pass whole batches, because a loop over rows is slow.
+Do not use NumPy inside the function, because torch cannot differentiate it.
 
 .. code-block:: python
 
@@ -20,6 +22,8 @@ shape (5, 3, 2).
     values = numpy_function(network)
     jacobians = numpy_function(batch_jacobian(network), dtype=torch.float32)
     jacobians(array)  # (B, n) in, (B, m, n) out
+    tensor = torch.from_numpy(array).to(torch.float32)  # the same by hand
+    batch_jacobian(network)(tensor).detach().numpy()
 """
 
 # %%

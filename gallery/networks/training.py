@@ -4,10 +4,14 @@ How do I train a network whose derivatives I need?
 
 A surrogate is a small network that replaces a slow simulation. You run the simulation for some inputs :math:`x_i`, get
 outputs :math:`y_i`, and train the network :math:`f` until :math:`\sum_i |f(x_i) - y_i|^2` is small. If you also need
-derivatives of the network, two things matter more than usual.
+derivatives of the network, two things matter more than usual:
 
-The activation must be smooth. A ReLU network consists of straight pieces, so its second derivatives are zero. And
-training must give the same weights each time. Otherwise you cannot tell a bad fit from a mistake in the derivatives.
+* The activation must be smooth. A ReLU network consists of straight pieces, so its second derivatives are zero.
+* Training must give the same weights each time. Otherwise you cannot tell a bad fit from a mistake in the derivatives.
+
+L-BFGS satisfies the second condition. It estimates the curvature of the loss from its last gradients and makes steps
+like Newton's method, without random draws. Each step uses all samples, so it suits small networks and few samples. For
+many samples, use minibatches and Adam.
 
 **Answer:** Choose a smooth activation and call :func:`funcdiff.surrogates.train`. It uses L-BFGS on all samples at
 once, ends at the same weights every time, and reports the error on samples that are not fitted (``held_out``). Then
@@ -20,6 +24,8 @@ differentiate with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X
 
     curve = train(network, x, y, held_out=(x_new, y_new), iterations=1000)
     jacobians = batch_jacobian(network)(x)  # (samples, outputs, inputs)
+    # What train uses in torch; closure() calls backward() and returns the loss:
+    torch.optim.LBFGS(network.parameters(), line_search_fn="strong_wolfe").step(closure)
 """
 
 # %%

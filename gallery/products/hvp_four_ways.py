@@ -9,6 +9,10 @@ Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x
 which is the direction :math:`v = (1, 0)`. Then the gradient changes at the rate :math:`(2 x_1,\; 2 x_0) = (4, 6)`. This
 is :math:`Hv`. For :math:`n` inputs the Hessian has :math:`n^2` entries, and the product has only :math:`n`.
 
+torch can do so in two ways. ``jvp`` of ``grad`` follows how the gradient changes, in forward mode. Or compute the
+gradient :math:`g`, multiply it by :math:`v`, and differentiate the number :math:`g \cdot v` once more. Either product
+costs about as much as two gradients.
+
 **Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, one through the function and one through its
 gradient. They need less arithmetic than the usual ``jvp`` of ``grad``, because torch's ``jvp`` also multiplies by
 zeros.
@@ -19,8 +23,9 @@ zeros.
     from funcdiff import hvp
 
     x, v = torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0])
-    Hv = hvp(lambda x: x[0] ** 2 * x[1], (x,), (v,))
-    print(Hv)  # tensor([4., 6.])
+    f = lambda x: x[0] ** 2 * x[1]
+    print(hvp(f, (x,), (v,)))  # tensor([4., 6.])
+    print(torch.func.jvp(torch.func.grad(f), (x,), (v,))[1])  # the same in torch alone
 """
 
 # %%

@@ -2,9 +2,11 @@ r"""
 Many vectors at one point: products, or the whole Hessian?
 ==========================================================
 
-Some methods multiply the same Hessian by many vectors. Conjugate gradients and Lanczos' method do so at a single point
-:math:`x`. Each product takes two steps: compute the gradient at :math:`x`, then differentiate it in the direction
-:math:`v`. The first step is the same for all vectors, so you can do it once and keep the result.
+Some methods multiply the Hessian at one point :math:`x` by many vectors. Conjugate gradients solve linear systems in
+this way, and Lanczos' method finds eigenvalues. Each product takes two steps: compute the gradient at :math:`x`, then
+differentiate it in the direction :math:`v`. The first step is the same for all vectors, so you can do it once and keep
+the result. In torch alone, ``vjp`` of ``grad`` does this: it returns the gradient and a function that makes the second
+step for any vector.
 
 How much does this save? Each step costs about as much as two evaluations of the function. For 16 vectors, separate
 products cost :math:`(2 + 2) \cdot 16 = 64` evaluations. If you keep the gradient, they cost
@@ -17,12 +19,14 @@ matrix fits in memory, compute it with :func:`funcdiff.hessian`.
 
 .. code-block:: python
 
-    import torch
     from funcdiff import hvp_operator
 
-    product = hvp_operator(lambda x: (x**3).sum(), torch.tensor([1.0, 2.0]))
+    f = lambda x: (x**3).sum()
+    x = torch.tensor([1.0, 2.0])
+    product = hvp_operator(f, x)  # computes and keeps the gradient
     print(product(torch.tensor([1.0, 1.0])))  # tensor([ 6., 12.])
     print(torch.func.vmap(product)(torch.eye(2)))  # several: one in each row
+    gradient, product = torch.func.vjp(torch.func.grad(f), x)  # then product(v)[0]
 """
 
 # %%

@@ -10,8 +10,12 @@ You can multiply a Hessian by a vector from the right, :math:`Hv`, or from the l
     H = \begin{pmatrix} 4 & 6 \\ 6 & 0 \end{pmatrix}, \qquad v = (1, 0).
 
 Both products are :math:`(4, 6)`, because the matrix is symmetric. Hessians are symmetric: the order of two derivatives
-does not matter, :math:`\partial_i \partial_j f = \partial_j \partial_i f`. If torch computes a derivative wrongly, the
-two products can differ. So you can test torch by comparing them.
+does not matter, :math:`\partial_i \partial_j f = \partial_j \partial_i f`.
+
+torch computes the two products differently, and neither of them needs the matrix. For :math:`Hv`, forward mode follows
+how the gradient changes if :math:`x` moves in the direction :math:`v`. For :math:`v^T H`, torch goes backward through
+the gradient. Each product costs about as much as two gradients. If one of torch's formulas is wrong, the results can
+differ, so you can test torch by comparing them.
 
 **Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
 :func:`funcdiff.hvp`, which uses the cheaper of the two, and checks its first result.
@@ -24,6 +28,8 @@ two products can differ. So you can test torch by comparing them.
     x, v = torch.tensor([3.0, 2.0]), torch.tensor([1.0, 0.0])
     f = lambda x: x[0] ** 2 * x[1]
     print(hvp(f, (x,), (v,)), vhp(f, (x,), (v,)))  # tensor([4., 6.]) twice
+    Hv = torch.func.jvp(torch.func.grad(f), (x,), (v,))[1]  # in torch alone
+    vH = torch.func.vjp(torch.func.grad(f), x)[1](v)[0]
 """
 
 # %%
@@ -68,14 +74,16 @@ def by_formula(v):
 torch.testing.assert_close(Hv, by_formula(v))
 
 # %%
-# In torch alone you get the product from the left with ``vjp``. The Hessian is the Jacobian of the gradient, and
-# ``vjp`` multiplies a Jacobian by a vector from the left (a :term:`VJP`).
+# In torch alone you need two functions. The Hessian is the Jacobian of the gradient. ``jvp`` multiplies a Jacobian by a
+# vector from the right (a :term:`JVP`), and ``vjp`` from the left (a :term:`VJP`).
 
-from torch.func import grad, vjp
+from torch.func import grad, jvp, vjp
 
+_, from_the_right = jvp(grad(function), (x,), (v,))
 _, pull_back = vjp(grad(function), x)
-(by_hand,) = pull_back(v)
-torch.testing.assert_close(by_hand, by_formula(v))
+(from_the_left,) = pull_back(v)
+torch.testing.assert_close(from_the_right, by_formula(v))
+torch.testing.assert_close(from_the_left, by_formula(v))
 
 # %%
 # The input can have several axes, here (2, 256). The product then has the same shape.

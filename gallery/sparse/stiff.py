@@ -11,8 +11,8 @@ than 21 million entries. But each unknown depends only on its neighbours, so onl
 zero. These are 27 648 entries in all. If SciPy knows where they are, it computes only these, and solves a sparse
 system.
 
-**Answer:** Pass the sparse Jacobian from :func:`funcdiff.jacobian_sparse` to SciPy's ``solve_ivp``, with the method
-``"BDF"`` or ``"Radau"``. If every unknown depends on every other one, there is nothing to gain.
+**Answer:** Pass the sparse Jacobian from :func:`funcdiff.jacobian_sparse` to SciPy's ``solve_ivp``, with one of its
+implicit methods, ``"BDF"`` or ``"Radau"``. If every unknown depends on every other one, there is nothing to gain.
 
 .. code-block:: python
 
@@ -20,7 +20,8 @@ system.
     from funcdiff.arrays import numpy_function  # NumPy arrays in and out
 
     J = numpy_function(jacobian_sparse(rate, argnums=1))  # rate(t, y): argument 1 is y
-    solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
+    # For a few unknowns, a dense matrix: numpy_function(jacobian(rate, argnums=1))
+    scipy.integrate.solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
 """
 
 # %%
@@ -36,6 +37,7 @@ system.
 # We compute both on a grid of N by N points whose opposite edges are joined. SciPy passes them as one vector of 2 N²
 # numbers.
 
+# sphinx_gallery_thumbnail_number = 2
 import numpy as np
 import torch
 from scipy.integrate import solve_ivp

@@ -4,21 +4,26 @@ Does my trained network's loss still curve downwards?
 
 You have trained a network. Is it at a minimum of its loss, or does the loss still fall in some direction if you go a
 bit further? The gradient does not tell: it is zero at a saddle point, too. The Hessian does. Along an eigenvector with
-the eigenvalue 4, the loss changes like the parabola :math:`\tfrac12 \cdot 4\, t^2`, upwards. With the eigenvalue -4 it
-bends downwards. So look for the smallest eigenvalue.
+the eigenvalue 4, the loss changes like the parabola :math:`\frac{4}{2}\, t^2 = 2 t^2`, upwards. With the eigenvalue -4
+it bends downwards. So look for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
-and the largest eigenvalues from products of the Hessian with vectors.
+and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two gradients,
+and a large network needs far fewer products than it has parameters. For a few hundred parameters, you can also compute
+the whole matrix and call ``torch.linalg.eigvalsh``.
 
 **Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
 ``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
 
 .. code-block:: python
 
-    product = hvp_operator(loss, w)  # w: all parameters in one vector of length n
-    matvec = lambda v: product(torch.tensor(v).reshape(n)).numpy()
-    operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    values, vectors = eigsh(operator, k=12, which="BE")  # six smallest, six largest
+    from funcdiff import hvp_operator
+    from scipy.sparse.linalg import eigsh
+
+    H = hvp_operator(loss, w)  # multiplies by H; w: all parameters in one vector
+    values, vectors = eigsh(H, k=12, which="BE")  # the six smallest, the six largest
+    # A product in torch alone:
+    torch.func.jvp(torch.func.grad(loss), (w,), (v,))[1]
 """
 
 # %%
@@ -28,7 +33,7 @@ and the largest eigenvalues from products of the Hessian with vectors.
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import eigsh
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
@@ -76,23 +81,17 @@ accuracy = (logits.argmax(1) == labels).double().mean()
 print(f"{n} parameters, loss {loss(weights):.3f}, accuracy {accuracy:.3f}")
 
 # %%
-# SciPy's ``eigsh`` takes a ``LinearOperator``, an object that multiplies a matrix by a vector. Our ``matvec`` converts
-# the vector to a tensor, multiplies, and converts back. ``which="BE"`` asks for both ends of the spectrum. The other
-# options are the first vector, the number of vectors to store, and the tolerance.
+# SciPy's ``eigsh`` takes an object that multiplies a matrix by a vector, such as ``hvp_operator(loss, w)``.
+# ``which="BE"`` asks for both ends of the spectrum. The other options are the first vector ``v0``, the number of
+# vectors to store ``ncv``, and the tolerance ``tol``. ``eigsh`` also works without them.
 
 ENDS = 6
 
 
 def both_ends(loss, w):
     """Six eigenvalues of each end, and their eigenvectors as columns."""
-    product, n = hvp_operator(loss, w), len(w)
-
-    def matvec(v):
-        return product(torch.tensor(v, device=device).reshape(n)).cpu().numpy()
-
-    operator = LinearOperator((n, n), matvec=matvec, dtype=np.float64)
-    start = {"v0": np.ones(n), "ncv": 60, "tol": 1e-9}
-    values, vectors = eigsh(operator, k=2 * ENDS, which="BE", **start)
+    options = {"v0": np.ones(len(w)), "ncv": 60, "tol": 1e-9}
+    values, vectors = eigsh(hvp_operator(loss, w), k=2 * ENDS, which="BE", **options)
     order = values.argsort()
     return values[order], vectors[:, order]
 

@@ -15,7 +15,8 @@ computes them as ``hessp``. It can call :func:`funcdiff.hvp`.
 .. code-block:: python
 
     def hessp(x, v):  # SciPy passes arrays
-        return hvp(f, (torch.tensor(x),), (torch.tensor(v),)).numpy()
+        x, v = torch.tensor(x), torch.tensor(v)
+        return hvp(f, (x,), (v,)).numpy()  # or, in torch: jvp(grad(f), (x,), (v,))[1]
 
     scipy.optimize.minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
 """
@@ -51,8 +52,8 @@ def loss(weights):
 # %%
 # SciPy calls two functions. The first one returns the value and the gradient. The second one, ``hessp(x, v)``, returns
 # a product. SciPy calls it for many vectors at the same point ``x``. :func:`funcdiff.hvp_operator` computes the
-# gradient once and then serves all these vectors. So we make a new operator only if the point has changed. The counter
-# counts SciPy's calls.
+# gradient once and then multiplies all these vectors, also as arrays. So we make a new operator only if the point has
+# changed. The counter counts SciPy's calls.
 
 from collections import Counter
 
@@ -70,7 +71,7 @@ def hessp(x, v):
     calls["products"] += 1
     if not np.array_equal(x, last["x"]):
         last.update(x=x.copy(), operator=hvp_operator(loss, torch.tensor(x)))
-    return last["operator"](torch.tensor(v)).numpy()
+    return last["operator"] @ v  # an array, because v is one
 
 
 start = np.zeros(192)
@@ -78,14 +79,13 @@ found = minimize(loss_and_gradient, start, jac=True, hessp=hessp, method="trust-
 print(f"loss {found.fun:.4f} after {found.nit} steps, {dict(calls)}")
 
 # %%
-# On a GPU, move the data and every vector from SciPy there, and return the results with ``.cpu()``.
+# On a GPU, move the data and SciPy's vectors there, and return the results with ``.cpu()``.
 #
 # Check it by hand
 # ----------------
 # The product has a formula. Let :math:`X` be the matrix of the pixels with :math:`N` rows, :math:`P` the probabilities
 # of the classes, and :math:`A = X V^T`. Then the product with a direction :math:`V` is
-# :math:`\tfrac{1}{N} D^T X + 10^{-4} V`. Row :math:`i` of :math:`D` is :math:`P_i \circ (A_i - P_i \cdot A_i)`. Both
-# recipes agree with it.
+# :math:`\tfrac{1}{N} D^T X + 10^{-4} V`, where row :math:`i` of :math:`D` is :math:`P_i \circ (A_i - P_i \cdot A_i)`.
 
 
 def product_by_hand(weights, v):
