@@ -44,9 +44,19 @@ comparison = compare({"reverse": reverse, "forward": forward}, x, costs=True)
 comparison
 
 # %%
-# The fastest candidate comes first. The :term:`IQR` says how far its times scatter. One turn is a :term:`round`. The
-# :term:`ratio` is the median over all rounds of the ratio within a round. The true median ratio is in the interval with
-# a probability of 99 %.
+# The fastest candidate comes first. These are the columns:
+#
+# * *median* is the time of one call: half of all samples are shorter. *IQR*, the interquartile range, says how far the
+#   samples scatter: the middle half of them are in a range of this width.
+# * *ratio to fastest* says how many times as long a candidate takes as the first one. It is computed in each
+#   :term:`round`, that is in each turn, and this is the median. The *99% interval* contains the true median ratio with
+#   a probability of 99%.
+# * *n* is the number of samples. The *first call* is timed apart.
+# * *matrix FLOPs* are the floating-point operations of matrix products. *operations* counts the calls of torch's
+#   functions that write to memory, *written* what they write, and *peak* is the most memory in use. These columns are
+#   counted, not timed.
+#
+# ``claim`` makes a sentence from the measurement:
 
 comparison.claim("reverse", faster_than="forward")
 
