@@ -10,7 +10,7 @@ second derivative of the energy and :math:`m` the mass. With :math:`k = 9` and :
 the Hessian. Divide each entry by :math:`\sqrt{m_i m_j}`, where :math:`m_i` and :math:`m_j` are the masses of its two
 atoms. The eigenvalues of this matrix are the squares :math:`\omega^2`.
 
-**Answer:** Compute the Hessian with :func:`funcdiff.hessian`, which chooses two backward passes here
+**Answer:** Compute the Hessian with :func:`funcdiff.hessian`, which applies autograd twice here
 (:func:`funcdiff.hessian_double_backward`). Divide by the masses and compute the eigenvalues. For many atoms, add
 ``chunk_size="auto", budget=2**30``: the columns are then computed in parts that fit in this many bytes.
 
@@ -30,8 +30,6 @@ atoms. The eigenvalues of this matrix are the squares :math:`\omega^2`.
 # We begin with three argon atoms. Each pair of atoms at the distance :math:`r` adds the Lennard-Jones energy
 # :math:`V(r) = 4 (r^{-12} - r^{-6})`, which is lowest at :math:`r = 2^{1/6}`. So the best arrangement is a triangle
 # with this side. We compute the Hessian there.
-
-from textwrap import fill
 
 import torch
 
@@ -228,12 +226,12 @@ ways = {
     "autograd.functional": lambda x: torch.autograd.functional.hessian(energy, x),
     "differences": by_differences,
 }
-times = compare(ways, x, rounds=8, budget=0.2, costs=True)
+times = compare(ways, x, rounds=8, budget=1, costs=True)
 times
 
 # %%
-# The fastest method comes first, and the :term:`ratio` compares the others with it. The :term:`peak` is the largest
-# amount of memory in use. ``torch.autograd.functional`` computes one column at a time, which needs the least memory:
+# The fastest method comes first, and the :term:`ratio` compares the others with it. The energy has no matrix products,
+# hence 0 FLOP. ``torch.autograd.functional`` computes one column at a time, so it has the lowest :term:`peak`:
 
 times.claim("hessian, budget", faster_than="autograd.functional")
 
@@ -255,6 +253,8 @@ assert near_zero.max() > 1e-3 * squares[6], "update this section"
 # %%
 # *A custom kernel has no second derivative.* Fast kernels compute the gradient together with the energy, and keep it
 # for the backward pass. For torch this gradient is a constant, so every second derivative is zero.
+
+from textwrap import fill
 
 
 class Kernel(torch.autograd.Function):
