@@ -32,7 +32,6 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import Linear, Sequential, Tanh
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
 
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
@@ -50,7 +49,7 @@ for _ in range(60):  # we stop while it still learns
 # A direction needs all parameters in one vector ``w``. The operator needs two functions: the outputs of the network as
 # a function of ``w``, and the loss as a function of the outputs.
 
-from scipy.sparse.linalg import cg, eigsh
+from scipy.sparse.linalg import eigsh
 
 from funcdiff import gauss_newton_operator, module_function, ravel
 
@@ -59,13 +58,10 @@ w, unravel = ravel(parameters)
 
 
 def ggn(w, x=x, y=y):
-    return gauss_newton_operator(
-        lambda w: predict(unravel(w), x),  # the outputs as a function of w
-        lambda output: cross_entropy(
-            output, y
-        ),  # the loss as a function of the outputs
-        w,
-    )
+    def outputs(w):
+        return predict(unravel(w), x)
+
+    return gauss_newton_operator(outputs, lambda output: cross_entropy(output, y), w)
 
 
 G, n = ggn(w), len(w)
@@ -87,7 +83,7 @@ for name, direction in {"first": first, "random": v / v.norm()}.items():
     print(f"{name} direction: {change:.4f}")
 
 # %%
-# The change along the first direction is much larger.
+# The change along the first direction is much larger. ``unravel(first)`` shows it by parameter, as a dictionary.
 #
 # Why not the Hessian?
 # --------------------
@@ -137,6 +133,8 @@ print(f"trace {found} from {estimate.products} products, exact {exact:.2f} from 
 # %%
 # If your data do not fit in memory, :func:`funcdiff.over_batches` makes the same operator from a data loader.
 
+from torch.utils.data import DataLoader, TensorDataset
+
 loader = DataLoader(TensorDataset(x, y), batch_size=128, shuffle=True)
 batches = over_batches(lambda x, y: ggn(w, x, y), loader)
 torch.testing.assert_close(batches @ v, G @ v)
@@ -158,7 +156,7 @@ torch.testing.assert_close(ggn(w, few, y[:50]) @ torch.eye(n), by_hand)
 
 # %%
 # For the cross-entropy, the GGN is also the Fisher matrix. It says how much a step :math:`s` changes the predictions.
-# The Kullback-Leibler divergence, a distance of the old and the new probabilities, is about :math:`\frac12 s^T G s`.
+# The Kullback-Leibler divergence, a distance of the old and the new probabilities, is about :math:`s^T G s / 2`.
 
 fisher = fisher_operator(lambda w: predict(unravel(w), x), w, likelihood="categorical")
 torch.testing.assert_close(fisher @ v / len(x), G @ v)
@@ -214,6 +212,8 @@ times.claim("GGN product", faster_than="Hessian product")
 # You can also train with the GGN. A step :math:`s` solves :math:`(G + \delta I) s = -g`, where :math:`g` is the
 # gradient. The damping :math:`\delta` keeps the steps short. It decreases if the loss falls as much as :math:`G`
 # predicts, and increases otherwise. SciPy's ``cg`` solves the equation from products with ``G.damped(delta)``.
+
+from scipy.sparse.linalg import cg
 
 
 def gauss_newton(w, steps, damping=1.0):
