@@ -2,58 +2,95 @@ r"""
 How do I find the vibrations of a molecule from its energy?
 ===========================================================
 
-The atoms of a molecule vibrate around the positions with the lowest energy. How fast depends on how steeply the energy
-rises when they move, which is the Hessian of the energy. For one coordinate with the second derivative 9 and the mass
-1, the angular frequency is :math:`\sqrt{9 / 1} = 3`. For :math:`N` atoms the Hessian has :math:`3N` rows and columns.
+The atoms of a molecule vibrate around the positions with the lowest energy: fast if a bond is stiff, and slowly if the
+atoms are heavy. For one coordinate, the angular frequency is :math:`\omega = \sqrt{k / m}`. Here :math:`k` is the
+second derivative of the energy and :math:`m` the mass. With :math:`k = 9` and :math:`m = 1` it is 3.
 
-Its computation can need far more memory than the matrix. An energy of pairs has :math:`N^2 / 2` terms, and
-``torch.func.hessian`` computes all :math:`3 N` columns at once. So its memory grows with :math:`N^3`.
+:math:`N` atoms have :math:`3N` coordinates. Their second derivatives form a matrix with :math:`3N` rows and columns,
+the Hessian. Divide each entry by :math:`\sqrt{m_i m_j}`, where :math:`m_i` and :math:`m_j` are the masses of its two
+atoms. The eigenvalues of this matrix are the squares :math:`\omega^2`.
 
-**Answer:** Compute the Hessian within a memory budget, and divide each entry by the square roots of its two masses. The
-eigenvalues are the squares of the angular frequencies. ``hessian`` chooses two backward passes here
-(:func:`funcdiff.hessian_double_backward`), and the largest chunk of columns that fits.
+**Answer:** Compute the Hessian with :func:`funcdiff.hessian`, which applies autograd twice here
+(:func:`funcdiff.hessian_double_backward`). Divide by the masses and compute the eigenvalues. For many atoms, add
+``chunk_size="auto", budget=2**30``: the columns are then computed in parts that fit in this many bytes.
 
 .. code-block:: python
 
     from funcdiff import hessian
 
-    H = hessian(energy, chunk_size="auto", budget=2**30)(x)  # x: (N, 3), in float64
-    roots = masses.sqrt().repeat_interleave(3)
-    squares, modes = torch.linalg.eigh(H.reshape(3 * N, 3 * N) / roots.outer(roots))
+    H = hessian(energy)(x).reshape(3 * N, 3 * N)  # x: positions (N, 3), in float64
+    roots = masses.sqrt().repeat_interleave(3)  # one for each coordinate
+    squares, modes = torch.linalg.eigh(H / roots.outer(roots))
+    frequencies = squares[6:].sqrt()  # six are zero: the whole moves or turns
 """
 
 # %%
 # Use it
 # ------
-# Our molecule is a cluster of 38 argon atoms. Each pair of atoms at the distance :math:`r` adds the Lennard-Jones
-# energy :math:`V(r) = 4 (r^{-12} - r^{-6})`. In these units the mass of an atom is 1.
+# We begin with three argon atoms. Each pair of atoms at the distance :math:`r` adds the Lennard-Jones energy
+# :math:`V(r) = 4 (r^{-12} - r^{-6})`, which is lowest at :math:`r = 2^{1/6}`. So the best arrangement is a triangle
+# with this side. We compute the Hessian there.
 
-from textwrap import fill
-
-import numpy as np
 import torch
-from scipy.optimize import minimize
-from torch.func import grad, grad_and_value
 
-from funcdiff import explain, hessian
+from funcdiff import hessian
 
 torch.set_default_dtype(torch.float64)
 
 
 def lennard_jones(atoms, device="cpu"):
     """The energy of this number of atoms, as a function of their positions (N, 3)."""
-    i, j = torch.triu_indices(atoms, atoms, 1, device=device)
+    i, j = torch.triu_indices(atoms, atoms, 1, device=device)  # all pairs
 
     def energy(x):
-        inverse = (x[i] - x[j]).square().sum(1) ** -3
-        return 4 * (inverse * inverse - inverse).sum()
+        sixth = (x[i] - x[j]).square().sum(1) ** -3  # r^-6
+        return 4 * (sixth * sixth - sixth).sum()
 
     return energy
 
 
+triangle = 2 ** (1 / 6) * torch.tensor([[0, 0, 0], [1, 0, 0], [0.5, 0.75**0.5, 0]])
+H = hessian(lennard_jones(3))(triangle)
+print(tuple(H.shape))
+
 # %%
-# First we need the positions with the lowest energy. The best known arrangement is a piece of a cubic crystal. We take
-# it from a grid, and SciPy's L-BFGS moves the atoms to the minimum with forces from :func:`torch.func.grad`.
+# A second derivative belongs to two coordinates, and each coordinate has an atom and an axis. Hence the four indices:
+# atom, axis, atom, axis. Next we make a matrix, divide by the masses, and compute the eigenvalues. An eigenvector is
+# a mode: it says how the atoms move. In these units the mass of an argon atom is 1.
+
+
+def vibrations(derivatives, masses):
+    roots = masses.sqrt().repeat_interleave(3)  # one for each coordinate
+    matrix = derivatives.reshape(len(roots), len(roots)) / roots.outer(roots)
+    return torch.linalg.eigh(matrix)  # squares in ascending order, and their modes
+
+
+squares, modes = vibrations(H, torch.ones(3))
+print(f"six squares below {squares[:6].abs().max():.0e}, the others", squares[6:])
+
+# %%
+# Six squares are zero up to rounding, since the energy does not change if the molecule moves along an axis or turns.
+# The others follow by hand. Each bond is a spring with the constant :math:`k = V''(2^{1/6}) = 72 / 2^{1/3}`. If all
+# bonds stretch together, :math:`\omega^2 = 3k`. In the two other modes it is :math:`3k / 2`. We compare, and convert to
+# wave numbers :math:`\omega / 2 \pi c` with the units of energy, length and mass for argon.
+
+from scipy.constants import Boltzmann, atomic_mass, c, pi
+
+k = 72 / 2 ** (1 / 3)
+torch.testing.assert_close(squares, k * torch.tensor([0, 0, 0, 0, 0, 0, 1.5, 1.5, 3]))
+
+depth, size, mass = 119.8 * Boltzmann, 3.405e-10, 39.948 * atomic_mass
+unit = (depth / mass) ** 0.5 / size / (2 * pi * c) / 100  # 1/cm
+print(*(f"{unit * square**0.5:.1f} per cm" for square in squares[6:]))
+
+# %%
+# A larger molecule
+# -----------------
+# The best known arrangement of 38 argon atoms is a piece of a cubic crystal. We take it from a grid. SciPy's L-BFGS
+# then moves the atoms to the minimum, with the gradient from :func:`torch.func.grad_and_value`.
+
+from scipy.optimize import minimize
+from torch.func import grad, grad_and_value
 
 grid = torch.cartesian_prod(*[torch.arange(-2.0, 3.0)] * 3)
 start = 0.78 * grid[(grid.sum(1) % 2 == 1) & (grid.square().sum(1) <= 5)]
@@ -66,66 +103,39 @@ def value_and_slope(flat):
     return value.item(), slope.flatten().numpy()
 
 
-settings = {"method": "L-BFGS-B", "options": {"gtol": 1e-9, "ftol": 0.0}}
-found = minimize(value_and_slope, start.flatten().numpy(), jac=True, **settings)
+settings = {"jac": True, "method": "L-BFGS-B", "options": {"gtol": 1e-9, "ftol": 0.0}}
+found = minimize(value_and_slope, start.flatten().numpy(), **settings)
 x = torch.tensor(found.x).reshape(N, 3)
 print(f"{N} atoms, energy {found.fun:.6f}, largest force {abs(found.jac).max():.0e}")
 assert abs(found.fun + 173.928427) < 1e-6  # Wales and Doye (1997)
 
 # %%
-# The energy agrees with the published one. The table shows the recipe for a budget of ``2**22`` bytes, the number of
-# columns at once, and the counted peak of memory.
+# The energy agrees with the published one. The Hessian now has 114 columns. By default they are computed all at once.
+# With a budget in bytes, ``hessian`` computes as many at once as fit.
 
 within = hessian(energy, chunk_size="auto", budget=2**22)
-H = within(x).reshape(3 * N, 3 * N)
-explain(within, x)
-
-# %%
-# Next we divide by the masses. The eigenvalues are the squares :math:`\omega^2`, and each eigenvector is a mode: it
-# says how the atoms move.
-
-
-def vibrations(matrix, masses):
-    roots = masses.sqrt().repeat_interleave(3)
-    return torch.linalg.eigh(matrix / roots.outer(roots))
-
-
+H = within(x)
 squares, modes = vibrations(H, masses)
-print("seven smallest squares:", *(f"{value:.1e}" for value in squares[:7]))
+wave_numbers = unit * squares[6:].sqrt()
+print(f"from {wave_numbers[0]:.1f} to {wave_numbers[-1]:.1f} per cm")
 assert squares[:6].abs().max() < 1e-8 * squares[6]
 
 # %%
-# Six squares are zero up to rounding, because the energy does not change if the whole cluster moves or turns. The
-# others are positive, so this is a minimum. For argon we convert the frequencies to wave numbers.
-
-from scipy.constants import atomic_mass, c, k
-
-depth, size, mass = 119.8 * k, 3.405e-10, 39.948 * atomic_mass
-unit = np.sqrt(depth / mass) / size / (2 * np.pi * c) / 100  # 1/cm
-wave_numbers = unit * squares[6:].sqrt()
-levels, copies = wave_numbers.round(decimals=6).unique(return_counts=True)
-print(f"{len(levels)} frequencies, from {levels[0]:.1f} to {levels[-1]:.1f} per cm")
-assert copies.max() == 3
-
-# %%
-# No frequency belongs to more than three modes, as the symmetry of a cube requires. We draw the slowest mode, and the
-# mode that is most similar to uniform growth of the cluster.
+# Again six squares are zero. The others are positive, so this is a minimum. We draw the slowest mode, and the mode that
+# is most similar to uniform growth of the molecule.
 
 from funcdiff.plots import plot_arrows
 
-growth = (x - x.mean(0)).flatten()
-overlap = modes.T @ growth / growth.norm()
+overlap = modes.T @ x.flatten() / x.norm()  # the center is at 0
 most = int(overlap.abs().argmax())
-breathing = modes[:, most] * overlap[most].sign()  # the sign of a mode is arbitrary
+breathing = (modes[:, most] * overlap[most].sign()).reshape(N, 3)  # a mode has no sign
 shown = {
     f"slowest: {wave_numbers[0]:.1f} per cm": modes[:, 6].reshape(N, 3),
-    f"breathing: {wave_numbers[most - 6]:.1f} per cm": breathing.reshape(N, 3),
+    f"breathing: {wave_numbers[most - 6]:.1f} per cm": breathing,
 }
-assert (x * breathing.reshape(N, 3)).sum(1).min() > -0.01  # outwards
-assert overlap[6].abs() < 1e-6
-plot_arrows(
-    x, shown, title=f"The breathing mode is uniform growth to {overlap[most] ** 2:.1%}"
-)
+assert (x * breathing).sum(1).min() > -0.01  # outwards
+title = f"The breathing mode is uniform growth to {overlap[most] ** 2:.1%}"
+plot_arrows(x, shown, title=title)
 
 # %%
 # In the breathing mode, all atoms move outwards together, and half a period later inwards.
@@ -151,20 +161,19 @@ def by_hand(x):
     pairs[range(N), range(N)] = 0
     blocks = -pairs
     blocks[range(N), range(N)] = pairs.sum(1)
-    return blocks.transpose(1, 2).reshape(3 * N, 3 * N)
+    return blocks.transpose(1, 2)  # atom, axis, atom, axis
 
 
 torch.testing.assert_close(H, by_hand(x))
 
 # %%
-# A second check needs no second derivative: differences of the forces at two nearby points, from 6 N evaluations.
+# A second check needs no second derivative: differences of the gradients at two nearby points, from 6 N evaluations.
 
 
 def by_differences(x, step=1e-5):
-    forces, columns = grad(energy), []
-    for shift in step * torch.eye(3 * N).reshape(3 * N, N, 3):
-        columns.append((forces(x + shift) - forces(x - shift)).flatten() / (2 * step))
-    return torch.stack(columns)
+    slope, shifts = grad(energy), step * torch.eye(3 * N).reshape(3 * N, N, 3)
+    columns = [slope(x + shift) - slope(x - shift) for shift in shifts]
+    return torch.stack(columns).reshape(N, 3, N, 3) / (2 * step)
 
 
 differences, _ = vibrations(by_differences(x), masses)
@@ -173,19 +182,17 @@ print(f"frequencies: relative difference at most {gap:.0e}")
 assert gap < 1e-6
 
 # %%
-# A third check includes the masses: for two atoms, :math:`\omega^2 = V'' (1 / m_1 + 1 / m_2)`. At the distance
-# :math:`2^{1/6}`, :math:`V'' = 72 / 2^{1/3}`.
+# A third check has two masses: two atoms with the spring above have :math:`\omega^2 = k (1 / m_1 + 1 / m_2)`.
 
-pair = torch.tensor([[0.0, 0.0, 0.0], [2 ** (1 / 6), 0.0, 0.0]])
-block = hessian(lennard_jones(2))(pair).reshape(6, 6)
-stretch = vibrations(block, torch.tensor([1.0, 3.0]))[0][-1].item()
-np.testing.assert_allclose(stretch, 72 / 2 ** (1 / 3) * (1 + 1 / 3))
+pair, _ = vibrations(hessian(lennard_jones(2))(triangle[:2]), torch.tensor([1.0, 3.0]))
+torch.testing.assert_close(pair[-1].item(), k * (1 + 1 / 3))
 
 # %%
 # Count
 # -----
-# How much memory does the Hessian need? We compare torch's own Hessian, which computes all columns at once, with
-# ``hessian`` within ``2**26`` bytes. On the :term:`meta device` nothing is computed.
+# For each column, all :math:`N^2 / 2` pairs of atoms are in memory. With :math:`3N` columns at once, the memory grows
+# with :math:`N^3`. We compare ``torch.func.hessian`` with a budget of ``2**26`` bytes. On the :term:`meta device`,
+# tensors have no values, so nothing is computed.
 
 from funcdiff.measure import compare, count
 
@@ -198,39 +205,40 @@ for atoms in (38, 76, 152):
     }
     costs = count(candidates, torch.empty(atoms, 3, device="meta"))
     peaks.append([cost.peak_bytes for cost in costs.values()])
-    print(f"{atoms:3} atoms: {peaks[-1][0]:,} bytes, {peaks[-1][1]:,} in chunks")
+    print(f"{atoms:3} atoms: {peaks[-1][0]:,} bytes, {peaks[-1][1]:,} with the budget")
 
 # %%
-# With twice as many atoms, all columns at once need about eight times the memory. For 152 atoms:
+# Twice as many atoms need about eight times the memory, unless there is a budget. For 152 atoms:
 
 assert 7 < peaks[2][0] / peaks[1][0] < 9
-assert max(within for _, within in peaks) <= 2**26
+assert max(small for _, small in peaks) <= 2**26
 costs.claim("hessian, budget", smaller_peak_than="torch.func.hessian", by=5)
 
 # %%
 # Time
 # ----
-# We time five methods for the Hessian of our cluster.
+# We time five methods for the Hessian of the 38 atoms, and count what each call needs.
 
 ways = {
     "hessian": hessian(energy),
     "hessian, budget": within,
     "torch.func.hessian": torch.func.hessian(energy),
     "autograd.functional": lambda x: torch.autograd.functional.hessian(energy, x),
-    "differences of forces": lambda x: by_differences(x).reshape(N, 3, N, 3),
+    "differences": by_differences,
 }
-times = compare(ways, x, rounds=8, budget=0.2, costs=True)
+times = compare(ways, x, rounds=8, budget=1, costs=True)
 times
 
 # %%
-# Compare the small budget with all columns at once:
-
-times.claim("hessian, budget", faster_than="torch.func.hessian")
-
-# %%
-# ``torch.autograd.functional`` computes one column at a time. It needs the least memory, but more time:
+# The fastest method comes first, and the :term:`ratio` compares the others with it. The energy has no matrix products,
+# hence 0 FLOP. ``torch.autograd.functional`` computes one column at a time, so it has the lowest :term:`peak`:
 
 times.claim("hessian, budget", faster_than="autograd.functional")
+
+# %%
+# Does the small budget cost time, compared with all columns at once?
+
+times.claim("hessian, budget", faster_than="torch.func.hessian")
 
 # %%
 # What goes wrong
@@ -238,25 +246,26 @@ times.claim("hessian, budget", faster_than="autograd.functional")
 # *The atoms are not at a minimum.* Rotations then change the energy, and their squares are not zero. These are the
 # values before the positions were optimized:
 
-unrelaxed, _ = vibrations(hessian(energy)(start).reshape(3 * N, 3 * N), masses)
-near_zero = unrelaxed[unrelaxed.abs().argsort()[:6]]
+near_zero = vibrations(hessian(energy)(start), masses)[0].abs().sort()[0][:6]
 print("six nearest to zero:", *(f"{value:.1e}" for value in near_zero))
-assert near_zero.abs().max() > 1e-3 * squares[6], "update this section"
+assert near_zero.max() > 1e-3 * squares[6], "update this section"
 
 # %%
-# *A custom kernel has no second derivative.* Fast kernels compute the forces together with the energy, and keep them
-# for the backward pass. For torch these forces are constants, so every second derivative is zero.
+# *A custom kernel has no second derivative.* Fast kernels compute the gradient together with the energy, and keep it
+# for the backward pass. For torch this gradient is a constant, so every second derivative is zero.
+
+from textwrap import fill
 
 
 class Kernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
-        ctx.save_for_backward(grad(energy)(x))  # stands for compiled code
+        ctx.save_for_backward(x, grad(energy)(x))  # stands for compiled code
         return energy(x)
 
     @staticmethod
     def backward(ctx, u):
-        return u * ctx.saved_tensors[0]
+        return u * ctx.saved_tensors[1]
 
 
 zeros = torch.autograd.functional.hessian(Kernel.apply, x)
@@ -268,26 +277,16 @@ except RuntimeError as error:
 
 # %%
 # ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error, because it compares its first result with
-# finite differences of the forces. Write the backward pass with torch's operations.
+# finite differences of the gradient. Write the backward pass with torch's operations, as here.
 
 
-class Repaired(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return energy(x)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
+class Repaired(Kernel):
     @staticmethod
     def backward(ctx, u):
-        return u * grad(energy)(*ctx.saved_tensors)
+        return u * grad(energy)(ctx.saved_tensors[0])
 
 
-torch.testing.assert_close(hessian(Repaired.apply)(x).reshape(3 * N, 3 * N), H)
+torch.testing.assert_close(hessian(Repaired.apply)(x), H)
 
 # %%
 # Takeaway

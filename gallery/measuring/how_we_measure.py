@@ -49,15 +49,17 @@ comparison
 # %%
 # The fastest candidate comes first. These are the columns:
 #
-# * *median* is the middle one of the times, and *IQR* (:term:`interquartile range <IQR>`) is the width of the middle
-#   half of them. A small IQR means that the times scatter little. *n* is their number.
-# * *ratio to fastest* is computed in each turn (:term:`round`), and the median of these ratios is shown. With a
-#   probability of 99 %, the true median is in the *99% interval*.
-# * *first call* is listed separately, because it may load or compile something.
-# * *matrix FLOPs* are the products and sums of the matrix products, *operations* is the number of tensor operations,
-#   *written* is the memory that they fill, and *peak* is the largest memory in use at any moment.
+# * *median* is the time of one call: half of all samples are shorter. *IQR*, the interquartile range, says how far the
+#   samples scatter: the middle half of them are in a range of this width.
+# * *ratio to fastest* says how many times as long a candidate takes as the first one. It is computed in each
+#   :term:`round`, that is in each turn, and this is the median. The *99% interval* contains the true median ratio with
+#   a probability of 99%.
+# * *n* is the number of samples. The *first call* is timed apart.
+# * *matrix FLOPs* are the floating-point operations of matrix products. *operations* counts the calls of torch's
+#   functions that write to memory, *written* what they write, and *peak* is the most memory in use. These columns are
+#   counted, not timed.
 #
-# ``claim`` states the ratio in one sentence:
+# ``claim`` makes a sentence from the measurement:
 
 comparison.claim("reverse", faster_than="forward")
 

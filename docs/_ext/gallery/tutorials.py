@@ -94,6 +94,7 @@ def reset(gallery_conf, name, when):
         _running["log"] = _running["recording"].__enter__()
         return
     _running["recording"].__exit__(None, None, None)
+    where = environment()  # before the tutorial's own dtype and threads are undone
     warnings.filters[:] = _running["filters"]
     torch.set_warn_always(False)
     torch.set_default_dtype(torch.float32)
@@ -102,7 +103,7 @@ def reset(gallery_conf, name, when):
     if str(source) in gallery_conf["failing_examples"]:
         return
     page = source.relative_to(GALLERY).with_suffix("").as_posix()
-    record = document(_running["log"], page=page, environment=environment())
+    record = document(_running["log"], page=page, environment=where)
     record_of(source).write_text(json.dumps(record, indent=1))
     _stamp_of(source).write_text(f"{_digest(source)} {fingerprint()}")
 

@@ -20,21 +20,22 @@ Parameters = dict[str, Tensor]
 
 
 def module_function(module: nn.Module, *, training: bool = False) -> tuple[Function, Parameters]:
-    """Turn a network into a function `func(parameters, *inputs)` and its parameters.
+    """Turn a network into a function `func(parameters, *inputs)` and a dictionary of its parameters.
 
-    torch.func differentiates with respect to arguments, and the parameters of a module are not arguments. The function
-    takes them as its first argument: a dictionary from names to tensors.
+    You need this to differentiate with respect to parameters. A derivative is with respect to an argument of a
+    function, but a module stores its parameters inside. ``func(parameters, x)`` returns what ``module(x)`` returns,
+    with the parameters that you pass. The module itself does not change.
 
     Args:
-        module: The network. At each call, `func` uses its buffers and its mode, `.eval()` or `.train()`. A network
-            under `fully_shard` (FSDP2) has sharded parameters (DTensors). Pass them to `func` together with inputs that
-            are DTensors, or to `funcdiff.distributed.hvp_operator`, which gathers them. `func` calls such a network
-            without its hooks.
-        training: Whether to accept a network in training mode. Dropout then draws masks, batch norm mixes the rows of
-            the batch, and running statistics are updated on copies, not in the module.
+        module: The network. At each call, `func` uses its buffers, such as the averages of batch norm, and its mode,
+            `.eval()` or `.train()`.
+        training: Whether to accept a network in training mode. Dropout then draws random numbers, batch norm mixes the
+            rows of the batch, and its averages are updated on copies, not in the module.
 
     Returns:
-        `func` and the dictionary of all parameters, frozen ones included. They are detached from the module.
+        `func`, and the dictionary from names to tensors. It contains all parameters, also those that do not require a
+        gradient. A parameter that two layers share appears once. The tensors are detached: they share the memory of
+        the module's parameters, and autograd does not record them.
 
     Raises:
         ValueError: A layer in training mode would make the function random or mix the rows of a batch. Call
@@ -44,16 +45,36 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
         KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
 
     Example:
-        The Jacobian of a linear layer with respect to its weight and bias.
+        For a linear layer, `func` computes :math:`w x + b`. Its Jacobian with respect to :math:`w` is :math:`x`, and
+        with respect to :math:`b` it is 1. The result has one block for each parameter, of the shape of the output, then
+        the shape of the parameter.
 
         >>> import torch
         >>> from funcdiff import jacobian, module_function
         >>> func, parameters = module_function(torch.nn.Linear(2, 1))
-        >>> jacobian(func)(parameters, torch.tensor([3.0, 4.0]))
+        >>> x = torch.tensor([3.0, 4.0])
+        >>> jacobian(func)(parameters, x)
         {'weight': tensor([[[3., 4.]]]), 'bias': tensor([[1.]])}
 
+        The gradient of a loss is a dictionary too. With :math:`w = (1, 1)`, :math:`b = 0` and the target 5, the error
+        is 2, and the gradient is twice the error times :math:`x` and 1.
+
+        >>> def loss(parameters, x, target):
+        ...     return (func(parameters, x) - target).square().sum()
+        >>> point = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
+        >>> torch.func.grad(loss)(point, x, 5.0)
+        {'weight': tensor([[12., 16.]]), 'bias': tensor([4.])}
+
+    Cost:
+        No parameter is copied. A call of `func` needs the same operations as a call of the module.
+
+    Note:
+        A network under `fully_shard` (FSDP2) has sharded parameters (DTensors). Pass them to `func` together with
+        inputs that are DTensors, or to `funcdiff.distributed.hvp_operator`, which gathers them. `func` calls such a
+        network without its hooks.
+
     See Also:
-        `ravel` makes one vector of the parameters, so that the result is one matrix.
+        `ravel` joins the parameters in one vector, so that a Jacobian or a Hessian is one matrix.
     """
     if any(is_lazy(parameter) for parameter in module.parameters()):
         raise ValueError(LAZY)
