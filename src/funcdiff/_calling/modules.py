@@ -26,24 +26,6 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
     function, but a module stores its parameters inside. ``func(parameters, x)`` returns what ``module(x)`` returns,
     with the parameters that you pass. The module itself does not change.
 
-    Args:
-        module: The network. At each call, `func` uses its buffers, such as the averages of batch norm, and its mode,
-            `.eval()` or `.train()`.
-        training: Whether to accept a network in training mode. Dropout then draws random numbers, batch norm mixes the
-            rows of the batch, and its averages are updated on copies, not in the module.
-
-    Returns:
-        `func`, and the dictionary from names to tensors. It contains all parameters, also those that do not require a
-        gradient. A parameter that two layers share appears once. The tensors are detached: they share the memory of
-        the module's parameters, and autograd does not record them.
-
-    Raises:
-        ValueError: A layer in training mode would make the function random or mix the rows of a batch. Call
-            ``module.eval()`` first, or pass ``training=True``. Or a lazy layer has not run yet, or the network is
-            wrapped in `DistributedDataParallel` (pass its `.module`) or in `FullyShardedDataParallel` (use
-            `fully_shard`).
-        KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
-
     Example:
         For a linear layer, `func` computes :math:`w x + b`. Its Jacobian with respect to :math:`w` is :math:`x`, and
         with respect to :math:`b` it is 1. The result has one block for each parameter, of the shape of the output, then
@@ -64,6 +46,24 @@ def module_function(module: nn.Module, *, training: bool = False) -> tuple[Funct
         >>> point = {"weight": torch.ones(1, 2), "bias": torch.zeros(1)}
         >>> torch.func.grad(loss)(point, x, 5.0)
         {'weight': tensor([[12., 16.]]), 'bias': tensor([4.])}
+
+    Args:
+        module: The network. At each call, `func` uses its buffers, such as the averages of batch norm, and its mode,
+            `.eval()` or `.train()`.
+        training: Whether to accept a network in training mode. Dropout then draws random numbers, batch norm mixes the
+            rows of the batch, and its averages are updated on copies, not in the module.
+
+    Returns:
+        `func`, and the dictionary from names to tensors. It contains all parameters, also those that do not require a
+        gradient. A parameter that two layers share appears once. The tensors are detached: they share the memory of
+        the module's parameters, and autograd does not record them.
+
+    Raises:
+        ValueError: A layer in training mode would make the function random or mix the rows of a batch. Call
+            ``module.eval()`` first, or pass ``training=True``. Or a lazy layer has not run yet, or the network is
+            wrapped in `DistributedDataParallel` (pass its `.module`) or in `FullyShardedDataParallel` (use
+            `fully_shard`).
+        KeyError: `func` raises it if a parameter is missing, or if the module does not have it.
 
     Cost:
         No parameter is copied. A call of `func` needs the same operations as a call of the module.
