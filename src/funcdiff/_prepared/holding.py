@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from funcdiff._automatic.describing import Memory
 from funcdiff._automatic.naming import analysed, installed
+from funcdiff._torch.compiler import ORIGINAL
 from funcdiff._torch.messages import RefusedError
 
 _MANY = 100_000
@@ -100,7 +101,9 @@ def holding(function: Callable[..., Any]) -> Holding:
 
 def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
     """What a thing holds, each place noted."""
-    if isinstance(thing, types.FunctionType):
+    if original := getattr(thing, "__dict__", {}).get(ORIGINAL):  # of what torch.compile made
+        yield name, original
+    elif isinstance(thing, types.FunctionType):
         yield from _of_function(found, thing)
     elif isinstance(thing, types.MethodType):
         yield name, thing.__func__

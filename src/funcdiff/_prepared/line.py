@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.checking import copy, refuse_other_results, same_gradients
+from funcdiff._prepared.checking import copy, other_gradients, refuse_other_results
 from funcdiff._prepared.holding import Holding, holding
 from funcdiff._prepared.reuse import in_place, without_lone_parts
 from funcdiff._prepared.simplify import owned, simplified
@@ -20,11 +20,6 @@ from funcdiff._torch.tensors import place_of
 from funcdiff._torch.tracing import fresh, held_tensors, traced
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
-
-NO_GRADIENTS = (
-    "cannot prepare this function so that its result can be differentiated again: the gradients of the recorded "
-    "operations differ from its own. Prepare and call it under torch.no_grad(), or call the function itself"
-)
 
 
 @dataclass(frozen=True)
@@ -139,10 +134,10 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
 
     # A detach in the trace is the user's own, or what autograd saved: their gradients tell.
     line = attempt(keep_detach=carries)
-    if carries and not same_gradients(flat, line.run, examples, sources):
+    if carries and other_gradients(flat, line.run, examples, sources):
         line = attempt(keep_detach=False)
-        if not same_gradients(flat, line.run, examples, sources):
-            raise RefusedError(NO_GRADIENTS)
+        if why := other_gradients(flat, line.run, examples, sources):
+            raise RefusedError(why)
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, place_of(tensor)) for tensor in kept]
     return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory)

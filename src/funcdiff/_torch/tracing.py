@@ -14,9 +14,10 @@ from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, inlined
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tape import draws
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.versions import RUNNING
 
@@ -38,7 +39,7 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
     """
     examples = [x.detach().clone().requires_grad_(x.requires_grad) for x in args]
     try:
-        with undrawn(), eagerly(), noted_by_one_mode(), reading() as read:
+        with undrawn(), eagerly(), inlined(), noted_by_one_mode(), reading() as read:
             module: GraphModule = make_fx(flat)(*examples)
     except RuntimeError as error:
         if "Sparse CSR tensors do not have strides" in str(error):
@@ -142,7 +143,9 @@ def fresh(node: Node) -> bool:
 
 def refuse_draws(node: Node) -> None:
     """Raise where the operation draws."""
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and draws(
+        node.target, node.args, node.kwargs
+    ):
         raise RefusedError(DRAWS)
 
 
