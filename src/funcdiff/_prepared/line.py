@@ -55,7 +55,10 @@ class Line:
     def refuse_stale(self) -> None:
         """Raise if the function holds another thing now."""
         if place := self.holding.changed():
-            raise RefusedError(f"{place} has been replaced since the function was prepared. Prepare it again")
+            raise RefusedError(
+                f"{place} has been replaced since the function was prepared. Prepare it again. If {place} decides "
+                "nothing, such as a count of calls, keep it outside of func"
+            )
         for tensor, place in self.memory:
             if place_of(tensor) != place:
                 name = self.holding.names.get(id(tensor), "a held tensor")
@@ -112,6 +115,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     module = traced(flat, examples)
     held = holding(function)
     kept = list({id(t): t for node, t in held_tensors(module).items() if not fresh(node)}.values())
+    held.used = frozenset(map(id, kept))
     for tensor in kept:
         if id(tensor) not in held.names:
             raise RefusedError(
