@@ -14,7 +14,7 @@ from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
-from funcdiff._safety.obstacles import PLAIN, Obstacles
+from funcdiff._safety.obstacles import KNOWN_WRONG, PLAIN, Obstacles
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
@@ -110,10 +110,11 @@ class Plan:
     def refusal(self) -> RefusedError:
         """Why no recipe is left, in words."""
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
-        remedy = (
-            "Write the operation at fault with simpler ones, or pass verify=False if you mean the derivative that "
-            "torch gives"
-        )
+        remedy = "Write the operation at fault with simpler ones"
+        if known := [c.name.partition(",")[0] for c in self.candidates if c.obstacle.startswith(KNOWN_WRONG)]:
+            remedy += f". If you know that torch is right at your arguments, call {known[0]} itself, without a check"
+        else:
+            remedy += ", or pass verify=False if you mean the derivative that torch gives"
         if all("it raises" in c.obstacle or "no Taylor rule" in c.obstacle for c in self.candidates):
             remedy = (
                 "No transform of torch.func differentiates it. Call the recipe outside of vmap and grad, or use "

@@ -49,8 +49,9 @@ REMEDIES = (
     ),
     (
         "random operation while in randomness error mode",
-        "func draws random numbers (dropout in training mode?), and each direction would get other numbers. Call "
-        'module.eval(), or pass randomness="same" to draw the same numbers for all',
+        "func draws random numbers (dropout in training mode?), and each direction may get other numbers. Call "
+        "module.eval(), or draw the numbers before and let func use them, or pass "
+        'randomness="same", where it is an option, to draw the same numbers for all',
     ),
     (
         "would mutate a captured Tensor",
