@@ -44,7 +44,7 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
     except RuntimeError as error:
         if "Sparse CSR tensors do not have strides" in str(error):
             raise RefusedError(COMPRESSED) from error
-        if "value out of a tracing tensor" not in str(error) and "data-dependent" not in str(error):
+        if not any(sign in str(error) for sign in _READ):
             raise
         raise RefusedError(READS) from error
     if read.seen:
@@ -109,12 +109,14 @@ def being_traced() -> bool:
     return get_proxy_mode() is not None
 
 
+# What torch says where a value is read, the last of .numpy().
+_READ = "value out of a tracing tensor", "data-dependent", "data pointer of Tensor that doesn't have storage"
 COMPRESSED = (
     "cannot prepare a function that uses a sparse tensor in compressed rows, which torch's tracer does not know: keep "
     "it in coordinates (matrix.to_sparse()), or call the function itself"
 )
 READS = (
-    "cannot prepare a function that reads the values of tensors (.item(), .tolist(), if, a mask that selects): with "
+    "cannot prepare a function that reads the values of tensors (.item(), .numpy(), if, a mask that selects): with "
     "other values it may do something else. Use torch.where in place of a branch, or call the function itself"
 )
 WRITES = (
