@@ -191,7 +191,7 @@ def over_rows(
         planned = Choice(kind, names, options, verify, batch.at_once(chunk))
         return lookup.for_transform(func, planned, batch.row(), inside=True, last=last)
 
-    def run(chunk: int | None, *args: Tree) -> Tree:
+    def run(chunk: int | None, planned: int | None, *args: Tree) -> Tree:
         batch = Batch(args, in_dims)
         if recipe is not None or batch.size is None or torch.compiler.is_compiling():
             row = recipe or choice.for_rows(kind, batch.at_once(chunk))
@@ -217,21 +217,21 @@ def over_rows(
                 verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=not alone)
             return and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
 
-        plan = found_for(batch, chunk)
+        plan = found_for(batch, planned or chunk)
         return first_working(plan, by, check if verify else None, inside=True, numbers=numbers)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
 
-        def in_chunks(chunk: int | None) -> Tree:
-            return guarded(partial(run, chunk), args)
+        def in_chunks(chunk: int | None, planned: int | None = None) -> Tree:
+            return guarded(partial(run, chunk, planned), args)
 
         if budget is None:
             return in_chunks(chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
         batch = Batch(args, in_dims)
         settings = kind, options, verify, in_dims, budget
         rows = batch.size or 1
-        return in_chunks(lookup.chunk_of_rows((func, recipe), batch.leaves, settings, rows, budget, in_chunks))
+        return in_chunks(*lookup.chunk_of_rows((func, recipe), batch.leaves, settings, rows, budget, in_chunks))
 
     if recipe is None:
         wrapper.found = explained  # type: ignore[attr-defined]  # for `explain`

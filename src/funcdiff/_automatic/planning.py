@@ -14,7 +14,7 @@ from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
-from funcdiff._safety.obstacles import PLAIN, Obstacles
+from funcdiff._safety.obstacles import KNOWN_WRONG, PLAIN, Obstacles
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
@@ -99,17 +99,22 @@ class Plan:
 
         return Plan(self.sketch, tuple(map(named, self.candidates)))
 
-    def refusal(self) -> RefusedError:
-        """Why no recipe is left, in words."""
+    @property
+    def obstacles(self) -> str:
+        """What speaks against each recipe, in words."""
         names: dict[str, list[str]] = {}
         for c in self.candidates:
-            names.setdefault(c.obstacle, []).append(c.name)
-        told = "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
+            names.setdefault(c.obstacle or NOT_TRIED, []).append(c.name)
+        return "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
+
+    def refusal(self) -> RefusedError:
+        """Why no recipe is left, in words."""
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
-        remedy = (
-            "Write the operation at fault with simpler ones, or pass verify=False if you mean the derivative that "
-            "torch gives"
-        )
+        remedy = "Write the operation at fault with simpler ones"
+        if known := [c.name.partition(",")[0] for c in self.candidates if c.obstacle.startswith(KNOWN_WRONG)]:
+            remedy += f". If you know that torch is right at your arguments, call {known[0]} itself, without a check"
+        else:
+            remedy += ", or pass verify=False if you mean the derivative that torch gives"
         if all("it raises" in c.obstacle or "no Taylor rule" in c.obstacle for c in self.candidates):
             remedy = (
                 "No transform of torch.func differentiates it. Call the recipe outside of vmap and grad, or use "
@@ -120,9 +125,12 @@ class Plan:
                 "The derivative of an operation divides by zero here. It may be a root or a norm at 0, or a number "
                 "that a mask leaves out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
             )
-        return RefusedError(f"no recipe is known to be right on func ({told}). func calls {suspects}. {remedy}")
+        return RefusedError(
+            f"no recipe is known to be right on func ({self.obstacles}). func calls {suspects}. {remedy}"
+        )
 
 
+NOT_TRIED = "not tried, as its result cannot be checked inside a transform"
 LOOP = "a loop over rows"  # of a batch, each differentiated by itself
 JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 

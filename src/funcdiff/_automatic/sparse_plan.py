@@ -27,7 +27,7 @@ from funcdiff._safety.verification import check_product
 from funcdiff._sparse.colouring import Groups
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._sparse.tracer import Traced, trace
-from funcdiff._torch.messages import RefusedError, cannot
+from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.reading import reading
 from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import jvp, outside, plain_allowed, undrawn
@@ -119,6 +119,7 @@ class SparsePlan:
 
     def _computed(self, flat: Flat, primals: Primals, options: Options) -> Derivative:
         stopped: Exception | None = None
+        modes, ways = self.modes, self.ways[:]
         while self.ways:
             name, groups = self.ways[0]
             try:
@@ -127,12 +128,19 @@ class SparsePlan:
                 if not cannot(error):
                     raise
                 stopped = stopped or error
+                modes = modes.without(name if name in NAMES[self.kind] else NAMES[self.kind][0], reason(error))
                 del self.ways[0]
             if not self.ways and name != _ALONE and NAMES[self.kind][0] in self.modes.usable:
                 # Reverse mode by itself, and then without vmap.
                 last = self.kind == "hessian" or name == _REVERSE
                 self.ways = [(_ALONE if last else _REVERSE, self.pattern.by_rows)]
-        raise stopped or self.modes.refusal()
+        self.ways = ways  # to be refused alike at the next call
+        if all(name in self.modes.usable for name in NAMES[self.kind]) and stopped:
+            raise stopped
+        raise RefusedError(
+            f"{self.kind}_sparse differentiates func in no mode ({modes.obstacles}). Use funcdiff.{self.kind}, which "
+            "has other methods"
+        ) from stopped
 
     def _by(self, name: str, groups: Groups, flat: Flat, primals: Primals, options: Options) -> Derivative:
         chunk = 1 if name == _ALONE else options.chunk_size or self.chunk or self._cached(name, groups, primals)

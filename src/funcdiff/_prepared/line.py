@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.checking import copy, refuse_other_results, same_gradients
+from funcdiff._prepared.checking import copy, other_gradients, refuse_other_results
 from funcdiff._prepared.holding import Holding, holding
 from funcdiff._prepared.reuse import in_place, without_lone_parts
 from funcdiff._prepared.simplify import owned, simplified
@@ -20,11 +20,6 @@ from funcdiff._torch.tensors import place_of
 from funcdiff._torch.tracing import fresh, held_tensors, traced
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
-
-NO_GRADIENTS = (
-    "cannot prepare this function so that its result can be differentiated again: the gradients of the recorded "
-    "operations differ from its own. Prepare and call it under torch.no_grad(), or call the function itself"
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,10 @@ class Line:
     def refuse_stale(self) -> None:
         """Raise if the function holds another thing now."""
         if place := self.holding.changed():
-            raise RefusedError(f"{place} has been replaced since the function was prepared. Prepare it again")
+            raise RefusedError(
+                f"{place} has been replaced since the function was prepared. Prepare it again. If {place} decides "
+                "nothing, such as a count of calls, keep it outside of func"
+            )
         for tensor, place in self.memory:
             if place_of(tensor) != place:
                 name = self.holding.names.get(id(tensor), "a held tensor")
@@ -117,6 +115,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     module = traced(flat, examples)
     held = holding(function)
     kept = list({id(t): t for node, t in held_tensors(module).items() if not fresh(node)}.values())
+    held.used = frozenset(map(id, kept))
     for tensor in kept:
         if id(tensor) not in held.names:
             raise RefusedError(
@@ -139,10 +138,10 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
 
     # A detach in the trace is the user's own, or what autograd saved: their gradients tell.
     line = attempt(keep_detach=carries)
-    if carries and not same_gradients(flat, line.run, examples, sources):
+    if carries and other_gradients(flat, line.run, examples, sources):
         line = attempt(keep_detach=False)
-        if not same_gradients(flat, line.run, examples, sources):
-            raise RefusedError(NO_GRADIENTS)
+        if why := other_gradients(flat, line.run, examples, sources):
+            raise RefusedError(why)
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, place_of(tensor)) for tensor in kept]
     return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory)
