@@ -25,7 +25,7 @@ from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.lines import Func
 from funcdiff._safety.obstacles import stand_ins, trained_through
-from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.planes import and_elsewhere, check_on_plane
 from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
@@ -203,6 +203,7 @@ def _proven(
             break  # of each row it takes what is planned for it
         with outside():
             found = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
+            found = and_elsewhere(found, recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
             if found.raised and LOOP not in plan.usable:
                 alone = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=False)
                 found = alone if alone.outcome == "wrong" else found

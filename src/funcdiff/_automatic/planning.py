@@ -14,7 +14,9 @@ from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
+from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.obstacles import KNOWN_WRONG, PLAIN, Obstacles
+from funcdiff._torch.delicate import NORMS
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
@@ -60,6 +62,11 @@ class Plan:
     def watched(self) -> bool:
         """Whether later results are looked at: not on a GPU, which would have to wait for each."""
         return self.sketch.delicate and not self.sketch.on_gpu
+
+    @functools.cached_property
+    def has_norms(self) -> bool:
+        """Whether func has a norm or a distance, of which torch may call a second derivative zero that is not there."""
+        return not self.sketch.operators.isdisjoint(NORMS)
 
     @functools.cached_property
     def _named(self) -> dict[str, Candidate]:
@@ -167,14 +174,14 @@ def make(
         seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
         cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None
         candidates.append(Candidate(name, cost, obstacle))
-    candidates.sort(key=order)
+    candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     while (
         candidates[0].name in JETS
         and not candidates[0].obstacle
         and (why := _no_taylor_rule(flat, primals, randomness))
     ):
         candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)
-        candidates.sort(key=order)
+        candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     if candidates[0].obstacle:
         raise Plan(plain, tuple(candidates)).refusal()
     return Plan(plain, tuple(candidates))
@@ -183,6 +190,17 @@ def make(
 def order(candidate: Candidate) -> tuple[bool, float]:
     """Those that may be taken first, and of them the fastest."""
     return bool(candidate.obstacle), candidate.cost.seconds if candidate.cost else float("inf")
+
+
+def _preferred(seen: Sketch, inside: bool, candidate: Candidate) -> tuple[bool, bool, float]:
+    """By `order`, but of code of the user's reverse mode alone first: it is how the code defines its derivative.
+
+    A rule for forward mode may be wrong at points that no check has seen. A Jacobian can be checked at each call, but
+    not inside a transform.
+    """
+    blocked, seconds = order(candidate)
+    forward = "forward" in candidate.name and (inside or not candidate.name.startswith("jacobian"))
+    return blocked, bool(by_hand(seen)) and forward, seconds
 
 
 def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
