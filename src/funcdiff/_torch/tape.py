@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._torch.constants import Switches
+from funcdiff._torch.constants import Constants
 from funcdiff._torch.delicate import delicate, finite_by_mistake
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
@@ -50,6 +50,7 @@ class Sketch:
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
         on_gpu: Whether the input is on a GPU.
         delicate: Whether a derivative may not be finite although the value is.
+        cuts: Whether it may take something out of the graph, or hang a hook on a tensor.
     """
 
     inputs: int
@@ -73,6 +74,12 @@ class Sketch:
     reads_values: bool = False
     on_gpu: bool = False
     delicate: bool = field(default=False, compare=False)
+    cuts: bool = field(default=True, compare=False)
+
+    @property
+    def straight(self) -> bool:
+        """Whether it is linear piece by piece, so that its second derivatives are zero."""
+        return not (self.curved_elements or self.foreign or self.cuts or self.draws or self.reads_values)
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -86,10 +93,12 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
             tape, outputs, reads = _watch(flat, [x.clone().requires_grad_() for x in primals], randomness)
+            cuts = tape.switches.any
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
         tape, outputs, reads = _watch(flat, primals, randomness)
+        cuts = True
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
     return Sketch(
@@ -103,13 +112,14 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         draws=tape.draws,
         trainable=tape.trainable,
         delicate=tape.delicate,
+        cuts=cuts,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
 
 
 def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
-    tape = _Tape(primals, randomness, switches := Switches(), read := Reading())
+    tape = _Tape(primals, randomness, switches := Constants(), read := Reading())
     with undrawn(), read, switches, tape:
         outputs = flatten(flat(*primals))[0]
     return tape, outputs, read.seen
@@ -154,7 +164,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     calls: int
     general: int
 
-    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Switches, read: Reading) -> None:
+    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Constants, read: Reading) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
