@@ -17,13 +17,14 @@ from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import LOOP, Plan
-from funcdiff._automatic.trying import and_trained, first_working
+from funcdiff._automatic.trying import and_trained, finite, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.directions import gathered
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied, guarded
 from funcdiff._calling.types import Function
+from funcdiff._safety import verification
 from funcdiff._safety.accusing import Check
 from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.verification import Kind
@@ -182,10 +183,10 @@ def over_rows(
         found = found_for(Batch(args, in_dims))
         return replace(found, plan=found.plan.inside_transform())
 
-    def found_for(batch: Batch, chunk: int | None = None) -> Found:
+    def found_for(batch: Batch, chunk: int | None = None, *, untried: bool = False) -> Found:
         names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
         planned = Choice(kind, names, options, verify, batch.at_once(chunk))
-        return lookup.for_transform(func, planned, batch.row(), inside=True, last=last)
+        return lookup.for_transform(func, planned, batch.row(), inside=True, last=last, untried=untried)
 
     def run(chunk: int | None, *args: Tree) -> Tree:
         batch = Batch(args, in_dims)
@@ -204,17 +205,26 @@ def over_rows(
         def check(plan: Plan, name: str, result: Tree) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
-            spoilt = _first_not_finite(numbers(result))
-            row = batch.row() if spoilt is None else batch.row(spoilt)
-            flat, point = lookup.value_of(func, copied(row), options)
+            derivative = flatten(numbers(result))[0]
+            spoilt = _first_not_finite(derivative)
+            recipe, seen = RECIPES[kind][name], plan.sketch
+            flat, point = lookup.value_of(func, copied(batch.row()), options)
             verdict = Check("agrees", reason=plan[name].check)
-            if not verdict.reason or spoilt is not None:  # vmap would see that row and another one near to it
-                alone = spoilt is not None
-                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=not alone)
-            return and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
+            if not verdict.reason and spoilt is None and batch.varied and not (seen.draws or seen.foreign):
+                verdict = verification.check(flat, point, [batch.of_row(x) for x in derivative], kind, seen)
+            elif not verdict.reason:
+                verdict = check_on_plane(recipe, flat, point, kind, seen, under_vmap=True)
+            if spoilt is not None and verdict.outcome != "wrong":  # vmap would see that row and another one near to it
+                flat, point = lookup.value_of(func, copied(batch.row(spoilt)), options)
+                verdict = check_on_plane(recipe, flat, point, kind, seen, under_vmap=False)
+            return and_trained(verdict, result, recipe, flat, point, plan, under_vmap=True)
 
-        plan = found_for(batch, chunk)
-        return first_working(plan, by, check if verify else None, inside=True, numbers=numbers)
+        found = found_for(batch, chunk, untried=True)
+
+        def rule() -> str:
+            return lookup.no_taylor_rule(func, batch.row(), options)
+
+        return first_working(found, by, check if verify else None, inside=True, numbers=numbers, rule=rule)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
@@ -234,11 +244,10 @@ def over_rows(
     return wrapper
 
 
-def _first_not_finite(derivative: Tree) -> int | None:
+def _first_not_finite(derivative: Sequence[Tensor]) -> int | None:
     """The first row with a number that is not finite."""
-    rows = [
-        x.detach().isfinite().reshape(len(x), -1).all(1) for x in flatten(derivative)[0] if x.numel() and not x.is_meta
-    ]
+    doubtful = [x for x in derivative if not finite(x)]
+    rows = [x.detach().isfinite().reshape(len(x), -1).all(1) for x in doubtful]
     bad = [int((~fine).nonzero()[0]) for fine in rows if not fine.all()]
     return min(bad, default=None)
 
@@ -281,6 +290,19 @@ class Batch:
             [leaf(x, dim) for x, dim in zip(self.leaves, self.dims, strict=True)], self.spec
         )
         return row
+
+    @property
+    def varied(self) -> bool:
+        """Whether the first two rows differ in all numbers but zeros, so that none is taken for the other."""
+        if (self.size or 0) < 2:
+            return self.size == 1
+        rows = [x.movedim(dim, 0) for x, dim in zip(self.leaves, self.dims, strict=True) if dim is not None]
+        floating = [x for x in rows if x.is_floating_point()]
+        return all(not x.is_meta and bool(((x[0] != x[1]) | (x[1] == 0)).all()) for x in floating)
+
+    def of_row(self, x: Tensor) -> Tensor:
+        """What belongs to the row that is taken by default, of a tensor with rows along axis 0."""
+        return x.select(0, min(1, len(x) - 1))
 
     def in_parts(self, whole: Function, chunk: int | None, options: Options) -> Tree:
         """What `whole` returns of these arguments, computed for `chunk` rows at a time."""
