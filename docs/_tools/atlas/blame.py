@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from _tools.atlas.data import Atlas, mode_names, outcomes
-from funcdiff._torch.tape import known_as
+from funcdiff._torch.operators import known_as
 
 _INNOCENT = 0.85  # an operator is not blamed if this share of the cases with it, or more, is right
 

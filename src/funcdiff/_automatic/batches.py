@@ -19,7 +19,7 @@ from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._automatic.trying import and_beyond, first_doubtful, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
-from funcdiff._calling.directions import gathered
+from funcdiff._calling.directions import CountedChunk, gathered
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied, guarded
@@ -188,10 +188,10 @@ def over_rows(
         found = found_for(Batch(args, in_dims))
         return replace(found, plan=found.plan.inside_transform())
 
-    def found_for(batch: Batch, chunk: int | None = None) -> Found:
+    def found_for(batch: Batch, chunk: int | None = None, *, untried: bool = False) -> Found:
         names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
         planned = Choice(kind, names, options, verify, batch.at_once(chunk))
-        return lookup.for_transform(func, planned, batch.row(), inside=True, last=last)
+        return lookup.for_transform(func, planned, batch.row(), inside=True, last=last, untried=untried)
 
     def run(chunk: int | None, planned: int | None, *args: Tree) -> Tree:
         batch = Batch(args, in_dims)
@@ -218,13 +218,15 @@ def over_rows(
         def check(plan: Plan, name: str, result: Tree) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
+            blocks = flatten(numbers(result))[0]
             doubtful = first_doubtful(plan, numbers(result))
             row = batch.row() if doubtful is None else batch.row(doubtful)
             flat, point = lookup.value_of(func, copied(row), options)
             verdicts = [Check("agrees", reason=plan[name].check)]
             if by_hand(plan.sketch):
-                blocks = flatten(numbers(result))[0]
-                verdicts = [together([of_row(plan, blocks, i) for i in batch.some()])]
+                verdicts = [together([of_row(plan, blocks, i) for i in batch.some(chunk)])]
+            elif not plan[name].check and doubtful is None and batch.varied and not plan.sketch.draws:
+                verdicts = [of_row(plan, blocks, min(1, len(blocks[0]) - 1))]
             elif not plan[name].check:
                 verdicts = [of_plane(plan, name, batch.row(), under_vmap=True)]
             if doubtful is not None:  # vmap would see that row and another one near to it
@@ -232,8 +234,12 @@ def over_rows(
             verdict = first_not_agreeing(verdicts)
             return and_beyond(verdict, result, RECIPES[kind][name], flat, point, kind, plan, under_vmap=True)
 
-        plan = found_for(batch, planned or chunk)
-        return first_working(plan, by, check if verify else None, inside=True, rows=True, numbers=numbers)
+        found = found_for(batch, planned or chunk, untried=True)
+
+        def rule() -> str:
+            return lookup.no_taylor_rule(func, batch.row(), options)
+
+        return first_working(found, by, check if verify else None, inside=True, rows=True, numbers=numbers, rule=rule)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
@@ -292,10 +298,20 @@ class Batch:
         )
         return row
 
-    def some(self) -> list[int]:
-        """A few rows: the first two, the last, and those between them."""
+    def some(self, chunk: int | None) -> list[int]:
+        """A few rows: the first two, the last, and some between, which are not computed where chunks are counted."""
         last = (self.size or 1) - 1
-        return sorted({0, min(1, last), last // 3, last // 2, last})
+        between = () if isinstance(chunk, CountedChunk) else (last // 3, last // 2)
+        return sorted({0, min(1, last), *between, last})
+
+    @property
+    def varied(self) -> bool:
+        """Whether the first two rows differ in all numbers but zeros, so that none is taken for the other."""
+        if (self.size or 0) < 2:
+            return self.size == 1
+        rows = [x.movedim(dim, 0) for x, dim in zip(self.leaves, self.dims, strict=True) if dim is not None]
+        floating = [x for x in rows if x.is_floating_point()]
+        return all(not x.is_meta and bool(((x[0] != x[1]) | (x[1] == 0)).all()) for x in floating)
 
     def in_parts(self, whole: Function, chunk: int | None, options: Options) -> Tree:
         """What `whole` returns of these arguments, computed for `chunk` rows at a time."""

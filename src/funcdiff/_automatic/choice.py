@@ -203,8 +203,9 @@ def chosen(
     traced = torch.compiler.is_compiling()
     last = Last()
 
-    def found(args: Sequence[Tree]) -> lookup.Found:
-        return lookup.for_transform(func, choice, args, budget, lambda name, chunk: run(name, chunk, args), last=last)
+    def found(args: Sequence[Tree], *, untried: bool = False) -> lookup.Found:
+        call = functools.partial(run, args=args)
+        return lookup.for_transform(func, choice, args, budget, call, last=last, untried=untried)
 
     def run(name: str, chunk: int | None, args: Sequence[Tree]) -> Tree:
         return recipes[name](func, **{**options, "chunk_size": chunk})(*args)
@@ -228,7 +229,7 @@ def chosen(
     def eager(args: Sequence[Tree]) -> Tree:
         if any_spread(args):
             return run(next(filter(_plain_reverse, recipes)), options.chunk_size, args)
-        now = found(args)
+        now = found(args, untried=True)
 
         def result(name: str, chunk: int | None) -> Tree:
             bare = name in UNCORRECTED and now.plan.bare and now.plain
@@ -240,7 +241,8 @@ def chosen(
             return last.recipes[key](*args)
 
         first = functools.partial(first_result, args) if verify else None
-        return first_working(now, result, first, numbers=lambda result: apart(result, options.has_aux)[0])
+        rule = functools.partial(lookup.no_taylor_rule, func, args, options)
+        return first_working(now, result, first, numbers=lambda result: apart(result, options.has_aux)[0], rule=rule)
 
     def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
         if plan.sketch.draws:

@@ -19,7 +19,7 @@ from funcdiff._automatic.unchanged import captured
 from funcdiff._calling.arguments import apart, check_range
 from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
-from funcdiff._calling.transform import taken_apart
+from funcdiff._calling.transform import copied, taken_apart
 from funcdiff._calling.types import Function
 from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
@@ -77,11 +77,12 @@ def for_transform(
     inside: bool | None = None,
     proven: Callable[[Plan, Func, Sequence[Tensor]], Plan] | None = None,
     last: cache.Last | None = None,
+    untried: bool = False,
 ) -> Found:
     """The plan of a transform: that of its `last` call if nothing changed, one that is kept, or a new one.
 
     With a budget, `call` is run and counted. `inside` a transform, where results cannot be read, a plan is checked when
-    it is made, by `proven` if that is given.
+    it is made, by `proven` if that is given. An `untried` one will do where the caller checks the result.
     """
     options = choice.options
     leaves, spec = flatten(tuple(args))
@@ -89,7 +90,8 @@ def for_transform(
     inside = not plain if inside is None else inside
     asked = choice.asked, inside, budget, hashed(spec)
     kinds = plain, asked, *map(_kind, leaves)
-    if last and (recalled := last.find(func, kinds)):
+    untried &= plain and choice.verify and budget is None
+    if last and (recalled := last.find(func, kinds)) and (untried or not recalled.plan.untried):
         return recalled  # type: ignore[no-any-return]  # as it was remembered
     check_range(options.argnums, len(args))
     once_more = kept_for_gradients(leaves)
@@ -107,17 +109,18 @@ def for_transform(
             by_cost=choice.kind in ("jacobian", "hessian"),
             inside=inside,
             once_more=once_more,
+            untried=untried,
         )
         if budget is not None and call is not None:
             return plan_within(budget, plan, primals[0].element_size(), call)
-        if not (choice.verify and inside) or plan.sketch.draws:
+        if plan.untried or not (choice.verify and inside) or plan.sketch.draws:
             return plan
         if proven is not None:
             return proven(plan, flat, primals)
         again = not plain_allowed() and (once_more or trained_through(plan.sketch))  # else the first result is checked
         return _proven(plan, flat, primals, choice.kind, lambda name, _: RECIPES[choice.kind][name], again=again)
 
-    return _looked_up(func, leaves, asked, make, kinds, last, plain=plain)
+    return _looked_up(func, leaves, asked, make, kinds, last, plain=plain, untried=untried)
 
 
 @left_alone
@@ -156,6 +159,12 @@ def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Fu
     """`func` as a function of the differentiated leaves alone, without its aux, and these leaves."""
     flat, primals = taken_apart(func, args, options)
     return lambda *moved: apart(flat(*moved), options.has_aux)[0], primals
+
+
+def no_taylor_rule(func: Function, args: Sequence[Tree], options: Options) -> str:
+    """What stops jets on their way through `func` at these arguments, or nothing."""
+    with unobserved():
+        return planning.no_taylor_rule(*value_of(func, [copied(arg) for arg in args], options), options.randomness)
 
 
 def chunk_of_rows(
@@ -262,12 +271,13 @@ def _looked_up(
     last: cache.Last | None,
     *,
     plain: bool,
+    untried: bool = False,
 ) -> Found:
     """The plan that is kept, or else one that is made."""
     refuse_lazy(func)
     refuse_wrapped(func)
     key = _key(func, leaves, asked)
-    if (plan := cache.find(key)) is not None:
+    if (plan := cache.find(key)) is not None and (untried or not plan.untried):
         found = Found(plan, key, plain)
         if last:
             last.remember(func, kinds, key, found)

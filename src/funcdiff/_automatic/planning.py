@@ -43,10 +43,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Plan:
-    """The candidates: those that may be taken first, and of them the fastest."""
+    """The candidates: those that may be taken first, and of them the fastest.
+
+    `untried` says that the first call is to show whether jets pass through func, and whether its result is right.
+    """
 
     sketch: Sketch
     candidates: tuple[Candidate, ...]
+    untried: bool = False
 
     @functools.cached_property
     def usable(self) -> list[str]:
@@ -153,12 +157,13 @@ def make(
     by_cost: bool = True,
     inside: bool | None = None,
     once_more: bool = False,
+    untried: bool = False,
 ) -> Plan:
     """Order the recipes `names` by predicted time, apart from those that torch gets wrong on an operator of `flat`.
 
     Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order. `inside`
     says that they will run inside a transform, by default whether this is one; `once_more`, that what they return will
-    be differentiated.
+    be differentiated; `untried`, that no jet is sent through `flat`.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
@@ -177,14 +182,14 @@ def make(
     candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     while (
         candidates[0].name in JETS
-        and not candidates[0].obstacle
-        and (why := _no_taylor_rule(flat, primals, randomness))
+        and not (untried or candidates[0].obstacle)
+        and (why := no_taylor_rule(flat, primals, randomness))
     ):
         candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)
         candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     if candidates[0].obstacle:
         raise Plan(plain, tuple(candidates)).refusal()
-    return Plan(plain, tuple(candidates))
+    return Plan(plain, tuple(candidates), untried)
 
 
 def order(candidate: Candidate) -> tuple[bool, float]:
@@ -203,7 +208,7 @@ def _preferred(seen: Sketch, inside: bool, candidate: Candidate) -> tuple[bool, 
     return blocked, bool(by_hand(seen)) and forward, seconds
 
 
-def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
+def no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:
     """What stops jets on their way through the function, by sending one through."""
     try:
         taylor.probe(flat, primals, randomness)

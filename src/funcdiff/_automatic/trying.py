@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._automatic.lookup import Found
-from funcdiff._automatic.planning import Plan
+from funcdiff._automatic.planning import JETS, Plan
 from funcdiff._jets.jet import NoRuleError
 from funcdiff._safety.accusing import ENDLESS, Check
 from funcdiff._safety.guard import Recipe, has_graph
@@ -97,13 +97,15 @@ def first_working(
     inside: bool = False,
     rows: bool = False,
     numbers: Callable[[Any], Tree] = lambda result: result,
+    rule: Callable[[], str] = lambda: "",
 ) -> Tree:
     """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
 
     `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
-    the result. `inside` says that recipes run inside a transform; `rows`, that a result has a row for
-    each of several points; `numbers`, which of a result are the derivative.
+    the result. `inside` says that recipes run inside a transform; `rows`, that a result has a row for each of several
+    points; `numbers`, which of a result are the derivative; `rule`, why jets do not pass through func, if that was not
+    tried when the plan was made.
 
     NOTE [not finite]. A recipe may give NaN at one point and be right at others. Where an operation of func allows it,
     a look at each later result finds this, and that result is checked as a first one is. If differences decide nothing,
@@ -116,7 +118,7 @@ def first_working(
     error may be small along one direction. The next recipe that agrees with them is taken.
     """
     with EAGERLY:
-        return _first_working(found, run, check, inside, rows, numbers)
+        return _first_working(found, run, check, inside, rows, numbers, rule)
 
 
 def _first_working(
@@ -126,6 +128,7 @@ def _first_working(
     inside: bool,
     rows: bool,
     numbers: Callable[[Any], Tree],
+    rule: Callable[[], str],
 ) -> Tree:
     plan = found.plan
     stopped: Exception | None = None
@@ -141,18 +144,21 @@ def _first_working(
             continue  # values cannot be read here, to make up for it
         try:
             result = run(name, candidate.chunk)
-            verdict, finite = None, True
+            verdict, fine = None, True
             asked = not candidate.settled or plan is not found.plan or bool(unknown) or (own and "forward" in name)
             readable = (asked or (plan.watched and not being_traced())) and plain_allowed() and not unread
             if check and readable and (asked or _doubtful(plan, numbers(result), rows=rows)):
                 with unobserved():
-                    verdict, finite = check(plan, name, result), all_finite(numbers(result))
+                    verdict, fine = check(plan, name, result), all_finite(numbers(result))
         except Exception as error:  # raised again unless torch cannot do it in this way
+            if plan.untried and name in JETS and (why := rule()):
+                plan = plan.without(name, why)
+                continue
             if not cannot(error):
                 raise
             # torch.func refuses a function in the old style whatever it does: what plain autograd says counts.
             stopped = error if stopped is None or "setup_context" in str(stopped) else stopped
-            plan = plan.without(name, reason(error))
+            plan = plan.without(name, f"it raises: {reason(error)}" if inside else reason(error))
             continue
         if verdict is not None:
             checked = plan.checked(name, verdict, inside=inside, settled=True)
@@ -161,7 +167,7 @@ def _first_working(
             if checked[name].obstacle:
                 doubted = True
                 continue
-            infinite = not math.isnan(verdict.gap) and not finite
+            infinite = not math.isnan(verdict.gap) and not fine
             if infinite or verdict.unsure:
                 unknown[name] = result, _INFINITE if infinite else _instead(verdict)
             if name in unknown or (unknown and verdict.outcome == "undecided"):

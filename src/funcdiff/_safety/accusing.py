@@ -6,6 +6,7 @@ other and not with it. The slopes on either side of the point must agree too: ot
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _PROOF = 0.01  # ... and above this proves nothing of custom operators
+_REMEMBERED = 16  # points of a curve: the same are asked for again before anything is accused
 COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
 DIVERGENT = "differences of func do not converge here"
@@ -65,25 +67,34 @@ class Check:
         return f"{verb} differences of func, {self.gap:.1g} apart"
 
 
-def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], float] = lambda: 0.0) -> Check:
+def compared(
+    answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], float] = lambda: 0.0, *, accusing: bool = True
+) -> Check:
     """Hold `answer` against the derivative of `curve` at 0.
 
     `size` is that of func's own numbers, whose rounding is no derivative; it is asked for before anything is accused.
+    Without `accusing`, what does not agree is undecided, and nothing more is evaluated.
     """
     step = seen.epsilon**0.25
+    curve = functools.lru_cache(_REMEMBERED)(curve)
     try:
         with undrawn():
             first, value = _judged(answer, curve, step, seen)
             if first.outcome != "wrong":
                 return first
             floor = ROUNDED * seen.epsilon * size()
-            found = [_judged(answer, curve, h, seen, floor) for h in (step, step / 5)]
-            if found[0][0].outcome == "agrees":
-                return found[0][0]
-            accused = all(check.outcome == "wrong" for check, _ in found)
-            # What a custom function does between the steps is no excuse for it.
-            rough = not seen.foreign and _rough(answer, curve, value, step, seen)
-            if not accused or rough or any(_kink(curve, h, seen) for h in (step, step / 5)):
+            found, _ = _judged(answer, curve, step, seen, floor)
+            if found.outcome == "agrees":
+                return found
+            if (
+                not accusing
+                or found.outcome != "wrong"
+                or _kink(curve, step, seen)
+                or _judged(answer, curve, step / 5, seen, floor)[0].outcome != "wrong"
+                or _kink(curve, step / 5, seen)
+                # What a custom function does between the steps is no excuse for it.
+                or (not seen.foreign and _rough(answer, curve, value, step, seen))
+            ):
                 return Check("undecided", first.gap, DIVERGENT)
     except OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
@@ -91,13 +102,13 @@ def compared(answer: Tensor, curve: Curve, seen: Sketch, size: Callable[[], floa
 
 
 def compared_by_values(
-    answer: Tensor, slopes: Callable[[float], Curve], seen: Sketch, size: Callable[[], float]
+    answer: Tensor, slopes: Callable[[float], Curve], seen: Sketch, size: Callable[[], float], *, accusing: bool
 ) -> Check:
     """Hold second derivatives against differences of slopes that are differences themselves, with the step given."""
     if seen.epsilon > COARSE:
         return Check("undecided", reason=NOT_FINITE)
     known = replace(seen, epsilon=seen.epsilon**0.75)  # to this the best differences know a slope
-    return compared(answer, slopes(seen.epsilon**0.25), known, lambda: size() / known.epsilon**0.25)
+    return compared(answer, slopes(seen.epsilon**0.25), known, lambda: size() / known.epsilon**0.25, accusing=accusing)
 
 
 def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: float = 0.0) -> tuple[Check, Tensor]:

@@ -19,7 +19,7 @@ from funcdiff._calling.plain import backward, tracked
 from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
-from funcdiff._torch.constants import constants, holding
+from funcdiff._torch.constants import Constants, constants, holding
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import flatten
 
@@ -35,6 +35,7 @@ _elsewhere = random.Random(0)  # not the caller's
 _TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
 Judge = Callable[[Func, Tensor], "Check"]  # what differences of a function say of an answer
 _SAID = Check("agrees", 0.0, "agrees with differences in which what func holds constant stays as it is")
+_STRAIGHT = Check("agrees", 0.0, "is zero, as func is linear piece by piece")
 _DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
 _OTHERWISE = Check(
     "wrong", float("nan"), "contradicts plain autograd, by which a custom function defines its derivative"
@@ -68,20 +69,22 @@ def check_second(
     seen: Sketch,
     weights: Point,
     kept: Kept,
-    by_values: Judge,
+    by_values: Callable[..., Check],  # a judge, which is told whether it may accuse
     size: Callable[[], float],
 ) -> Check:
     """What is found of a second derivative, `own` being that by plain autograd, `size` that of func's numbers.
 
     It is held against differences of the gradient by plain autograd; where these say nothing, against those of values.
     """
+    if seen.straight and not answer.any():  # differences would stumble over the kinks
+        return _unless_cut(_STRAIGHT, flat, point, along, weights, seen, kept)
     found = _as_meant(judge, answer, flat, point, along, seen, weights)
     if found.reason == NOT_FINITE:
         return _as_meant(by_values, answer, flat, point, along, seen, weights)
     if (
         found.reason == DIVERGENT and not seen.foreign
     ):  # a gradient may be lost in its own rounding where values are not
-        other = by_values(flat, answer)
+        other = by_values(flat, answer, accusing=not answer.isfinite().all())
         if other.outcome == "agrees" or (other.outcome == "wrong" and not answer.isfinite().all()):
             return other
     if found.outcome != "wrong":
@@ -189,7 +192,11 @@ def _unless_cut(
     here = shifted(point, along, 0.0)
     outputs: list[Tensor] = []
     try:
-        held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
+        held = Constants()
+        if seen.cuts:
+            held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
+        else:
+            outputs.extend(flatten(tracked(flat, here))[0])
         cut = held.lost or not any(y.requires_grad for y in outputs)
         designed = seen.operators & _BY_DESIGN or by_hand(seen)
         if not cut and (held.found or designed):

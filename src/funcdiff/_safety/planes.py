@@ -173,12 +173,12 @@ def _of_diagonal(found: Tensor, restricted: Func, origin: Tensor, kind: Kind, se
     def own() -> Tensor:
         return asked(lambda k: joined(plain_product(line, [origin], [axes[k]], [weights])))
 
-    def by_values(func: Func, answer: Tensor) -> Check:
+    def by_values(func: Func, answer: Tensor, accusing: bool = True) -> Check:
         def curve(h: float) -> Curve:
             lines = [slopes(func, [origin], [axes[k]], [weights], [[axis] for axis in axes], h) for k in (0, 1)]
             return lambda t: asked(lambda k: lines[k](t))
 
-        return compared_by_values(answer, curve, seen, size)
+        return compared_by_values(answer, curve, seen, size, accusing=accusing)
 
     kept: Kept = {}
     return check_second(judge, answer, own, line, [origin], [axes[0]], seen, [weights], kept, by_values, size)

@@ -82,10 +82,11 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
     def own() -> Tensor:
         return joined(plain_product(flat, point, along, weights))
 
-    def by_values(func: Func, answer: Tensor) -> Check:
+    def by_values(func: Func, answer: Tensor, accusing: bool = True) -> Check:
         axes = [direction(point, seed) for seed in (2, 3)]
         projected = torch.stack([(joined(axis).double() * answer).sum() for axis in axes])
-        return compared_by_values(projected, lambda h: slopes(func, point, along, weights, axes, h), seen, size)
+        curve = functools.partial(slopes, func, point, along, weights, axes)
+        return compared_by_values(projected, curve, seen, size, accusing=accusing)
 
     kept: Kept = {}
     size = functools.partial(largest, flat, point, weights)

@@ -85,6 +85,11 @@ class Constants(Switches):
         """Whether all of it can be taken for constants by intent."""
         return self.found and not self.lost
 
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to see."""
+        return self.found or self.lost or self.hooked
+
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         self.found |= func in _CONSTANTS or (func is set_grad_enabled and not args[0])
         self.hooked |= func is torch.Tensor.register_hook

@@ -12,7 +12,7 @@ from torch._decomp import decomposition_table
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._torch.tape import arguments
+from funcdiff._torch.operators import arguments
 from funcdiff._torch.trees import tree_leaves
 
 _OWN = frozenset(("aten", "prims", "prim"))

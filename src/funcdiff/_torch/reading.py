@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from funcdiff._torch.tensors import with_number
 
 # These read memory where the dispatcher does not see it.
-_UNSEEN = frozenset(
+UNSEEN = frozenset(
     (
         *(Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__),
         *(torch.tensor_split, Tensor.tensor_split),
@@ -35,18 +35,18 @@ class Reading(TorchFunctionMode):
     seen = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen |= func in _UNSEEN
+        self.seen |= func in UNSEEN
         return func(*args, **(kwargs or {}))
 
 
 @functools.cache
-def _may_show(func: Any) -> bool:
+def may_show(func: Any) -> bool:
     return any(tag in getattr(func, "tags", ()) for tag in _TAGS)
 
 
 def shows(func: Any, args: Sequence[Any]) -> bool:
     """Whether an operator makes a number of a tensor, or a shape that depends on values."""
-    if not _may_show(func):
+    if not may_show(func):
         return False
     return func is not torch.ops.aten.index.Tensor or any(i is not None and i.dtype in _MASKS for i in args[1])
 

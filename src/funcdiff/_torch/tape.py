@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._torch.constants import Switches
+from funcdiff._torch.constants import Constants
 from funcdiff._torch.delicate import delicate, finite_by_mistake
-from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
-from funcdiff._torch.reading import Reading, shows
+from funcdiff._torch.operators import BATCH_NORMS, Facts, arguments, draws, facts, known_as
+from funcdiff._torch.reading import UNSEEN, Reading, shows
 from funcdiff._torch.tensors import materialised, with_number
 from funcdiff._torch.transforms import outside, undrawn
 from funcdiff._torch.trees import Tree, flatten
@@ -50,6 +50,7 @@ class Sketch:
         reads_values: Whether values of tensors were read, so that the next pass may do something else.
         on_gpu: Whether the input is on a GPU.
         delicate: Whether a derivative may not be finite although the value is.
+        cuts: Whether it may take something out of the graph, or hang a hook on a tensor.
     """
 
     inputs: int
@@ -73,6 +74,12 @@ class Sketch:
     reads_values: bool = False
     on_gpu: bool = False
     delicate: bool = field(default=False, compare=False)
+    cuts: bool = field(default=True, compare=False)
+
+    @property
+    def straight(self) -> bool:
+        """Whether it is linear piece by piece, so that its second derivatives are zero."""
+        return not (self.curved_elements or self.foreign or self.cuts or self.draws or self.reads_values)
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -86,10 +93,12 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
             tape, outputs, reads = _watch(flat, [x.clone().requires_grad_() for x in primals], randomness)
+            cuts = tape.switches.any
     except RefusedError:
         raise
     except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
         tape, outputs, reads = _watch(flat, primals, randomness)
+        cuts = True
     counts = {name: getattr(tape, name) for name in _COUNTS}
     sizes = sum(x.numel() for x in primals), sum(y.numel() for y in outputs)
     return Sketch(
@@ -103,40 +112,33 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         draws=tape.draws,
         trainable=tape.trainable,
         delicate=tape.delicate,
+        cuts=cuts,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
 
 
 def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
-    tape = _Tape(primals, randomness, switches := Switches(), read := Reading())
-    with undrawn(), read, switches, tape:
+    read = Reading()
+    tape = _Tape(primals, randomness, switches := _Watch(read), read)
+    with undrawn(), switches, tape:
         outputs = flatten(flat(*primals))[0]
     return tape, outputs, read.seen
 
 
 _COUNTS = ("flops", "jvp_flops", "second_flops", "curved", "wasted", "elements", "curved_elements", "calls", "general")
-# Of one operand that depends on the input these are linear, at least piecewise; of two, the sums among them.
-_LAYOUTS = ("t", "view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "slice", "select", "squeeze")
-_COPIES = (
-    "unsqueeze",
-    "unbind",
-    "split",
-    "split_with_sizes",
-    "index",
-    "gather",
-    "clone",
-    "alias",
-    "_to_copy",
-)
-_SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
-_PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
-_PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
-# Those with closed forms in `_jets.activations`.
-_BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
-_BATCH_NORMS = "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"
-_NAMESPACES = frozenset(("aten", "prims", "prim", "quantized", "mkldnn"))
-_LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
+
+
+class _Watch(Constants):
+    """Sees what a function takes out of the graph, and what it reads where the dispatcher does not see it."""
+
+    def __init__(self, read: Reading) -> None:
+        super().__init__()
+        self.read = read
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read.seen |= func in UNSEEN
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
@@ -154,7 +156,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     calls: int
     general: int
 
-    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Switches, read: Reading) -> None:
+    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Constants, read: Reading) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
@@ -175,37 +177,41 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         for name in _COUNTS:
             setattr(self, name, 0)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # whoever sketches has told the compiler to stay away, and to tell it at each operation takes long
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        self.read.seen |= shows(func, args)
-        operands = list(_tensors((*args, *kwargs.values())))
+        operands = _tensors((*args, *kwargs.values()))
         keys = [self._key(x) for x in operands]
-        given = set(keys)
-        moving = [x for x, key in zip(operands, keys, strict=True) if key in self.live]
-        still = [x for x, key in zip(operands, keys, strict=True) if key not in self.live]
-        self.trainable |= bool(moving) and any(x.requires_grad for x in still)
+        live, given = self.live, set(keys)
+        moving = [x for x, key in zip(operands, keys, strict=True) if key in live]
+        if 0 < len(moving) < len(operands) and not self.trainable:
+            self.trainable = any(x.requires_grad for x, key in zip(operands, keys, strict=True) if key not in live)
         if isinstance(func, HigherOrderOperator):
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
-        name = known_as(func, args, kwargs)
-        self._refuse(func, name, args, kwargs, given, moving)
-        result = materialised(with_number(func, args, kwargs))
-        if func.namespace not in _NAMESPACES:
+        known = facts(func)
+        name = known_as(func, args, kwargs) if known.name == "embedding" else known.name
+        if known.shows:
+            self.read.seen |= shows(func, args)
+        self._refuse(func, known, args, kwargs, given, moving)
+        result = materialised(with_number(func, args, kwargs) if known.numbered else func(*args, **kwargs))
+        if not known.own:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
         if name == "detach":  # mostly autograd's own, of what it saves
             return result
-        formula = FORMULAS.get(func.overloadpacket)
-        flops = 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
+        flops = 0 if known.formula is None else int(known.formula(*args, **kwargs, out_val=result))
         self.flops += flops
-        moved = [y for y in _tensors((result,)) if y.is_floating_point() or y.is_complex()] if moving else []
-        bends = not (
-            name in _SUMS or (name in _LINEAR and len(moving) == 1 and (name != "div" or moving[0] is operands[0]))
-        )
-        bent = bends or any(self._key(x) in self.bent for x in moving)
+        results = _tensors((result,))
+        moved = [y for y in results if y.is_floating_point() or y.is_complex()] if moving else []
+        bends = not (known.adds or (known.linear and len(moving) == 1 and (name != "div" or moving[0] is operands[0])))
+        bent = bool(moved) and (bends or not self.bent.isdisjoint(map(self._key, moving)))
         if moved:
             off = self.switches.off and not torch.is_grad_enabled()
             self.gradless |= off and any(x.requires_grad for x in moving)
             self.calls += 1
-            self.general += bends and name not in _BY_HAND
+            self.general += bends and not known.by_hand
             self.operators.update(filter(None, (name, finite_by_mistake(name, args))))
             self.delicate |= delicate(name, args, moving)
             self.dtypes.update(y.dtype for y in moved)
@@ -215,15 +221,17 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.second_flops += factors**2 * flops
             self.wasted += flops if factors == 1 else 0
             self.curved += factors**2 * flops if factors > 1 or bent else 0
-        for y in _tensors((result,)):
+        written = 0
+        for y in results:
             key = self._key(y)
-            if key not in given or func._schema.is_mutable:
-                (self.live.add if moved else self.live.discard)(key)
-                (self.bent.add if moved and bent else self.bent.discard)(key)
+            if key not in given or known.writes:
+                (live.add if moved else live.discard)(key)
+                (self.bent.add if bent else self.bent.discard)(key)
                 self.made.add(key)
-        written = sum(y.numel() for y in moved if self._key(y) not in given or func._schema.is_mutable)
-        self.elements += written
-        self.curved_elements += written if bent else 0
+                written += y.numel() if y.is_floating_point() or y.is_complex() else 0
+        if moved:
+            self.elements += written
+            self.curved_elements += written if bent else 0
         return result
 
     def _see_foreign(self, name: str, result: Any, moving: bool) -> Any:
@@ -238,23 +246,25 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
                 self.general += 1
         return result
 
-    def _refuse(self, func: Any, name: str, args: Any, kwargs: Any, given: set[int], moving: Sequence[Tensor]) -> None:
+    def _refuse(
+        self, func: Any, known: Facts, args: Any, kwargs: Any, given: set[int], moving: Sequence[Tensor]
+    ) -> None:
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
         if torch.is_inference_mode_enabled() and not self.inference and any(x.requires_grad for x in moving):
             raise RefusedError(INFERENCE)
         # A number of what was detached is a constant by intent.
-        if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
+        if known.name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
             raise RefusedError(NUMBER)
-        if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
+        if known.seeded and draws(func, args, kwargs):
             self.draws = True
             if self.randomness == "error":
                 refuse("random operation while in randomness error mode")
-        if func._schema.is_mutable and not given <= self.made:
+        if known.writes and not given <= self.made:
             written = arguments(func, args, kwargs, lambda a: a.is_write)
             if any(self._key(x) not in self.made for x in _tensors(written)):
                 refuse("would mutate a captured Tensor")
         # Its schema does not say that it writes the running statistics.
-        statistics = args[3:5] if name in _BATCH_NORMS and args[5] else ()
+        statistics = args[3:5] if known.name in BATCH_NORMS and args[5] else ()
         if any(self._key(x) not in self.made for x in statistics if x is not None):
             refuse("would mutate a captured Tensor")
 
@@ -265,33 +275,14 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         return id(x)
 
 
-def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
-    """The name by which an operator is blamed: an embedding that treats all its rows alike is a selection of rows."""
-    name = str(func.overloadpacket.__name__)
-    if name == "embedding":
-        padding, scaled = arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
-        return name if padding >= 0 or scaled else "index_select"
-    return name
-
-
-def draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
-    """Whether an operation that may draw random numbers does: not in evaluation, nor with a probability of zero."""
-    switches = {"training", "train", "p", "dropout_p", "dropout"}
-    return all(arguments(func, args, kwargs, lambda a: a.name in switches))
-
-
-def arguments(func: Any, args: Sequence[Any], kwargs: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The arguments, defaults included, that are `wanted` by what the operator's schema says of them."""
-    named = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)} | kwargs
-    return [named.get(a.name, a.default_value) for a in func._schema.arguments if wanted(a)]
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def _tensors(tree: Any) -> list[Tensor]:
+    found: list[Tensor] = []
     for leaf in tree:
         if isinstance(leaf, Tensor):
-            yield leaf
+            found.append(leaf)
         elif isinstance(leaf, (list, tuple)):
-            yield from _tensors(leaf)
+            found += _tensors(leaf)
+    return found
 
 
 def _storage(x: Tensor) -> int:

@@ -57,7 +57,7 @@ def materialised(result: Any) -> Any:
 
 def with_number(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """`func`, an operator, in a mode, where torch 2.13 ends the process when it is given such zeros and a number."""
-    if func not in _WITH_NUMBER or not args[0]._is_zerotensor():
+    if func not in WITH_NUMBER or not args[0]._is_zerotensor():
         return func(*args, **kwargs)
     zeros: Tensor = args[0]
     if func is torch.ops.aten.mul.Scalar:
@@ -65,4 +65,4 @@ def with_number(func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     return func(materialised(zeros), *args[1:], **kwargs)
 
 
-_WITH_NUMBER = frozenset((torch.ops.aten.mul.Scalar, torch.ops.aten.add.Scalar))
+WITH_NUMBER = frozenset((torch.ops.aten.mul.Scalar, torch.ops.aten.add.Scalar))

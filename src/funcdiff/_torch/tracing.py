@@ -16,8 +16,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from funcdiff._torch.compiler import eagerly, inlined
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.operators import draws
 from funcdiff._torch.reading import reading
-from funcdiff._torch.tape import draws
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.versions import RUNNING
 
