@@ -210,9 +210,11 @@ def over_rows(
             recipe, seen = RECIPES[kind][name], plan.sketch
             flat, point = lookup.value_of(func, copied(batch.row()), options)
             verdict = Check("agrees", reason=plan[name].check)
-            if not verdict.reason and spoilt is None and batch.varied and not (seen.draws or seen.foreign):
+            asked = not verdict.reason
+            if asked and spoilt is None and batch.varied and not (seen.draws or seen.foreign):
                 verdict = verification.check(flat, point, [batch.of_row(x) for x in derivative], kind, seen)
-            elif not verdict.reason:
+                asked = verdict.unsure  # of two inputs and two outputs differences may say more
+            if asked:
                 verdict = check_on_plane(recipe, flat, point, kind, seen, under_vmap=True)
             if spoilt is not None and verdict.outcome != "wrong":  # vmap would see that row and another one near to it
                 flat, point = lookup.value_of(func, copied(batch.row(spoilt)), options)
