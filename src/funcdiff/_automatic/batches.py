@@ -223,11 +223,14 @@ def over_rows(
             row = batch.row() if doubtful is None else batch.row(doubtful)
             flat, point = lookup.value_of(func, copied(row), options)
             verdicts = [Check("agrees", reason=plan[name].check)]
+            asked = not plan[name].check
             if by_hand(plan.sketch):
                 verdicts = [together([of_row(plan, blocks, i) for i in batch.some(chunk)])]
-            elif not plan[name].check and doubtful is None and batch.varied and not plan.sketch.draws:
+                asked = False
+            elif asked and doubtful is None and batch.varied and not plan.sketch.draws:
                 verdicts = [of_row(plan, blocks, min(1, len(blocks[0]) - 1))]
-            elif not plan[name].check:
+                asked = verdicts[0].unsure  # of two inputs and two outputs differences may say more
+            if asked:
                 verdicts = [of_plane(plan, name, batch.row(), under_vmap=True)]
             if doubtful is not None:  # vmap would see that row and another one near to it
                 verdicts.append(of_plane(plan, name, row, under_vmap=False))
