@@ -61,6 +61,8 @@ print("Hessians:", tuple(whole.shape), f"{whole.nbytes:,} bytes")
 print(f"peak: {count(within, x).peak_bytes:,} of {budget:,} bytes")
 
 # %%
+# A memory limit for a batch of Hessians
+# --------------------------------------
 # The peak is the most memory that the call uses at any moment. It does not contain the batch, the network and PyTorch
 # itself, so the process uses more than the budget. On a GPU, ``torch.cuda.mem_get_info()[0]`` is the number of free
 # bytes. Subtract what you need for other things.
