@@ -93,6 +93,8 @@ def predict(weight, bias, x):
 
 shared = {"argnums": 2, "in_dims": (None, None, 0)}
 torch.testing.assert_close(batch_jacobian(predict, **shared)(weight, bias, x), expected)
+by_hand = vmap(jacrev(predict, argnums=2), in_dims=(None, None, 0))
+torch.testing.assert_close(by_hand(weight, bias, x), expected)
 
 # %%
 # Any argument can be a batch, and the batch can be on any axis. A single number applies to all arguments. If an
