@@ -1,7 +1,8 @@
 // Ranks what a search found: answers (guides, tutorials) above what only mentions a name, an exact name above all,
 // lists last. Two words or more of the query in the title of one section count as well. First come the entries of the
 // index, and pages with a section whose title, as an error message, contains the query. Sphinx calls
-// `score` with each result; its own numbers are 5 for a word of the text, 15 for one of the title, up to 100 for an entry of the index.
+// `score` with each result; its own numbers are 5 for a word of the text, 15 for one of the title, up to 100 for an
+// entry of the index.
 var Scorer = {
   objNameMatch: 30, objPartialMatch: 6, objPrio: {0: 15, 1: 5, 2: -5}, objPrioDefault: 0,
   title: 15, partialTitle: 7, term: 5, partialTerm: 2,
