@@ -5,21 +5,25 @@ const titlesOf = page => Object.entries(Search._index.alltitles).flatMap(([secti
 const sectionOf = (page, anchor) => titlesOf(page).filter(([, id]) => id === anchor).map(([name]) => ` > ${name}`).join("");
 
 // Ranks what a search found: answers (guides, tutorials) above what only mentions a name, an exact name above all,
-// lists last. First come the entries of the index, and pages with a section whose title, as an error message, contains
-// the query. Sphinx calls `score` with each result; its own numbers are 5 for a word of the text, 15 for one of the
-// title, up to 100 for an entry of the index.
+// lists last. Two words or more of the query in the title of one section count as well. First come the entries of the
+// index, and pages with a section whose title, as an error message, contains the query. Sphinx calls
+// `score` with each result; its own numbers are 5 for a word of the text, 15 for one of the title, up to 100 for an
+// entry of the index.
 var Scorer = {
   objNameMatch: 30, objPartialMatch: 6, objPrio: {0: 15, 1: 5, 2: -5}, objPrioDefault: 0,
   title: 15, partialTitle: 7, term: 5, partialTerm: 2,
 
   score: result => {
     const [page, title, anchor, , score, , kind] = result;
-    if (/sg_execution_times|^genindex|^tutorials\/index/.test(page)) return score - 30;
+    if (/sg_execution_times|^genindex|^tutorials\/(\w+\/)?index/.test(page)) return score - 30;
     const query = (new URLSearchParams(location.search).get("q") ?? "").toLowerCase().trim();
-    const words = query.split(/[\s_]+/);
-    const named = words.filter(word => word && title.toLowerCase().includes(word)).length;
-    const quoted = words.length > 2 && titlesOf(page).some(([section]) => section.toLowerCase().includes(query));
+    const words = query.split(/[\s_]+/), long = words.filter(word => word.length > 3);
+    const among = (words, text) => words.filter(word => word && text.toLowerCase().includes(word)).length;
+    const sections = titlesOf(page).map(([section]) => section);
+    const quoted = words.length > 2 && sections.some(section => section.toLowerCase().includes(query));
+    const sectioned = Math.max(1, ...sections.map(section => among(long, section))) - 1;
     if (kind === "index" && anchor) result[1] += sectionOf(page, anchor);
-    return score + 4 * named + (/^(guides|tutorials)\//.test(page) ? 6 : 0) + (quoted ? 40 : 0);
+    return score + 4 * among(words, title) + 6 * sectioned + (/^(guides|tutorials)\//.test(page) ? 6 : 0)
+      + (quoted ? 40 : 0);
   },
 };

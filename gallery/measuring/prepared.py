@@ -169,7 +169,8 @@ plot(times, title=f"A prepared product of 2048 inputs is {gain:.2g}× faster tha
 times.claim("prepared", faster_than="jvp of torch.func.grad", by=10)
 
 # %%
-# Preparing takes time as well. From how many calls on does it pay?
+# Preparing takes time as well. From how many calls on does it pay? The number is the time to prepare, divided by the
+# time saved in each call:
 
 import time
 
@@ -180,6 +181,9 @@ saved = small["jacobian"].median - small["prepared"].median
 print(f"Preparing pays from {took / saved:.0f} calls on.")
 
 # %%
+# For another function it can be many times larger or smaller. :ref:`prepare-or-compile` explains why, and
+# :func:`funcdiff.explain` predicts it.
+#
 # If most of the time is arithmetic, little can be saved. We compare the Hessians of 100 rows for a network with two
 # hidden layers of 1000 units, and expect a small gain at most.
 
@@ -241,4 +245,4 @@ print(tuple(cubes(torch.ones(3)).shape), tuple(cubes(torch.ones(5)).shape))
 # * If you replace a parameter or a layer, prepare again.
 # * If you train through the result, prepare while the parameters require gradients.
 # * If the function consists of many elementwise operations, also try :doc:`torch.compile <compiled>`, which fuses them.
-#   Compiling takes much longer than preparing.
+#   Compiling takes much longer than preparing: see :ref:`prepare-or-compile`.

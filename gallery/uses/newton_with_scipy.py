@@ -7,10 +7,11 @@ parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:
 For 192 parameters, :math:`H` is a matrix of 192 by 192 numbers.
 
 You can solve this equation without the matrix. The conjugate gradient method only needs products of :math:`H` with
-vectors. One product costs about as much as two gradients. So SciPy asks you for a function that computes products.
+vectors. One product costs about as much as a gradient, once the gradient at this point is known, and as two without it.
+So SciPy asks you for a function that computes products. For the number of products, see :ref:`newton-step`.
 
 **Answer:** No. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass a function that
-computes them as ``hessp``. It can call :func:`funcdiff.hvp`.
+computes them as ``hessp``, by :func:`funcdiff.hvp`. A single step is ``cg(hvp_operator(f, x), -g)``.
 
 .. code-block:: python
 
@@ -121,8 +122,8 @@ costs = count(single)
 costs
 
 # %%
-# Once the operator is ready, a product costs about as much as a gradient. The Hessian of 192 parameters costs as much
-# as 192 products:
+# Once the operator is ready, a product costs about as much as a gradient. ``hvp`` costs about two, because it computes
+# the gradient again. The Hessian of 192 parameters costs as much as 192 products:
 
 costs.claim("product, operator ready", fewer_flops_than="hessian", by=100)
 
@@ -136,7 +137,8 @@ compare(single, equal=False, rounds=9)
 # %%
 # Now we compare whole optimizations. BFGS and L-BFGS-B use gradients only. Newton-CG and trust-ncg use ``hessp``.
 # ``trust-exact`` uses the whole Hessian. Each method has its own rule when to stop. We chose the settings so that all
-# of them come close enough to the optimum.
+# come close to the optimum. Here ``trust-ncg`` stops at a gradient of ``gtol=1e-7``, and above at SciPy's default
+# 1e-4, so it needs more steps and products now. Steps near the optimum need the most products.
 
 
 def full_hessian(x):
@@ -189,8 +191,7 @@ for name, run in solvers.items():
     assert distance < 2e-3
 
 # %%
-# The last column is the distance to the optimum, relative to its size. The figure shows how the loss falls with the
-# work.
+# The last column is the relative distance to the optimum. The figure shows how the loss falls with the work.
 
 from funcdiff.plots import plot, plot_curves
 
@@ -291,8 +292,7 @@ print("minimum at", found.x.round(6))
 # %%
 # Takeaway
 # --------
-# Pass ``hessp`` to ``trust-ncg``, and do not compute the Hessian. If a product is expensive, keep one operator for each
-# point.
+# Pass ``hessp`` to ``trust-ncg``, and do not compute the Hessian. Keep one operator for each point.
 #
 # * If the function is convex, as here, also try ``Newton-CG``.
 # * If you have only a handful of parameters, use ``trust-exact``: the Hessian costs only a handful of products.

@@ -62,9 +62,10 @@ _FORM = """
 <table><thead><tr>{columns}</tr></thead><tbody class="finder-rows"></tbody></table></div>
 <p class="finder-wrong"></p>
 <p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> The times are predictions for a
-typical processor core, the same that <code>explain</code> shows. Measured times mostly lie within a factor of two of
-them. The ratio says how many times as long a recipe takes as the first one. The estimate of memory is for float32. It
-contains the result and what is stored to compute it.</p>
+typical processor core, the same that <code>explain</code> shows. On an idle machine, measured times mostly lie within a
+factor of two of them. On a busy machine they can be several times as long. The ratio says how many times as long a
+recipe takes as the first one. The estimate of memory is for float32. It contains the result and what is stored to
+compute it.</p>
 <p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
 <a href="{passes}">{question}</a></p>
 <p class="finder-about">If the network is small and you call the derivative many times, {prepare} makes each call
