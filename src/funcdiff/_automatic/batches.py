@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._automatic import choice, lookup
-from funcdiff._automatic.budget import check_budget
+from funcdiff._automatic.budget import check_budget, peak_of
 from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
@@ -183,8 +183,10 @@ def over_rows(
     last = Last()
 
     def explained(args: Sequence[Tree]) -> Found:
-        found = found_for(Batch(args, in_dims))
-        return replace(found, plan=found.plan.inside_transform())
+        chunk = None if budget is None else chunk_within(args, budget)
+        found = found_for(Batch(args, in_dims), chunk)
+        plan = found.plan if chunk is None else found.plan.in_chunks(chunk, peak_of(chunk, partial(in_chunks, args)))
+        return replace(found, plan=plan.inside_transform())
 
     def found_for(batch: Batch, chunk: int | None = None) -> Found:
         names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
@@ -222,16 +224,18 @@ def over_rows(
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-
-        def in_chunks(chunk: int | None) -> Tree:
-            return guarded(partial(run, chunk), args)
-
         if budget is None:
-            return in_chunks(chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
+            return in_chunks(args, chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
+        return in_chunks(args, chunk_within(args, budget))
+
+    def in_chunks(args: Sequence[Tree], chunk: int | None) -> Tree:
+        return guarded(partial(run, chunk), args)
+
+    def chunk_within(args: Sequence[Tree], budget: float) -> int:
         batch = Batch(args, in_dims)
         settings = kind, options, verify, in_dims, budget
-        rows = batch.size or 1
-        return in_chunks(lookup.chunk_of_rows((func, recipe), batch.leaves, settings, rows, budget, in_chunks))
+        call = partial(in_chunks, args)
+        return lookup.chunk_of_rows((func, recipe), batch.leaves, settings, batch.size or 1, budget, call)
 
     if recipe is None:
         wrapper.found = explained  # type: ignore[attr-defined]  # for `explain`

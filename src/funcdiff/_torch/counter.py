@@ -30,6 +30,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         collectives: Calls of torch.distributed that send.
         bytes_sent: By this process, over a ring.
         fixed: The bytes alive before the first chunk, where chunks are counted.
+        with_graph: Whether the result of a counted call carries a graph, which holds what the call computed.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         self._sizes: dict[int, int] = {}  # of the storages alive that were made inside
         self._collecting: list[bool] = []
         self._scalar_zeros: set[int] = set()  # those that hold one zero, which forward mode expands to a zero tangent
+        self.with_graph = False
 
     def __enter__(self) -> Counter:
         self._collecting.append(gc.isenabled())  # entered anew for composite operations
