@@ -330,7 +330,7 @@ def test_the_passes_are_those_that_the_cost_counts(name):
 
 
 def test_an_explanation_says_when_preparing_saves_time():
-    small = repr(fd.explain(fd.jacobian(lambda x: x.sin().sum()), torch.ones(3)))
+    small = reading.told(fd.explain(fd.jacobian(lambda x: x.sin().sum()), torch.ones(3)))
     assert "3 inputs, 1 output: 1 pass in reverse mode." in small
     assert "with prepare, which saves time from about" in small
     weight = torch.ones(2048, 2048)
