@@ -137,7 +137,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
             chooses nothing.
 
     Cost:
-        `func` runs once or twice. Nothing is differentiated, except that the choice for a batch is checked.
+        `func` runs once or twice. Nothing is differentiated, except that the choice for a batch is checked, and that a
+        few chunks are computed if there is a budget.
     """
     if (explained := getattr(transform, "explained", None)) is not None:
         return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function
