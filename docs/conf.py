@@ -56,6 +56,7 @@ extensions = [
     "_ext.pages.computed",
     "_ext.pages.diagrams",
     "_ext.pages.edit",
+    "_ext.pages.entries",
     "_ext.pages.executed",
     "_ext.pages.images",
     "_ext.pages.links",

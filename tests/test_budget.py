@@ -252,3 +252,31 @@ def test_no_chunk_goes_over_the_budget_while_it_is_counted(budget):
     chunk, count = largest_chunk(96, budget, 1, call)
     assert 4000 * max(sizes) <= budget
     assert count.peak == 4000 * chunk
+
+
+def test_one_row_that_needs_more_than_two_does_not_end_the_search():
+    """Of one row alone another recipe is faster, which needs more memory."""
+    network = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 4)).requires_grad_(False)
+    rows = torch.linspace(-1, 1, 192).reshape(64, 3)
+    peaks = {chunk: count(fd.batch_hessian(network, chunk_size=chunk), rows).peak_bytes for chunk in (1, 2, 4, 16)}
+    assert peaks[1] > peaks[2] < peaks[4] < peaks[16]
+    for chunk in (4, 16):
+        transform = fd.batch_hessian(network, chunk_size="auto", budget=peaks[chunk])
+        assert_close(transform(rows), fd.batch_hessian(network)(rows))
+        assert count(transform, rows).peak_bytes == peaks[chunk]
+    with pytest.raises(MemoryError, match="one at a time needs"):
+        fd.batch_hessian(network, chunk_size="auto", budget=10_000)(rows)
+
+
+def test_what_each_chunk_leaves_behind_is_not_held_while_it_is_counted():
+    """Results with a graph: one row at a time leaves the most behind."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 4))
+    rows = torch.linspace(-1, 1, 192).reshape(64, 3)
+    peaks = {chunk: count(fd.batch_hessian(network, chunk_size=chunk), rows).peak_bytes for chunk in (1, 8, 16, 64)}
+    assert peaks[1] > peaks[8] > peaks[16] < peaks[64]
+    transform = fd.batch_hessian(network, chunk_size="auto", budget=peaks[16])
+    assert_close(transform(rows), fd.batch_hessian(network)(rows))
+    assert count(transform, rows).peak_bytes <= peaks[16]
+    with pytest.raises(MemoryError, match="fewer than 8 at a time need more, and these need"):
+        fd.batch_hessian(network, chunk_size="auto", budget=peaks[16] // 2)(rows)

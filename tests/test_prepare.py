@@ -221,6 +221,10 @@ def makes_a_list(x):
     return x * max(x.tolist())
 
 
+def goes_through_numpy(x):
+    return x * torch.from_numpy(BUFFER.numpy() + 1)
+
+
 def selects(x):
     return x[x > 0].sum() * x
 
@@ -247,6 +251,7 @@ BAD = [
     branches,
     makes_a_number,
     makes_a_list,
+    goes_through_numpy,
     selects,
     drops,
     writes_into_what_it_holds,

@@ -64,6 +64,11 @@ NONE = {  # no second derivative at the point
 }
 TRUE = {  # a second derivative that the formula may hide
     "norm squared": (lambda x: x.norm() ** 2, ZERO, 2 * EYE),
+    "norm squared by a method": (lambda x: x.norm().square(), ZERO, 2 * EYE),
+    "norm times itself": (lambda x: (r := x.norm()) * r, ZERO, 2 * EYE),
+    "norm cubed": (lambda x: x.norm() ** 3, ZERO, 0 * EYE),
+    "norm, p=4, to the fourth": (lambda x: torch.linalg.vector_norm(x, 4) ** 4, ZERO, 0 * EYE),
+    "distance cubed": (lambda x: torch.cdist(x[None], ONES[None]).pow(3).sum(), ONES, 0 * EYE),
     "Gauss": (lambda x: torch.exp(-torch.cdist(x[None], ZERO[None]).square()).sum(), ZERO, -2 * EYE),
     "a clamped norm": (lambda x: x.norm().clamp(min=0.1) + x.square().sum(), ZERO, 2 * EYE),
     "normalize": (lambda x: F.normalize(x, dim=0, eps=1.0).sum() + x.square().sum(), ZERO, 2 * EYE),
@@ -214,3 +219,46 @@ def test_a_power_of_exponent_zero_has_its_mixed_derivatives(power):
     for point in (rows[1], x):  # a plan of another point serves
         found = fd.hessian(func)(point), fd.hvp(func, (point,), (torch.ones_like(point),))
     torch.testing.assert_close(found, (expected, expected.sum(1)))
+
+
+@pytest.mark.parametrize("of", ["norm squared", "norm cubed", "norm, p=4, to the fourth", "distance cubed"])
+@pytest.mark.parametrize("name", ["hessian", "hessian_taylor", "hessian_diagonal", "laplacian"])
+def test_powers_of_norms_have_their_second_derivatives(of, name):
+    (func, x, hessian), (how, part) = TRUE[of], ALONE[name]
+    for before in ([], [REGULAR[0]]):
+        assert_close(outcome(how, func, before, x), part(hessian))
+
+
+def test_a_norm_that_was_changed_in_place_is_no_norm():
+    def func(x):
+        length = x.norm()
+        length += 1
+        return length**2
+
+    assert_close(fd.hessian_taylor(func)(REGULAR[0]), fd.hessian(lambda x: (x.norm() + 1) ** 2)(REGULAR[0]))
+
+
+VANISHING = {  # norms that do not move at the point, where torch finds a second derivative of zero
+    "norm of squares": lambda x: x.square().norm(),
+    "distance of squares": lambda x: torch.cdist(x.square()[None], ZERO[None]).sum(),
+}
+
+
+@pytest.mark.parametrize("name", [*ALONE, "batch_hessian", "batch_hessian_summed", "laplacian, vmap"])
+@pytest.mark.parametrize("of", VANISHING)
+def test_a_norm_that_does_not_move_has_no_finite_answer(of, name):
+    how, _ = (ALONE | BATCHES)[name]
+    alone = name in ALONE
+    at = ZERO if alone else torch.stack([REGULAR[0], ZERO, REGULAR[1]])
+    for before in ([], [REGULAR[0] if alone else REGULAR[[0, 1, 0]]]):
+        result = outcome(how, VANISHING[of], before, at)
+        assert result is None or not (result if alone else result[1]).isfinite().all()
+
+
+def test_true_zeros_of_norms_are_not_refused():
+    def func(x):  # linear along a ray, and constant in a row of its own
+        return x[:1].norm()
+
+    for x in REGULAR:
+        assert_close(fd.hessian(func)(x), 0 * EYE)
+    assert_close(fd.batch_hessian(func)(REGULAR), torch.zeros(2, 2, 2, dtype=torch.float64))

@@ -31,6 +31,8 @@ FUNCTIONS = {
     "batch_norm": lambda a: F.batch_norm(a, None, None, training=True).pow(3).sum(),
     "attention": lambda a: F.scaled_dot_product_attention(a[None], a[None], a[None]).pow(2).sum(),
     "cdist": lambda a: torch.cdist(a, a + 1).sum(),
+    "normalize": lambda a: F.normalize(a.sin(), dim=1).pow(3).sum(),
+    "cosine_similarity": lambda a: F.cosine_similarity(a, a.sin() + 1, dim=1).pow(2).sum(),
     "a detached part": lambda a: (a.detach() * a.sin()).pow(2).sum(),
 }
 DERIVATIVES = {

@@ -130,6 +130,22 @@ def test_search_leads_with_the_answer_to_what_readers_paste(found, words):
     assert any(PASTED[words] in link for link in first), first
 
 
+@pytest.mark.parametrize("words", ["per-sample gradients", "MultiheadAttention", "batch norm", "out of memory"])
+def test_search_shows_the_words_of_an_entry_of_the_index(browser, address, words):
+    page, errors = browser.new_page(), []
+    page.on("pageerror", errors.append)
+    page.goto(f"{address}/search.html?q={quote(words)}")
+    page.wait_for_selector("#search-results li.kind-index p.context")
+    entry = page.locator("#search-results li.kind-index").first
+    shown = entry.locator("a").first.inner_text(), entry.locator("p.context").inner_text()
+    everything = page.eval_on_selector_all("#search-results ul.search > li > a", "links => links.map(a => a.href)")
+    page.close()
+    assert errors == []
+    assert " > " in shown[0]
+    assert len(shown[1]) > 40
+    assert len(set(everything)) == len(everything)
+
+
 def test_search_finds_a_name_at_its_own_page(found):
     assert "reference/generated/funcdiff.hessian_taylor.html" in found("hessian_taylor")[0]
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.func import vmap
+from torch.utils.checkpoint import checkpoint
 
 import funcdiff as fd
 
@@ -36,6 +38,15 @@ def masked_encoder(x: torch.Tensor) -> torch.Tensor:
     """Packs the rows of its padding mask, as a transformer does."""
     encoded: torch.Tensor = ENCODER(x, src_key_padding_mask=torch.tensor([[False, False, True]]))
     return encoded
+
+
+LSTM = nn.LSTM(3, 2).double()
+
+
+def last_state(x: torch.Tensor) -> torch.Tensor:
+    """Begins with a state that the layer makes."""
+    states: torch.Tensor = LSTM(x)[0]
+    return states[-1]
 
 
 def mutate(x: torch.Tensor) -> torch.Tensor:
@@ -284,6 +295,12 @@ CASES = [
         "enable_nested_tensor=False",
     ),
     BadInput(
+        "vmap refuses: the initial state of an LSTM",
+        lambda: vmap(fd.jacobian(last_state))(ROWS[:, None]),
+        RuntimeError,
+        "x.new_zeros",
+    ),
+    BadInput(
         "rows of different lengths",
         lambda: fd.batch_jacobian(lambda x: x[x > x.mean()])(torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])),
         ValueError,
@@ -306,6 +323,12 @@ CASES = [
         lambda: fd.check_derivatives(lambda x: ROWS.float() @ x, X.float()),
         ValueError,
         r"call \.double\(\)",
+    ),
+    BadInput(
+        "a reentrant checkpoint",
+        lambda: fd.jacobian(lambda x: checkpoint(torch.sin, x, use_reentrant=True))(X),
+        RuntimeError,
+        "Pass use_reentrant=False",
     ),
     BadInput("an old custom function", lambda: fd.jacobian_reverse(OldStyle.apply)(X), RuntimeError, "jacobian_loop"),
 ]

@@ -17,7 +17,7 @@ from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import LOOP, Plan
-from funcdiff._automatic.trying import and_trained, first_working
+from funcdiff._automatic.trying import and_beyond, first_doubtful, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.directions import gathered
 from funcdiff._calling.documented import documented
@@ -25,8 +25,10 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied, guarded
 from funcdiff._calling.types import Function
 from funcdiff._safety.accusing import Check
-from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.meaning import by_hand
+from funcdiff._safety.planes import check_on_plane, first_not_agreeing, together
 from funcdiff._safety.verification import Kind
+from funcdiff._safety.verification import check as one_derivative
 from funcdiff._torch.trees import Tree, TreeSpec, broadcast, flatten, unflatten
 
 of_rows = partial(
@@ -183,9 +185,13 @@ def over_rows(
     last = Last()
 
     def explained(args: Sequence[Tree]) -> Found:
-        chunk = None if budget is None else chunk_within(args, budget)
-        found = found_for(Batch(args, in_dims), chunk)
-        plan = found.plan if chunk is None else found.plan.in_chunks(chunk, peak_of(chunk, partial(in_chunks, args)))
+        batch = Batch(args, in_dims)
+        if budget is None:
+            found = found_for(batch)
+            return replace(found, plan=found.plan.inside_transform())
+        chunk, planned = chunk_within(args, budget)
+        found = found_for(batch, planned)
+        plan = found.plan.in_chunks(chunk, peak_of(chunk, partial(in_chunks, args, planned=planned)))
         return replace(found, plan=plan.inside_transform())
 
     def found_for(batch: Batch, chunk: int | None = None) -> Found:
@@ -193,7 +199,7 @@ def over_rows(
         planned = Choice(kind, names, options, verify, batch.at_once(chunk))
         return lookup.for_transform(func, planned, batch.row(), inside=True, last=last)
 
-    def run(chunk: int | None, *args: Tree) -> Tree:
+    def run(chunk: int | None, planned: int | None, *args: Tree) -> Tree:
         batch = Batch(args, in_dims)
         if recipe is not None or batch.size is None or torch.compiler.is_compiling():
             row = recipe or choice.for_rows(kind, batch.at_once(chunk))
@@ -207,31 +213,44 @@ def over_rows(
             row = choice.chosen(kind, func, options, verify=verify) if one_by_one else RECIPES[kind][name]
             return batch.in_parts(looped(row, in_dims, options) if one_by_one else mapped(row), chunk, options)
 
+        def of_row(plan: Plan, blocks: Sequence[Tensor], i: int) -> Check:
+            flat, point = lookup.value_of(func, copied(batch.row(i)), options)
+            return one_derivative(flat, point, [block[i] for block in blocks], kind, plan.sketch)
+
+        def of_plane(plan: Plan, name: str, row: Sequence[Tree], *, under_vmap: bool) -> Check:
+            flat, point = lookup.value_of(func, copied(row), options)
+            return check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=under_vmap)
+
         def check(plan: Plan, name: str, result: Tree) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
-            spoilt = _first_not_finite(numbers(result))
-            row = batch.row() if spoilt is None else batch.row(spoilt)
+            doubtful = first_doubtful(plan, numbers(result))
+            row = batch.row() if doubtful is None else batch.row(doubtful)
             flat, point = lookup.value_of(func, copied(row), options)
-            verdict = Check("agrees", reason=plan[name].check)
-            if not verdict.reason or spoilt is not None:  # vmap would see that row and another one near to it
-                alone = spoilt is not None
-                verdict = check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=not alone)
-            return and_trained(verdict, result, RECIPES[kind][name], flat, point, plan, under_vmap=True)
+            verdicts = [Check("agrees", reason=plan[name].check)]
+            if by_hand(plan.sketch):
+                blocks = flatten(numbers(result))[0]
+                verdicts = [together([of_row(plan, blocks, i) for i in batch.some()])]
+            elif not plan[name].check:
+                verdicts = [of_plane(plan, name, batch.row(), under_vmap=True)]
+            if doubtful is not None:  # vmap would see that row and another one near to it
+                verdicts.append(of_plane(plan, name, row, under_vmap=False))
+            verdict = first_not_agreeing(verdicts)
+            return and_beyond(verdict, result, RECIPES[kind][name], flat, point, kind, plan, under_vmap=True)
 
-        plan = found_for(batch, chunk)
-        return first_working(plan, by, check if verify else None, inside=True, numbers=numbers)
+        plan = found_for(batch, planned or chunk)
+        return first_working(plan, by, check if verify else None, inside=True, rows=True, numbers=numbers)
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if budget is None:
             return in_chunks(args, chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
-        return in_chunks(args, chunk_within(args, budget))
+        return in_chunks(args, *chunk_within(args, budget))
 
-    def in_chunks(args: Sequence[Tree], chunk: int | None) -> Tree:
-        return guarded(partial(run, chunk), args)
+    def in_chunks(args: Sequence[Tree], chunk: int | None, planned: int | None = None) -> Tree:
+        return guarded(partial(run, chunk, planned), args)
 
-    def chunk_within(args: Sequence[Tree], budget: float) -> int:
+    def chunk_within(args: Sequence[Tree], budget: float) -> tuple[int, int]:
         batch = Batch(args, in_dims)
         settings = kind, options, verify, in_dims, budget
         call = partial(in_chunks, args)
@@ -240,15 +259,6 @@ def over_rows(
     if recipe is None:
         wrapper.found = explained  # type: ignore[attr-defined]  # for `explain`
     return wrapper
-
-
-def _first_not_finite(derivative: Tree) -> int | None:
-    """The first row with a number that is not finite."""
-    rows = [
-        x.detach().isfinite().reshape(len(x), -1).all(1) for x in flatten(derivative)[0] if x.numel() and not x.is_meta
-    ]
-    bad = [int((~fine).nonzero()[0]) for fine in rows if not fine.all()]
-    return min(bad, default=None)
 
 
 class Batch:
@@ -289,6 +299,11 @@ class Batch:
             [leaf(x, dim) for x, dim in zip(self.leaves, self.dims, strict=True)], self.spec
         )
         return row
+
+    def some(self) -> list[int]:
+        """A few rows: the first two, the last, and those between them."""
+        last = (self.size or 1) - 1
+        return sorted({0, min(1, last), last // 3, last // 2, last})
 
     def in_parts(self, whole: Function, chunk: int | None, options: Options) -> Tree:
         """What `whole` returns of these arguments, computed for `chunk` rows at a time."""

@@ -73,21 +73,34 @@ def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], A
     Jacobians are taken in chunks. So each count says how far the next chunk may go with the budget kept, also while
     counting. Peaks are convex in the chunk: where two of them point above the budget, the third is there.
 
+    NOTE [left behind]. Where the results carry a graph, each chunk leaves a part of it, so that larger chunks need less
+    in all, up to a point. Counting runs three of them, and keeps a budget that all would not.
+
     Raises:
-        MemoryError: A chunk of 1 is over the budget.
+        MemoryError: No chunk is within the budget.
     """
-    chunk, count = 1, _counted(1, call)
-    if count.peak > budget:
-        graph = _GRAPH if count.with_graph else ""
-        needed = f"even one at a time needs {count.peak:,} bytes{graph}, and the budget is {budget:,.0f}"
-        raise MemoryError(f"{needed}. {_remedy(needed)}")
     even = sorted({-(-total // parts) for parts in range(1, total + 1)})
-    slope = float("inf")
+    chunk, count, slope = 1, _counted(1, call), float("inf")
+
+    def proven(peak: int) -> int:
+        """The chunk that keeps the budget if what it adds grows as it may."""
+        return int(chunk * (max(0, budget - count.fixed) / max(peak - count.fixed, 1)) ** (1 / power))
+
+    while budget < count.peak > count.reached:
+        larger = even[max(bisect_right(even, min(2 * chunk, proven(count.reached))), 1) - 1]
+        if larger <= chunk or (next_count := _counted(larger, call)).peak >= count.peak:
+            break
+        slope = (next_count.peak - count.peak) / (larger - chunk)
+        chunk, count = larger, next_count
+    if count.peak > budget:
+        needed = "even one at a time needs" if chunk == 1 else f"fewer than {chunk} at a time need more, and these need"
+        graph = _GRAPH if count.with_graph else ""
+        needed += f" {count.peak:,} bytes{graph}, and the budget is {budget:,.0f}"
+        raise MemoryError(f"{needed}. {_remedy(needed)}")
     while chunk < total:
-        added = max(count.peak - count.fixed, 1)
-        proven = int(chunk * ((budget - count.fixed) / added) ** (1 / power))
-        larger = even[max(bisect_right(even, proven) - 1, bisect_right(even, chunk))]
-        if larger > proven and count.peak + slope * (larger - chunk) > budget:
+        safe = proven(count.peak)
+        larger = even[max(bisect_right(even, safe) - 1, bisect_right(even, chunk))]
+        if larger > safe and count.peak + slope * (larger - chunk) > budget:
             break
         next_count = _counted(larger, call)
         if next_count.peak > budget:

@@ -14,7 +14,7 @@ from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES, UNCORRECTED
 from funcdiff._automatic.lookup import Choice
 from funcdiff._automatic.planning import Plan
-from funcdiff._automatic.trying import and_trained, first_working
+from funcdiff._automatic.trying import and_beyond, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
@@ -22,6 +22,7 @@ from funcdiff._calling.transform import copied
 from funcdiff._calling.types import Function
 from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import Recipe
+from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.planes import check_on_plane
 from funcdiff._safety.verification import Kind, check
 from funcdiff._torch.compiler import left_alone, named_after
@@ -251,7 +252,9 @@ def chosen(
             verdict = check(flat, point, flatten(result[0] if options.has_aux else result)[0], kind, plan.sketch)
         else:
             verdict = check_on_plane(recipes[name], flat, point, kind, plan.sketch, under_vmap=False)
-        return and_trained(verdict, result, recipes[name], flat, point, plan, under_vmap=False)
+        if plan[name].settled and by_hand(plan.sketch):  # checked at each call
+            return verdict
+        return and_beyond(verdict, result, recipes[name], flat, point, kind, plan, under_vmap=False)
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper

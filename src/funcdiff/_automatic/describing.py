@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from funcdiff._automatic.naming import Code, analysed, installed
+from funcdiff._torch.compiler import ORIGINAL
 from funcdiff._torch.functions import OPERATORS
 from funcdiff._torch.messages import LAZY, RefusedError
 from funcdiff._torch.transforms import graph_beneath
@@ -41,7 +42,6 @@ BARE = frozenset(  # equal only to what is the same
 PLAIN = Tensor, nn.Parameter
 KIND = attrgetter("__class__", "shape", "dtype", "device", "layout", "requires_grad")  # of a tensor
 EMPTY = {kind: (kind,) for kind in (dict, OrderedDict, list, set, tuple)}
-_COMPILED = "_torchdynamo_orig_callable"  # where torch.compile keeps what it was given
 _SCALARS = int, float, complex, str, bytes, bytearray
 _MEMBERS = functools.partial, property, classmethod, staticmethod, slice, types.MethodType
 _ALONE = logging.Logger, io.IOBase, torch.Generator, type(threading.Lock()), type(threading.RLock())
@@ -114,8 +114,8 @@ class Walk:
         parts = [self.namespace(x, code) if type(x) is types.ModuleType else self(x) for x in held]
         if not (func.__defaults__ or func.__kwdefaults__ or func.__dict__):
             return code, *parts
-        if original := func.__dict__.get(_COMPILED):
-            return _COMPILED, self(original)
+        if original := func.__dict__.get(ORIGINAL):
+            return ORIGINAL, self(original)
         return code, *parts, *self.all((func.__defaults__, func.__kwdefaults__, func.__dict__))
 
     def namespace(self, module: types.ModuleType, code: Code) -> Hashable:
@@ -157,8 +157,8 @@ class Walk:
 
     def layer(self, layer: nn.Module) -> Hashable:
         attributes = vars(layer)
-        if _COMPILED in attributes:
-            return _COMPILED, self(attributes[_COMPILED])
+        if ORIGINAL in attributes:
+            return ORIGINAL, self(attributes[ORIGINAL])
         held = {name: x for name, x in attributes.items() if name not in _USUAL or x}
         training, tensors = held.pop("training", False), held.pop("_parameters", {})
         if any(type(x) in _LAZY for x in tensors.values()):

@@ -25,7 +25,7 @@ from funcdiff._calling.wrapped import refuse_wrapped
 from funcdiff._safety.guard import Recipe
 from funcdiff._safety.lines import Func
 from funcdiff._safety.obstacles import stand_ins, trained_through
-from funcdiff._safety.planes import check_on_plane
+from funcdiff._safety.planes import and_elsewhere, check_on_plane
 from funcdiff._safety.training import check_training
 from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import eagerly, left_alone
@@ -159,16 +159,26 @@ def value_of(func: Function, args: Sequence[Tree], options: Options) -> tuple[Fu
 
 
 def chunk_of_rows(
-    func: Any, leaves: Sequence[Tree], settings: Hashable, rows: int, budget: float, call: Callable[[int], Tree]
-) -> int:
-    """The rows of a batch that `call` may take at once within a budget."""
+    func: Any, leaves: Sequence[Tree], settings: Hashable, rows: int, budget: float, call: Callable[[int, int], Tree]
+) -> tuple[int, int]:
+    """The rows of a batch that `call` may take at once within a budget, and for how many its recipe is planned.
+
+    For all of them, or else for one: another recipe for each chunk would need another memory, and no chunk would say
+    what the next one needs.
+    """
     key = _key(func, leaves, settings)
-    if (chunk := cache.find(key)) is None:
+    if (found := cache.find(key)) is None:
         with reading() as read:
-            chunk, _ = largest_chunk(rows, budget, 1, call)
+            try:
+                found = largest_chunk(rows, budget, 1, lambda chunk: call(chunk, rows))[0], rows
+            except MemoryError as error:
+                try:
+                    found = largest_chunk(rows, budget, 1, lambda chunk: call(chunk, 1))[0], 1
+                except MemoryError:
+                    raise error from None
         if not read.seen and _key(func, leaves, settings) == key:
-            cache.keep(key, chunk)
-    return int(chunk)
+            cache.keep(key, found)
+    return found  # type: ignore[no-any-return]  # as it was kept
 
 
 def _proven(
@@ -193,6 +203,7 @@ def _proven(
             break  # of each row it takes what is planned for it
         with outside():
             found = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
+            found = and_elsewhere(found, recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=True)
             if found.raised and LOOP not in plan.usable:
                 alone = check_on_plane(recipe(name, outputs), flat, primals, kind, plan.sketch, under_vmap=False)
                 found = alone if alone.outcome == "wrong" else found

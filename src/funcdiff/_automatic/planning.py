@@ -14,7 +14,9 @@ from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
 from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
-from funcdiff._safety.obstacles import PLAIN, Obstacles
+from funcdiff._safety.meaning import by_hand
+from funcdiff._safety.obstacles import KNOWN_WRONG, PLAIN, Obstacles
+from funcdiff._torch.delicate import NORMS
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
@@ -62,6 +64,11 @@ class Plan:
         return self.sketch.delicate and not self.sketch.on_gpu
 
     @functools.cached_property
+    def has_norms(self) -> bool:
+        """Whether func has a norm or a distance, of which torch may call a second derivative zero that is not there."""
+        return not self.sketch.operators.isdisjoint(NORMS)
+
+    @functools.cached_property
     def _named(self) -> dict[str, Candidate]:
         return {candidate.name: candidate for candidate in self.candidates}
 
@@ -104,17 +111,22 @@ class Plan:
 
         return Plan(self.sketch, tuple(map(named, self.candidates)))
 
-    def refusal(self) -> RefusedError:
-        """Why no recipe is left, in words."""
+    @property
+    def obstacles(self) -> str:
+        """What speaks against each recipe, in words."""
         names: dict[str, list[str]] = {}
         for c in self.candidates:
-            names.setdefault(c.obstacle, []).append(c.name)
-        told = "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
+            names.setdefault(c.obstacle or NOT_TRIED, []).append(c.name)
+        return "; ".join(f"{', '.join(same)}: {obstacle}" for obstacle, same in names.items())
+
+    def refusal(self) -> RefusedError:
+        """Why no recipe is left, in words."""
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
-        remedy = (
-            "Write the operation at fault with simpler ones, or pass verify=False if you mean the derivative that "
-            "torch gives"
-        )
+        remedy = "Write the operation at fault with simpler ones"
+        if known := [c.name.partition(",")[0] for c in self.candidates if c.obstacle.startswith(KNOWN_WRONG)]:
+            remedy += f". If you know that torch is right at your arguments, call {known[0]} itself, without a check"
+        else:
+            remedy += ", or pass verify=False if you mean the derivative that torch gives"
         if all("it raises" in c.obstacle or "no Taylor rule" in c.obstacle for c in self.candidates):
             remedy = (
                 "No transform of torch.func differentiates it. Call the recipe outside of vmap and grad, or use "
@@ -125,9 +137,12 @@ class Plan:
                 "The derivative of an operation divides by zero here. It may be a root or a norm at 0, or a number "
                 "that a mask leaves out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
             )
-        return RefusedError(f"no recipe is known to be right on func ({told}). func calls {suspects}. {remedy}")
+        return RefusedError(
+            f"no recipe is known to be right on func ({self.obstacles}). func calls {suspects}. {remedy}"
+        )
 
 
+NOT_TRIED = "not tried, as its result cannot be checked inside a transform"
 LOOP = "a loop over rows"  # of a batch, each differentiated by itself
 JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 
@@ -164,14 +179,14 @@ def make(
         seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
         cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None
         candidates.append(Candidate(name, cost, obstacle))
-    candidates.sort(key=order)
+    candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     while (
         candidates[0].name in JETS
         and not candidates[0].obstacle
         and (why := _no_taylor_rule(flat, primals, randomness))
     ):
         candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)
-        candidates.sort(key=order)
+        candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     if candidates[0].obstacle:
         raise Plan(plain, tuple(candidates)).refusal()
     return Plan(plain, tuple(candidates))
@@ -180,6 +195,17 @@ def make(
 def order(candidate: Candidate) -> tuple[bool, float]:
     """Those that may be taken first, and of them the fastest."""
     return bool(candidate.obstacle), candidate.cost.seconds if candidate.cost else float("inf")
+
+
+def _preferred(seen: Sketch, inside: bool, candidate: Candidate) -> tuple[bool, bool, float]:
+    """By `order`, but of code of the user's reverse mode alone first: it is how the code defines its derivative.
+
+    A rule for forward mode may be wrong at points that no check has seen. A Jacobian can be checked at each call, but
+    not inside a transform.
+    """
+    blocked, seconds = order(candidate)
+    forward = "forward" in candidate.name and (inside or not candidate.name.startswith("jacobian"))
+    return blocked, bool(by_hand(seen)) and forward, seconds
 
 
 def _no_taylor_rule(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> str:

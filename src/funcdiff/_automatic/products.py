@@ -21,6 +21,7 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected, has_graph
 from funcdiff._safety.lines import direction
+from funcdiff._safety.planes import and_elsewhere
 from funcdiff._safety.verification import check_product
 from funcdiff._torch.processes import any_spread
 from funcdiff._torch.transforms import plain_allowed
@@ -199,5 +200,6 @@ def _checked(func: Function, primals: tuple[Tree, ...], plan: Plan, name: str, o
     along = direction(point)
     product = flatten(operator(*unflatten(along, flatten(primals)[1])))[0]
     verdict = check_product(flat, point, along, [point[0].new_ones(())], product, plan.sketch)
-    recipe = lookup.hessian_by_products(name, outputs=None)
-    return and_trained(verdict, tuple(product), recipe, flat, point, plan, under_vmap=False)
+    whole, one = (lookup.hessian_by_products(name, outputs) for outputs in (1, None))
+    verdict = and_elsewhere(verdict, whole, flat, point, "hessian", plan.sketch, under_vmap=False)
+    return and_trained(verdict, tuple(product), one, flat, point, plan, under_vmap=False)

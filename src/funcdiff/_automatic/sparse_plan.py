@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from funcdiff._automatic import planning
+from funcdiff._automatic import planning, sparse_masked
+from funcdiff._automatic.candidates import HESSIANS
 from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.planning import Plan
 from funcdiff._calling.arguments import apart
@@ -20,15 +22,18 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.plain import plain_vjp
 from funcdiff._calling.point import scalar
 from funcdiff._calling.types import Derivative, Flat, Primals
+from funcdiff._safety.accusing import Check
 from funcdiff._safety.guard import corrected
 from funcdiff._safety.lines import direction
-from funcdiff._safety.meaning import check_slope
+from funcdiff._safety.meaning import by_hand, check_slope
+from funcdiff._safety.planes import and_elsewhere
 from funcdiff._safety.verification import check_product
 from funcdiff._sparse.colouring import Groups
 from funcdiff._sparse.pattern import Pattern
 from funcdiff._sparse.tracer import Traced, trace
-from funcdiff._torch.messages import RefusedError, cannot
+from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tensors import all_finite
 from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import jvp, outside, plain_allowed, undrawn
 from funcdiff._torch.trees import flatten, unflatten
@@ -87,11 +92,14 @@ class SparsePlan:
     def values(self, flat: Flat, primals: Primals, options: Options, check: bool | None) -> Derivative:
         """The entries; and the aux, if there is one."""
         values, *aux = self._computed(flat, primals, options)
+        readable = plain_allowed() and not being_traced()
+        if check is not False and self.modes.watched and readable and not all_finite(values):
+            return self._finite(values, flat, primals, options), *aux
         if check or (check is None and (self.doubt or not self.checked or not plain_allowed())):
             function, first = _value_of(flat, options), not self.checked
             values = self._agreeing(values, function, primals)
-            if first and plain_allowed() and not being_traced():
-                self._prove(values, function, primals)
+            if first and readable:
+                self._refuse(self._judged(values, function, primals))
         return values, *aux
 
     def matrix(self, values: Tensor, layout: torch.layout | None) -> Tensor:
@@ -119,6 +127,7 @@ class SparsePlan:
 
     def _computed(self, flat: Flat, primals: Primals, options: Options) -> Derivative:
         stopped: Exception | None = None
+        modes, ways = self.modes, self.ways[:]
         while self.ways:
             name, groups = self.ways[0]
             try:
@@ -127,12 +136,19 @@ class SparsePlan:
                 if not cannot(error):
                     raise
                 stopped = stopped or error
+                modes = modes.without(name if name in NAMES[self.kind] else NAMES[self.kind][0], reason(error))
                 del self.ways[0]
             if not self.ways and name != _ALONE and NAMES[self.kind][0] in self.modes.usable:
                 # Reverse mode by itself, and then without vmap.
                 last = self.kind == "hessian" or name == _REVERSE
                 self.ways = [(_ALONE if last else _REVERSE, self.pattern.by_rows)]
-        raise stopped or self.modes.refusal()
+        self.ways = ways  # to be refused alike at the next call
+        if all(name in self.modes.usable for name in NAMES[self.kind]) and stopped:
+            raise stopped
+        raise RefusedError(
+            f"{self.kind}_sparse differentiates func in no mode ({modes.obstacles}). Use funcdiff.{self.kind}, which "
+            "has other methods"
+        ) from stopped
 
     def _by(self, name: str, groups: Groups, flat: Flat, primals: Primals, options: Options) -> Derivative:
         chunk = 1 if name == _ALONE else options.chunk_size or self.chunk or self._cached(name, groups, primals)
@@ -143,6 +159,18 @@ class SparsePlan:
         aux = apart(flat(*primals), options.has_aux)[1:]
         values = sparse.hessian_values_forward if name == "hessian_forward_over_reverse" else sparse.hessian_values
         return values(function, primals, groups, options), *aux
+
+    def _finite(self, values: Tensor, flat: Flat, primals: Primals, options: Options) -> Tensor:
+        """See `sparse_masked`."""
+        function = _value_of(flat, options)
+
+        def by(name: str, groups: Groups) -> Tensor:
+            found: Tensor = self._by(name, groups, flat, primals, options)[0]
+            return found
+
+        judge = functools.partial(self._judged, function=function, primals=primals)
+        asked = function if self.kind == "jacobian" else _number(function, primals)
+        return sparse_masked.finite(values, self.kind, self.pattern, asked, primals, by, judge, self._refuse)
 
     def _cached(self, name: str, groups: Groups, primals: Primals) -> int | None:
         """How many passes to compute at once where all may be: on a CPU those whose vectors its cache holds.
@@ -185,16 +213,19 @@ class SparsePlan:
         self.checked += 1
         return values
 
-    def _prove(self, values: Tensor, function: Flat, primals: Primals) -> None:
-        """Raise if the first matrix contradicts differences of the function, as all that torch says of it may."""
+    def _judged(self, values: Tensor, function: Flat, primals: Primals) -> Check:
+        """Hold the matrix against differences of the function, as all that torch says of it may be wrong."""
         along = direction(primals)
         product = self._products(values.detach(), along, by_columns=False)[0]
         if self.kind == "jacobian":
-            found = check_slope(function, primals, along, [product], self.modes.sketch)
-        else:
-            weights = direction([primals[0].new_zeros(())], seed=1)
-            number = _number(function, primals)
-            found = check_product(number, primals, along, weights, [weights[0] * product], self.modes.sketch)
+            return check_slope(function, primals, along, [product], self.modes.sketch)
+        weights = direction([primals[0].new_zeros(())], seed=1)
+        number, seen = _number(function, primals), self.modes.sketch
+        found = check_product(number, primals, along, weights, [weights[0] * product], seen)
+        recipe = HESSIANS["hessian_double_backward"]
+        return and_elsewhere(found, recipe, number, primals, "hessian", seen, under_vmap=False)
+
+    def _refuse(self, found: Check) -> None:
         if found.outcome == "wrong":
             self.checked = 0
             raise RefusedError(
@@ -258,6 +289,8 @@ def make(kind: Kind, flat: Flat, primals: Sequence[Tensor], options: Options, gi
         found, doubt = Traced(pattern), "pattern was given"
     plan = SparsePlan(kind, modes, pattern, [], reads, doubt, found.unknown, primals[0].element_size())
     usable = set(modes.usable)
+    if by_hand(sketch) and NAMES[kind][0] in usable:
+        usable = {NAMES[kind][0]}  # which is how code of the user's defines its derivative
     if kind == "hessian":
         plan.ways = [(name, groups) for name in NAMES[kind] if name in usable for groups in pattern.ways]
         return plan

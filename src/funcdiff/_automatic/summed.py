@@ -15,7 +15,7 @@ from funcdiff._automatic.candidates import RECIPES, recipe_of
 from funcdiff._automatic.choice import VERIFY
 from funcdiff._automatic.lookup import Choice, Found
 from funcdiff._automatic.planning import Plan
-from funcdiff._automatic.trying import and_trained, first_working
+from funcdiff._automatic.trying import and_beyond, first_doubtful, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
@@ -175,7 +175,7 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
         flat, point = lookup.value_of(func, copied(tuple(args)), options)
         verdict = _check(flat, point, flatten(_derivative(options, result))[0], kind, plan)
         recipe = RECIPES[kind][name.partition(",")[0]]  # which differentiates once more as this one does
-        return and_trained(verdict, result, recipe, flat, point, plan, under_vmap=False)
+        return and_beyond(verdict, result, recipe, flat, point, kind, plan, under_vmap=False)
 
     @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
@@ -184,7 +184,7 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
             return run(choice.names[0], args)
         first = functools.partial(first_result, args) if verify else None
         derivative = functools.partial(_derivative, options)
-        return first_working(found(args), lambda name, _: run(name, args), first, numbers=derivative)
+        return first_working(found(args), lambda name, _: run(name, args), first, rows=True, numbers=derivative)
 
     wrapper.found = found  # type: ignore[attr-defined]  # for `explain`
     return wrapper
@@ -195,11 +195,12 @@ def _derivative(options: Options, result: Tree) -> Tree:
 
 
 def _check(flat: Func, point: Sequence[Tensor], derivative: Sequence[Tensor], kind: Order, plan: Plan) -> Check:
-    """Hold the derivative of one row, not the first, against differences of the function of that row."""
+    """Hold the derivative of one row, a doubtful one or else the second, against differences of that row."""
     size = len(point[0])
     if not size:
         return Check("agrees", 0.0)
-    k = min(1, size - 1)
+    doubtful = first_doubtful(plan, derivative)
+    k = min(1, size - 1) if doubtful is None else doubtful
 
     def row(*moved: Tensor) -> Tree:
         batch = [torch.cat([x[:k], one[None], x[k + 1 :]]) for x, one in zip(point, moved, strict=True)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from funcdiff._automatic.lookup import Found
@@ -14,15 +15,34 @@ from funcdiff._jets.jet import NoRuleError
 from funcdiff._safety.accusing import ENDLESS, Check
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
+from funcdiff._safety.meaning import by_hand
+from funcdiff._safety.planes import and_elsewhere
 from funcdiff._safety.training import check_training
+from funcdiff._safety.verification import Kind
 from funcdiff._torch.compiler import EAGERLY, left_alone
 from funcdiff._torch.messages import cannot, reason
-from funcdiff._torch.tensors import spread_out
+from funcdiff._torch.tensors import all_finite, spread_out
 from funcdiff._torch.tracing import being_traced
 from funcdiff._torch.transforms import plain_allowed, unobserved
 from funcdiff._torch.trees import Tree, flatten, map_leaves
 
 _INFINITE = "is not finite where {} is"
+
+
+def and_beyond(
+    verdict: Check,
+    result: Tree,
+    recipe: Recipe,
+    flat: Func,
+    point: Sequence[Tensor],
+    kind: Kind,
+    plan: Plan,
+    *,
+    under_vmap: bool,
+) -> Check:
+    """`verdict`, or why the recipe is wrong elsewhere, or must not be trained through, where the result can be."""
+    verdict = and_elsewhere(verdict, recipe, flat, point, kind, plan.sketch, under_vmap=under_vmap)
+    return and_trained(verdict, result, recipe, flat, point, plan, under_vmap=under_vmap)
 
 
 def and_trained(
@@ -42,11 +62,30 @@ def _instead(verdict: Check) -> str:
     return f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
 
 
-def _finite(numbers: Tree) -> bool:
-    """Whether no NaN and no infinity is among them; a sum tells the most in the least time."""
-    leaves = (numbers,) if isinstance(numbers, Tensor) else flatten(numbers)[0]
-    tensors = [x.detach() if x.requires_grad else x for x in leaves if isinstance(x, Tensor) and not x.is_meta]
-    return all(math.isfinite(x.sum().item()) or bool(x.isfinite().all()) for x in tensors)
+def _doubtful(plan: Plan, numbers: Tree, *, rows: bool) -> bool:
+    """Whether a later result is to be checked: it is not finite, or zero where a norm may have no derivative.
+
+    `rows` says that each row of it is looked at by itself. See NOTE [vanishing].
+    """
+    if not plan.has_norms or not all_finite(numbers):
+        return not all_finite(numbers)
+    if rows:
+        return first_doubtful(plan, numbers) is not None
+    tensors = _with_values(numbers)
+    return bool(tensors) and not any(bool(x.any()) for x in tensors)
+
+
+def first_doubtful(plan: Plan, derivative: Tree) -> int | None:
+    """The first row with a number that is not finite; or else, where a norm may have no derivative, of zeros alone."""
+    blocks = [x.reshape(len(x), -1) for x in _with_values(derivative)]
+    doubts = [~x.isfinite().all(1) for x in blocks]
+    if blocks and plan.has_norms and not any(bool(rows.any()) for rows in doubts):
+        doubts = [~torch.stack([x.any(1) for x in blocks]).any(0)]
+    return min((int(rows.nonzero()[0]) for rows in doubts if rows.any()), default=None)
+
+
+def _with_values(numbers: Tree) -> list[Tensor]:
+    return [x.detach() for x in flatten(numbers)[0] if isinstance(x, Tensor) and x.numel() and not x.is_meta]
 
 
 @left_alone
@@ -56,23 +95,28 @@ def first_working(
     check: Callable[[Plan, str, Tree], Check] | None,
     *,
     inside: bool = False,
+    rows: bool = False,
     numbers: Callable[[Any], Tree] = lambda result: result,
 ) -> Tree:
     """The result of the best recipe; where torch cannot differentiate that way, or is wrong, of the next from then on.
 
     `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
-    the result. `inside` says that recipes run inside a transform; `numbers`, which of a result are the derivative.
+    the result. `inside` says that recipes run inside a transform; `rows`, that a result has a row for
+    each of several points; `numbers`, which of a result are the derivative.
 
     NOTE [not finite]. A recipe may give NaN at one point and be right at others. Where an operation of func allows it,
     a look at each later result finds this, and that result is checked as a first one is. If differences decide nothing,
     the next recipe that agrees with them is taken; if none does, the derivative may not exist, and NaN says so.
 
+    NOTE [vanishing]. Where a norm is zero and its argument does not move, as that of x.square() at 0, torch's second
+    derivative is zero, although there may be none. Taylor mode alone tells the one from the other.
+
     NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
     error may be small along one direction. The next recipe that agrees with them is taken.
     """
     with EAGERLY:
-        return _first_working(found, run, check, inside, numbers)
+        return _first_working(found, run, check, inside, rows, numbers)
 
 
 def _first_working(
@@ -80,6 +124,7 @@ def _first_working(
     run: Callable[[str, int | None], Tree],
     check: Callable[[Plan, str, Tree], Check] | None,
     inside: bool,
+    rows: bool,
     numbers: Callable[[Any], Tree],
 ) -> Tree:
     plan = found.plan
@@ -87,18 +132,21 @@ def _first_working(
     doubted = False
     # Results of which differences do not say enough, and why not to take them.
     unknown: dict[str, tuple[Tree, str]] = {}
-    for name in plan.usable:
+    own = bool(by_hand(plan.sketch))
+    # A rule of the user's for forward mode is checked at each call; where results cannot be read, it comes last.
+    unread = own and being_traced()
+    for name in sorted(plan.usable, key=lambda name: "forward" in name) if unread else plan.usable:
         candidate = plan[name]
         if check and not candidate.check and found.plan[found.plan.usable[0]].check and not plain_allowed():
             continue  # values cannot be read here, to make up for it
         try:
             result = run(name, candidate.chunk)
             verdict, finite = None, True
-            asked = not candidate.settled or plan is not found.plan or bool(unknown)
-            readable = (asked or (plan.watched and not being_traced())) and plain_allowed()
-            if check and readable and (asked or not _finite(numbers(result))):
+            asked = not candidate.settled or plan is not found.plan or bool(unknown) or (own and "forward" in name)
+            readable = (asked or (plan.watched and not being_traced())) and plain_allowed() and not unread
+            if check and readable and (asked or _doubtful(plan, numbers(result), rows=rows)):
                 with unobserved():
-                    verdict, finite = check(plan, name, result), _finite(numbers(result))
+                    verdict, finite = check(plan, name, result), all_finite(numbers(result))
         except Exception as error:  # raised again unless torch cannot do it in this way
             if not cannot(error):
                 raise
@@ -107,8 +155,10 @@ def _first_working(
             plan = plan.without(name, reason(error))
             continue
         if verdict is not None:
-            plan = plan.checked(name, verdict, inside=inside, settled=True)
-            if plan[name].obstacle:
+            checked = plan.checked(name, verdict, inside=inside, settled=True)
+            if not candidate.settled or checked[name].obstacle:
+                plan = checked
+            if checked[name].obstacle:
                 doubted = True
                 continue
             infinite = not math.isnan(verdict.gap) and not finite

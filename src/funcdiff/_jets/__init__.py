@@ -4,6 +4,7 @@ from funcdiff._jets import activations as activations  # each module of rules re
 from funcdiff._jets import attention as attention
 from funcdiff._jets import cumulative as cumulative
 from funcdiff._jets import distances as distances
+from funcdiff._jets import lengths as lengths
 from funcdiff._jets import linear_algebra as linear_algebra
 from funcdiff._jets import losses as losses
 from funcdiff._jets import sinc as sinc

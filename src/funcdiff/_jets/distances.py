@@ -11,13 +11,20 @@ import torch
 import torch.nn.functional as F
 
 from funcdiff._jets.jet import RULES, Jet, carry, check_grad_mode, jet_of, on, plain
-from funcdiff._jets.operations import form, in_single, named
+from funcdiff._jets.operations import form, in_single, named, rule
 from funcdiff._jets.singular import without_second
 
 
-@in_single
 def _length(difference: Any, p: float) -> Any:
     """The p-norm along the last axis."""
+    length = jet_of(_in_last_axis(difference, p))
+    if isinstance(length, Jet) and 1 <= p < math.inf:
+        length.vector = jet_of(difference), p
+    return length
+
+
+@in_single
+def _in_last_axis(difference: Any, p: float) -> Any:
     difference = jet_of(difference)
     size: Any = on(torch.abs, difference) if p != 2 else None
     if p == 0:
@@ -187,6 +194,29 @@ def _dist(func: Any, args: Any, kwargs: Any) -> Any:
         return _norm(torch.linalg.vector_norm, (difference, p), {}, difference, p, None, False, None)
 
     return dist(*args, **kwargs)
+
+
+@rule("normalize")
+def _normalize(func: Any, args: Any, kwargs: Any) -> Any:
+    def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: None = None) -> Any:
+        return _over_length(input, p, dim, eps)
+
+    return normalize(*args, **kwargs)
+
+
+@rule("cosine_similarity")
+def _cosine_similarity(func: Any, args: Any, kwargs: Any) -> Any:
+    def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+        x1, x2 = on(torch.broadcast_tensors, x1, x2)
+        return on(torch.mul, _over_length(x1, 2, dim, eps), _over_length(x2, 2, dim, eps)).sum(dim)
+
+    return cosine_similarity(*args, **kwargs)
+
+
+def _over_length(x: Any, p: float, dim: Any, eps: float) -> Any:
+    """Written out, as autograd cannot go backward through the forward derivatives of torch's own form."""
+    length = _norm(torch.linalg.vector_norm, (x, p, dim, True), {}, x, p, dim, True, None)
+    return on(torch.div, x, on(torch.clamp_min, length, eps))
 
 
 @form(*named("std_mean"))

@@ -40,8 +40,11 @@ NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError)
 class Jet:
     """A tensor under differentiation: ``value`` (*S), ``first`` (n, *S), ``second`` (q, *S), or None where it is zero.
 
-    ``shared`` says that another tensor may be a view of this one, so that it must not be changed in place.
+    ``shared`` says that another tensor may be a view of this one, so that it must not be changed in place. Of a norm,
+    ``vector`` is what it is the length of, and its p.
     """
+
+    vector: tuple[Jet, float] | None = None
 
     def __init__(
         self, value: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None, pairs: Pairs, shared: bool = False
@@ -205,6 +208,7 @@ def overwrite(target: Any, result: Any) -> Any:
     if result.value.shape != target.value.shape or result.value.dtype != target.value.dtype:
         raise NoRuleError("in-place operation that changes shape or dtype")
     target.value, target.first, target.second = result.value, result.first, result.second
+    target.vector = result.vector
     return target
 
 

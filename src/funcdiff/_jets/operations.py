@@ -127,7 +127,7 @@ rule(
     """softmax log_softmax softmin logsumexp var std var_mean std_mean norm vector_norm
     matrix_norm matrix_exp matrix_power smooth_l1_loss huber_loss binary_cross_entropy
     binary_cross_entropy_with_logits kl_div nll_loss cross_entropy poisson_nll_loss gaussian_nll_loss
-    cosine_similarity normalize cov corrcoef lerp addcmul addcdiv dist renorm trapezoid
+    cov corrcoef lerp addcmul addcdiv dist renorm trapezoid
     trapz chain_matmul multi_dot cumulative_trapezoid"""
 )(_closed(rules.smooth))
 rule("item tolist numpy __float__ __array__")(read_out)

@@ -7,14 +7,24 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import undrawn
 
 Flat = Callable[..., Sequence[Tensor]]
+Gradient = Tensor | str  # or why torch finds none
 
 OTHER_RESULTS = (
     "cannot prepare this function: the recorded operations return other numbers than the function itself, so it "
     "depends on more than its arguments"
+)
+NO_GRADIENTS = (
+    "cannot prepare this function so that its result can be differentiated again: the gradients of the recorded "
+    "operations differ from its own. Prepare and call it under torch.no_grad(), or call the function itself"
+)
+NOT_AGAIN = (
+    "cannot prepare this function so that its result can be differentiated again: torch cannot differentiate the "
+    "result of the function itself ({}). Prepare and call it under torch.no_grad(), or remove what stops torch, such "
+    "as torch.utils.checkpoint"
 )
 BESIDE = 1 + 2**-6  # times the examples: another point, where what was read from the examples shows
 
@@ -29,8 +39,8 @@ def refuse_other_results(flat: Flat, run: Flat, examples: Sequence[Tensor]) -> N
             raise RefusedError(OTHER_RESULTS)
 
 
-def same_gradients(flat: Flat, run: Flat, examples: Sequence[Tensor], held: Sequence[Tensor]) -> bool:
-    """Whether the results' gradients agree, with respect to the arguments and to what the function holds.
+def other_gradients(flat: Flat, run: Flat, examples: Sequence[Tensor], held: Sequence[Tensor]) -> str:
+    """Why the gradients do not agree, with respect to the arguments and to what the function holds; or nothing.
 
     Entry by entry, as a small one beside a large one may lack a term. How far it moves with the last digits of the
     arguments says what rounding may do to it. Also at points apart from the examples, as a function of pieces may have
@@ -43,11 +53,27 @@ def same_gradients(flat: Flat, run: Flat, examples: Sequence[Tensor], held: Sequ
             wanted.append(_wanted(flat, [_elsewhere(x, size, generator) for x in examples], held))
         except Exception:  # nobody said that the function is defined there
             continue
-    return all(
-        _agree_in_each_entry(expected, found, near)
-        for point, gradients, moves in wanted
-        for expected, found, near in zip(gradients, _gradients(run, point, held), moves, strict=True)
-    )
+    for point, gradients, moves in wanted:
+        if why := _difference(gradients, _gradients(run, point, held, apart=_lacking(gradients)), moves):
+            return why
+    return ""
+
+
+def _difference(wanted: Sequence[Gradient], found: Sequence[Gradient], near: Sequence[Gradient]) -> str:
+    """What to say of gradients that do not agree; nothing of those that do, or where torch finds neither."""
+    if len(wanted) != len(found):
+        return NO_GRADIENTS
+    for expected, got, moved in zip(wanted, found, near, strict=True):
+        if isinstance(expected, str):
+            if isinstance(got, Tensor):  # there is nothing to compare it with
+                return NOT_AGAIN.format(expected)
+        elif isinstance(got, str) or not (isinstance(moved, str) or _agree_in_each_entry(expected, got, moved)):
+            return NO_GRADIENTS
+    return ""
+
+
+def _lacking(gradients: Sequence[Gradient]) -> bool:
+    return any(isinstance(gradient, str) for gradient in gradients)
 
 
 def _elsewhere(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
@@ -59,10 +85,11 @@ def _elsewhere(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
 
 def _wanted(
     flat: Flat, point: Sequence[Tensor], held: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
+) -> tuple[Sequence[Tensor], list[Gradient], list[Gradient]]:
     """The point, the gradients there, and those so near to it that only rounding should tell them apart."""
     near = [moved(x, 1 + 2**-22) for x in point]
-    return point, _gradients(flat, point, held), _gradients(flat, near, held)
+    gradients = _gradients(flat, point, held)
+    return point, gradients, _gradients(flat, near, held, apart=_lacking(gradients))
 
 
 def _agree_in_each_entry(expected: Tensor, found: Tensor, near: Tensor) -> bool:
@@ -73,15 +100,31 @@ def _agree_in_each_entry(expected: Tensor, found: Tensor, near: Tensor) -> bool:
     return not ((found - expected).abs() > allowed).any()  # what is not finite was compared above
 
 
-def _gradients(function: Flat, point: Sequence[Tensor], held: Sequence[Tensor]) -> list[Tensor]:
+def _gradients(
+    function: Flat, point: Sequence[Tensor], held: Sequence[Tensor], *, apart: bool = False
+) -> list[Gradient]:
+    """With respect to all sources: of the results together, or where torch cannot do this, of each apart."""
     results, sources = function(*point), [x for x in (*held, *point) if x.requires_grad]
     generator = torch.Generator().manual_seed(0)
     chosen = [result for result in results if result.requires_grad]
     if not chosen:
         return [torch.zeros_like(source) for source in sources]
     cotangents = [torch.randn(result.shape, generator=generator).to(result) for result in chosen]
-    found = torch.autograd.grad(chosen, sources, cotangents, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(sources, found, strict=True)]
+
+    def gradients(of: Sequence[Tensor], by: Sequence[Tensor], along: Sequence[Tensor]) -> list[Gradient]:
+        try:
+            found = torch.autograd.grad(of, by, along, retain_graph=True, allow_unused=True)
+        except Exception as error:  # raised again unless torch cannot differentiate it
+            if not cannot(error):
+                raise
+            return [reason(error)]
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(by, found, strict=True)]
+
+    together = [] if apart else gradients(chosen, sources, cotangents)
+    if together and not _lacking(together):
+        return together
+    pairs = zip(chosen, cotangents, strict=True)
+    return [one for result, along in pairs for source in sources for one in gradients([result], [source], [along])]
 
 
 def moved(x: Tensor, scale: float) -> Tensor:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from funcdiff._automatic.describing import Memory
+from funcdiff._automatic.describing import KIND, Memory
 from funcdiff._automatic.naming import analysed, installed
+from funcdiff._prepared.unread import reads
+from funcdiff._torch.compiler import ORIGINAL
 from funcdiff._torch.messages import RefusedError
 
 _MANY = 100_000
@@ -40,6 +42,9 @@ class Holding:
         sizes: Containers with the number of their items.
         contents: Sets and arrays, with all that they held.
         names: A name for each held tensor, by its identity.
+        attributes: Those of objects of the user's classes, as items, until it is known which are read.
+        read: The names of attributes that code reads, or None if it may read any.
+        used: The held tensors whose numbers the recorded operations use, by their identities.
     """
 
     cells: list[tuple[types.CellType, Any, str]] = field(default_factory=list)
@@ -47,6 +52,9 @@ class Holding:
     sizes: list[tuple[Any, int, str]] = field(default_factory=list)
     contents: list[tuple[Any, Any, str]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    attributes: list[tuple[Any, Any, Any, str]] = field(default_factory=list)
+    read: set[str] | None = field(default_factory=set)
+    used: frozenset[int] = frozenset()
 
     def changed(self) -> str:
         """The name of a place where something else stands now, or nothing."""
@@ -57,13 +65,28 @@ class Holding:
             if cell.cell_contents is not was:
                 return name
         for container, key, was, name in self.items:
-            if (container[key] if isinstance(container, list | tuple) else container.get(key, _GONE)) is not was:
+            now = container[key] if isinstance(container, list | tuple) else container.get(key, _GONE)
+            if now is not was and not self._unused(was, now):
+                return name
+        for container, key, _, name in self.attributes:
+            if key not in container:
                 return name
         for thing, was, name in self.contents:
             now = _inside(thing)
             if len(now) != len(was) or not all(map(is_, now, was)) if isinstance(now, list) else now != was:
                 return name
         return ""
+
+    def _unused(self, was: Any, now: Any) -> bool:
+        """Whether a tensor took the place of another one of its kind, whose numbers no operation used."""
+        both = isinstance(was, Tensor) and isinstance(now, Tensor)
+        return both and id(was) not in self.used and KIND(was) == KIND(now)
+
+    def see(self, function: types.FunctionType) -> None:
+        """Note which attributes a function reads."""
+        if self.read is not None:
+            names = reads(function.__code__)
+            self.read = None if names is None else self.read | names
 
 
 def _inside(thing: Any) -> Any:
@@ -95,12 +118,17 @@ def holding(function: Callable[..., Any]) -> Holding:
             found.names.setdefault(id(thing), name)
         else:
             queue += _parts(found, name, thing)
+    read, attributes = found.read, found.attributes
+    found.attributes = [] if read is None else [item for item in attributes if item[1] not in read]
+    found.items += [item for item in attributes if read is None or item[1] in read]
     return found
 
 
 def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
     """What a thing holds, each place noted."""
-    if isinstance(thing, types.FunctionType):
+    if original := getattr(thing, "__dict__", {}).get(ORIGINAL):  # of what torch.compile made
+        yield name, original
+    elif isinstance(thing, types.FunctionType):
         yield from _of_function(found, thing)
     elif isinstance(thing, types.MethodType):
         yield name, thing.__func__
@@ -112,7 +140,7 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
         for kept in _OF_MODULES:
             yield from _of_container(found, name, vars(thing)[kept], vars(thing)[kept])
         own = [key for key in vars(thing) if key not in _USUAL]
-        yield from _of_container(found, name, vars(thing), own)
+        yield from _of_object(found, name, thing, own)
     elif isinstance(thing, dict):
         yield from _of_container(found, name, thing, thing)
     elif isinstance(thing, list | tuple):
@@ -127,10 +155,25 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
             yield from _of_container(found, name, vars(thing), own)
     elif hasattr(thing, "__dict__") and not isinstance(thing, types.ModuleType):
         yield name, type(thing)
-        yield from _of_container(found, name, vars(thing), vars(thing))
+        yield from _of_object(found, name, thing, vars(thing))
+
+
+def _of_object(found: Holding, name: str, thing: Any, keys: Iterable[str]) -> Iterator[Place]:
+    """What stands in an object's attributes. Of a class of the user's, all code that reads them is known."""
+    if installed(type(thing).__module__):
+        yield from _of_container(found, name, vars(thing), keys)
+        return
+    for cls in type(thing).__mro__:
+        for member in vars(cls).values():
+            for function in (member, getattr(member, "__func__", None), getattr(member, "fget", None)):
+                if isinstance(function, types.FunctionType) and cls not in (nn.Module, object):
+                    found.see(function)
+    yield from _of_container(found, name, vars(thing), keys, found.attributes)
 
 
 def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place]:
+    if not installed(function.__globals__.get("__name__")):
+        found.see(function)
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             held = cell.cell_contents
@@ -153,10 +196,12 @@ def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place
                 yield from _of_container(found, variable, vars(held), named)
 
 
-def _of_container(found: Holding, name: str, container: Any, keys: Iterable[Any]) -> Iterator[Place]:
+def _of_container(
+    found: Holding, name: str, container: Any, keys: Iterable[Any], items: list[Any] | None = None
+) -> Iterator[Place]:
     if not isinstance(container, types.MappingProxyType):
         found.sizes.append((container, len(container), name))
     for key in keys:
         label = f"{name}[{key}]" if not isinstance(key, str) else f"{name}.{key}" if name else key
-        found.items.append((container, key, container[key], label))
+        (found.items if items is None else items).append((container, key, container[key], label))
         yield label, container[key]

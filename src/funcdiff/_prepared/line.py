@@ -10,21 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.checking import copy, refuse_other_results, same_gradients
+from funcdiff._prepared.checking import copy, other_gradients, refuse_other_results
 from funcdiff._prepared.holding import Holding, holding
 from funcdiff._prepared.reuse import in_place, without_lone_parts
 from funcdiff._prepared.simplify import owned, simplified
+from funcdiff._prepared.values import Value, parts_of, ready
 from funcdiff._prepared.writing import Written, written
+from funcdiff._torch.delicate import singular
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tensors import place_of
 from funcdiff._torch.tracing import fresh, held_tensors, traced
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
-
-NO_GRADIENTS = (
-    "cannot prepare this function so that its result can be differentiated again: the gradients of the recorded "
-    "operations differ from its own. Prepare and call it under torch.no_grad(), or call the function itself"
-)
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,8 @@ class Line:
         traced: Their number before anything was left out.
         holding: What the function held.
         memory: The tensors that it held, and where their numbers lay in which order.
+        watched: Whether results are looked at: an operation may give NaN where the function itself takes another
+            recipe. Not on a GPU, which would have to wait for each.
     """
 
     kind: list[Any]
@@ -52,15 +51,27 @@ class Line:
     traced: int
     holding: Holding
     memory: list[tuple[Tensor, Any]]
+    watched: bool
 
     def __call__(self, leaves: Sequence[Any]) -> Tree:
         """The results, from the leaves of the arguments."""
-        return self.finish(unflatten(self.written.run(*[_in_order(leaves[i]) for i in self.tensors]), self.results))
+        return self.finished(self.numbers(leaves))
+
+    def numbers(self, leaves: Sequence[Any]) -> list[Tensor]:
+        """What the operations return."""
+        return self.written.run(*[_in_order(leaves[i]) for i in self.tensors])
+
+    def finished(self, numbers: Sequence[Tensor]) -> Tree:
+        """The results, of what the operations returned."""
+        return self.finish(unflatten(numbers, self.results))
 
     def refuse_stale(self) -> None:
         """Raise if the function holds another thing now."""
         if place := self.holding.changed():
-            raise RefusedError(f"{place} has been replaced since the function was prepared. Prepare it again")
+            raise RefusedError(
+                f"{place} has been replaced since the function was prepared. Prepare it again. If {place} decides "
+                "nothing, such as a count of calls, keep it outside of func"
+            )
         for tensor, place in self.memory:
             if place_of(tensor) != place:
                 name = self.holding.names.get(id(tensor), "a held tensor")
@@ -117,6 +128,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     module = traced(flat, examples)
     held = holding(function)
     kept = list({id(t): t for node, t in held_tensors(module).items() if not fresh(node)}.values())
+    held.used = frozenset(map(id, kept))
     for tensor in kept:
         if id(tensor) not in held.names:
             raise RefusedError(
@@ -126,7 +138,7 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
     sources = [t for t in kept if t.requires_grad]
     carries = torch.is_grad_enabled() and (bool(sources) or any(x.requires_grad for x in examples))
 
-    def attempt(keep_detach: bool) -> Written:
+    def attempt(keep_detach: bool) -> tuple[Written, bool]:
         with torch.no_grad():
             steps, results = simplified(module, [x.detach() for x in examples], keep_detach=keep_detach)
             results = [owned(steps, result) for result in results]
@@ -135,17 +147,27 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
                 steps, results = in_place(steps, results)
         line = written(steps, results, _name(function), _arguments(function, len(examples)), held.names)
         refuse_other_results(flat, line.run, examples)
-        return line
+        return line, any(map(_may_divide_by_zero, steps))
 
     # A detach in the trace is the user's own, or what autograd saved: their gradients tell.
-    line = attempt(keep_detach=carries)
-    if carries and not same_gradients(flat, line.run, examples, sources):
-        line = attempt(keep_detach=False)
-        if not same_gradients(flat, line.run, examples, sources):
-            raise RefusedError(NO_GRADIENTS)
+    line, watched = attempt(keep_detach=carries)
+    if carries and other_gradients(flat, line.run, examples, sources):
+        line, watched = attempt(keep_detach=False)
+        if why := other_gradients(flat, line.run, examples, sources):
+            raise RefusedError(why)
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, place_of(tensor)) for tensor in kept]
-    return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory)
+    watched = watched and not any(x.is_cuda for x in examples)
+    return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory, watched)
+
+
+def _may_divide_by_zero(value: Value) -> bool:
+    """Whether a step is an operation, on what depends on the arguments, that may give NaN or infinity."""
+    if value.target is None or ready(value):
+        return False
+    name = getattr(getattr(value.target, "overloadpacket", value.target), "__name__", "")
+    moving = [part for part in parts_of(value.args) if part.target is not None or part.argument is not None]
+    return singular(name, value.args, moving)
 
 
 def _in_order(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from funcdiff._automatic.explaining import PreparedExplanation
 from funcdiff._prepared.line import Line, kind_of, made, told
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.tensors import all_finite
 from funcdiff._torch.transforms import transforms_active
 from funcdiff._torch.trees import Tree, flatten
 
@@ -59,8 +60,9 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
 
     Method:
         The recorded operations are simplified, and the result is compared with `function` at the example arguments and
-        at a point beside them. An operation whose result is not used is left out, and with it any error that it would
-        raise.
+        at a point beside them. If a later result contains NaN or infinity, `function` itself is called, which may use
+        another method there. This is not done on a GPU. An operation whose result is not used is left out, and with it
+        any error that it would raise.
 
     Cost:
         Preparing calls `function` a few times. A call of the prepared function takes the time of its operations and a
@@ -119,7 +121,10 @@ class Prepared:
         if line.spec != spec or line.kind != kind_of(leaves):
             line = self._other(args)
         line.refuse_stale()
-        return line(leaves)
+        numbers = line.numbers(leaves)
+        if line.watched and not all_finite(numbers):
+            return self.function(*args)
+        return line.finished(numbers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the operations that were recorded last, and the captured tensors, to a file of ``torch.export``.

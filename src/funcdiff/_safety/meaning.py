@@ -41,9 +41,14 @@ _OTHERWISE = Check(
 )
 
 
+def by_hand(seen: Sketch) -> frozenset[str]:
+    """What computes with the input by code of the user's: at some points it may be wrong, at others right."""
+    return seen.foreign - _TRANSPARENT
+
+
 def check_slope(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check:
     """Hold the derivative of `flat` along a direction against differences."""
-    by_definition = seen.foreign - _TRANSPARENT or seen.operators & _BY_DESIGN
+    by_definition = by_hand(seen) or seen.operators & _BY_DESIGN
     if by_definition and (defined := _as_defined(flat, point, along, answer, seen)):
         return defined
 
@@ -81,7 +86,7 @@ def check_second(
             return other
     if found.outcome != "wrong":
         found = _unless_cut(found, flat, point, along, weights, seen, kept)
-    if found.outcome == "wrong" or not found.gap > 0 or not seen.foreign - _TRANSPARENT:
+    if found.outcome == "wrong" or not found.gap > 0 or not by_hand(seen):
         return found
     try:
         plain = own()
@@ -186,7 +191,7 @@ def _unless_cut(
     try:
         held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
         cut = held.lost or not any(y.requires_grad for y in outputs)
-        designed = seen.operators & _BY_DESIGN or seen.foreign - _TRANSPARENT
+        designed = seen.operators & _BY_DESIGN or by_hand(seen)
         if not cut and (held.found or designed):
             return found
         gradient = None
@@ -223,7 +228,7 @@ def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sk
         pairings.append([(joined(u) * joined(v)).sum() for u, v in ((cotangents, answer), (pulled, along))])
     answers, own = torch.tensor(pairings, dtype=torch.float64).T
     floor = ROUNDED * seen.epsilon * max((float(y.detach().abs().amax()) for y in outputs if y.numel()), default=0.0)
-    return near(answers, own, seen, floor)
+    return near(answers, own, seen, floor, scale=max(CLOSEST, seen.epsilon**0.5))
 
 
 def plain_product(flat: Func, point: Point, along: Point, weights: Point) -> Point:

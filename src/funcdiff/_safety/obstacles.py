@@ -18,6 +18,7 @@ from funcdiff._torch.transforms import outside, plain_allowed, values
 from funcdiff._torch.trees import Tree
 
 PLAIN = frozenset(("jacobian_batched_grad", "jacobian_loop", "hessian_double_backward", "hvp_double_backward"))
+KNOWN_WRONG = "torch gets"  # how such an obstacle begins
 _GOLDEN = (5**0.5 - 1) / 2  # of whose multiples the fractions are spread evenly
 
 
@@ -105,7 +106,7 @@ class Obstacles:
                 found = self.sketch(True).operators & wrong
             except RefusedError as error:
                 return str(error)
-        return f"torch gets {', '.join(sorted(found))} wrong" if found else ""
+        return f"{KNOWN_WRONG} {', '.join(sorted(found))} wrong" if found else ""
 
     def refuse_one_gradient_only(self) -> None:
         """Stop at a function without a second derivative, where its graph can be read."""

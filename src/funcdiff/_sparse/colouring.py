@@ -112,6 +112,12 @@ def by_rows(pattern: Pattern) -> Groups:
     return _groups(pattern, np.full(n, -1), rows, np.ones(pattern.nnz, bool))
 
 
+def by_columns(pattern: Pattern) -> Groups:
+    """Forward passes alone."""
+    columns = _first_fit(pattern.columns, pattern.rows, pattern.shape)
+    return _groups(pattern, columns, np.full(pattern.shape[0], -1), np.zeros(pattern.nnz, bool))
+
+
 def star(pattern: Pattern) -> Groups:
     """Columns of a symmetric matrix: each entry can be read in its own row, or in the row of its mirror image.
 

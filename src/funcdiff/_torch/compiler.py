@@ -22,6 +22,7 @@ from funcdiff._torch import control_flow
 from funcdiff._torch.messages import CUSTOM, RefusedError
 from funcdiff._torch.versions import RUNNING
 
+ORIGINAL = "_torchdynamo_orig_callable"  # where torch.compile keeps what it was given
 _EVAL_FRAME = "torch._dynamo.eval_frame"
 # torch 2.12 says so, once in a process, also where the stance is eager; 2.13 no longer does.
 _NOTHING_COMPILED = (
@@ -97,9 +98,15 @@ def _stance(eval_frame: Any) -> Any:
     return eval_frame.DynamoStance("force_eager")
 
 
+def inlined() -> AbstractContextManager[Any]:
+    """Have torch's tracer see what torch.compile made as it was written; by default, it raises there."""
+    config: Any = sys.modules.get("torch._dynamo.config")
+    return config.patch(error_on_nested_fx_trace=False) if config else nullcontext()
+
+
 def is_compiled(func: Callable[..., Any]) -> bool:
     """Whether torch.compile made the function, or the module."""
-    return hasattr(func, "_torchdynamo_orig_callable") or hasattr(func, "_orig_mod")
+    return hasattr(func, ORIGINAL) or hasattr(func, "_orig_mod")
 
 
 def settled(size: int) -> int:

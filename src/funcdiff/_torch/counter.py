@@ -30,12 +30,15 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         collectives: Calls of torch.distributed that send.
         bytes_sent: By this process, over a ring.
         fixed: The bytes alive before the first chunk, where chunks are counted.
+        reached: The most bytes that were really there at once: less than `peak` where chunks that are not run leave
+            some behind.
         with_graph: Whether the result of a counted call carries a graph, which holds what the call computed.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.flops = self.operations = self.bytes_written = self.alive = self.peak = self.fixed = 0
+        self.reached = self._imagined = 0  # of the bytes alive, those that chunks would have left that were not run
         self.collectives = self.bytes_sent = 0
         self.uncounted: set[str] = set()
         self._on_meta: bool | None = None  # whether it computes on meta tensors, as its first argument says
@@ -70,6 +73,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         self.operations += operations
         self.bytes_written += written
         self.alive += left
+        self._imagined += left
         self.peak = max(peak, self.peak + left)
         tensors = _tensors(result)
         if tensors and not any(tensor.requires_grad for tensor in tensors):
@@ -136,9 +140,11 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         self.alive += storage.nbytes() - self._sizes.get(key, 0)
         self._sizes[key] = storage.nbytes()
         self.peak = max(self.peak, self.alive)
+        self.reached = max(self.reached, self.alive - self._imagined)
 
     def _let_go(self, size: int) -> None:
         self.alive -= size
+        self._imagined -= size
 
     def _release(self, key: int) -> None:
         self.alive -= self._sizes.pop(key)

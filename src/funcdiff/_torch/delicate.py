@@ -8,17 +8,23 @@ from typing import Any
 
 from torch import Tensor
 
+NORMS = frozenset(("norm", "linalg_vector_norm", "_cdist_forward", "_euclidean_dist", "_pdist_forward", "hypot"))
 # Their derivatives, or values that a mask or another operation hides, are infinite somewhere: 0 times inf is NaN.
 _SINGULAR = """
     sqrt rsqrt norm linalg_vector_norm _cdist_forward _euclidean_dist _pdist_forward hypot atan2 std std_mean renorm
     acos asin acosh atanh log log2 log10 log1p reciprocal div logit erfinv special_xlogy xlogy special_entr
     special_xlog1py special_ndtri angle"""
 _SELECTING = "where masked_fill nan_to_num clamp clamp_min clamp_max maximum minimum fmax fmin"
-_ALWAYS = frozenset((*_SINGULAR.split(), *_SELECTING.split()))
+_ALWAYS, _HIDING = (frozenset(names.split()) for names in (_SINGULAR, _SELECTING))
 
 
 def delicate(name: str, args: Sequence[Any], live: Sequence[Any]) -> bool:
     """Whether the operator of this name is one of them, of these arguments, those `live` that depend on the input."""
+    return name in _HIDING or singular(name, args, live)
+
+
+def singular(name: str, args: Sequence[Any], live: Sequence[Any]) -> bool:
+    """Whether it may give NaN or infinity itself, and does not only hide them."""
     if name == "pow":  # a whole power is smooth, and so is the quotient by a number
         exponent = args[1] if len(args) > 1 else None
         return not (isinstance(exponent, (int, float)) and exponent >= 0 and float(exponent).is_integer())

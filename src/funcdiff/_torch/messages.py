@@ -41,9 +41,17 @@ REMEDIES = (
         "if vmap cannot batch",
     ),
     (
+        "doesn't match the broadcast shape",
+        "func writes in place into a tensor that is too small for the result. Inside vmap, all rows may share this "
+        "tensor. nn.LSTM, nn.GRU and nn.RNN write into the initial state that they make: pass one of your own, such as "
+        "x.new_zeros(layers, size). Elsewhere, write y = y + x in place of y += x, or use batch_jacobian or "
+        "batch_hessian, which loop if vmap cannot batch",
+    ),
+    (
         "random operation while in randomness error mode",
-        "func draws random numbers (dropout in training mode?), and each direction would get other numbers. Call "
-        'module.eval(), or pass randomness="same" to draw the same numbers for all',
+        "func draws random numbers (dropout in training mode?), and each direction may get other numbers. Call "
+        "module.eval(), or draw the numbers before and let func use them, or pass "
+        'randomness="same", where it is an option, to draw the same numbers for all',
     ),
     (
         "would mutate a captured Tensor",
@@ -80,6 +88,11 @@ REMEDIES = (
         "enable_nested_tensor=False, or call torch.backends.mha.set_fastpath_enabled(False)",
     ),
     (
+        "use_reentrant=True",
+        "func calls torch.utils.checkpoint with use_reentrant=True, which only .backward() differentiates. Pass "
+        "use_reentrant=False to checkpoint",
+    ),
+    (
         "saved tensor hooks",
         "func uses hooks on saved tensors (checkpointing?), which torch.func does not support. Use plain "
         "autograd: jacobian_loop, hvp_double_backward",
@@ -111,9 +124,9 @@ def _raised_by_torch(error: Exception) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a line, without our remedy for it: that is for who chose the recipe by its name."""
+    """An error in a line that is never empty, without our remedy: that is for who chose the recipe by its name."""
     own = error.__cause__ if " torch said: " in str(error) and error.__cause__ else error
-    return str(own).partition("\n")[0]
+    return str(own).strip().partition("\n")[0] or type(own).__name__
 
 
 class RefusedError(RuntimeError):

@@ -245,7 +245,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         # A number of what was detached is a constant by intent.
         if name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
             raise RefusedError(NUMBER)
-        if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+        if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
             self.draws = True
             if self.randomness == "error":
                 refuse("random operation while in randomness error mode")
@@ -274,7 +274,7 @@ def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
     return name
 
 
-def _draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
+def draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:
     """Whether an operation that may draw random numbers does: not in evaluation, nor with a probability of zero."""
     switches = {"training", "train", "p", "dropout_p", "dropout"}
     return all(arguments(func, args, kwargs, lambda a: a.name in switches))

@@ -14,9 +14,10 @@ from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
-from funcdiff._torch.compiler import eagerly
+from funcdiff._torch.compiler import eagerly, inlined
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.reading import reading
+from funcdiff._torch.tape import draws
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.versions import RUNNING
 
@@ -38,12 +39,12 @@ def traced(flat: Callable[..., Sequence[Tensor]], args: Sequence[Tensor]) -> Gra
     """
     examples = [x.detach().clone().requires_grad_(x.requires_grad) for x in args]
     try:
-        with undrawn(), eagerly(), noted_by_one_mode(), reading() as read:
+        with undrawn(), eagerly(), inlined(), noted_by_one_mode(), reading() as read:
             module: GraphModule = make_fx(flat)(*examples)
     except RuntimeError as error:
         if "Sparse CSR tensors do not have strides" in str(error):
             raise RefusedError(COMPRESSED) from error
-        if "value out of a tracing tensor" not in str(error) and "data-dependent" not in str(error):
+        if not any(sign in str(error) for sign in _READ):
             raise
         raise RefusedError(READS) from error
     if read.seen:
@@ -108,12 +109,14 @@ def being_traced() -> bool:
     return get_proxy_mode() is not None
 
 
+# What torch says where a value is read, the last of .numpy().
+_READ = "value out of a tracing tensor", "data-dependent", "data pointer of Tensor that doesn't have storage"
 COMPRESSED = (
     "cannot prepare a function that uses a sparse tensor in compressed rows, which torch's tracer does not know: keep "
     "it in coordinates (matrix.to_sparse()), or call the function itself"
 )
 READS = (
-    "cannot prepare a function that reads the values of tensors (.item(), .tolist(), if, a mask that selects): with "
+    "cannot prepare a function that reads the values of tensors (.item(), .numpy(), if, a mask that selects): with "
     "other values it may do something else. Use torch.where in place of a branch, or call the function itself"
 )
 WRITES = (
@@ -142,7 +145,9 @@ def fresh(node: Node) -> bool:
 
 def refuse_draws(node: Node) -> None:
     """Raise where the operation draws."""
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and draws(
+        node.target, node.args, node.kwargs
+    ):
         raise RefusedError(DRAWS)
 
 
