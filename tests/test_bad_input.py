@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -45,6 +47,30 @@ def test_a_remedy_is_given_once_and_names_its_cause():
         fd.hessian_forward_over_forward(lambda x: x * torch.rand_like(x))(X)
     assert str(refusal.value).count("torch said") == 1
     assert "randomness error mode" in str(refusal.value.__cause__)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize(
+    "recipe", [fd.jacobian_forward, fd.hessian_forward_over_reverse, fd.hessian_reverse_over_reverse]
+)
+def test_the_message_on_fused_attention_names_only_functions_that_work_on_it(recipe):
+    q = torch.ones(1, 1, 3, 2)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    with pytest.raises(RuntimeError, match="fused attention") as refusal:
+        recipe(lambda q: attention(q, q, q).sum())(q)
+    advice = str(refusal.value).partition(" torch said: ")[0]
+    assert re.findall(r"\b(?:jacobian|hessian|hvp)\w*", advice) == ["jacobian", "hessian", "hvp"]
+    fd.jacobian(lambda q: attention(q, q, q).sum())(q)
+    fd.hessian(lambda q: attention(q, q, q).sum())(q)
+    fd.hvp(lambda q: attention(q, q, q).sum(), (q,), (q,))
+
+
+def test_what_batch_norm_writes_has_a_remedy_of_its_own():
+    network = torch.nn.BatchNorm1d(3)
+    with pytest.raises(fd.RefusedError, match=r"batch norm in training mode.* training=True\) with the whole batch"):
+        fd.batch_jacobian(lambda x: network(x[None])[0])(torch.ones(4, 3))
+    func, parameters = fd.module_function(network, training=True)
+    assert fd.jacobian(func, argnums=1)(parameters, torch.ones(4, 3)).shape == (4, 3, 4, 3)
 
 
 def test_an_error_of_the_function_itself_comes_through():

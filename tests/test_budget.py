@@ -191,6 +191,32 @@ def test_options(recipe, options, error, message):
         recipe(torch.sin, **options)
 
 
+@pytest.mark.parametrize(("recipe", "at"), [(fd.hessian, X), (fd.batch_hessian, X.expand(64, -1))])
+def test_where_a_graph_takes_the_memory_the_message_says_how_to_be_without(recipe, at):
+    network = nn.Sequential(nn.Linear(N, 200), nn.Tanh(), nn.Linear(200, 1)).double()
+    with torch.no_grad():
+        budget = 1.1 * count(recipe(network, chunk_size=1), at).peak_bytes
+    transform = recipe(network, chunk_size="auto", budget=budget)
+    with pytest.raises(MemoryError, match=r"requires_grad_\(False\) first, or .* torch\.no_grad\(\)\. Or use products"):
+        transform(at)
+    with torch.no_grad():
+        without = transform(at)
+    network.requires_grad_(False)
+    assert_close(transform(at), without)
+
+
+def test_an_explanation_of_a_batch_shows_the_chunk_and_its_peak():
+    network = study_network((5, 64, 25)).requires_grad_(False)
+    rows = torch.linspace(-1, 1, 320).reshape(64, 5)
+    budget = count(fd.batch_hessian(network, chunk_size=16), rows).peak_bytes
+    transform = fd.batch_hessian(network, chunk_size="auto", budget=budget)
+    told = fd.explain(transform, rows)
+    assert told.table().columns[-3:-1] == ("at once", "peak")
+    best = told.plan.candidates[0]
+    assert (best.chunk, best.peak) == (16, budget) == (best.chunk, count(transform, rows).peak_bytes)
+    assert "at once" not in repr(fd.explain(fd.batch_hessian(network), rows))
+
+
 def test_named_recipes_say_who_takes_a_budget():
     with pytest.raises(
         TypeError, match=r"got 'auto'\. Only jacobian, hessian, batch_jacobian and batch_hessian accept"

@@ -1,9 +1,11 @@
 """The automatic recipes: right, or refused; planned once; and what the plan counts."""
 
 import functools
+import re
 from collections import UserDict
 
 import pytest
+import reading
 import torch
 import torch.nn.functional as F
 from custom_functions import OldSine
@@ -14,8 +16,9 @@ from torch.testing import assert_close
 import funcdiff as fd
 from funcdiff._automatic import cache, planning
 from funcdiff._automatic.costs import FORMULAS
+from funcdiff._automatic.passes import passes
 from funcdiff._safety import obstacles
-from funcdiff._torch.tape import sketch
+from funcdiff._torch.tape import Sketch, sketch
 from funcdiff.measure import count
 
 STATISTICS = torch.ones(3, dtype=torch.float64)
@@ -301,9 +304,34 @@ def test_a_plan_that_is_not_kept_is_said_to_be_checked_at_each_call():
     assert "checked at each call" in repr(fd.explain(transform, x))
 
 
-def test_an_explanation_says_when_preparing_pays():
-    small = repr(fd.explain(fd.jacobian(lambda x: x.sin().sum()), torch.ones(3)))
-    assert "3 inputs, 1 output," in small
-    assert "with prepare, which pays from about" in small
+@pytest.mark.parametrize(
+    ("transform", "outputs", "told"),
+    [
+        (fd.jacobian, 2, ": 2 passes in reverse mode."),
+        (fd.jacobian, 2000, ": 3 passes in forward mode."),
+        (fd.hessian, 1, ": 1 pass in reverse mode, differentiated by 3 passes in reverse mode."),
+        (fd.hessian, 100, ": one pass in Taylor mode for 3 first and 6 second derivatives."),
+        (fd.laplacian, 1, "1 output. "),
+    ],
+)
+def test_an_explanation_says_how_many_passes_are_made(transform, outputs, told):
+    weight = numbers(outputs, 3)
+    assert told in reading.told(fd.explain(transform(lambda x: (weight @ x).sin()), numbers(3)))
+
+
+@pytest.mark.parametrize("name", sorted(FORMULAS.keys() - {"hessian_taylor"}))
+def test_the_passes_are_those_that_the_cost_counts(name):
+    # Of a pass through func alone they cost one each. Forward over forward counts the inner ones as second passes.
+    n, m = 5, 3
+    alone = Sketch(n, m, jvp_flops=1, second_flops=name == "hessian_forward_over_forward")
+    counted = FORMULAS[name].flops(alone)
+    first, *second = map(int, re.findall(r"\d+", passes(name, alone)))
+    assert counted == (first + first * second[0] if name == "hessian_forward_over_forward" else first + sum(second))
+
+
+def test_an_explanation_says_when_preparing_saves_time():
+    small = reading.told(fd.explain(fd.jacobian(lambda x: x.sin().sum()), torch.ones(3)))
+    assert "3 inputs, 1 output: 1 pass in reverse mode." in small
+    assert "with prepare, which saves time from about" in small
     weight = torch.ones(2048, 2048)
     assert "prepare" not in repr(fd.explain(fd.jacobian(lambda x: weight @ x), torch.ones(2048)))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 NOT_RECIPES = {
     *("check_batch_independence", "check_derivatives", "clear_plans", "explain", "module_function", "ravel"),
     *("hessian_pattern", "jacobian_pattern", "prepare", "Prepared"),
-    *("Operator", "over_batches", "Estimate", "SpectralDensity"),
+    *("Operator", "over_batches", "Estimate", "RefusedError", "SpectralDensity"),
 }
 
 

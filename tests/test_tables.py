@@ -2,7 +2,7 @@
 
 from funcdiff._tables import Table
 
-REMARK = "taken; agrees with differences of func, 0.0004 apart"
+REMARK = "used; agrees with differences of func, 0.0004 apart"
 TABLE = Table(("recipe", "predicted", ""), (("a" * 50, "4.21 ms", REMARK), ("b", "27.5 ms", "")), "word " * 50)
 
 
@@ -15,3 +15,9 @@ def test_a_long_remark_and_a_caption_wrap():
 
 def test_a_table_of_numbers_ends_on_the_right():
     assert repr(Table(("a", "b"), (("x", "1"), ("y", "10")))) == "a   b\n-  --\nx   1\ny  10"
+
+
+def test_a_word_that_is_too_long_for_its_column_is_broken_after_dots_and_underscores():
+    wide = Table(("recipe", ""), (("a" * 90, "torch gets custom_function_call.default wrong at 0.0004"),))
+    lines = [line[90:].strip() for line in repr(wide).split("\n")[2:]]
+    assert lines == ["torch gets", "custom_", "function_call.", "default wrong", "at 0.0004"]

@@ -68,7 +68,7 @@ def test_it_stops_at_a_tolerance_or_warns():
     loose = fd.trace_estimate(a, tolerance=0.1, generator=seeded(0))
     assert loose.products == 10
     assert loose.error <= 0.1 * loose.value
-    with pytest.warns(RuntimeWarning, match=r"above the tolerance of 1e-05\. Allow more products"):
+    with pytest.warns(RuntimeWarning, match=r"above the tolerance of 1e-05\. .* such as products=\d+\."):
         fd.trace_estimate(a, tolerance=1e-5, products=60, generator=seeded(0))
 
 

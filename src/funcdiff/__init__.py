@@ -16,6 +16,7 @@ from funcdiff._automatic.taylor import hessian_diagonal, hessian_taylor, jacobia
 from funcdiff._calling.modules import module_function, ravel
 from funcdiff._calling.operator import Operator
 from funcdiff._prepared.preparing import Prepared, prepare
+from funcdiff._torch.messages import RefusedError
 from funcdiff.checks.derivatives import check_derivatives
 from funcdiff.recipes.hessians import (
     hessian_double_backward,
@@ -41,6 +42,7 @@ __all__ = [
     "Estimate",
     "Operator",
     "Prepared",
+    "RefusedError",
     "SpectralDensity",
     "batch_hessian",
     "batch_hessian_summed",

@@ -114,7 +114,7 @@ class Table:
         if not self._remark(row):
             return [row]
         others = [max(map(len, column)) for column in list(zip(self.columns, *self.rows, strict=True))[:-1]]
-        first, *more = wrap(row[-1], max(_REMARK // 2, _WIDTH - sum(others) - 2 * len(others)))
+        first, *more = _lines_of(row[-1], max(_REMARK // 2, _WIDTH - sum(others) - 2 * len(others)))
         return [(*row[:-1], first), *((*[""] * len(others), text) for text in more)]
 
     @staticmethod
@@ -136,6 +136,21 @@ class Table:
         caption = f"<caption>{escape(self.caption)}</caption>\n" if self.caption else ""
         head = f"<thead><tr>{head}</tr></thead>\n<tbody>"
         return f'<table class="funcdiff-table">\n{caption}{head}\n{body}\n</tbody>\n</table>'
+
+
+def _lines_of(remark: str, width: int) -> list[str]:
+    """Lines of so many letters; a word that is longer is broken after its dots and underscores only."""
+
+    def apart(word: re.Match[str]) -> str:
+        parts: list[str] = [""]
+        for part in re.findall(r"[^._]*[._]*", word[0]):
+            if parts[-1] and len(parts[-1] + part) > width:
+                parts.append("")
+            parts[-1] += part
+        return " ".join(parts)
+
+    broken = re.sub(rf"\S{{{width + 1},}}", apart, remark)
+    return wrap(broken, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _cell(cell: str, widest: int) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._automatic import choice, lookup
-from funcdiff._automatic.budget import check_budget
+from funcdiff._automatic.budget import check_budget, peak_of
 from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
@@ -185,8 +185,14 @@ def over_rows(
     last = Last()
 
     def explained(args: Sequence[Tree]) -> Found:
-        found = found_for(Batch(args, in_dims))
-        return replace(found, plan=found.plan.inside_transform())
+        batch = Batch(args, in_dims)
+        if budget is None:
+            found = found_for(batch)
+            return replace(found, plan=found.plan.inside_transform())
+        chunk, planned = chunk_within(args, budget)
+        found = found_for(batch, planned)
+        plan = found.plan.in_chunks(chunk, peak_of(chunk, partial(in_chunks, args, planned=planned)))
+        return replace(found, plan=plan.inside_transform())
 
     def found_for(batch: Batch, chunk: int | None = None, *, untried: bool = False) -> Found:
         names = (*RECIPES[kind], LOOP) if batch.size else tuple(RECIPES[kind])
@@ -246,16 +252,18 @@ def over_rows(
 
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
-
-        def in_chunks(chunk: int | None, planned: int | None = None) -> Tree:
-            return guarded(partial(run, chunk, planned), args)
-
         if budget is None:
-            return in_chunks(chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
+            return in_chunks(args, chunk_size)  # type: ignore[arg-type]  # "auto" has a budget
+        return in_chunks(args, *chunk_within(args, budget))
+
+    def in_chunks(args: Sequence[Tree], chunk: int | None, planned: int | None = None) -> Tree:
+        return guarded(partial(run, chunk, planned), args)
+
+    def chunk_within(args: Sequence[Tree], budget: float) -> tuple[int, int]:
         batch = Batch(args, in_dims)
         settings = kind, options, verify, in_dims, budget
-        rows = batch.size or 1
-        return in_chunks(*lookup.chunk_of_rows((func, recipe), batch.leaves, settings, rows, budget, in_chunks))
+        call = partial(in_chunks, args)
+        return lookup.chunk_of_rows((func, recipe), batch.leaves, settings, batch.size or 1, budget, call)
 
     if recipe is None:
         wrapper.found = explained  # type: ignore[attr-defined]  # for `explain`

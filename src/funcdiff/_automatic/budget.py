@@ -11,6 +11,7 @@ from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.planning import Candidate, Plan, order
 from funcdiff._calling.directions import CountedChunk
 from funcdiff._calling.options import check_chunk_size
+from funcdiff._safety.guard import has_graph
 from funcdiff._torch.counter import Counter
 from funcdiff._torch.messages import RefusedError, cannot, reason
 from funcdiff._torch.transforms import plain_allowed, undrawn
@@ -61,7 +62,7 @@ def plan_within(budget: float, plan: Plan, item: int, call: Callable[[str, int],
     candidates.sort(key=order)
     if candidates[0].obstacle:
         told = "; ".join(f"{candidate.name}: {candidate.obstacle}" for candidate in candidates)
-        raise MemoryError(f"no method fits into the budget of {budget:,.0f} bytes ({told}). {_SMALLER}")
+        raise MemoryError(f"no method fits into the budget of {budget:,.0f} bytes ({told}). {_remedy(told)}")
     return Plan(plan.sketch, tuple(candidates))
 
 
@@ -93,7 +94,9 @@ def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], A
         chunk, count = larger, next_count
     if count.peak > budget:
         needed = "even one at a time needs" if chunk == 1 else f"fewer than {chunk} at a time need more, and these need"
-        raise MemoryError(f"{needed} {count.peak:,} bytes, and the budget is {budget:,.0f}. {_SMALLER}")
+        graph = _GRAPH if count.with_graph else ""
+        needed += f" {count.peak:,} bytes{graph}, and the budget is {budget:,.0f}"
+        raise MemoryError(f"{needed}. {_remedy(needed)}")
     while chunk < total:
         safe = proven(count.peak)
         larger = even[max(bisect_right(even, safe) - 1, bisect_right(even, chunk))]
@@ -107,7 +110,24 @@ def largest_chunk(total: int, budget: float, power: int, call: Callable[[int], A
     return chunk, count
 
 
+def peak_of(chunk: int, call: Callable[[int], Any]) -> int:
+    """The bytes that a call in such chunks needs, counted as the budget was."""
+    return _counted(chunk, call).peak
+
+
 _SMALLER = "Use products (hvp, jvp), a diagonal or a Laplacian instead of the matrix, or fewer rows of a batch"
+_GRAPH = " with the graph for a later backward pass"
+
+
+def _remedy(told: str) -> str:
+    """What to do first where a graph takes the memory, and what helps anyway."""
+    if _GRAPH not in told:
+        return _SMALLER
+    return (
+        "A parameter or an argument requires grad, so the result keeps what was computed. If you do not backpropagate "
+        "through the result, call module.requires_grad_(False) first, or compute it under torch.no_grad(). "
+        + _SMALLER.replace("Use", "Or use")
+    )
 
 
 def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str, int], Any]) -> Candidate:
@@ -118,7 +138,7 @@ def _fitted(candidate: Candidate, plan: Plan, budget: float, call: Callable[[str
     try:
         chunk, count = largest_chunk(total, budget, power, lambda size: call(name, size))
     except MemoryError as error:
-        return dataclasses.replace(candidate, obstacle=str(error).partition(";")[0])
+        return dataclasses.replace(candidate, obstacle=str(error).partition(". ")[0])
     except Exception as error:  # raised again unless torch cannot do it in this way
         if not cannot(error):
             raise
@@ -133,5 +153,6 @@ def _counted(chunk: int, call: Callable[[int], Any]) -> Counter:
     with undrawn(), Counter() as counter:
         size = CountedChunk(chunk)
         size.counter = counter
-        call(size)
+        result = call(size)
+    counter.with_graph = has_graph(result)
     return counter

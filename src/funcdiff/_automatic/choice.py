@@ -109,7 +109,8 @@ def jacobian(
         used, also in later calls with the same shapes. `explain` shows the choice.
 
     Cost:
-        About 1 + min(n, m) evaluations of `func`, for n inputs and m outputs.
+        `func` runs once, and then a pass computes each row or each column of the matrix. A pass costs about as much as
+        an evaluation of `func`: in all, about 1 + min(n, m) evaluations for n inputs and m outputs.
 
     See Also:
         `batch_jacobian` for one Jacobian for each row of a batch, `jacobian_sparse` if most entries are zero, and
@@ -176,7 +177,8 @@ def hessian(
         such a layer by the simpler operations that it consists of.
 
     Cost:
-        About 1 + n + min(m (1 + n), n (n + 1) / 2) evaluations of `func`, for n inputs and m outputs.
+        `func` runs once. For one output, a pass in reverse mode computes the gradient, and n more go back through both.
+        In all, about 1 + n + min(m (1 + n), n (n + 1) / 2) evaluations of `func`, for n inputs and m outputs.
 
     See Also:
         `hvp` for the product with a vector, `hessian_diagonal` and `laplacian` for parts of the Hessian,

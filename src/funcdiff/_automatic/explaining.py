@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from funcdiff._automatic import lookup
 from funcdiff._automatic.candidates import PRODUCTS
+from funcdiff._automatic.passes import passes
 from funcdiff._automatic.planning import Candidate, Plan
 from funcdiff._automatic.products import hvp, hvp_operator
 from funcdiff._calling.point import check_tuple
@@ -36,11 +37,11 @@ class Explanation(Shown):
 
     @property
     def recipe(self) -> str:
-        """The name of the recipe that is taken."""
+        """The name of the recipe that is used."""
         return self.plan.usable[0]
 
     def table(self) -> Table:
-        """The candidates, the one that is taken first."""
+        """The candidates, the one that is used first."""
         unchecked = "not checked yet" if self.kept else "checked at each call"
         within = any(c.chunk for c in self.plan.candidates)  # a budget
 
@@ -48,21 +49,23 @@ class Explanation(Shown):
             cost = c.cost
             amounts = (amount_of_flops(cost.flops), str(cost.elements), seconds(cost.seconds)) if cost else ("",) * 3
             fit = (str(c.chunk or ""), amount_of_bytes(c.peak) if c.peak else "") if within else ()
-            taken = f"taken; {c.check or unchecked}" if c.name == self.recipe else ""
-            return c.name, *amounts, *fit, c.obstacle or taken
+            used = f"used; {c.check or unchecked}" if c.name == self.recipe else ""
+            return c.name, *amounts, *fit, c.obstacle or used
 
         rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch
         sizes = f"{number_of(s.inputs, 'input')}, {number_of(s.outputs, 'output')}"
+        made = passes(self.recipe, s)
         counted = (
-            f"{sizes}, {amount_of_flops(s.flops)} in matrix products a pass; times of a typical core{self._preparing()}"
+            f"{sizes}{made and ': '}{made}. {amount_of_flops(s.flops)} of matrix products in a run of func; times of a "
+            f"typical core{self._preparing()}"
         )
         counted += f". {NOTE}." if NOTE else ""
         fit = ("at once", "peak") if within else ()
         return Table(("recipe", "matrix FLOPs", "numbers written", "predicted", *fit, ""), rows, counted)
 
     def _preparing(self) -> str:
-        """From how many calls on it pays to prepare or to compile, where that is known and worth saying."""
+        """From how many calls on it saves time to prepare or to compile, where that is known and worth saying."""
         cost = self.plan.candidates[0].cost
         saved = _LEFT_OUT * cost.machinery if cost else 0
         if cost is None or saved < cost.seconds / 10 or self.plan.sketch.on_gpu:
@@ -70,7 +73,7 @@ class Explanation(Shown):
         calls, compiled = _PREPARING * cost.seconds / saved, _COMPILING / saved
         return (
             f". A call is predicted to take {seconds(cost.seconds)}, and {seconds(cost.seconds - saved)} with prepare, "
-            f"which pays from about {_rounded(calls)} calls on (torch.compile: from about {_rounded(compiled)})"
+            f"which saves time from about {_rounded(calls)} calls on (torch.compile: from about {_rounded(compiled)})"
         )
 
 
@@ -125,14 +128,17 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         A table with the FLOPs of each method, the numbers it writes to memory and its predicted time. Methods without a
         cost are used only if the others fail. The attribute `recipe` is the name of the chosen method. For a small
         function, the caption says after how many calls `prepare` saves time. For a prepared function, the table counts
-        the operations.
+        the operations. For a Jacobian or a Hessian, the caption says how many passes through `func` the chosen method
+        makes in which mode, in addition to the first run. With a budget, "at once" is the chunk size: rows of the batch
+        for a batch, and otherwise rows or columns of the matrix.
 
     Raises:
         TypeError: `transform` is something else. A function with a mode in its name, such as `jacobian_forward`,
             chooses nothing.
 
     Cost:
-        `func` runs once or twice. Nothing is differentiated, except that the choice for a batch is checked.
+        `func` runs once or twice. Nothing is differentiated, except that the choice for a batch is checked, and that a
+        few chunks are computed if there is a budget.
     """
     if (explained := getattr(transform, "explained", None)) is not None:
         return explained(primals)  # type: ignore[no-any-return]  # an explanation, hung on a function

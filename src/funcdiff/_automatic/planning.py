@@ -88,6 +88,11 @@ class Plan:
         """The plan with a recipe after all others."""
         return Plan(self.sketch, (*(c for c in self.candidates if c.name != name), self[name]))
 
+    def in_chunks(self, chunk: int, peak: int) -> Plan:
+        """The plan of a batch, of which the best recipe takes so many rows at once, and so many bytes."""
+        best = dataclasses.replace(self[self.usable[0]], chunk=chunk, peak=peak)
+        return Plan(self.sketch, tuple(best if c.name == best.name else c for c in self.candidates))
+
     def checked(self, name: str, check: Check, *, inside: bool, settled: bool = False) -> Plan:
         """The plan when a result of a recipe was checked: without it if it was wrong, or if nothing speaks for it.
 

@@ -53,9 +53,8 @@ class SparseExplanation(Shown):
             ),
         )
         sizes = f"{number_of(n, 'input')}, {number_of(m, 'output')}"
-        counted = (
-            f"{sizes}, {amount_of_flops(plan.modes.sketch.flops)} in matrix products a pass; times of a typical core"
-        )
+        run = amount_of_flops(plan.modes.sketch.flops)
+        counted = f"{sizes}. {run} of matrix products in a run of func; times of a typical core"
         return Table(("recipe", "passes", "entries", "memory", "predicted", ""), rows, counted)
 
     def _seconds(self) -> float:

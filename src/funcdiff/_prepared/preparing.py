@@ -69,7 +69,7 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
         few microseconds for a check.
 
     See Also:
-        `explain` says after how many calls preparing pays.
+        `explain` says after how many calls preparing saves time.
     """
     return Prepared(function, example_args, again)
 

@@ -32,6 +32,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         fixed: The bytes alive before the first chunk, where chunks are counted.
         reached: The most bytes that were really there at once: less than `peak` where chunks that are not run leave
             some behind.
+        with_graph: Whether the result of a counted call carries a graph, which holds what the call computed.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leave
         self._sizes: dict[int, int] = {}  # of the storages alive that were made inside
         self._collecting: list[bool] = []
         self._scalar_zeros: set[int] = set()  # those that hold one zero, which forward mode expands to a zero tangent
+        self.with_graph = False
 
     def __enter__(self) -> Counter:
         self._collecting.append(gc.isenabled())  # entered anew for composite operations

@@ -55,20 +55,22 @@ REMEDIES = (
     ),
     (
         "would mutate a captured Tensor",
-        "func writes in place into a tensor that it did not make: a captured tensor, another argument, or the running "
-        "statistics of a batch norm in training mode. Call module.eval(), or clone the tensor inside func",
+        "func writes in place into a tensor that it did not make. If this is a captured tensor or another argument, "
+        "clone it inside func. If func calls a batch norm in training mode, it writes its running statistics: call "
+        "module.eval() first, or use func, parameters = module_function(module, training=True) with the whole batch",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (
-        "forward AD with",
-        "an operation in func has no forward-mode derivative. Use reverse mode: jacobian_reverse, "
-        "hessian_reverse_over_reverse, hvp_reverse_over_reverse. Put fused attention under "
-        "sdpa_kernel(SDPBackend.MATH)",
+        "_scaled_dot_product",
+        "fused attention has a first derivative in reverse mode only, and no second derivative. Use jacobian, hessian "
+        "or hvp, which choose a method that works, or put the call inside "
+        "`with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`",
     ),
     (
-        "_scaled_dot_product",
-        "fused attention has no second derivative. Put the call inside "
-        "`with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`",
+        "forward AD with",
+        "an operation in func has no forward-mode derivative. Use jacobian, hessian or hvp, which choose a method that "
+        "works if there is one, or reverse mode by name: jacobian_reverse, hessian_reverse_over_reverse, "
+        "hvp_reverse_over_reverse",
     ),
     (
         "setup_context",
@@ -128,7 +130,12 @@ def reason(error: BaseException) -> str:
 
 
 class RefusedError(RuntimeError):
-    """The function does something whose derivative torch's own modes do not agree on."""
+    """What `func` does is not differentiated, because the result would be wrong or would depend on the method.
+
+    It is a `RuntimeError`. The message says what `func` does, and what to do instead.
+    """
+
+    __module__ = "funcdiff"  # where it is public
 
 
 def refuse(fragment: str) -> NoReturn:
