@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch.distributed.tensor import DTensor, Shard
 
 from funcdiff._automatic import batches
-from funcdiff._automatic.batches import Batch
+from funcdiff._automatic.rows import Batch
 from funcdiff._calling.documented import documented
 from funcdiff._calling.types import Function
 from funcdiff._torch.trees import Tree, map_leaves, unflatten
