@@ -92,7 +92,8 @@ def test_no_more_than_chunk_size_directions_at_once(recipe, directions, chunk_si
 def test_a_summed_jacobian_takes_chunk_size_rows_at_once(chunk_size, largest):
     sizes = []
     identity = spied(sizes)
-    fd.batch_jacobian_summed(lambda rows: identity(rows).sin(), chunk_size=chunk_size)(ROWS)
+    # Not verified: a check of the user's function takes two rows.
+    fd.batch_jacobian_summed(lambda rows: identity(rows).sin(), chunk_size=chunk_size, verify=False)(ROWS)
     assert max(sizes) == largest
 
 
