@@ -151,6 +151,9 @@ LOOP = "a loop over rows"  # of a batch, each differentiated by itself
 JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 
 
+_FEW = 32  # inputs up to which trying costs no more than a probe; a million pairs of many may not even fit
+
+
 def make(
     names: Sequence[str],
     flat: Callable[..., Tree],
@@ -168,13 +171,14 @@ def make(
 
     Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order. `inside`
     says that they will run inside a transform, by default whether this is one; `once_more`, that what they return will
-    be differentiated; `untried`, that no jet is sent through `flat`.
+    be differentiated; `untried`, that no jet is sent through `flat` if it has few inputs.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
     obstacles = Obstacles(flat, primals, randomness, verify, inside, once_more)
     plain = obstacles.sketch(False)
+    untried = untried and plain.inputs <= _FEW
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()
     candidates = []
