@@ -34,6 +34,18 @@ class WrongForward(Cubed):
         return ctx.saved_tensors[0] ** 2 * v
 
 
+class Identity(torch.autograd.Function):
+    """What a test gives rules to."""
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+
 class OldCubed(torch.autograd.Function):
     """Right, in the old style, which transforms refuse."""
 

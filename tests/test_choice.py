@@ -237,6 +237,31 @@ def test_sketch_of_a_product_of_two():
     assert sketch(lambda x: torch.relu(a @ x), (numbers(3),)).curved_elements == 0
 
 
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda y: y.logsumexp(0),
+        torch.linalg.vector_norm,
+        torch.var,
+        torch.std,
+        lambda y: F.mse_loss(y, torch.ones_like(y)),
+        lambda y: F.smooth_l1_loss(y, torch.ones_like(y)),
+        lambda y: F.huber_loss(y, torch.ones_like(y)),
+        lambda y: F.binary_cross_entropy_with_logits(y, torch.ones_like(y)),
+        lambda y: F.soft_margin_loss(y, torch.ones_like(y)),
+        lambda y: F.poisson_nll_loss(y, torch.ones_like(y)),
+    ],
+)
+def test_a_loss_that_reduces_costs_what_enters_it(reduce):
+    weight, x = numbers(400, 100), numbers(100)
+    transform = fd.hessian(lambda x: reduce(weight @ x))
+    taylor = next(c for c in fd.explain(transform, x).plan.candidates if c.name == "hessian_taylor")
+    pairs = 100 * 101 // 2
+    assert taylor.cost.elements >= 400 * pairs
+    transform(x)
+    assert count(transform, x).peak_bytes < 8 * 400 * pairs / 2
+
+
 def test_explanation():
     told = fd.explain(fd.jacobian(lambda x: torch.cdist(x, x + 1)), numbers(3, 2))
     assert told.recipe == "jacobian_forward"

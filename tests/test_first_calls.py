@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from custom_functions import Identity
 from torch import nn
 from torch.testing import assert_close
 
@@ -16,16 +17,8 @@ MANY = torch.randn(2000, 600, generator=torch.Generator().manual_seed(1), dtype=
 ROWS = torch.stack([X, X.flip(0), X.cos()])
 
 
-class FirstRow(torch.autograd.Function):
+class FirstRow(Identity):
     """The identity, which vmap takes for that of its first row."""
-
-    @staticmethod
-    def forward(x):
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
 
     @staticmethod
     def vmap(info, in_dims, x):

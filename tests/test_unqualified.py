@@ -101,6 +101,10 @@ def test_explain():
     transform(ROWS)
     assert fd.explain(transform, ROWS).recipe == "hessian_double_backward, summed"
     assert "agrees with differences" in told(fd.explain(transform, ROWS))
+    wrong = fd.jacobian(lambda x: WrongForward.apply(x.sum()) * torch.arange(4000.0, dtype=x.dtype))
+    assert fd.explain(wrong, X).recipe == "jacobian_forward"
+    wrong(X)
+    assert "contradicts" in told(fd.explain(wrong, X))
     assert fd.explain(fd.hvp_operator, lambda x: x.sin().sum(), X).recipe == "hvp_double_backward"
 
 

@@ -30,6 +30,9 @@ _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
 # Those with closed forms in `_jets.activations`.
 _BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
+# These take some of the numbers that they are given. Others with fewer results than operands combine them.
+_SELECTIONS = ("index_select", "embedding", "take", "diagonal", "masked_select", "nll_loss_forward")
+_EXTREMES = ("max", "min", "amax", "amin", "median", "kthvalue", "mode", "topk", "sort")
 BATCH_NORMS = "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"
 _NAMESPACES = frozenset(("aten", "prims", "prim", "quantized", "mkldnn"))
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
@@ -49,6 +52,7 @@ class Facts(NamedTuple):
         adds: Whether it is linear in all its operands together.
         linear: Whether it is linear in one of them, at least piecewise.
         by_hand: Whether its Taylor rule is a closed form.
+        selects: Whether each number that it makes is one that it is given.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Facts(NamedTuple):
     adds: bool
     linear: bool
     by_hand: bool
+    selects: bool
 
 
 @functools.cache
@@ -78,6 +83,7 @@ def facts(func: Any) -> Facts:
         name in _SUMS,
         name in _LINEAR,
         name in _BY_HAND,
+        name in _SELECTIONS or name in _EXTREMES,
     )
 
 

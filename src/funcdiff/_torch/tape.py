@@ -231,7 +231,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
                 written += y.numel() if y.is_floating_point() or y.is_complex() else 0
         if moved:
             self.elements += written
-            self.curved_elements += written if bent else 0
+            # Second derivatives are carried for each number that enters a norm or a loss, not for the one that leaves.
+            entering = bends and known.formula is None and not known.selects
+            widest = max(x.numel() for x in moving) if entering else 0
+            self.curved_elements += max(written, widest) if bent else 0
         return result
 
     def _see_foreign(self, name: str, result: Any, moving: bool) -> Any:
