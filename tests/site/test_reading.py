@@ -142,7 +142,7 @@ def test_search_leads_with_the_answer_to_what_readers_paste(found, words):
 @pytest.mark.parametrize("words", ["per-sample gradients", "MultiheadAttention", "batch norm", "out of memory"])
 def test_search_shows_the_words_of_an_entry_of_the_index(browser, address, words):
     page, errors = browser.new_page(), []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{address}/search.html?q={quote(words)}")
     page.wait_for_selector("#search-results li.kind-index p.context")
     entry = page.locator("#search-results li.kind-index").first
