@@ -38,7 +38,7 @@ def hessian_forward_over_reverse(
     chooses the method itself.
 
     Example:
-        The Hessian of x^T A x is A + A^T.
+        The Hessian of :math:`x^T A x` is :math:`A + A^T`.
 
         >>> import torch
         >>> from funcdiff import hessian_forward_over_reverse

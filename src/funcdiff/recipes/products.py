@@ -82,7 +82,7 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
     raises=ERRORS,
 )
 def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...]) -> Tree:
-    """Compute v^T H, the product of a vector with the Hessian of `func`, by reverse mode over reverse mode.
+    """Compute :math:`v^T H`, the product of a vector with the Hessian of `func`, by reverse mode over reverse mode.
 
     The vector has the shape of the argument, and so has the result. The Hessian is symmetric if the second derivatives
     are continuous, so the result is then that of `hvp`.
@@ -112,7 +112,7 @@ def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
     the same arguments and chooses the method itself.
 
     Example:
-        The product with the Hessian of x^T A x is (A + A^T) v.
+        The product with the Hessian of :math:`x^T A x` is :math:`(A + A^T) v`.
 
         >>> import torch
         >>> from funcdiff import hvp_reverse_over_reverse
