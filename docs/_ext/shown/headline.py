@@ -27,7 +27,7 @@ HUES = {THEIRS: colour("hessian_forward_over_reverse"), OURS: colour("batch_hess
 ROWS, ROUNDS = 100, 9
 WORDS = (
     "<p>IQR is the interquartile range: half of the times lie in an interval of this length. The first call of "
-    "funcdiff also chooses the recipe and checks its result, so it takes longer. The medians are of later calls.</p>"
+    "funcdiff also chooses the recipe and checks its result. The medians are of later calls.</p>"
 )
 
 
