@@ -77,7 +77,7 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
 
 
 @product(
-    returns="v^T H, with the shape of the argument. For several arguments, it is a tuple with one product for each.",
+    returns="The product, with the shape of the argument. For several arguments, it is a tuple with one product for each.",
     cotangents=f"The vector v: {VECTOR}",
     raises=ERRORS,
 )
@@ -88,7 +88,7 @@ def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...])
     are continuous, so the result is then that of `hvp`.
 
     Example:
-        The first row of the Hessian of x^2 y at (1, 3) is (2 y, 2 x).
+        The first row of the Hessian of :math:`x^2 y` at (1, 3) is (2 y, 2 x).
 
         >>> import torch
         >>> from funcdiff import vhp
