@@ -77,7 +77,7 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
 
 
 @product(
-    returns="The product, with the shape of the argument. For several arguments, it is a tuple with one product for each.",
+    returns="The product, with the shape of the argument. For several arguments, it is a tuple with one for each.",
     cotangents=f"The vector v: {VECTOR}",
     raises=ERRORS,
 )
