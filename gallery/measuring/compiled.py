@@ -293,5 +293,6 @@ cache.cleanup()
 # If the function is small and you call the derivative many times, first :doc:`prepare <prepared>` it. Compile it if you
 # call it many thousands of times and the compiled one is faster. Compare its result once with the eager one.
 #
-# * If the function contains a custom autograd function, do not compile.
+# * If the function contains a custom autograd function, do not compile. :func:`funcdiff.jacobian` leaves its derivative
+#   out of the compiled code, so it stays right and does not become faster.
 # * If matrix products take the time, look for a recipe with fewer FLOPs instead.

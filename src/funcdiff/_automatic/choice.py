@@ -147,7 +147,7 @@ def hessian(
     outputs.
 
     Example:
-        The Hessian of x^T A x is A + A^T.
+        The Hessian of :math:`x^T A x` is :math:`A + A^T`.
 
         >>> import torch
         >>> from funcdiff import hessian
@@ -157,7 +157,7 @@ def hessian(
                 [2., 6.]])
 
         For the Hessian of a loss with respect to all parameters of a network, `ravel` makes one vector of them. Here
-        the squared error of a linear layer at x = (1, 2) has the Hessian 2 z z^T with z = (1, 2, 1).
+        the squared error of a linear layer at x = (1, 2) has the Hessian :math:`2 z z^T` with z = (1, 2, 1).
 
         >>> from funcdiff import module_function, ravel
         >>> network, parameters = module_function(torch.nn.Linear(2, 1))
@@ -173,12 +173,14 @@ def hessian(
         Reverse mode computes the gradient, and then goes back from each of its entries. Taylor mode computes all second
         derivatives in one run of `func`. The choice is made as in `jacobian`, and `explain` shows it.
 
-        The second derivatives of normalization layers are wrong in torch 2.13. Where this matters, `hessian` replaces
-        such a layer by the simpler operations that it consists of.
+        Some methods compute the second derivatives of normalization layers wrongly in torch 2.13. Where this matters,
+        `hessian` replaces such a layer by the simpler operations that it consists of.
 
     Cost:
-        `func` runs once. For one output, a pass in reverse mode computes the gradient, and n more go back through both.
-        In all, about 1 + n + min(m (1 + n), n (n + 1) / 2) evaluations of `func`, for n inputs and m outputs.
+        For n inputs and one output, reverse mode twice needs as many FLOPs as :math:`2 (1 + n)` evaluations of `func`.
+        For any number of outputs, Taylor mode needs at most :math:`1 + n + n (n + 1) / 2`. `hessian` uses the method
+        with the shortest predicted time. For a small function, this can be one that needs more FLOPs and starts fewer
+        operations.
 
     See Also:
         `hvp` for the product with a vector, `hessian_diagonal` and `laplacian` for parts of the Hessian,

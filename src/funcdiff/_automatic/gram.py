@@ -62,7 +62,7 @@ def gram_matrix(
     the parameters of a network, J J^T is its neural tangent kernel: it says how similar two rows of data look to it.
 
     Example:
-        For a linear map, J J^T is A A^T.
+        For a linear map, :math:`J J^T` is :math:`A A^T`.
 
         >>> import torch
         >>> from funcdiff import gram_matrix
@@ -71,7 +71,7 @@ def gram_matrix(
         tensor([[5., 2.],
                 [2., 2.]])
 
-        The tangent kernel of a linear layer with a bias at three rows is x^T x' + 1.
+        The tangent kernel of a linear layer with a bias at three rows is :math:`x^T x' + 1`.
 
         >>> from funcdiff import module_function
         >>> network, parameters = module_function(torch.nn.Linear(2, 1))

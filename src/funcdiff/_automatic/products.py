@@ -127,7 +127,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
     ``scipy.sparse.linalg.eigsh(operator)`` computes eigenvalues.
 
     Example:
-        The columns of the Hessian of x^2 y at (1, 3) are (2 y, 2 x) and (2 x, 0).
+        The columns of the Hessian of :math:`x^2 y` at (1, 3) are (2 y, 2 x) and (2 x, 0).
 
         >>> import torch
         >>> from funcdiff import hvp_operator

@@ -55,7 +55,7 @@ def hessian_taylor(
     chooses the method itself.
 
     Example:
-        The Hessian of x^2 y at (3, 5) has the entries 2 y, 2 x and 0.
+        The Hessian of :math:`x^2 y` at (3, 5) has the entries 2 y, 2 x and 0.
 
         >>> import torch
         >>> from funcdiff import hessian_taylor
@@ -143,7 +143,7 @@ def hessian_diagonal(
     the result has the shape (2, 3). The rest of the Hessian is not computed.
 
     Example:
-        The diagonal of the Hessian of x^2 y at (1, 3) is (2 y, 0).
+        The diagonal of the Hessian of :math:`x^2 y` at (1, 3) is (2 y, 0).
 
         >>> import torch
         >>> from funcdiff import hessian_diagonal

@@ -108,7 +108,7 @@ def hessian(
     process gets all of it as an ordinary tensor.
 
     Example:
-        The Hessian of x^T A x is A + A^T. Here, the group has one process.
+        The Hessian of :math:`x^T A x` is :math:`A + A^T`. Here, the group has one process.
 
         >>> import torch
         >>> import torch.distributed as dist

@@ -65,7 +65,11 @@ def compare(
         Each round times every candidate once, in random order, so that a slow phase of the machine affects all of them.
         The ratio of two candidates is taken in each round, and its median is shown. A short call is repeated until the
         clock can measure it, after one call that is not timed. Garbage collection is off, and a GPU has finished before
-        the time is read. The first call, which may compile, is shown separately.
+        the time is read.
+
+        The first call of each candidate is shown separately. Its result is the one that is compared with the others. It
+        takes longer than later calls if it has to compile or to choose a method. A candidate that you called before has
+        already done this, so its first call here takes about as long as the others.
     """
     return recorded(
         measure(candidates, *args, rounds=rounds, threads=threads, budget=budget, seed=seed, equal=equal, costs=costs)

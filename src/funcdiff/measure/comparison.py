@@ -23,7 +23,8 @@ class Timing:
     Attributes:
         times: One time for each round, each the mean over ``calls`` calls.
         calls: The number of calls in a sample, chosen so that the clock can measure it.
-        first: The time of the very first call, which may trace or compile.
+        first: The time of the first call in the comparison. It may compile or choose a method, if the candidate was not
+            called before.
         cut_off: Whether the first two calls both took longer than the budget. There is then only one time.
     """
 

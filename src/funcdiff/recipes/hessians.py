@@ -38,7 +38,7 @@ def hessian_forward_over_reverse(
     chooses the method itself.
 
     Example:
-        The Hessian of x^T A x is A + A^T.
+        The Hessian of :math:`x^T A x` is :math:`A + A^T`.
 
         >>> import torch
         >>> from funcdiff import hessian_forward_over_reverse
@@ -199,7 +199,7 @@ def hessian_double_backward(
     output, this is usually the fastest method. `hessian` takes the same arguments and chooses the method itself.
 
     Example:
-        The Hessian of x^2 y at (1, 3) has the entries 2 y, 2 x and 0.
+        The Hessian of :math:`x^2 y` at (1, 3) has the entries 2 y, 2 x and 0.
 
         >>> import torch
         >>> from funcdiff import hessian_double_backward

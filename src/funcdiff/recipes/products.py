@@ -77,18 +77,18 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
 
 
 @product(
-    returns="v^T H, with the shape of the argument. For several arguments, it is a tuple with one product for each.",
+    returns="The product, with the shape of the argument. For several arguments, it is a tuple with one for each.",
     cotangents=f"The vector v: {VECTOR}",
     raises=ERRORS,
 )
 def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...]) -> Tree:
-    """Compute v^T H, the product of a vector with the Hessian of `func`, by reverse mode over reverse mode.
+    """Compute :math:`v^T H`, the product of a vector with the Hessian of `func`, by reverse mode over reverse mode.
 
     The vector has the shape of the argument, and so has the result. The Hessian is symmetric if the second derivatives
     are continuous, so the result is then that of `hvp`.
 
     Example:
-        The first row of the Hessian of x^2 y at (1, 3) is (2 y, 2 x).
+        The first row of the Hessian of :math:`x^2 y` at (1, 3) is (2 y, 2 x).
 
         >>> import torch
         >>> from funcdiff import vhp
@@ -112,7 +112,7 @@ def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
     the same arguments and chooses the method itself.
 
     Example:
-        The product with the Hessian of x^T A x is (A + A^T) v.
+        The product with the Hessian of :math:`x^T A x` is :math:`(A + A^T) v`.
 
         >>> import torch
         >>> from funcdiff import hvp_reverse_over_reverse
