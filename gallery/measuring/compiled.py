@@ -293,5 +293,5 @@ cache.cleanup()
 # If the function is small and you call the derivative many times, first :doc:`prepare <prepared>` it. Compile it if you
 # call it many thousands of times and the compiled one is faster. Compare its result once with the eager one.
 #
-# * If the function contains a custom autograd function, do not compile.
+# * If the function contains a custom autograd function, compile :func:`funcdiff.jacobian`, not ``jacrev``.
 # * If matrix products take the time, look for a recipe with fewer FLOPs instead.
