@@ -215,11 +215,11 @@ plot_curves(curves, xlabel="parameters", ylabel="peak in MiB", title=title)
 assert own[-1] < 0.7 * whole[-1]
 
 # %%
-# The vertical distance between the two lines is what a process saves. It grows with the number of parameters, and so
-# does its share:
+# The vertical distance between the two lines is what a process saves. It grows with the number of parameters. This is
+# what each process needs of the memory for the whole Hessian:
 
 for size, one, all_rows in zip(sizes, own, whole, strict=True):
-    print(f"{size:5} parameters: {one / all_rows:.0%} of the memory")
+    print(f"{size:5} parameters: {one / all_rows:.0%}")
 
 # %%
 # The first call compares the arguments of the processes. Later calls send nothing, because each process has all that it
