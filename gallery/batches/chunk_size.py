@@ -226,7 +226,7 @@ large
 # %%
 # The whole Jacobian at once needs more than five times the budget. Chunks can also be faster. A small grid fits into
 # memory that the previous chunk has just given back, while a large one needs fresh memory each time
-# (:doc:`/tutorials/networks/allocator`). This is what happens here:
+# (:doc:`/tutorials/networks/allocator`). Does this happen here?
 
 assert large.costs["auto"].peak_bytes <= 2**22
 assert large.costs["all at once"].peak_bytes > 5 * 2**22

@@ -211,7 +211,7 @@ plot(study, title=title)
 
 # %%
 # With few hidden units, starting the operations takes most of the time. With many, the arithmetic does. All three
-# curves lie close together, because the recipes need nearly the same FLOPs.
+# curves should lie close together, because the recipes need nearly the same FLOPs.
 #
 # What the Hessian tells us
 # -------------------------
