@@ -102,11 +102,11 @@ def test_a_candidate_over_the_budget_is_left_out_at_larger_sizes(passing):
     rows, caption = lines[:3], " ".join(lines[3:])
     assert head.split() == ["inputs", "n", "linear", "square"]
     assert [row.split() for row in rows] == [
-        ["2", "<", "20.0", "ms", "40.0", "ms"],
-        ["8", "<", "80.0", "ms", "640", "ms", "(1", "sample)"],
-        ["16", "<", "160", "ms", "over", "budget"],
+        ["2", "*", "20.0", "ms", "40.0", "ms"],
+        ["8", "*", "80.0", "ms", "640", "ms", "(1", "sample)"],
+        ["16", "*", "160", "ms", "over", "budget"],
     ]
-    assert caption.startswith("Median time of a call; < marks the fastest. Measured with 1 thread, ")
+    assert caption.startswith("Median time of a call; * marks the fastest. Measured with 1 thread, ")
     assert study.crossover("linear", "square").above == "linear"
 
 

@@ -100,7 +100,7 @@ def test_of_a_long_curve_some_points_and_both_ends_are_listed():
     (table,) = numbers(axes.figure)
     assert table.rows[0] == ("0", "0")
     assert table.rows[-1] == ("999", "1998")
-    assert table.caption == "24 of 1000"
+    assert table.caption == "24 of 1000 points"
 
 
 def test_each_ringed_eigenvalue_is_listed():

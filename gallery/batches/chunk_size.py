@@ -9,27 +9,29 @@ highest memory use (the peak) is
 
 .. math::
 
-    \text{peak} \approx \text{memory of the result} + c \cdot \text{memory of one row}.
+    \text{peak} \approx R + c \cdot r.
 
-So you can compute the largest chunk that fits. Suppose 800 bytes are free beside the result, and one row needs 100
-bytes. Then a chunk can have 800 / 100 = 8 rows. Smaller chunks are slower, because every chunk starts all operations
-again. And if already one row needs too much memory, chunks cannot help: use ``torch.utils.checkpoint``, which computes
-intermediate results again instead of storing them.
+Here :math:`R` is the memory of the result, and :math:`r` is what one row needs for its intermediate results. So you can
+compute the largest chunk that fits. Suppose 800 bytes are free beside the result, and one row needs 100 bytes. Then a
+chunk can have 800 / 100 = 8 rows. Smaller chunks are slower, because every chunk starts all operations again. And if
+already one row needs too much memory, chunks cannot help: use ``torch.utils.checkpoint``, which computes intermediate
+results again instead of storing them.
 
-**Answer:** Pass ``chunk_size="auto"`` and your memory limit in bytes as ``budget``: ``2**30`` is one GB.
+**Answer:** Pass ``chunk_size="auto"`` and your memory limit in bytes as ``budget``: ``2**30`` is one GiB.
 :func:`funcdiff.batch_hessian` then computes a Hessian for each row, in the largest chunks that stay within this limit.
 First call ``requires_grad_(False)`` on the network, or PyTorch keeps the intermediate results of all chunks until the
 end.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import batch_hessian, jacobian
 
     network.requires_grad_(False)
     hessians = batch_hessian(network, chunk_size="auto", budget=2**30)(X)
     J = jacobian(f, chunk_size="auto", budget=2**30)(x)  # one large Jacobian, in parts
-    # Chunks of 8 rows in torch alone, with torch.func.hessian and torch.func.vmap:
-    hessians = torch.cat([vmap(hessian(network))(part) for part in X.split(8)])
+    of_rows = torch.func.vmap(torch.func.hessian(network))  # chunks in torch alone
+    hessians = torch.cat([of_rows(part) for part in X.split(8)])
 """
 
 # %%
@@ -119,12 +121,14 @@ for rows in (4, 8, 16, 32):
     print(f"{rows:3} rows at once: {peak(rows):9,} bytes")
 
 # %%
-# From 8 rows on, the line is exact. Each further row of the chunk adds the same number of bytes, and the fixed part is
-# little more than the result. A chunk of 4 rows needs more than the line says. All rows share the products of the
-# weights with the tangents (directions, one for each input), and these are larger than what 4 rows need.
+# For chunks of 8, 16 and 32 rows, the line is exact. Each further row adds the same number of bytes, and the fixed part
+# is little more than the result. A chunk of 4 rows needs more than the line says. All rows share the products of the
+# weights with the tangents (directions, one for each input), and these are larger than what 4 rows need. All 64 rows at
+# once need less than the line says, because their result does not have to be joined from parts.
 
 assert peak(8) == fixed + 8 * per_row
 assert peak(4) > fixed + 4 * per_row
+assert peak(B) < fixed + B * per_row
 assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
@@ -222,7 +226,7 @@ large
 # %%
 # The whole Jacobian at once needs more than five times the budget. Chunks can also be faster. A small grid fits into
 # memory that the previous chunk has just given back, while a large one needs fresh memory each time
-# (:doc:`/tutorials/networks/allocator`). This is what happens here:
+# (:doc:`/tutorials/networks/allocator`). Does this happen here?
 
 assert large.costs["auto"].peak_bytes <= 2**22
 assert large.costs["all at once"].peak_bytes > 5 * 2**22

@@ -148,8 +148,8 @@ losses = compare(gradients, parameters, x, targets, rounds=8, costs=True)
 losses
 
 # %%
-# The peaks are similar, because both store all gradients. If the intermediate results are large, ``vmap`` needs more
-# memory, because it stores those of all samples at once: then pass ``chunk_size``. The loop starts each
+# The loop stores all gradients twice, one by one and stacked. With large intermediate results, ``vmap`` needs more
+# memory, because it stores the results of all samples at once: then pass ``chunk_size``. The loop starts each
 # :term:`operation` once for every sample, so we expect ``vmap`` to be faster:
 
 losses.claim("vmap", faster_than="loop", by=B / 8)
@@ -209,9 +209,9 @@ times = compare(candidates, x, rounds=20)
 times
 
 # %%
-# ``vmap`` of ``jacrev`` needs more FLOPs than the recipe. For a layer as small as ours, FLOPs are a small part of the
-# time, so it can be as fast. We recommend ``batch_jacobian`` because it also checks its first result, and works if
-# ``vmap`` does not support an operation. This run shows whether the saved FLOPs matter:
+# ``vmap`` of ``jacrev`` needs more FLOPs than ``batch_jacobian``. For a layer as small as ours, FLOPs are a small part
+# of the time, so it can be as fast. We recommend ``batch_jacobian`` because it also checks its first result, and works
+# if ``vmap`` does not support an operation. This run shows whether the saved FLOPs matter:
 
 times.claim("batch_jacobian", faster_than="vmap of jacrev")
 
@@ -234,8 +234,8 @@ plot(study, title=title)
 
 # %%
 # From 4 to 64 rows, the loop does 16 times as much arithmetic, and the whole batch :math:`16^2 = 256` times as much.
-# The measured factors can be smaller, because starting the operations of a call takes the same time for any number of
-# rows. The lines of the two other methods are flatter.
+# The measured factors can differ from these. Starting operations also takes time, and on a busy machine the times
+# scatter.
 #
 # Second derivatives
 # ------------------

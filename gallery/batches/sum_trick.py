@@ -23,6 +23,7 @@ not met. If your function also works on a single row, prefer ``batch_jacobian(f)
 
 .. code-block:: python
 
+    import torch
     from funcdiff import batch_hessian_summed, batch_jacobian_summed
 
     jacobians = batch_jacobian_summed(F)(X)  # F maps the whole batch: (B, n) to (B, m)
@@ -200,8 +201,7 @@ lead = f"Reverse mode twice takes {slow:.3g} times as long as batch_hessian_summ
 plot(second_times, title=lead)
 
 # %%
-# Compare the version by hand with the other two. If there is a function of one row, we expect ``batch_hessian`` to be
-# the fastest:
+# Compare the version by hand with the others. With a function of one row, we expect ``batch_hessian`` to be fastest:
 
 second_times.claim("batch_hessian", faster_than="batch_hessian_summed")
 

@@ -20,10 +20,12 @@ pass the number of samples in the share. Use the network itself, without the ``D
 
 .. code-block:: python
 
+    from torch.nn.functional import cross_entropy
+    from funcdiff import distributed, module_function, ravel
+
     predict, parameters = module_function(network)  # not the wrapper
     w, unravel = ravel(parameters)  # all parameters as one vector
-    def loss(w):  # the loss of this process's share
-        return cross_entropy(predict(unravel(w), pixels), labels)
+    loss = lambda w: cross_entropy(predict(unravel(w), pixels), labels)  # of its share
     product = distributed.hvp_operator(loss, w, samples=len(pixels))
     product(v)  # for the mean loss over all samples, on every process
 """
@@ -140,16 +142,14 @@ assert (first == second).all()
 #
 # Check it by hand
 # ----------------
-# One process with all 500 images can compute the whole Hessian of this small network. It must have the same
-# eigenvalues.
+# One process with all 500 images can compute the whole Hessian of this small network. Its eigenvalues must be equal.
 
 whole_loss, w = objective(network, pixels, labels)
 everything = torch.linalg.eigvalsh(hessian(whole_loss, chunk_size=64)(w)).numpy()
 np.testing.assert_allclose(first, np.r_[everything[:6], everything[-6:]], rtol=1e-6)
 
 # %%
-# We also compute the weighted mean of the two products by hand. It equals the product for all data, and the product of
-# each process.
+# We also compute the weighted mean of the two products by hand. It equals the product for all data and of each process.
 
 v = torch.linspace(-1, 1, len(w), dtype=torch.float64)
 expected = hvp(whole_loss, (w,), (v,))

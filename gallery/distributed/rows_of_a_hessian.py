@@ -16,13 +16,14 @@ own rows.
 
 .. code-block:: python
 
+    import torch
     from funcdiff.distributed import hessian
 
     H = hessian(loss, chunk_size="auto", budget=2**30)(w)  # bytes for each process
     H.to_local()  # the rows of this process
-    # What one process computes, in torch alone:
+    # In torch alone, what the first of two processes computes:
     gradient, backward = torch.func.vjp(torch.func.grad(loss), w)
-    (rows,) = torch.func.vmap(backward)(torch.eye(len(w))[first:last])
+    (rows,) = torch.func.vmap(backward)(torch.eye(len(w))[: len(w) // 2])
 """
 
 # %%
@@ -182,8 +183,9 @@ counted.claim("rows of one process", fewer_flops_than="whole Hessian", by=1.8)
 counted.claim("rows of one process", smaller_peak_than="whole Hessian", by=1.5)
 
 # %%
-# How does this change with the size? We count the peak of one process for three numbers of parameters. The data and the
-# gradient are small, so both lines should grow with the square of this number.
+# How does this change with the size? We count the peak of one process for five numbers of parameters. The part of the
+# Hessian that a process stores grows with the square of this number. Each process also needs memory to compute a chunk
+# of 100 rows, which grows more slowly.
 
 from funcdiff.plots import plot_curves
 
@@ -208,13 +210,18 @@ sizes = [250, 500, 1000, 1500, 2000]
 own, whole = zip(*on_two_processes(all_peaks, sizes)[0], strict=True)
 curves = {"rows of one process": (sizes, own), "whole Hessian": (sizes, whole)}
 share = own[-1] / whole[-1]
-title = f"Each of two processes needs {share:.0%} of the memory"
+title = f"{sizes[-1]} parameters: each of two processes needs {share:.0%} of the memory"
 plot_curves(curves, xlabel="parameters", ylabel="peak in MiB", title=title)
 assert own[-1] < 0.7 * whole[-1]
 
 # %%
-# The vertical distance between the two lines is what a process saves. It grows with the number of parameters.
-#
+# The vertical distance between the two lines is what a process saves. It grows with the number of parameters. This is
+# what each process needs of the memory for the whole Hessian:
+
+for size, one, all_rows in zip(sizes, own, whole, strict=True):
+    print(f"{size:5} parameters: {one / all_rows:.0%}")
+
+# %%
 # The first call compares the arguments of the processes. Later calls send nothing, because each process has all that it
 # needs for its rows.
 
@@ -249,9 +256,9 @@ def mixed(w):
     return ""
 
 
-told, _ = on_two_processes(mixed, w)
-print(told)
-assert "mixed" in told, "torch computes with both now: rewrite this section"
+message, _ = on_two_processes(mixed, w)
+print(message)
+assert "mixed" in message, "torch computes with both now: rewrite this section"
 
 # %%
 # *The processes pass different arguments.* Their rows would then belong to different points, and would not form a

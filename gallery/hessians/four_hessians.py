@@ -17,6 +17,7 @@ outer derivative, and for the inner one the mode that needs fewer passes. For fe
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hessian
     from torch.func import jacfwd, jacrev
 

@@ -19,6 +19,7 @@ write the loss as a function of one vector that contains all parameters.
 
 .. code-block:: python
 
+    from torch.nn.functional import cross_entropy
     from funcdiff import hessian, module_function, ravel
 
     predict, parameters = module_function(network)  # predict(parameters, X): network(X)
@@ -210,7 +211,7 @@ plot(study, title=title)
 
 # %%
 # With few hidden units, starting the operations takes most of the time. With many, the arithmetic does. All three
-# curves lie close together, because the recipes need nearly the same FLOPs.
+# curves should lie close together, because the recipes need nearly the same FLOPs.
 #
 # What the Hessian tells us
 # -------------------------
@@ -270,8 +271,7 @@ print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")
 # What goes wrong
 # ---------------
 # ``torch.nn.utils.vector_to_parameters`` *cuts the derivative.* It copies the numbers of a vector into the module. The
-# loss then depends on the parameters in the module, and not on your vector. torch's own Hessian is zero, and no error
-# is raised.
+# loss then depends on the module's parameters, not on your vector. torch's own Hessian is zero, and no error is raised.
 
 from torch.nn.utils import vector_to_parameters
 

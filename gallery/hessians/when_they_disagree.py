@@ -15,9 +15,12 @@ every method on your own function, call :func:`funcdiff.check_derivatives`.
 
 .. code-block:: python
 
+    import funcdiff, torch
+    from torch.func import jacfwd, jacrev
+
     A = torch.eye(2)
-    jacrev(jacrev(torch.logdet))(A)  # from torch.func: right
-    jacfwd(jacfwd(torch.logdet))(A)  # from torch.func: all zeros, and no error
+    jacrev(jacrev(torch.logdet))(A)  # right
+    jacfwd(jacfwd(torch.logdet))(A)  # all zeros, and no error
     funcdiff.hessian(torch.logdet)(A)  # right, and checked once
     funcdiff.check_derivatives(torch.logdet, A)  # a table: which methods are right
 """

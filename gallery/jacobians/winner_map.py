@@ -21,6 +21,7 @@ reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians 
 
 .. code-block:: python
 
+    import torch
     from funcdiff import jacobian
 
     J = jacobian(func)(x)  # shape: that of the output, then that of x

@@ -15,6 +15,7 @@ of this matrix is the covariance of the parameters. The error bars are the squar
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hessian
 
     # misfit: half the sum of the squared residuals, each divided by the noise
@@ -25,8 +26,7 @@ of this matrix is the covariance of the parameters. The error bars are the squar
 # %%
 # Use it
 # ------
-# Our simulation is an oscillation with frequency :math:`x_1` and damping :math:`x_2`, observed at eight times. We train
-# a network on 200 samples.
+# We train a network on 200 samples of an oscillation at eight times, of frequency :math:`x_1` and damping :math:`x_2`.
 
 # sphinx_gallery_thumbnail_number = 4
 import numpy as np

@@ -16,6 +16,7 @@ atoms. The eigenvalues of this matrix are the squares :math:`\omega^2`.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hessian
 
     H = hessian(energy)(x).reshape(3 * N, 3 * N)  # x: positions (N, 3), in float64
@@ -134,7 +135,7 @@ shown = {
     f"breathing: {wave_numbers[most - 6]:.1f} per cm": breathing,
 }
 assert (x * breathing).sum(1).min() > -0.01  # outwards
-title = f"The breathing mode is uniform growth to {overlap[most] ** 2:.1%}"
+title = f"{overlap[most] ** 2:.1%} of the breathing mode is uniform growth"
 plot_arrows(x, shown, title=title)
 
 # %%
@@ -208,7 +209,7 @@ for atoms in (38, 76, 152):
     print(f"{atoms:3} atoms: {peaks[-1][0]:,} bytes, {peaks[-1][1]:,} with the budget")
 
 # %%
-# Twice as many atoms need about eight times the memory, unless there is a budget. For 152 atoms:
+# Twice as many atoms need about eight times the memory, until the budget limits it. For 152 atoms:
 
 assert 7 < peaks[2][0] / peaks[1][0] < 9
 assert max(small for _, small in peaks) <= 2**26
@@ -231,14 +232,14 @@ times
 
 # %%
 # The fastest method comes first, and the :term:`ratio` compares the others with it. The energy has no matrix products,
-# hence 0 FLOP. ``torch.autograd.functional`` computes one column at a time, so it has the lowest :term:`peak`:
+# hence 0 FLOP. ``torch.autograd.functional`` computes one column at a time, so its :term:`peak` is low. Is it slower?
 
 times.claim("hessian, budget", faster_than="autograd.functional")
 
 # %%
 # Does the small budget cost time, compared with all columns at once?
 
-times.claim("hessian, budget", faster_than="torch.func.hessian")
+times.claim("hessian", faster_than="hessian, budget")
 
 # %%
 # What goes wrong
@@ -276,8 +277,8 @@ except RuntimeError as error:
     print(fill(f"RuntimeError: {error}", 88))
 
 # %%
-# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error, because it compares its first result with
-# finite differences of the gradient. Write the backward pass with torch's operations, as here.
+# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error: finite differences contradict zeros, and
+# torch runs ``forward`` under ``torch.no_grad()``. Write the backward pass with torch's operations, as here.
 
 
 class Repaired(Kernel):

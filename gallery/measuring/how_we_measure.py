@@ -14,13 +14,14 @@ allows. If a cost can be counted, use ``count``: counts have no noise.
 
 .. code-block:: python
 
+    from statistics import median
+    from timeit import timeit
     from funcdiff.measure import compare, count
 
     times = compare({"mine": mine, "theirs": theirs}, x)  # shows itself as a table
     times.claim("mine", faster_than="theirs")  # prints what was measured
-    # The idea by hand, with timeit, for two functions without arguments:
-    ratios = [timeit(theirs, number=9) / timeit(mine, number=9) for _ in range(25)]
-    statistics.median(ratios)
+    # The idea by hand, for two functions without arguments:
+    median(timeit(theirs, number=9) / timeit(mine, number=9) for _ in range(25))
 """
 
 # %%
@@ -192,17 +193,20 @@ crowded_comparison.claim("reverse", faster_than="reverse again")
 
 # %%
 # *You use more threads than there are free cores.* Two threads share the work of a large product, and the first to
-# finish waits for the other. If another program occupies one core, both take longer. The spread of the times shows it:
+# finish waits for the other. If another program interrupts one of them, both take longer. How much longer does the
+# product take, and how far do its times scatter, if other programs occupy all cores?
 
 a = torch.randn(512, 512)
 for threads in (1, 2):
+    alone = compare({"product": torch.mm}, a, a, threads=threads)["product"]
     with OtherPrograms():
-        product = compare({"product": torch.mm}, a, a, threads=threads)["product"]
-    spread = product.iqr / product.median
-    print(f"{threads} thread(s), busy machine: IQR / median = {spread:.2f}")
+        crowded = compare({"product": torch.mm}, a, a, threads=threads)["product"]
+    longer, spread = crowded.median / alone.median, crowded.iqr / crowded.median
+    print(f"{threads} thread(s): {longer:.2f} times as long, IQR / median {spread:.2f}")
 
 # %%
-# So we measure with one thread, unless threads are the subject. Every table says how many threads it used.
+# These numbers change with each run, and with what the other programs do. A single thread never has to wait for another
+# one. So we measure with one thread, unless threads are the subject. Every table says how many threads it used.
 #
 # Takeaway
 # --------

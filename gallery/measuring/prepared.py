@@ -15,13 +15,14 @@ is many times faster for a small function. It works for ``hessian``, ``hvp``, ``
 
 .. code-block:: python
 
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
     from funcdiff import jacobian, prepare
 
     slope = prepare(jacobian(f), x)  # records, simplifies and checks
     print(slope.code)
     slope(x)  # the same numbers as jacobian(f)(x)
-    # Not simplified, with make_fx from torch.fx.experimental.proxy_tensor:
-    print(make_fx(torch.func.jacrev(f))(x).code)
+    print(make_fx(torch.func.jacrev(f))(x).code)  # in torch alone: not simplified
 """
 
 # %%

@@ -16,11 +16,13 @@ they do not, because starting the operations takes most of the time.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import batch_hessian, batch_jacobian
 
     jacobians = batch_jacobian(network)(X)  # (B, outputs, inputs)
     hessians = batch_hessian(network)(X)  # (B, outputs, inputs, inputs)
-    hessians = vmap(hessian(network))(X)  # from torch.func: the same, at a higher cost
+    # The same in torch alone, at a higher cost:
+    hessians = torch.func.vmap(torch.func.hessian(network))(X)
 """
 
 # %%

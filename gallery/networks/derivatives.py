@@ -18,11 +18,12 @@ and draw them beside values that you trust.
 .. code-block:: python
 
     from funcdiff import batch_hessian, batch_jacobian
+    from torch.func import jacfwd, vmap
 
     X = grid.reshape(-1, 2)  # all points of a grid, one in each row
     first = batch_jacobian(network)(X)  # (points, outputs, 2)
     second = batch_hessian(network)(X)  # (points, outputs, 2, 2)
-    first = vmap(jacfwd(network))(X)  # from torch.func: the same first derivatives
+    first = vmap(jacfwd(network))(X)  # in torch alone: the same first derivatives
     second = vmap(jacfwd(jacfwd(network)))(X)  # and the second, at a higher cost
 """
 

@@ -20,11 +20,13 @@ and near its edge. The error grows with the order and is largest near the edge.
 
     from funcdiff import batch_jacobian
     from funcdiff.errors import error_table, near_edge
+    from torch.func import jacfwd, vmap
 
     edge = near_edge(X, low, high)  # booleans, one for each point
-    pairs = {"slopes": (batch_jacobian(network)(X), exact)}  # computed, exact
-    error_table(pairs, {"inside": ~edge, "edge": edge})
-    wrong = vmap(jacfwd(network))(X) - exact  # in torch alone, with torch.func
+    slopes = batch_jacobian(network)(X), exact  # computed, exact
+    error_table({"slopes": slopes}, {"inside": ~edge, "edge": edge})
+
+    wrong = vmap(jacfwd(network))(X) - exact  # in torch alone
     print(wrong.square().mean().sqrt() / exact.square().mean().sqrt())
 """
 

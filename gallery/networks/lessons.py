@@ -17,6 +17,7 @@ you can sample derivatives, fit them too: ``train(network, x, y, slopes=J)``. Co
 
 .. code-block:: python
 
+    import torch
     from funcdiff.surrogates import train
 
     train(network, x, y, slopes=J)  # J: (samples, outputs, inputs)
@@ -166,8 +167,7 @@ for name, decay in penalties.items():
 variant_table(regularized)
 
 # %%
-# The error in the second derivatives is smallest for the penalty in the middle. With the others it is larger by these
-# factors:
+# The error of the second derivatives is smallest for the middle penalty. With the others it is larger by these factors:
 
 for name in ("no penalty", "penalty 100"):
     factor = ratio(regularized[name], regularized["penalty 3"], "second")

@@ -16,12 +16,14 @@ Do not use NumPy inside the function, because torch cannot differentiate it.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import batch_jacobian
     from funcdiff.arrays import numpy_function
 
     values = numpy_function(network)
     jacobians = numpy_function(batch_jacobian(network), dtype=torch.float32)
     jacobians(array)  # (B, n) in, (B, m, n) out
+
     tensor = torch.from_numpy(array).to(torch.float32)  # the same by hand
     batch_jacobian(network)(tensor).detach().numpy()
 """

@@ -19,6 +19,7 @@ differentiate with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X
 
 .. code-block:: python
 
+    import torch
     from funcdiff import batch_jacobian
     from funcdiff.surrogates import train
 

@@ -19,10 +19,10 @@ matrix fits in memory, compute it with :func:`funcdiff.hessian`.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hvp_operator
 
-    f = lambda x: (x**3).sum()
-    x = torch.tensor([1.0, 2.0])
+    f, x = lambda x: (x**3).sum(), torch.tensor([1.0, 2.0])
     product = hvp_operator(f, x)  # computes and keeps the gradient
     print(product(torch.tensor([1.0, 1.0])))  # tensor([ 6., 12.])
     print(torch.func.vmap(product)(torch.eye(2)))  # several: one in each row

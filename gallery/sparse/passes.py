@@ -16,6 +16,7 @@ matrix. It helps little if every output depends on every input, or if the functi
 
 .. code-block:: python
 
+    import torch
     from funcdiff import explain, jacobian_sparse
 
     jacobian = jacobian_sparse(func)  # keep it: it remembers where the entries are

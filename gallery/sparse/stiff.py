@@ -18,10 +18,11 @@ implicit methods, ``"BDF"`` or ``"Radau"``. If every unknown depends on every ot
 
     from funcdiff import jacobian_sparse
     from funcdiff.arrays import numpy_function  # NumPy arrays in and out
+    from scipy.integrate import solve_ivp
 
     J = numpy_function(jacobian_sparse(rate, argnums=1))  # rate(t, y): argument 1 is y
     # For a few unknowns, a dense matrix: numpy_function(jacobian(rate, argnums=1))
-    scipy.integrate.solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
+    solve_ivp(numpy_function(rate), (0, 6), y0, method="BDF", jac=J)
 """
 
 # %%
@@ -225,9 +226,9 @@ def coupled(t, y):
 
 
 few = torch.from_numpy(start(8))
-told = explain(jacobian_sparse(coupled, 1), torch.tensor(0.0), few)
-assert told.recipe == "jacobian"
-told
+explanation = explain(jacobian_sparse(coupled, 1), torch.tensor(0.0), few)
+assert explanation.recipe == "jacobian"
+explanation
 
 # %%
 # *You call* ``jacobian_sparse`` *at each step.* It then searches for the pattern each time. Call it once, and keep the

@@ -17,6 +17,7 @@ the whole matrix and call ``torch.linalg.eigvalsh``.
 
 .. code-block:: python
 
+    import torch
     from funcdiff import hvp_operator
     from scipy.sparse.linalg import eigsh
 

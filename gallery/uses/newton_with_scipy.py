@@ -15,11 +15,13 @@ computes them as ``hessp``, by :func:`funcdiff.hvp`. A single step is ``cg(hvp_o
 
 .. code-block:: python
 
-    def hessp(x, v):  # SciPy passes arrays
-        x, v = torch.tensor(x), torch.tensor(v)
-        return hvp(f, (x,), (v,)).numpy()  # or, in torch: jvp(grad(f), (x,), (v,))[1]
+    import torch
+    from funcdiff import hvp
+    from scipy.optimize import minimize
 
-    scipy.optimize.minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
+    def hessp(x, v):  # in torch alone: jvp(grad(f), (x,), (v,))[1], from torch.func
+        return hvp(f, (torch.tensor(x),), (torch.tensor(v),)).numpy()
+    minimize(fun, x0, jac=True, hessp=hessp, method="trust-ncg")
 """
 
 # %%
@@ -51,10 +53,9 @@ def loss(weights):
 
 
 # %%
-# SciPy calls two functions. The first one returns the value and the gradient. The second one, ``hessp(x, v)``, returns
-# a product. SciPy calls it for many vectors at the same point ``x``. :func:`funcdiff.hvp_operator` computes the
-# gradient once and then multiplies all these vectors, also as arrays. So we make a new operator only if the point has
-# changed. The counter counts SciPy's calls.
+# SciPy calls two functions. The first one returns the value and the gradient, the second one, ``hessp(x, v)``, a
+# product. SciPy calls it for many vectors at the same point ``x``. :func:`funcdiff.hvp_operator` computes the gradient
+# once, then multiplies all these vectors, also as arrays. We make a new operator only for a new point, and count calls.
 
 from collections import Counter
 
@@ -229,8 +230,7 @@ times = compare(solvers, rounds=9, budget=0.25, equal=False)
 plot(times)
 
 # %%
-# The time includes what SciPy does itself, such as updating the 192 by 192 matrix of BFGS. Compare ``trust-ncg`` with
-# BFGS:
+# The time includes SciPy's own work, such as updating the 192 by 192 matrix of BFGS. Compare ``trust-ncg`` with BFGS:
 
 times.claim("trust-ncg", faster_than="BFGS")
 

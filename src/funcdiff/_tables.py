@@ -74,7 +74,7 @@ def number_of(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-_QUANTITY = re.compile(r"[≥< 0-9.]*\d (?P<unit>[kKMGT]?(?:s|B|iB|FLOP)|[mµn]s)")
+_QUANTITY = re.compile(r"[≥* 0-9.]*\d (?P<unit>[kKMGT]?(?:s|B|iB|FLOP)|[mµn]s)")
 
 
 _RIGHT = ' style="text-align: right"'

@@ -127,11 +127,11 @@ class Sweep(Shown, Mapping[int, Comparison]):
             if name not in comparison:
                 return "over budget"
             timing = comparison[name]
-            return ("< " if name == comparison.fastest else "") + seconds(timing.median) + timing.note
+            return ("* " if name == comparison.fastest else "") + seconds(timing.median) + timing.note
 
         rows = tuple((str(size), *(cell(self[size], name) for name in self.names)) for size in self)
         conditions = next(iter(self.values())).conditions
-        return Table((self.label, *self.names), rows, f"Median time of a call; < marks the fastest. {conditions}")
+        return Table((self.label, *self.names), rows, f"Median time of a call; * marks the fastest. {conditions}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return all comparisons as plain JSON values."""

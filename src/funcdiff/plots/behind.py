@@ -48,7 +48,12 @@ def table_of_curves(x_name: str, curves: Mapping[str, tuple[ArrayLike, ArrayLike
     points = sorted({x for column in columns.values() for x in column})
     listed = [points[i] for i in spread(len(points))]
     rows = tuple((f"{x:.4g}", *(_cell(column.get(x)) for column in columns.values())) for x in listed)
-    return Table((x_name, *columns), rows, f"{len(listed)} of {len(points)}" if len(listed) < len(points) else "")
+    return Table((x_name, *columns), rows, caption(len(listed), len(points), "points"))
+
+
+def caption(listed: int, total: int, noun: str) -> str:
+    """Say how many are listed, where that is not all."""
+    return f"{listed} of {total} {noun}" if listed < total else ""
 
 
 def spread(n: int) -> list[int]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from funcdiff._tables import Table
-from funcdiff.plots.behind import keep, spread, table_of_curves
+from funcdiff.plots.behind import caption, keep, spread, table_of_curves
 from funcdiff.plots.style import BLUE, GRID, ORANGE, STYLE, colours, label_lines, mark, set_title
 
 
@@ -86,5 +86,5 @@ def plot_spectrum(eigenvalues: ArrayLike, found: ArrayLike, *, names: Sequence[s
     ringed = dict(zip(ranks.tolist(), some, strict=True))
     listed = sorted({*spread(len(values)), *ringed})
     rows = tuple((str(i), f"{values[i]:.4g}", f"{ringed[i]:.4g}" if i in ringed else "") for i in listed)
-    keep(ax, Table(("rank", *names), rows, f"{len(listed)} of {len(values)}" if len(listed) < len(values) else ""))
+    keep(ax, Table(("rank", *names), rows, caption(len(listed), len(values), "eigenvalues")))
     return ax
