@@ -255,8 +255,7 @@ point = torch.tensor([1.4, 2.6])
 eager = jacrev(quantised)(point)
 wrong = torch.compile(jacrev(quantised), backend="aot_eager")(point)
 torch.testing.assert_close(eager, 2 * torch.diag(point.round()))
-print("not compiled:", eager.tolist())
-print("compiled:    ", wrong.tolist())
+print("not compiled:", eager.tolist(), "compiled:", wrong.tolist(), sep="\n")
 assert torch.compile(jacobian(quantised), backend="aot_eager")(point).equal(eager)
 assert not wrong.any(), "torch keeps a custom derivative here: update this section"
 
