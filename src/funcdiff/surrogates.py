@@ -45,10 +45,11 @@ def uniform(n: int, low: Sequence[float], high: Sequence[float], *, seed: int = 
         seed: The seed of the draw. The global random state of torch does not change.
 
     Returns:
-        The points, of shape (n, inputs), in the default dtype of torch.
+        The points, of shape (n, inputs), in the default dtype and on the default device of torch.
     """
     corner, opposite = torch.tensor(low), torch.tensor(high)
-    return corner + (opposite - corner) * torch.rand(n, len(low), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.rand(n, len(low), generator=torch.Generator().manual_seed(seed), device="cpu")  # the same everywhere
+    return corner + (opposite - corner) * drawn.to(corner.device)
 
 
 def train(

@@ -37,7 +37,7 @@ class Constants:
         self.seed, self.kept = seed, list[Tensor]()
 
     def of(self, x: Tensor) -> Callable[..., Tensor]:
-        """Draws for one call, in the precision of `x`."""
+        """Draws for one call, in the precision and the place of `x`."""
         position = itertools.count()
 
         def constant(*shape: int) -> Tensor:
@@ -46,7 +46,7 @@ class Constants:
                 generator = torch.Generator().manual_seed(self.seed + k)
                 numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
                 self.kept.append(numbers.bfloat16().double())  # which bfloat16 and float32 have as well
-            return self.kept[k].to(x.dtype)
+            return self.kept[k].to(x.device, x.dtype)
 
         return constant
 

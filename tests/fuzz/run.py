@@ -1,7 +1,8 @@
 """The fuzz: `python -m fuzz.run SEED NUMBER` differentiates so many random functions and says what fell short.
 
 Each function is differentiated alone, in a batch and under vmap of two different rows, in one of three precisions. A
-line that begins with a seed can be repeated: `python -m fuzz.run SEED 1`; `every` after it takes every derivative.
+line that begins with a seed can be repeated: `python -m fuzz.run SEED 1`; `every` after it takes every derivative, and
+`cuda` differentiates on the GPU and judges by the processor's numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -89,22 +91,34 @@ class Call:
     rows: Tensor
     setting: str
     kind: str
+    device: str = "cpu"
 
     @property
     def order(self) -> int:
         return 1 if self.kind == "jacobian" else 2
 
+    @property
+    def unsure(self) -> bool:
+        """Whether the function itself may be at fault: a straight-through function contradicts itself twice."""
+        return self.func.of("faulty") or (self.order == 2 and self.func.of("defined"))
+
     def by(self, how: Derivative) -> Tensor:
         """For each row; alone, for the first."""
-        if self.setting == "vmap":
-            return vmap(partial(how, self.func))(self.rows)
-        rows = self.rows[:1] if self.setting == "alone" else self.rows
-        return torch.stack([how(self.func, row) for row in rows])
+        rows = self.rows.to(self.device)
+        with self.place():
+            if self.setting == "vmap":
+                return vmap(partial(how, self.func))(rows).cpu()
+            return torch.stack([how(self.func, row) for row in (rows[:1] if self.setting == "alone" else rows)]).cpu()
+
+    def place(self) -> Any:
+        """Where the function makes its tensors."""
+        return nullcontext() if self.device == "cpu" else torch.device(self.device)
 
     def automatic(self) -> Tensor:
         """By the name without a mode."""
         if self.setting == "batch":
-            return BATCH[self.kind](self.func, self.rows)
+            with self.place():
+                return BATCH[self.kind](self.func, self.rows.to(self.device)).cpu()
         return self.by(RECIPE[self.kind])
 
     def candidate(self, name: str) -> Tensor:
@@ -128,7 +142,7 @@ class Call:
         return False
 
 
-def judged(seed: int, *, every: bool = False) -> Iterator[Finding]:
+def judged(seed: int, *, every: bool = False, device: str = "cpu") -> Iterator[Finding]:
     """The findings on the function of a seed: on some derivatives of it, or on every one."""
     func, points = drawn(seed)
     draw = random.Random(seed)
@@ -141,7 +155,7 @@ def judged(seed: int, *, every: bool = False) -> Iterator[Finding]:
     settings = {"alone": (kinds, 2), "batch": (list(BATCH), 1), "vmap": (kinds, 1)}
     for setting, (some, number) in settings.items():
         for kind in some if every else draw.sample(some, number):
-            call = Call(func, points.to(dtype), setting, kind)
+            call = Call(func, points.to(dtype), setting, kind, device)
             found = partial(Finding, seed, f"{setting} {kind} in {str(dtype)[6:]}", tuple(func.names))
             count = 1 if setting == "alone" else 2
             exact = [reference.exact(kind) for reference in references[:count]]
@@ -176,7 +190,7 @@ def _of_call(
         with _accusations(accused):
             got = call.automatic()
     except Exception as error:
-        may = call.func.of("faulty") or call.func.of("unsaid") or not call.possible(want, allowed, scale)
+        may = call.unsure or call.func.of("unsaid") or not call.possible(want, allowed, scale)
         yield found("refused by right" if may else "refused", f"{type(error).__name__}: {' '.join(str(error).split())}")
     else:
         off = gap(got.detach(), want, scale)
@@ -186,7 +200,7 @@ def _of_call(
             innocent = call.near(call.candidate(name), want, allowed, scale)
         except Exception:  # it would have been refused
             continue
-        if innocent and not call.func.of("faulty"):  # what that lacks may be less than is allowed here
+        if innocent and not call.unsure:  # what it lacks may be less than is allowed here
             yield found("accused", name)
 
 
@@ -214,13 +228,15 @@ def _accusations(names: list[str]) -> Any:
     return mock.patch.object(Plan, "checked", noted)
 
 
-def run(seed: int, number: int, *, every: bool = False, tell: Callable[[str], None] = print) -> Counter[str]:
+def run(
+    seed: int, number: int, *, every: bool = False, device: str = "cpu", tell: Callable[[str], None] = print
+) -> Counter[str]:
     """Judge the functions of `number` seeds; each shortfall is told, and all are counted."""
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     seen: set[str] = set()
     for one in range(seed, seed + number):
-        for finding in judged(one, every=every):
+        for finding in judged(one, every=every, device=device):
             seen.update(finding.names)
             outcomes[finding.outcome] += 1
             if finding.outcome in GRAVE:
@@ -237,7 +253,10 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")  # torch's own, of what random functions call
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # three digits are no fault of a recipe
     start = time.perf_counter()
-    found = run(int(sys.argv[1]), int(sys.argv[2]), every="every" in sys.argv[3:], tell=partial(print, flush=True))
+    seed, number, *words = sys.argv[1:]
+    device = "cuda" if "cuda" in words else "cpu"
+    found = run(int(seed), int(number), every="every" in words, device=device, tell=partial(print, flush=True))
     print(f"{time.perf_counter() - start:.0f} s")
     sys.exit(bool(found["wrong"] or found["accused"]))

@@ -17,13 +17,13 @@ def shaped(x, c, *shape):
 
 def matrix(x, c, size=3):
     """A square matrix far from singular."""
-    return torch.eye(size).to(x.dtype) + 0.3 * shaped(x, c, size, size)
+    return torch.eye(size).to(x.device, x.dtype) + 0.3 * shaped(x, c, size, size)
 
 
 def definite(x, c):
     """A symmetric positive definite matrix with distinct eigenvalues."""
     a = shaped(x, c, 3, 3)
-    return a @ a.mT / 4 + torch.diag(torch.tensor([1.0, 2.0, 3.5])).to(x.dtype)
+    return a @ a.mT / 4 + torch.diag(torch.tensor([1.0, 2.0, 3.5])).to(x.device, x.dtype)
 
 
 def rows(x, c):
@@ -191,8 +191,8 @@ MATRICES = {
     "qr": lambda x, c: linalg.qr(matrix(x, c))[1].square(),
     "lu": lambda x, c: linalg.lu_factor(matrix(x, c))[0],
     "lu_solve": lambda x, c: linalg.lu_solve(*linalg.lu_factor(matrix(x, c)), c(3, 2)),
-    "pinv": lambda x, c: linalg.pinv(rows(x, c) + torch.eye(3, 4).to(x.dtype) * 3),
-    "lstsq": lambda x, c: linalg.lstsq(rows(x, c).mT + 3 * torch.eye(4, 3).to(x.dtype), c(4, 2))[0],
+    "pinv": lambda x, c: linalg.pinv(rows(x, c) + torch.eye(3, 4).to(x.device, x.dtype) * 3),
+    "lstsq": lambda x, c: linalg.lstsq(rows(x, c).mT + 3 * torch.eye(4, 3).to(x.device, x.dtype), c(4, 2))[0],
     "matrix_exp": lambda x, c: linalg.matrix_exp(0.5 * matrix(x, c)),
     "matrix_power": lambda x, c: linalg.matrix_power(matrix(x, c), 3),
     "matrix_norm": lambda x, c: linalg.matrix_norm(matrix(x, c)),

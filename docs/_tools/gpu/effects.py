@@ -69,22 +69,28 @@ SETTINGS = {"float32 everywhere": (False, False), "torch's default": (False, Tru
 
 
 def graphs(device: str) -> list[dict[str, Any]]:
-    """Small derivatives called as they are, and replayed as a CUDA graph: what a call costs beside its kernels."""
-    found = []
+    """Small derivatives as they are, prepared, and replayed as a CUDA graph: what a call costs beside its kernels."""
     network = study_network((5, 32, 32, 3)).to(device).requires_grad_(False)
-    weight, bias, x, batch = numbers(device, (16, 16), (16,), (16,), (10, 5))
+    weight, bias, x, batch, long, direction = numbers(device, (16, 16), (16,), (16,), (10, 5), (2048,), (2048,))
 
     def layer(x: Tensor) -> Tensor:
         return torch.tanh(weight @ x + bias)
 
+    def product(x: Tensor) -> Tensor:
+        return fd.hvp(lambda x: x.sin().sum(), (x,), (direction,))
+
     subjects: list[tuple[str, Callable[..., Tensor], Tensor]] = [
-        ("Jacobian of a layer, 16 inputs and outputs", fd.jacobian_reverse(layer), x),
-        ("Jacobian of a layer, 16 inputs and outputs, forward", fd.jacobian_forward(layer), x),
-        ("Hessian of 10 rows of a network 5 -> 32 -> 32 -> 3", vmap(fd.hessian_taylor(network)), batch),
+        ("Jacobian of a layer, 16 inputs and outputs", fd.jacobian(layer), x),
+        ("HVP of a sum of 2048 sines", product, long),
+        ("Hessian of 10 rows of a network 5 → 32 → 32 → 3", fd.batch_hessian(network), batch),
     ]
+    found = []
     for name, way, example in subjects:
-        times = compare({"called": way, "replayed": replayed(way, example)}, example, rounds=25)
-        found.append({"name": name, "times": times.to_dict(), "ratio": times.ratio("called", "replayed").to_dict()})
+        prepared = fd.prepare(way, example)
+        ways = {"called": way, "prepared": prepared, "replayed": replayed(prepared, example)}
+        times = compare(ways, example, rounds=25)
+        ratios = {quick: times.ratio("called", quick).to_dict() for quick in ("prepared", "replayed")}
+        found.append({"name": name, "times": times.to_dict(), "ratios": ratios})
     return found
 
 

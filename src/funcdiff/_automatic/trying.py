@@ -121,6 +121,11 @@ def first_working(
         return _first_working(found, run, check, inside, rows, numbers, rule)
 
 
+# What torch.func says of a function in the old style, whatever it does, and of a derivative that does not exist: if
+# plain autograd stops as well, it names the operation.
+_OF_TRANSFORMS = "setup_context", "Expected a proper Tensor but got None", "Cannot access storage of TensorWrapper"
+
+
 def _first_working(
     found: Found,
     run: Callable[[str, int | None], Tree],
@@ -156,8 +161,7 @@ def _first_working(
                 continue
             if not cannot(error):
                 raise
-            # torch.func refuses a function in the old style whatever it does: what plain autograd says counts.
-            stopped = error if stopped is None or "setup_context" in str(stopped) else stopped
+            stopped = error if stopped is None or any(said in str(stopped) for said in _OF_TRANSFORMS) else stopped
             plan = plan.without(name, f"it raises: {reason(error)}" if inside else reason(error))
             continue
         if verdict is not None:

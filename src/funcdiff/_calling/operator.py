@@ -120,7 +120,7 @@ class Operator:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the products, as NumPy's dtype."""
-        return torch.empty(0, dtype=self.inputs.like[0].dtype).numpy().dtype
+        return torch.empty(0, dtype=self.inputs.like[0].dtype, device="cpu").numpy().dtype
 
     @property
     def T(self) -> Operator:  # noqa: N802  # as torch, NumPy and SciPy spell it

@@ -7,5 +7,6 @@ from funcdiff._jets import distances as distances
 from funcdiff._jets import lengths as lengths
 from funcdiff._jets import linear_algebra as linear_algebra
 from funcdiff._jets import losses as losses
+from funcdiff._jets import recurrent as recurrent
 from funcdiff._jets import sinc as sinc
 from funcdiff._jets import singular as singular

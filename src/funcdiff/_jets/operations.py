@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funcdiff._jets import rules
 from funcdiff._jets.jet import RULES, Jet, NoRuleError, Rule, apply, carry, close, on, overwrite, plain, read_out
@@ -246,10 +247,15 @@ def _power(func: Any, args: Any, kwargs: Any) -> Any:
     if kwargs or len(args) != 2:
         return func(*args, **kwargs)
     base, exponent = reversed(args) if func is torch.Tensor.__rpow__ else args
-    if not torch.is_complex(torch.as_tensor(exponent)) or torch.is_complex(torch.as_tensor(base)):
+    if not _is_complex(exponent) or _is_complex(base):
         return func(*args)
     dtype = torch.result_type(base, exponent)
-    return torch.exp(exponent * torch.log(torch.as_tensor(base).to(dtype)))
+    base = base.to(dtype) if isinstance(base, Tensor) else exponent.new_full((), base, dtype=dtype)
+    return torch.exp(exponent * torch.log(base))
+
+
+def _is_complex(x: Any) -> bool:
+    return x.is_complex() if isinstance(x, Tensor) else isinstance(x, complex)
 
 
 _POWERS = (*named("pow float_power"), torch.Tensor.__pow__, torch.Tensor.__rpow__)

@@ -79,7 +79,7 @@ def _power(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 def _not_at_zero(power: Any, base: Any, exponent: Any, smooth_from: float) -> Any:
     """`power` without second derivatives where it is of zero, with an exponent that is not beyond `smooth_from`."""
-    at = ((torch.as_tensor(plain(base)) == 0) & (plain(exponent) <= smooth_from)).expand(power.shape)
+    at = ((plain(base) == 0) & (plain(exponent) <= smooth_from)).expand(power.shape)
     return without_second(power, exponent.expand(power.shape).unsqueeze(-1), at)
 
 

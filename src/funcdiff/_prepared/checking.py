@@ -79,7 +79,7 @@ def _lacking(gradients: Sequence[Gradient]) -> bool:
 def _elsewhere(x: Tensor, size: float, generator: torch.Generator) -> Tensor:
     if not x.is_floating_point():
         return x
-    drawn = torch.randn(x.shape, generator=generator).to(x) * size * max(1.0, _largest(x))
+    drawn = torch.randn(x.shape, generator=generator, device="cpu").to(x) * size * max(1.0, _largest(x))
     return drawn.requires_grad_(x.requires_grad)
 
 
@@ -109,7 +109,7 @@ def _gradients(
     chosen = [result for result in results if result.requires_grad]
     if not chosen:
         return [torch.zeros_like(source) for source in sources]
-    cotangents = [torch.randn(result.shape, generator=generator).to(result) for result in chosen]
+    cotangents = [torch.randn(result.shape, generator=generator, device="cpu").to(result) for result in chosen]
 
     def gradients(of: Sequence[Tensor], by: Sequence[Tensor], along: Sequence[Tensor]) -> list[Gradient]:
         try:

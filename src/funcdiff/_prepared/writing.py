@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -41,13 +42,24 @@ def written(
 ) -> Written:
     """Write the steps down; `held` are names for the tensors that the function holds, by identity."""
     names: dict[int, str] = {}
-    taken: dict[str, int] = {"torch": 1, "aten": 1, "device": 1, **dict.fromkeys(arguments, 1)}
+    taken = dict.fromkeys(_MEANT, 1)
+
+    def free(wish: str) -> str:
+        """The part of a path that says what it is, or with a number what nobody else is called."""
+        word = re.sub(r"\W+", "_", _ABOVE.sub("", wish)).strip("_") or "constant"
+        word = f"held_{word}" if word[0].isdigit() else word
+        word = found = f"{word}_" if keyword.iskeyword(word) else word
+        while found in taken:
+            taken[word] += 1
+            found = f"{word}_{taken[word]}"
+        taken[found] = 1
+        return found
 
     def named(value: Value, wish: str) -> str:
-        word = re.sub(r"\W|^(?=\d)", "_", wish.rpartition(".")[2] or wish).strip("_") or "constant"
-        taken[word] = taken.get(word, 0) + 1
-        names[id(value)] = word if taken[word] == 1 else f"{word}_{taken[word]}"
+        names[id(value)] = free(wish)
         return names[id(value)]
+
+    name, arguments = free(name), [free(argument) for argument in arguments]
 
     kept: dict[str, Tensor] = {}
     body: list[tuple[str, Value]] = []
@@ -72,6 +84,10 @@ def written(
         kept,
         Counter(_operation(value.target) for _, value in body),
     )
+
+
+_MEANT = "torch", "aten", "device", "float"  # which the text calls
+_ABOVE = re.compile(r"^.*\.(?=[^.\d])")  # in a path such as net.weights.0, whose number says nothing alone
 
 
 def _freeing(

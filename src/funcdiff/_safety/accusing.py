@@ -29,6 +29,7 @@ _PROOF = 0.01  # ... and above this proves nothing of custom operators
 _REMEMBERED = 16  # points of a curve: the same are asked for again before anything is accused
 COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
+_NOTHING = 1e-12  # of func's numbers: less shows no fault, even if float64 could tell it from zero
 DIVERGENT = "differences of func do not converge here"
 INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
@@ -82,7 +83,7 @@ def compared(
             first, value = _judged(answer, curve, step, seen)
             if first.outcome != "wrong":
                 return first
-            floor = ROUNDED * seen.epsilon * size()
+            floor = nothing(seen) * size()
             found, _ = _judged(answer, curve, step, seen, floor)
             if found.outcome == "agrees":
                 return found
@@ -181,6 +182,11 @@ def _kink(curve: Curve, step: float, seen: Sketch) -> bool:
     slope = (curve(step) - curve(-step)).abs().amax() / (2 * step)
     rounding = ROUNDED * seen.epsilon * centre.abs().amax() / step if seen.epsilon < COARSE else 0.0
     return bool((narrow > wide / 2) & (narrow > _VAGUE * slope + rounding))
+
+
+def nothing(seen: Sketch) -> float:
+    """What a derivative that is zero may look like, in units of func's numbers."""
+    return max(ROUNDED * seen.epsilon, _NOTHING)
 
 
 def near(answer: Tensor, own: Tensor, seen: Sketch, floor: float = 0.0, scale: float = CLOSE) -> bool:

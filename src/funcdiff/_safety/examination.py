@@ -247,4 +247,4 @@ class Examination:
         return torch.Generator().manual_seed(self.seed + zlib.crc32(name.encode()))
 
     def _random(self, size: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(size, generator=generator, dtype=torch.float64).div(size**0.5).to(self.axes)
+        return torch.randn(size, generator=generator, dtype=torch.float64, device="cpu").div(size**0.5).to(self.axes)

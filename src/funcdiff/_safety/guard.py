@@ -27,12 +27,13 @@ _OPERATORS = """
     _safe_softmax _cdist_forward _euclidean_dist _pdist_forward _weight_norm_interface embedding rrelu_with_noise
     mse_loss soft_margin_loss multi_margin_loss _prelu_kernel select_scatter as_strided prod linalg_lu_solve
     _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask
-    max_unpool2d max_unpool3d sinc nan_to_num std std_mean huber_loss"""
+    max_unpool2d max_unpool3d sinc nan_to_num std std_mean huber_loss _cudnn_rnn"""
 REWRITTEN = frozenset(
     (*_OPERATORS.split(), "norm with p > 2", "abs of complex numbers", "pow of two tensors")
 )  # in whose place a corrected function has others
 
-_OVERCOUNTED = frozenset(("max_unpool2d", "max_unpool3d"))  # of which plain autograd has no right gradient
+# Of these plain autograd has no right gradient, or in evaluation mode none.
+_WITHOUT_GRADIENT = frozenset(("max_unpool2d", "max_unpool3d", "_cudnn_rnn"))
 
 
 def with_safe_forms(recipe: Recipe) -> Recipe:
@@ -82,7 +83,7 @@ def corrected(func: Function, spared: list[Any] | None = None, *, once_more: boo
 
 def with_right_gradient(flat: Function, operators: frozenset[str]) -> Function:
     """`flat`, which calls these operators, as it is or with what plain autograd differentiates wrong put right."""
-    return corrected(flat) if operators & _OVERCOUNTED else flat
+    return corrected(flat) if operators & _WITHOUT_GRADIENT else flat
 
 
 # The compiler of torch 2.13 does not know a method of a tensor again that it looks up in a dictionary.

@@ -23,7 +23,7 @@ _UNUSUAL = 0x66756E6364696666
 def direction(like: Point, seed: int = 0) -> list[Tensor]:
     """A random direction of length 1 in units of the point's own size; the caller's generators stay as they are."""
     generator = torch.Generator().manual_seed(_UNUSUAL + seed)
-    parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in like]
+    parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu") for x in like]
     length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
     scales = [max(1.0, _size(x)) / length for x in like]
     moves = [(part * s).to(dtype=x.dtype, device=x.device) for part, s, x in zip(parts, scales, like, strict=True)]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near
+from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near, nothing
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
 from funcdiff._torch.constants import Constants, constants, holding
@@ -31,6 +31,7 @@ _BY_DESIGN = frozenset(  # operators whose gradient is not their derivative: a p
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
     )
 )
+_CONVERGED = 0.01  # of its second derivative, below which a first derivative is what a solver's tolerance leaves
 _elsewhere = random.Random(0)  # not the caller's
 _TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
 Judge = Callable[[Func, Tensor], "Check"]  # what differences of a function say of an answer
@@ -93,7 +94,7 @@ def check_second(
         return found
     try:
         plain = own()
-        floor = ROUNDED * seen.epsilon * size()  # which two ways of rounding may differ by
+        floor = nothing(seen) * size()  # which two ways of rounding may differ by
         if near(answer, plain, seen, floor, scale=max(CLOSEST, seen.epsilon**0.5)):
             return found
         other = judge(flat, plain)
@@ -143,9 +144,26 @@ def _believed(
         return replace(found, reason=f"{found}: func returns tensors that it made in another call")
     if weights is not None:
         outcomes = [_first(flat, point, along, weights, seen, scale=scale).outcome for scale in (0.0, 1.0)]
-        if outcomes == ["wrong", "agrees"]:  # a gradient that is zero agrees with anything
+        # A gradient that is zero agrees with anything.
+        if outcomes == ["wrong", "agrees"] and not _matters(flat, point, along, weights, seen):
             return replace(found, reason=f"{found}, though the gradient agrees: detaching is right only once")
     return _SAID
+
+
+def _matters(flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> bool:
+    """Whether what func detaches has a first derivative of its own: what a solver's iterations return has none."""
+    lines = [(point, along), (shifted(point, direction(point, seed=9), 0.3), direction(point, seed=10))]
+    return any(_moves_results(flat, *line, weights, seen) for line in lines)
+
+
+def _moves_results(flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> bool:
+    """Whether what func detaches changes its results in first order, not only in second order along this line."""
+    free, held = (values(func, point, along) for func in (flat, holding(flat, shifted(point, along, 0.0))))
+    step = seen.epsilon**0.25
+    ahead, behind = (float(((free(t) - held(t)) * joined(weights)).sum()) for t in (step, -step))
+    slope, bend = (ahead - behind) / (2 * step), (ahead + behind) / step**2
+    noise = 8 * seen.epsilon * float(free(0.0).abs().amax()) / step
+    return bool(abs(slope) > max(noise, _CONVERGED * abs(bend)))
 
 
 def _first(
@@ -233,7 +251,7 @@ def _pulled_back(flat: Func, point: Point, along: Point, answer: Point, seen: Sk
         cotangents = direction(outputs, seed)
         pulled = backward(outputs, moved, cotangents, create_graph=False)
         pairings.append([(joined(u) * joined(v)).sum() for u, v in ((cotangents, answer), (pulled, along))])
-    answers, own = torch.tensor(pairings, dtype=torch.float64).T
+    answers, own = torch.tensor(pairings, dtype=torch.float64, device="cpu").T
     floor = ROUNDED * seen.epsilon * max((float(y.detach().abs().amax()) for y in outputs if y.numel()), default=0.0)
     return near(answers, own, seen, floor, scale=max(CLOSEST, seen.epsilon**0.5))
 

@@ -43,7 +43,7 @@ def numbers_like(x: Tensor) -> Tensor:
     """Numbers between 0 and 1, in no order, so that matrices have inverses; zeros in place of integers, as indices."""
     if not x.is_floating_point():
         return torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-    numbers = 0.1 + 0.8 * (torch.arange(1, x.numel() + 1, dtype=torch.float64) * _GOLDEN % 1)
+    numbers = 0.1 + 0.8 * (torch.arange(1, x.numel() + 1, dtype=torch.float64, device="cpu") * _GOLDEN % 1)
     return numbers.to(x.dtype).to(x.device).reshape(x.shape)
 
 

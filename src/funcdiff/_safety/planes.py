@@ -150,12 +150,16 @@ def first_not_agreeing(verdicts: Iterable[Check]) -> Check:
 
 def _beside(x: Tensor, factor: float) -> Tensor:
     """The tensor, or one near to it, each entry at another distance."""
-    return x if factor == 1 else x * (factor + (1 - factor) * torch.linspace(0, 1, x.numel()).to(x).reshape(x.shape))
+    return (
+        x
+        if factor == 1
+        else x * (factor + (1 - factor) * torch.linspace(0, 1, x.numel(), device="cpu").to(x).reshape(x.shape))
+    )
 
 
 def _of_diagonal(found: Tensor, restricted: Func, origin: Tensor, kind: Kind, seen: Sketch) -> Check:
     """Hold the diagonal of the Hessian of each output, or its sum, against differences of the gradient."""
-    weights, axes = found.new_tensor([0.8, 0.6])[: len(found)], torch.eye(2).to(origin)
+    weights, axes = found.new_tensor([0.8, 0.6])[: len(found)], torch.eye(2, device="cpu").to(origin)
     line = with_right_gradient(restricted, seen.operators)
     answer = (weights @ found).reshape(-1)
     size = functools.partial(largest, line, [origin], [weights])

@@ -97,8 +97,8 @@ def _scale(x: Tensor) -> Tensor:
 def _view(count: int, directions: int | None, generator: torch.Generator) -> Tensor:
     """(count, at most `directions`): the axes themselves, or random directions where they are too many."""
     if directions is None or count <= directions:
-        return torch.eye(count, dtype=torch.float64)
-    return torch.randn(count, directions, generator=generator, dtype=torch.float64)
+        return torch.eye(count, dtype=torch.float64, device="cpu")
+    return torch.randn(count, directions, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _expect_real(leaves: list[Any], place: str) -> None:

@@ -135,7 +135,9 @@ class Pattern:
         """The sparse matrix that has these values at the places of the pattern."""
         starts, columns = self._indices(values.device)
         with _quietly() if torch.is_warn_always_enabled() else nullcontext():
-            return torch.sparse_csr_tensor(starts, columns, values, self.shape, check_invariants=False)
+            return torch.sparse_csr_tensor(
+                starts, columns, values, self.shape, device=values.device, check_invariants=False
+            )
 
     def to_dense(self, values: Tensor) -> Tensor:
         """The dense matrix with these values, as a tensor that every transform of torch.func can carry."""

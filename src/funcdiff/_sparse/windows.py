@@ -129,12 +129,12 @@ def _windows(x: Tensor, given: dict[str, Any], lengths: Sequence[int] = ()) -> l
     """
     shape = tuple(given["weight"].shape[2:])
     channels = x.shape[1]
-    numbers = torch.arange(1, x.numel() + 1, dtype=torch.float64).reshape(x.shape)
+    numbers = torch.arange(1, x.numel() + 1, dtype=torch.float64, device="cpu").reshape(x.shape)
     if lengths:
         numbers = pad(numbers, [width for step in reversed(given["stride"]) for width in (0, step)])
     found = []
     for entry in every(*map(range, shape)):
-        one = torch.zeros((channels, 1, *shape), dtype=torch.float64)
+        one = torch.zeros((channels, 1, *shape), dtype=torch.float64, device="cpu")
         place: Any = (slice(None), 0, *entry)
         one[place] = 1
         read = torch.ops.aten.convolution(

@@ -12,6 +12,14 @@ MUTATES = (
     "Write x = x + 1 in place of x += 1, and use ReLU(inplace=False)"
 )
 
+CUDNN = (
+    "the library cuDNN has no second derivative of RNN, LSTM and GRU, and in evaluation mode no first one. Put the "
+    "call of the layer inside `with torch.backends.cudnn.flags(enabled=False):`"
+)
+TOO_LARGE = (
+    "the result, or what is needed to compute it, does not fit in memory. Pass chunk_size=... to compute fewer "
+    'directions at a time, or chunk_size="auto" with budget=... in bytes, or use hvp'
+)
 REMEDIES = (
     (
         "either (1) calling .item() on a Tensor or (2)",
@@ -66,6 +74,8 @@ REMEDIES = (
         "or hvp, which choose a method that works, or put the call inside "
         "`with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`",
     ),
+    ("cudnn RNN backward can only be called in training mode", CUDNN),
+    ("_cudnn_rnn", CUDNN),
     (
         "forward AD with",
         "an operation in func has no forward-mode derivative. Use jacobian, hessian or hvp, which choose a method that "
@@ -77,11 +87,8 @@ REMEDIES = (
         "func calls a torch.autograd.Function without setup_context, which torch.func does not support. Add a "
         "setup_context to the class, or use plain autograd: jacobian_loop, hvp_double_backward",
     ),
-    (
-        "can't allocate memory",
-        "the result, or what is needed to compute it, does not fit in memory. Pass chunk_size=... to compute fewer "
-        'directions at a time, or chunk_size="auto" with budget=... in bytes, or use hvp',
-    ),
+    ("can't allocate memory", TOO_LARGE),
+    ("out of memory", TOO_LARGE),
     (
         "_nested_tensor_from_mask",
         "a TransformerEncoder with a padding mask makes a nested tensor, which vmap does not support. Create it with "
@@ -180,6 +187,8 @@ def reraise(error: RuntimeError) -> NoReturn:
     """Raise `error` again, below the remedy for it where there is one (and it was not raised by an inner recipe)."""
     for fragment, remedy in REMEDIES if error.__cause__ is None else ():
         if fragment in str(error):
-            kind = NotImplementedError if isinstance(error, NotImplementedError) else RuntimeError
+            kind = next(
+                (k for k in (NotImplementedError, torch.OutOfMemoryError) if isinstance(error, k)), RuntimeError
+            )
             raise kind(f"{remedy}. torch said: {error}") from error
     raise error

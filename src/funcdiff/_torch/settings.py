@@ -15,11 +15,11 @@ _mha: Any = mha  # the switch itself: asking for it takes longer
 
 
 def settings() -> tuple[Hashable, ...]:
-    """Grad mode, default dtype, the kinds of attention, autocast."""
+    """Grad mode, default dtype, the kinds of attention, cuDNN, autocast."""
     found = (
         *(_C.is_grad_enabled(), _C.get_default_dtype(), _C._get_deterministic_algorithms()),
         *(_C._get_flash_sdp_enabled(), _C._get_mem_efficient_sdp_enabled(), _C._get_cudnn_sdp_enabled()),
-        *(_C._get_math_sdp_enabled(), _mha._is_fastpath_enabled),
+        *(_C._get_math_sdp_enabled(), _mha._is_fastpath_enabled, _C._get_cudnn_enabled()),
     )
     if _C._is_any_autocast_enabled():
         devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]

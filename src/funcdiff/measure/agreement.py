@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from funcdiff._torch.trees import tree_flatten
 
@@ -41,7 +42,7 @@ def _difference(expected: Any, result: Any) -> str | None:
 
 def _leaf_difference(expected: Any, result: Any) -> str | None:
     try:
-        a, b = torch.as_tensor(expected).detach(), torch.as_tensor(result).detach()
+        a, b = (x.detach() if isinstance(x, Tensor) else torch.as_tensor(x, device="cpu") for x in (expected, result))
     except (TypeError, RuntimeError, ValueError):  # neither tensor nor array nor number
         return None if expected == result else f"they are {expected!r} and {result!r}"
     if a.shape != b.shape:

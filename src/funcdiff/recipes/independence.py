@@ -88,7 +88,7 @@ def row_count(primals: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
 
 def irregular(like: Tensor) -> Tensor:
     """Numbers of [1, 2), no two alike: the fractions of the multiples of the golden ratio."""
-    numbers = 1 + torch.arange(like.numel(), dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1
+    numbers = 1 + torch.arange(like.numel(), dtype=torch.float64, device="cpu") * ((5**0.5 - 1) / 2) % 1
     return numbers.to(like.dtype).to(like.device).view(like.shape)  # in this order: not every device has float64
 
 

@@ -105,7 +105,7 @@ def over_batches(
     def one_pass(map_of: Callable[[Operator], Map]) -> Map:
         def run(vectors: Leaves) -> Leaves:
             total: list[Tensor] = []
-            rows, sums = 0, torch.zeros(2, dtype=torch.float64)
+            rows, sums = 0, torch.zeros(2, dtype=torch.float64, device="cpu")
             for batch in tqdm(loader, desc="batches", leave=False, disable=not progress):
                 size = _rows(batch)
                 rows, sums = rows + size, sums + _checksum(batch)
@@ -153,7 +153,7 @@ def _rows(batch: Tree) -> int:
 
 def _checksum(batch: Tree) -> Tensor:
     """Two sums: one that differs if the data do, in whatever order and batches the rows come, and its size."""
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64, device="cpu")
     for leaf in tree_leaves(batch):
         if isinstance(leaf, Tensor) and leaf.numel() and not leaf.is_complex():
             rows = leaf.detach().double().reshape(len(leaf) if leaf.dim() else 1, -1)
@@ -164,7 +164,7 @@ def _checksum(batch: Tree) -> Tensor:
 
 def _compare(seen: list[Tensor], rows: int, sums: Tensor) -> None:
     """Refuse data that are others than in the first pass."""
-    now = torch.cat([torch.tensor([rows], dtype=torch.float64), sums])
+    now = torch.cat([torch.tensor([rows], dtype=torch.float64, device="cpu"), sums])
     if not seen:
         seen.append(now)
     elif now[0] != seen[0][0] or bool(((now - seen[0]).abs() > _SAME * now[-1]).any()):

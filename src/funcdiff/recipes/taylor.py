@@ -128,7 +128,7 @@ def _evaluate(
 
     # NOTE [dummy vmap]. Nothing is batched over this one entry. It makes torch apply `randomness`, and hand over custom
     # autograd functions, whose derivative need not be that of their formula: they have no rule.
-    return [stack[0] for stack in batched(run, options.randomness)(torch.empty(1))]
+    return [stack[0] for stack in batched(run, options.randomness)(torch.empty(1, device=primals[0].device))]
 
 
 def _asked_for(output: Any, pairs: Pairs, seed: Tensor) -> Tensor:

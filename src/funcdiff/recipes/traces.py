@@ -255,14 +255,14 @@ def square(operator: Any) -> tuple[int, Tensor]:
         return shape[0], operator.inputs.like[0].new_empty(())
     dtype = getattr(operator, "dtype", torch.float64)
     dtype = dtype if isinstance(dtype, torch.dtype) else torch.from_numpy(np.empty(0, dtype)).dtype
-    return shape[0], torch.empty((), dtype=dtype, device=getattr(operator, "device", None))
+    return shape[0], torch.empty((), dtype=dtype, device=getattr(operator, "device", "cpu"))
 
 
 def multiplied(operator: Any, like: Tensor, vectors: Tensor) -> Tensor:
     """The products with the columns, of a matrix of torch's or of SciPy's."""
     foreign = not hasattr(operator, "device") and not isinstance(operator, Operator)
     result = operator @ (vectors.numpy() if foreign else vectors)
-    return torch.as_tensor(result).detach().to(like)
+    return (result if isinstance(result, Tensor) else torch.from_numpy(np.asarray(result))).detach().to(like)
 
 
 def interval(samples: Tensor, inside: Tensor | float, like: Tensor, spent: int, z: float) -> Estimate:
