@@ -94,20 +94,6 @@ def test_a_budget_of_the_free_memory_holds():
     assert_close(result, fd.jacobian_reverse(func)(x), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
-def test_a_recurrent_layer_is_right_or_refused(layer):
-    torch.manual_seed(0)
-    module = layer(3, 4).requires_grad_(False)
-    x = torch.randn(5, 3)
-    expected = fd.hessian_double_backward(lambda x: module(x)[0].pow(2).sum())(x)
-    module.cuda()
-    try:
-        result = fd.hessian(lambda x: module(x)[0].pow(2).sum())(x.cuda())
-    except RuntimeError as refusal:
-        pytest.xfail(str(refusal)) if "cudnn" in str(refusal).lower() else pytest.fail(str(refusal))
-    assert_close(result.cpu(), expected, rtol=1e-3, atol=1e-4)
-
-
 def test_another_stream_sees_its_own_work(network):
     network = network.cuda()
     x = torch.ones(3, dtype=torch.float64, device="cuda")

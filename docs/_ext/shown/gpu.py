@@ -83,8 +83,8 @@ def turned(data: Data) -> list[nodes.Node]:
     close = sum(fastest(cpu) != fastest(gpu) for _, cpu, gpu in rows) - len(changed)
     counted = (
         "We count a row only if the difference is larger than the noise on both devices: the "
-        f"{CONFIDENCE:.0%} intervals of both ratios exclude 1. In {close} more rows of the table below, the smallest "
-        "time belongs to another method as well, but the difference is within the noise."
+        f"{CONFIDENCE:.0%} intervals of both ratios exclude 1. In {close} other {'row' if close == 1 else 'rows'} of "
+        "the table below, the smallest time belongs to another method as well, but the difference is within the noise."
     )
     return [head, items, nodes.paragraph("", counted), nodes.paragraph("", _of_outputs({n: gpu for n, _, gpu in rows}))]
 
