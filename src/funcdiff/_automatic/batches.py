@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from funcdiff._automatic import choice, lookup
+from funcdiff._automatic import choice, compiling, lookup
 from funcdiff._automatic.budget import check_budget, peak_of
 from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
@@ -183,6 +183,15 @@ def over_rows(
         return vmap(recipe(func, **options), in_dims=in_dims, randomness=options.randomness)
 
     last = Last()
+    while_compiling = Choice(kind, tuple(RECIPES[kind]), options, verify, compiling.ROWS)
+    by_compiler = None if torch.compiler.is_compiling() else compiling.planned(func, while_compiling)
+
+    def unplanned(batch: Batch, chunk: int | None) -> Callable[..., Function]:
+        if by_compiler is not None and batch.size and torch.compiler.is_compiling():
+            name = compiling.name(func, while_compiling, batch.row(0), by_compiler)
+            if name != compiling.EAGERLY:
+                return RECIPES[kind][name]
+        return choice.for_rows(kind, batch.at_once(chunk))
 
     def explained(args: Sequence[Tree]) -> Found:
         batch = Batch(args, in_dims)
@@ -202,7 +211,7 @@ def over_rows(
     def run(chunk: int | None, planned: int | None, *args: Tree) -> Tree:
         batch = Batch(args, in_dims)
         if recipe is not None or batch.size is None or torch.compiler.is_compiling():
-            row = recipe or choice.for_rows(kind, batch.at_once(chunk))
+            row = recipe or unplanned(batch, chunk)
             return batch.in_parts(mapped(row), chunk, options)  # where in_dims does not fit args, vmap says so
 
         def numbers(result: Tree) -> Tree:

@@ -46,8 +46,8 @@ AUTOMATIC = {
 }
 ERRORS = {
     "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers "
-    'although `randomness` is "error", or writes into its argument or a captured tensor. Or every method is known '
-    "to be wrong on it. The message says what to do.",
+    'although `randomness` is "error", or writes into a captured tensor. Or every method is known to be wrong on it. '
+    "The message says what to do.",
     "MemoryError": "The result alone is larger than the budget, or no method fits into it with any chunk size.",
 }
 

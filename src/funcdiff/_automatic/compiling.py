@@ -19,6 +19,7 @@ from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree, flatten
 
 EAGERLY = "not compiled"
+ROWS = 100  # supposed of every batch: with a number of its own, each would be compiled anew
 Spec = tuple[tuple[int, ...], torch.dtype, str]
 
 

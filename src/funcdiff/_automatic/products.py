@@ -85,7 +85,8 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
         an operation in `func`, another method is used.
 
     Cost:
-        As much arithmetic as 4 evaluations of `func`, for any number of inputs.
+        As much arithmetic as 4 evaluations of `func` for the input of a network, and up to 9 for its parameters,
+        however many there are.
 
     See Also:
         `hvp_operator` for many vectors at the same point, and `hessian` for the whole matrix.
@@ -120,7 +121,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
     """Make an operator that multiplies vectors by the Hessian of `func` at one point.
 
     Use it for many vectors. ``operator = hvp_operator(func, x)`` computes the gradient once. Then ``operator(v)`` is
-    Hv, has the shape of `x`, and costs half as much as a call of `hvp`.
+    Hv, has the shape of `x`, and costs about half as much as a call of `hvp`.
 
     The operator also acts like a matrix of shape (n, n), for n numbers in `x`: ``operator @ V`` multiplies a flat
     vector of shape (n,), or the k columns of a matrix of shape (n, k). SciPy accepts it, so
@@ -145,8 +146,9 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
         array([6.606], dtype=float32)
 
     Cost:
-        As much arithmetic as 2 evaluations of `func` once, and 2 more for each product. The graph of the gradient stays
-        in memory as long as the operator.
+        As much arithmetic as 2 evaluations of `func` once, and 2 more for each product. For the parameters of a
+        network, 3 evaluations, and up to 6 for each product. The graph of the gradient stays in memory as long as the
+        operator.
 
     See Also:
         `Operator` for what an operator can do, and `over_batches` for the Hessian of a loss over a data set.

@@ -50,11 +50,10 @@ SPARSE = functools.partial(
     "False none. By default, the first result is checked. If you passed a pattern, or if the pattern depends on "
     "values that may change, every result is checked.",
     raises={
-        "ValueError": "`argnums` or `chunk_size` has a value that is not allowed, or `pattern` has the wrong shape "
-        "or lacks an entry.",
+        "ValueError": "`argnums` or `chunk_size` has a value that is not allowed, or `pattern` has the wrong shape.",
         "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
-        "numbers, or writes into its argument or a captured tensor. Or the matrix is not sparse, or no pattern "
-        "agrees with `func`.",
+        "numbers, or writes into its argument or a captured tensor. Or the matrix is not sparse, `pattern` lacks an "
+        "entry, or no pattern agrees with `func`.",
         "MemoryError": "Not even one pass at a time fits into the budget.",
     },
 )

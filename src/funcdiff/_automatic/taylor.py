@@ -157,7 +157,7 @@ def hessian_diagonal(
 
     Method:
         `func` runs once. Each number in it carries its n first derivatives and n second derivatives (Taylor mode). If
-        an operation has no rule for this, forward mode over reverse mode is used, one column at a time.
+        an operation has no rule for this, another method is used, usually forward mode over reverse mode.
 
     Cost:
         1 + 2 n evaluations of `func` for n inputs and any number of outputs. Without a rule, (1 + n)(1 + m) evaluations

@@ -48,7 +48,8 @@ def check_chunk_size(chunk_size: Any) -> None:
     if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
         raise TypeError(
             f"expected chunk_size to be a positive int or None (all at once), got {chunk_size!r}. "
-            'Only jacobian, hessian, batch_jacobian and batch_hessian accept "auto", together with a budget.'
+            'Only functions that choose a method, such as jacobian, batch_hessian and jacobian_sparse, accept "auto", '
+            "together with a budget."
         )
     if chunk_size < 1:
         raise ValueError(f"expected chunk_size to be a positive int or None (all at once), got {chunk_size}")

@@ -33,6 +33,8 @@ class NoRuleError(NotImplementedError):
     """An operation has no Taylor rule: the whole function must go another way."""
 
 
+# Of `jet @ tensor` the compiler calls tensor.matmul(jet), as if the order of its factors did not matter.
+TURNED = "@ under torch.compile, which may turn its factors around (torch.matmul has a rule)"
 # What stops a jet on its way through a function that takes tensors: it is none, and torch's own transforms stand in.
 NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError)
 
@@ -55,6 +57,8 @@ class Jet:
     def __torch_function__(
         func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if torch.compiler.is_dynamo_compiling() and func is torch.Tensor.matmul and not isinstance(args[0], Jet):
+            raise NoRuleError(TURNED)
         return apply(func, args, kwargs or {})
 
     def __getattr__(self, name: str) -> Any:

@@ -22,8 +22,9 @@ def check_derivatives(
     """Check which methods differentiate `func` correctly, by comparing each with finite differences.
 
     Print the result to see a table, with a verdict for each method for Jacobians, Hessians and Hessian-vector products.
-    If a method is wrong, the table names the torch operation in `func` that causes the error. The check works in
-    float64, so you need not convert anything.
+    If a method is wrong, the table names the torch operation in `func` that causes the error. The check works on
+    copies in float64: of the arguments, and of `func` if it is a module. If `func` uses another module or data, call
+    ``.double()`` on them first.
 
     Example:
         All methods are right on the sine.

@@ -121,9 +121,9 @@ def hessian(
         >>> dist.destroy_process_group()
 
     Method:
-        If each output has at least as many rows as there are processes, the outputs are divided, and each process uses
-        the method that `funcdiff.hessian` chooses. Otherwise, as for a loss, the rows of the Hessian are divided: each
-        process differentiates its part of the gradient.
+        If the first axis of each output has at least as many entries as there are processes, the outputs are divided,
+        and each process uses the method that `funcdiff.hessian` chooses. Otherwise, as for a loss, the rows of the
+        Hessian are divided: each process differentiates its part of the gradient.
 
     Cost:
         On each of P processes, that of the Hessian of m / P outputs. For a loss with n inputs, about 2 (1 + n / P)

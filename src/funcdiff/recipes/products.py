@@ -203,7 +203,8 @@ def hvp_double_backward(func: Function, primals: tuple[Tree, ...], tangents: tup
         (tensor([ 6., 12.]),)
 
     Cost:
-        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
+        As much arithmetic as 4 evaluations of `func` for the input of a network, and up to 9 for its parameters. The
+        graph of two passes is in memory.
 
     Notes:
         Plain autograd is not available inside vmap, grad and torch.compile. There, this function calls

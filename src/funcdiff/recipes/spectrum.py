@@ -116,7 +116,7 @@ def spectral_density(
         The error is estimated from how much the random vectors differ.
 
     Cost:
-        `steps` times `probes` products, `probes` of them at once. As many vectors are in memory.
+        (`steps` + 1) times `probes` products, `probes` of them at once. As many vectors are in memory.
 
     Source:
         Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature" (2017). Ghorbani, Krishnan
