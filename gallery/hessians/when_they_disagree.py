@@ -291,9 +291,9 @@ for name, recipe in {**everything, "hessian": hessian}.items():
 # Call ``hessian``, ``hvp`` or ``batch_hessian``. They avoid what is known to be wrong, and check their first result. An
 # asymmetric Hessian is wrong, but a symmetric one is not always right. The exceptions are:
 #
-# * If you call a recipe by name and the function contains a norm, a determinant or a solve, use
+# * If you call a recipe by name and the function contains a determinant or a solve, use
 #   :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong under ``vmap``.
-# * If you differentiate with respect to the weight of a norm, none of the four combinations is right: use
-#   :func:`funcdiff.hessian_taylor`, or for one output :func:`funcdiff.hessian_double_backward`.
+# * If it contains a norm, use :func:`funcdiff.hessian_taylor`, or for one output
+#   :func:`funcdiff.hessian_double_backward`. With respect to the weight, none of the four combinations is right.
 # * If you differentiate a Hessian once more, use :func:`funcdiff.hessian_taylor`: the gradients of others can be wrong.
 # * If you are not sure about an operation, call :func:`funcdiff.check_derivatives` once.

@@ -105,8 +105,8 @@ torch.testing.assert_close(vmap_over_vjp(weight, bias, x), expected)
 # -----
 # Both programs do the same arithmetic, but in a different number of operations. We now count what one call of each
 # method does. ``jacobian_loop`` is the loop. ``jacobian_reverse`` is ``vmap`` over the backward pass, and so is torch's
-# ``jacrev``. ``jacobian_batched_grad`` makes one call of ``torch.autograd.grad`` with ``is_grads_batched=True``. First
-# we check that all five results are equal.
+# ``jacrev``. ``jacobian_batched_grad`` runs ``torch.autograd.grad`` for all unit vectors at once, as
+# ``is_grads_batched=True`` does. First we check that all five results are equal.
 
 from funcdiff import jacobian_batched_grad, jacobian_loop, jacobian_reverse
 
@@ -240,6 +240,7 @@ torch.testing.assert_close(jacobian_reverse(distances_by_hand)(a), by_rows)
 # Call :func:`funcdiff.jacobian` and do not loop. The exceptions are:
 #
 # * If the function has one output, you need its gradient, which is one row: :func:`torch.func.grad`.
-# * If ``vmap`` does not support an operation in the function, only the loop works. ``jacobian`` then uses it by itself.
+# * If ``vmap`` does not support the backward pass of an operation, only the loop works. ``jacobian`` then uses it by
+#   itself.
 # * If all rows do not fit in memory, set ``chunk_size``: see :doc:`/tutorials/batches/chunk_size`.
 # * If you do not trust the result for some operation, compare it with :func:`funcdiff.jacobian_loop`.

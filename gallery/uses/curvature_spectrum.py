@@ -8,9 +8,9 @@ the eigenvalue 4, the loss changes like the parabola :math:`\frac{4}{2}\, t^2 = 
 it bends downwards. So look for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
-and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two gradients,
-and a large network needs far fewer products than it has parameters. For a few hundred parameters, you can also compute
-the whole matrix and call ``torch.linalg.eigvalsh``.
+and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two or three
+gradients, and a large network needs far fewer products than it has parameters. For a few hundred parameters, you can
+also compute the whole matrix and call ``torch.linalg.eigvalsh``.
 
 **Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
 ``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
@@ -255,8 +255,9 @@ print(f"u Hv = {one_order:.4f}, v Hu = {other_order:.4f}")
 assert not torch.allclose(one_order, other_order), "masks repeat: update this section"
 
 # %%
-# ``module_function`` raises an error for such a network. Call ``dropped.eval()`` first. Note that a single
-# ``hvp_operator`` drops the same units in all products, so the test above would not find the mistake.
+# ``hvp_operator`` and ``module_function`` raise an error for such a network. Call ``dropped.eval()`` first. Note that a
+# gradient that you keep with ``create_graph=True`` drops the same units in all products. The test above would not find
+# the mistake then.
 
 try:
     module_function(dropped)
