@@ -1,5 +1,6 @@
 """What torch.compile makes of the automatic choice: the recipe of the plan, and the operators that it turns around."""
 
+import itertools
 import operator
 
 import pytest
@@ -39,7 +40,7 @@ def flops(func, *args):
 @pytest.mark.parametrize("sizes", [(5, 60, 60, 25), (40, 30, 2)], ids=str)
 def test_a_compiled_batch_takes_the_recipe_of_its_plan(recipe, sizes):
     torch.manual_seed(0)
-    layers = [[nn.Linear(a, b), nn.Tanh()] for a, b in zip(sizes, sizes[1:], strict=False)]
+    layers = [[nn.Linear(a, b), nn.Tanh()] for a, b in itertools.pairwise(sizes)]
     network = nn.Sequential(*(module for pair in layers for module in pair)).requires_grad_(False)
     rows = torch.randn(100, sizes[0])
     assert flops(recipe(network), rows) <= 1.01 * count(recipe(network), rows).flops
