@@ -23,6 +23,11 @@ DEVICES = {"cpu": "processor", "cuda": "GPU"}
 SHORT = {"jacobian_forward": "forward", "jacobian_reverse": "reverse"}
 
 
+def _time(value: float) -> str:
+    """Seconds that stay on one line with their unit."""
+    return seconds(value).replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def conditions(data: Data) -> list[nodes.Node]:
     """Where and how it was measured."""
     place = data["environment"]
@@ -113,7 +118,7 @@ def studies(data: Data) -> list[nodes.Node]:
     for name, cpu, gpu in pairs(data):
         for method in sorted(cpu, key=lambda method: cpu[method]["median"]):
             here, there = cpu[method]["median"], gpu[method]["median"]
-            body.append([name, method, seconds(here), seconds(there), f"{here / there:.2g}"])
+            body.append([name, method, _time(here), _time(there), f"{here / there:.2g}"])
             name = ""
     header = ["derivative", "method", "processor", "GPU", "processor / GPU"]
     return [table(header, body, [5, 4, 2, 2, 2], "benchmark")]
@@ -159,7 +164,7 @@ def growing(data: Data) -> list[nodes.Node]:
     """Study C's network with more rows and with wider layers, on both."""
     body = []
     for here, there in zip(data["growing_cpu"], data["growing_cuda"], strict=True):
-        times = [f"{seconds(here['medians'][m])} / {seconds(there['medians'][m])}" for m in here["medians"]]
+        times = [f"{_time(here['medians'][m])} / {_time(there['medians'][m])}" for m in here["medians"]]
         body.append([str(here["rows"]), str(here["width"]), *times, *[""] * (4 - len(times))])
     header = ["rows", "width", "evaluation", "forward mode", "reverse mode", "Taylor Hessian"]
     return [table(header, body, [1, 1, 2, 2, 2, 2], "benchmark"), nodes.paragraph("", "Each cell: processor / GPU.")]
@@ -188,7 +193,7 @@ def graphs(data: Data) -> list[nodes.Node]:
     """What preparing and a CUDA graph save: the same kernels, without the calls that start them."""
     rows = []
     for found in data["graphs"]:
-        times = [seconds(timing["median"]) for timing in found["times"]["candidates"].values()]
+        times = [_time(timing["median"]) for timing in found["times"]["candidates"].values()]
         saved = [f"{r['median']:.3g} ({r['low']:.3g} to {r['high']:.3g})" for r in found["ratios"].values()]
         rows.append([found["name"], *times, *saved])
     header = ["derivative", "called", "prepared", "replayed", "called / prepared", "called / replayed"]
