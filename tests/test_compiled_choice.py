@@ -5,6 +5,7 @@ import operator
 
 import pytest
 import torch
+from custom_functions import WrongForward
 from torch import nn
 from torch.testing import assert_close
 
@@ -65,3 +66,18 @@ def test_a_batch_of_products_with_rows(in_dims):
     w, x = (C, A) if in_dims == (None, 0) else (A[:, None] * C, A[0])
     result = torch.compile(fd.batch_jacobian(lambda w, x: (w @ x).tanh(), 0, in_dims), backend="eager")(w, x)
     assert_close(result, fd.batch_jacobian(lambda w, x: (w @ x).tanh(), 0, in_dims)(w, x))
+
+
+FUNCTIONS = {
+    "branches on values": lambda x: x.sin() if x.sum() > 0 else x.cos(),
+    "wrong forward mode": WrongForward.apply,
+    "right in no mode under vmap": lambda x: torch.cdist(x.reshape(2, 2), x.reshape(2, 2).flip(0) ** 2).flatten(),
+    "determinant": lambda x: torch.det(x.reshape(2, 2))[None],
+    "product": lambda x: x.prod()[None],
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_compiled_batch_is_as_right_as_it_is(function):
+    batch = fd.batch_jacobian(FUNCTIONS[function])
+    assert_close(torch.compile(batch, backend="eager")(A), batch(A))

@@ -8,6 +8,7 @@ from torch.func import vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
+from _tools.gpu.effects import replayed
 from funcdiff import distributed
 from funcdiff.checks.registry import EXACT
 from funcdiff.measure import compare, count
@@ -109,20 +110,9 @@ def test_another_stream_sees_its_own_work(network):
 def test_a_derivative_can_be_replayed_as_a_graph(network):
     network = network.cuda()
     way = fd.jacobian_reverse(network)
-    place = torch.ones(3, dtype=torch.float64, device="cuda")
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            way(place)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = way(place)
+    replay = replayed(way, torch.ones(3, dtype=torch.float64, device="cuda"))
     x = torch.tensor([0.3, -2.0, 0.7], dtype=torch.float64, device="cuda")
-    place.copy_(x)
-    graph.replay()
-    assert_close(result, way(x))
+    assert_close(replay(x), way(x))
 
 
 def test_the_check_of_a_plan_accuses_nothing_computed_in_tf32():

@@ -26,6 +26,13 @@ def test_random_functions_are_differentiated_right_and_none_is_accused():
     assert outcomes["right"] > 250
 
 
+@pytest.mark.parametrize("seed", [712488, 721475, 722199])
+def test_none_is_accused_of_a_factor_that_hardly_moves_of_rounding_or_of_itself(seed):
+    told = []
+    outcomes = run.run(seed, 1, tell=told.append)
+    assert outcomes["wrong"] + outcomes["accused"] + outcomes["refused"] == 0, "\n".join(told)
+
+
 def test_enough_operations():
     assert len(OPERATIONS) >= 250
 

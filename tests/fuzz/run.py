@@ -65,6 +65,7 @@ TORCH: dict[int, list[Derivative]] = {  # by order: what torch itself has
     ],
 }
 ROUNDING = {torch.float64: 1e-6, torch.float32: 5e-3, torch.bfloat16: 0.3}
+_ELSEWHERE = 1.0, 0.5, 1.5, -1.0, -0.5  # times the rows
 GRAVE = ("wrong", "refused", "accused")
 
 
@@ -99,8 +100,11 @@ class Call:
 
     @property
     def unsure(self) -> bool:
-        """Whether the function itself may be at fault: a straight-through function contradicts itself twice."""
-        return self.func.of("faulty") or (self.order == 2 and self.func.of("defined"))
+        """Whether the function itself is at fault, here or where a straight-through function contradicts itself."""
+        if self.func.of("faulty") or not (self.func.of("defined") and self.order == 2):
+            return self.func.of("faulty")
+        points = [row.double() * factor for row in self.rows for factor in _ELSEWHERE]
+        return any(Reference(self.func, x, True).exact(self.kind) is None for x in points)
 
     def by(self, how: Derivative) -> Tensor:
         """For each row; alone, for the first."""

@@ -29,6 +29,7 @@ from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.planes import check_on_plane, first_not_agreeing, together
 from funcdiff._safety.verification import Kind
 from funcdiff._safety.verification import check as one_derivative
+from funcdiff._torch.compiler import left_alone
 from funcdiff._torch.trees import Tree, flatten
 
 of_rows = partial(
@@ -186,12 +187,15 @@ def over_rows(
     while_compiling = Choice(kind, tuple(RECIPES[kind]), options, verify, compiling.ROWS)
     by_compiler = None if torch.compiler.is_compiling() else compiling.planned(func, while_compiling)
 
-    def unplanned(batch: Batch, chunk: int | None) -> Callable[..., Function]:
-        if by_compiler is not None and batch.size and torch.compiler.is_compiling():
-            name = compiling.name(func, while_compiling, batch.row(0), by_compiler)
-            if name != compiling.EAGERLY:
-                return RECIPES[kind][name]
-        return choice.for_rows(kind, batch.at_once(chunk))
+    def unplanned(batch: Batch, chunk: int | None) -> Callable[..., Function] | None:
+        if by_compiler is None or not batch.size or not torch.compiler.is_compiling():
+            return choice.for_rows(kind, batch.at_once(chunk))
+        name = compiling.name(func, while_compiling, batch.row(0), by_compiler)
+        return None if name == compiling.EAGERLY else RECIPES[kind][name]
+
+    @left_alone
+    def eagerly(*given: Any) -> Tree:
+        return run(*given)
 
     def explained(args: Sequence[Tree]) -> Found:
         batch = Batch(args, in_dims)
@@ -212,6 +216,8 @@ def over_rows(
         batch = Batch(args, in_dims)
         if recipe is not None or batch.size is None or torch.compiler.is_compiling():
             row = recipe or unplanned(batch, chunk)
+            if row is None:
+                return eagerly(chunk, planned, *args)
             return batch.in_parts(mapped(row), chunk, options)  # where in_dims does not fit args, vmap says so
 
         def numbers(result: Tree) -> Tree:

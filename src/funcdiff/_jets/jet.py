@@ -57,7 +57,7 @@ class Jet:
     def __torch_function__(
         func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if torch.compiler.is_dynamo_compiling() and func is torch.Tensor.matmul and not isinstance(args[0], Jet):
+        if func is torch.Tensor.matmul and torch.compiler.is_dynamo_compiling() and not isinstance(args[0], Jet):
             raise NoRuleError(TURNED)
         return apply(func, args, kwargs or {})
 
