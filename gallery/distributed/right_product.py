@@ -113,9 +113,9 @@ def own_objective(network):
 
 
 # %%
-# Now we compute eigenvalues of the Hessian from its products. SciPy's ``eigsh`` takes an operator. We make one from the
-# function with ``LinearOperator``. ``which="BE"`` asks for the smallest and the largest eigenvalues. The first vector,
-# ``v0``, is the same on both processes, so both need the same products in the same order.
+# Now we compute eigenvalues of the Hessian from its products. SciPy's ``eigsh`` needs an operator, and we have a
+# function, so we put it into a ``LinearOperator``. ``which="BE"`` asks for the smallest and the largest eigenvalues.
+# The first vector, ``v0``, is the same on both processes, so both need the same products in the same order.
 
 
 def both_ends(product, n):

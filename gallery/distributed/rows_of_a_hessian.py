@@ -283,6 +283,6 @@ print(on_two_processes(other_point, w)[0])
 #
 # * If you need only eigenvalues or solutions of linear systems, use products instead: :doc:`right_product` distributes
 #   the data, and no process stores a matrix.
-# * If the function has at least as many outputs as there are processes, these are distributed instead of the rows, and
-#   each process uses the recipe that :func:`funcdiff.hessian` chooses.
+# * If the first axis of each output has at least as many entries as there are processes, the outputs are distributed
+#   instead of the rows. Each process then uses the recipe that :func:`funcdiff.hessian` chooses.
 # * If there are many rows of data, :func:`funcdiff.distributed.batch_hessian` computes one Hessian for each.

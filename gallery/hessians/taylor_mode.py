@@ -238,8 +238,8 @@ explain(hessian(one_output.requires_grad_(False)), torch.randn(50)).recipe
 # An operation without a rule
 # ---------------------------
 # Taylor mode needs a rule for each operation, as for tanh above. It has none for an RNN or a custom autograd function.
-# ``hessian_taylor`` then uses torch's own modes for the whole Hessian. The result is right, but it takes longer. You
-# can read about it in the logger, whose message we print. We use a GRU, which is an RNN, on 2 steps of 3 numbers.
+# ``hessian_taylor`` then uses torch's own modes for the whole Hessian. The result is right, but it takes longer. A
+# logger reports this, and we print its message. We use a GRU, which is an RNN, on 2 steps of 3 numbers.
 
 import io
 import logging

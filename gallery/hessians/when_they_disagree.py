@@ -294,6 +294,6 @@ for name, recipe in {**everything, "hessian": hessian}.items():
 # * If you call a recipe by name and the function contains a determinant or a solve, use
 #   :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong under ``vmap``.
 # * If it contains a norm, use :func:`funcdiff.hessian_taylor`, or for one output
-#   :func:`funcdiff.hessian_double_backward`. With respect to the weight, none of the four combinations is right.
+#   :func:`funcdiff.hessian_double_backward`. For weight and input together, no combination is right.
 # * If you differentiate a Hessian once more, use :func:`funcdiff.hessian_taylor`: the gradients of others can be wrong.
 # * If you are not sure about an operation, call :func:`funcdiff.check_derivatives` once.

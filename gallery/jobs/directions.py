@@ -119,7 +119,7 @@ print((shares < 0.9).sum().item() + 1, "of", n, "directions have 90% of the sum"
 # On the right, each matrix has a few large eigenvalues. On the left, the Hessian has negative ones, and the GGN zeros.
 #
 # For a large network, estimate the trace, the sum of all eigenvalues, from products with random vectors. The error bar
-# contains the exact value in about 95 of 100 cases or more.
+# contains the exact value in at least about 95 of 100 cases.
 
 from funcdiff import over_batches, trace_estimate
 

@@ -292,4 +292,4 @@ cache.cleanup()
 #
 # * If the function contains a custom autograd function, do not compile. :func:`funcdiff.jacobian` leaves its derivative
 #   out of the compiled code, so it stays right and does not become faster.
-# * If matrix products take the time, look for a recipe with fewer FLOPs instead. Compile it by its name.
+# * If matrix products take the time, compiling gains little. Use a recipe with fewer FLOPs, as ``batch_jacobian`` does.

@@ -4,7 +4,8 @@ What do the derivatives of my network cost?
 
 We count the cost of a derivative in evaluations of the network. With 5 inputs and 25 outputs, one row costs:
 
-* 7 evaluations for the Jacobian with ``jacfwd``: 1 for the values, 1 for each of the 5 columns, and 1 more for zeros.
+* 7 evaluations for the Jacobian with ``jacfwd``: 1 for the values, 1 for each of the 5 columns, and 1 more for products
+  with zeros.
 * 26 for the Jacobian with ``jacrev``: 1 for the values and about 1 for each of the 25 rows.
 * 156 for the Hessian with ``torch.func.hessian``, which is ``jacfwd`` of ``jacrev``: about (1 + 5) · (1 + 25).
 * 21 for the Hessian with the best method: 1 for the values, 5 for the first derivatives and 15 for the second ones. An

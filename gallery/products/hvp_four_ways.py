@@ -11,7 +11,7 @@ is :math:`Hv`. For :math:`n` inputs the Hessian has :math:`n^2` entries, and the
 
 torch can do so in two ways. ``jvp`` of ``grad`` follows how the gradient changes, in forward mode. Or compute the
 gradient :math:`g`, multiply it by :math:`v`, and differentiate the number :math:`g \cdot v` once more. Either product
-costs about as much as two gradients.
+costs about as much as two or three gradients.
 
 **Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, one through the function and one through its
 gradient. They need less arithmetic than the usual ``jvp`` of ``grad``, because torch's ``jvp`` also multiplies by

@@ -14,8 +14,8 @@ does not matter, :math:`\partial_i \partial_j f = \partial_j \partial_i f`.
 
 torch computes the two products differently, and neither of them needs the matrix. For :math:`Hv`, forward mode follows
 how the gradient changes if :math:`x` moves in the direction :math:`v`. For :math:`v^T H`, torch goes backward through
-the gradient. Each product costs about as much as two gradients. If one of torch's formulas is wrong, the results can
-differ, so you can test torch by comparing them.
+the gradient. Each product costs about as much as two or three gradients. If one of torch's formulas is wrong, the
+results can differ, so you can test torch by comparing them.
 
 **Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
 :func:`funcdiff.hvp`, which uses the cheaper of the two, and checks its first result.

@@ -255,9 +255,9 @@ print(f"u Hv = {one_order:.4f}, v Hu = {other_order:.4f}")
 assert not torch.allclose(one_order, other_order), "masks repeat: update this section"
 
 # %%
-# ``hvp_operator`` and ``module_function`` raise an error for such a network. Call ``dropped.eval()`` first. Note that a
-# gradient that you keep with ``create_graph=True`` drops the same units in all products. The test above would not find
-# the mistake then.
+# ``hvp_operator`` and ``module_function`` raise an error for such a network. Call ``dropped.eval()`` first. If you keep
+# a gradient with ``create_graph=True``, all products drop the same units. Then they belong to one symmetric Hessian,
+# and the test above does not notice the dropout.
 
 try:
     module_function(dropped)

@@ -34,8 +34,9 @@ def conditions(data: Data) -> list[nodes.Node]:
     text = (
         f"Measured on {place['date'][:10]} on {place['accelerator']}, driver {data['driver']}, and on the processor of "
         f"the same machine, {place['processor']} with {place['threads']} threads, by torch {place['torch']} and Python "
-        f"{place['python']}. Each time is a median of {data['rounds']} rounds, or of one where a call takes longer "
-        "than half a second."
+        f"{place['python']}. Each time is a median: in the table of the studies of {data['rounds']} rounds, or one "
+        "sample if a call takes longer than half a second, and elsewhere of at least 8, or one sample if it takes "
+        "longer than a fifth of a second."
     )
     return [nodes.paragraph("", text)]
 
@@ -57,7 +58,7 @@ def kept(data: Data) -> list[nodes.Node]:
     changed = len(_changed(rows))
     text = (
         f"Is the ranking of the methods the same on a GPU? In {len(rows) - changed} of {len(rows)} cases the fastest "
-        f"method is the same, or equally fast. In {changed} it is another one."
+        f"method is the same, or the difference is within the noise. In {changed} it is another one."
     )
     return [nodes.paragraph("", text)]
 
@@ -89,9 +90,16 @@ def turned(data: Data) -> list[nodes.Node]:
     counted = (
         "We count a row only if the difference is larger than the noise on both devices: the "
         f"{CONFIDENCE:.0%} intervals of both ratios exclude 1. In {close} other {'row' if close == 1 else 'rows'} of "
-        "the table below, the smallest time belongs to another method as well, but the difference is within the noise."
+        "the table below, the smallest time belongs to another method as well, but on at least one device the "
+        "difference is within the noise."
     )
-    return [head, items, nodes.paragraph("", counted), nodes.paragraph("", _of_outputs({n: gpu for n, _, gpu in rows}))]
+    return [head, items, nodes.paragraph("", counted), nodes.paragraph("", _of_outputs(rows))]
+
+
+def slower(data: Data) -> list[nodes.Node]:
+    """How much longer the smallest derivatives take on the GPU."""
+    most = max(gpu[method]["median"] / cpu[method]["median"] for _, cpu, gpu in pairs(data) for method in cpu)
+    return [nodes.paragraph("", f"In the table of the studies, the GPU takes up to {most:.2g} times as long.")]
 
 
 def _spread(times: Data) -> float:
@@ -100,15 +108,17 @@ def _spread(times: Data) -> float:
     return max(medians) / min(medians)
 
 
-def _of_outputs(gpu: dict[str, Data]) -> str:
-    """Why reverse mode is not slow for many outputs on the GPU: one batch has all passes."""
-    few, many = (gpu[f"A: Jacobian, {shape} outputs"]["jacobian_reverse"]["median"] for shape in SHAPES)
-    grown = many / few
-    if grown > 2:
-        return f"With more outputs, reverse mode takes longer on the GPU as well: {grown:.2g} times as long."
+def _of_outputs(rows: Sequence[tuple[str, Data, Data]]) -> str:
+    """How reverse mode depends on the number of outputs: on the GPU one batch has all passes."""
+    grown = []
+    for device in (1, 2):
+        times = {row[0]: row[device]["jacobian_reverse"]["median"] for row in rows if "jacobian_reverse" in row[device]}
+        few, many = (times[f"A: Jacobian, {shape} outputs"] for shape in SHAPES)
+        grown.append(many / few)
+    start, end = (f"{shape.replace(',', ' and')} outputs" for shape in SHAPES)
     return (
-        f"Reverse mode computes the rows of all outputs in one batch. With 2048 outputs it takes {grown:.2g} times as "
-        "long as with 16. Most of the time is spent on starting operations, and reverse mode starts the fewest."
+        f"Reverse mode computes the rows of all outputs in one batch. From {start} to {end}, its time grows by a "
+        f"factor of {grown[1]:.2g} on the GPU and of {grown[0]:.2g} on the processor."
     )
 
 
@@ -190,14 +200,19 @@ def precision(data: Data) -> list[nodes.Node]:
 
 
 def graphs(data: Data) -> list[nodes.Node]:
-    """What preparing and a CUDA graph save: the same kernels, without the calls that start them."""
+    """The times of small derivatives as they are, prepared, and as a CUDA graph; what the other two save."""
     rows = []
     for found in data["graphs"]:
         times = [_time(timing["median"]) for timing in found["times"]["candidates"].values()]
         saved = [f"{r['median']:.3g} ({r['low']:.3g} to {r['high']:.3g})" for r in found["ratios"].values()]
         rows.append([found["name"], *times, *saved])
     header = ["derivative", "called", "prepared", "replayed", "called / prepared", "called / replayed"]
-    return [table(header, rows, [5, 2, 2, 2, 3, 3], "benchmark")]
+    seen = []
+    for quick, told in (("prepared", "Preparing is"), ("replayed", "the graph")):
+        saved = [found["ratios"][quick]["median"] for found in data["graphs"]]
+        seen.append(f"{told} {min(saved):.2g} to {max(saved):.2g} times faster")
+    text = f"{' and '.join(seen)}. A ratio is the median over the rounds; brackets hold its {CONFIDENCE:.0%} interval."
+    return [table(header, rows, [5, 2, 2, 2, 3, 3], "benchmark"), nodes.paragraph("", text)]
 
 
 def choice(data: Data) -> list[nodes.Node]:
@@ -212,7 +227,7 @@ def choice(data: Data) -> list[nodes.Node]:
 
 PARTS: dict[str, Callable[[Data], list[nodes.Node]]] = {
     part.__name__: part
-    for part in (kept, conditions, turned, studies, winners, growing, peaks, precision, graphs, choice)
+    for part in (kept, conditions, slower, turned, studies, winners, growing, peaks, precision, graphs, choice)
 }
 
 

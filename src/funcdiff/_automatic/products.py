@@ -121,7 +121,7 @@ def hvp_operator(func: Function, *primals: Tree, verify: bool = True) -> Operato
     """Make an operator that multiplies vectors by the Hessian of `func` at one point.
 
     Use it for many vectors. ``operator = hvp_operator(func, x)`` computes the gradient once. Then ``operator(v)`` is
-    Hv, has the shape of `x`, and costs about half as much as a call of `hvp`.
+    Hv, has the shape of `x`, and costs half to two thirds as much as a call of `hvp`.
 
     The operator also acts like a matrix of shape (n, n), for n numbers in `x`: ``operator @ V`` multiplies a flat
     vector of shape (n,), or the k columns of a matrix of shape (n, k). SciPy accepts it, so

@@ -63,8 +63,8 @@ def hvp_operator(
     Method:
         The graph of the gradient is built once. For each product, every process multiplies by its own Hessian, and the
         results are added in one all-reduce. All processes get the same bits, so each can run the same solver, such as
-        `scipy.sparse.linalg.eigsh` with a ``LinearOperator`` that calls it. All must call the function equally often,
-        with the same vectors; a difference is refused. Half precision is added in float32.
+        `scipy.sparse.linalg.eigsh` with a ``LinearOperator`` that calls the function. All must call the function
+        equally often, with the same vectors; a difference is refused. Half precision is added in float32.
 
     Cost:
         That of `funcdiff.hvp_operator` for the data of this process. For n numbers in the arguments, n + 33 numbers are

@@ -56,8 +56,8 @@ def hessian_forward_over_reverse(
 
     Cost:
         About (1 + n)(1 + m) evaluations of `func`, for n inputs and m outputs. If there are a few outputs and many
-        inputs, try this composition first. For one output, `hessian_double_backward` needs no more and starts fewer
-        operations.
+        inputs, try this composition first. For one output, `hessian_double_backward` needs no more FLOPs and starts
+        fewer operations.
 
     Caution:
         With respect to the weight and the input of a normalization layer together, all four compositions of forward and

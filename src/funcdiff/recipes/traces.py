@@ -26,8 +26,8 @@ _STOPPING = 2.81  # of 99.5 %, where the error decides when to stop: it then sto
 class Estimate(NamedTuple):
     """A random estimate with its error, in the fields `value` and `error`.
 
-    The true value lies within `value` ± `error` in about 95 of 100 cases or more. The field `products` is the number of
-    products that were used. Unpack it with ``value, error, products = trace_estimate(operator)``.
+    The true value lies within `value` ± `error` in at least about 95 of 100 cases. The field `products` is the number
+    of products that were used. Unpack it with ``value, error, products = trace_estimate(operator)``.
     """
 
     value: Tensor
