@@ -94,12 +94,20 @@ class Base:
     shift = 0.0
 
 
+class Slotted:
+    __slots__ = "bias", "extra"
+
+    def __init__(self):
+        self.bias = 0.0
+
+
 class Config(Base):
     scale = 2.0
 
     def __init__(self):
         self.array = np.ones(2)
         self.names = {"a"}
+        self.slotted = Slotted()
         self.square = torch.arange(9, dtype=torch.float64).reshape(3, 3)
 
 
@@ -166,12 +174,21 @@ def an_attribute_of_a_base_class(model, config, extra):
     Base.shift = 1.0
 
 
+def a_slot(model, config, extra):
+    config.slotted.bias = 1.0
+
+
+def a_slot_that_was_empty(model, config, extra):
+    config.slotted.extra = 1.0
+
+
 def turned_in_memory(model, config, extra):
     config.square.t_()
 
 
 CHANGES = [
     *(a_number_of_an_array, a_member_of_a_set, an_attribute_of_a_base_class, turned_in_memory),
+    *(a_slot, a_slot_that_was_empty),
     *(replaced_parameter, replaced_data, replaced_layer, another_mode, a_hook, another_attribute),
     *(a_longer_list, another_item),
 ]
@@ -184,7 +201,8 @@ def test_what_changed_since_is_refused(change, monkeypatch):
 
     def func(x):
         factor = config.scale + config.shift + config.array[0] + len(config.names)
-        return (model(x) * factor + sum(extra)) @ config.square
+        bias = config.slotted.bias + getattr(config.slotted, "extra", 0.0)
+        return (model(x) * factor + sum(extra) + bias) @ config.square
 
     prepared = prepare(fd.jacobian(func), X)
     prepared(X)

@@ -37,7 +37,12 @@ def run_again(prepared, *args):
     return function(*args, **prepared.held)[0]
 
 
-@pytest.mark.parametrize("names", [NAMES, ("w", "w_2", "w_3"), ("w_2", "w"), ("mul_2", "mul", "sin_2", "cos")], ids=str)
+UNICODE = "µ", "μ", "ﬁ", "fi", "σ²", "x₁", "x_1", "_₁", "²", "℘", "·", "λ", "名前"  # Python reads the first two as one
+
+
+@pytest.mark.parametrize(
+    "names", [NAMES, ("w", "w_2", "w_3"), ("w_2", "w"), ("mul_2", "mul", "sin_2", "cos"), UNICODE], ids=str
+)
 def test_held_tensors_of_any_name(names):
     jacobian = fd.jacobian(Holder(names))
     prepared = prepare(jacobian, X)

@@ -296,5 +296,4 @@ narrow
 # ``batch_jacobian`` and ``batch_hessian`` choose it for you.
 #
 # * If the network is small, the number of operations decides: count them, or measure.
-# * If torch has no forward derivative of an operation, or a wrong one, you need reverse mode, which costs more. The
-#   automatic recipes know these operations (:doc:`/guides/what_works`).
+# * If torch has no right forward derivative of an operation, the automatic recipes take reverse mode, which costs more.

@@ -316,7 +316,7 @@ CASES = [
         "no forward derivative",
         lambda: fd.jacobian_forward(lambda x: torch.cdist(x[:, None], x[:, None]))(X),
         NotImplementedError,
-        "jacobian_reverse",
+        "reverse mode by name: jacobian_loop",
     ),
     BadInput(
         "data in float32, to be checked",

@@ -20,7 +20,7 @@ from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._calling.wrapped import refuse_wrapped
-from funcdiff._torch.compiler import compiled, named_after
+from funcdiff._torch.compiler import alone, compiled, named_after
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
@@ -109,7 +109,7 @@ def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     watched = [leaf for leaf in flatten(copies)[0] if isinstance(leaf, Tensor) and not leaf.is_inference()]
     before = times_written(watched)
     try:
-        result = run(*copies)
+        result = alone(run, copies)
     except RuntimeError as error:
         reraise(error)
     if before != times_written(watched):

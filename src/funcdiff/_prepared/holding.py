@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -140,7 +140,7 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
         for kept in _OF_MODULES:
             yield from _of_container(found, name, vars(thing)[kept], vars(thing)[kept])
         own = [key for key in vars(thing) if key not in _USUAL]
-        yield from _of_object(found, name, thing, own)
+        yield from _of_object(found, name, thing, vars(thing), own)
     elif isinstance(thing, dict):
         yield from _of_container(found, name, thing, thing)
     elif isinstance(thing, list | tuple):
@@ -153,22 +153,53 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
             yield from ((name, base) for base in thing.__bases__)
             own = [key for key in vars(thing) if not key.startswith("__") or key == "__call__"]
             yield from _of_container(found, name, vars(thing), own)
-    elif hasattr(thing, "__dict__") and not isinstance(thing, types.ModuleType):
-        yield name, type(thing)
-        yield from _of_object(found, name, thing, vars(thing))
+    elif not isinstance(thing, types.ModuleType):
+        for attributes in _attributes(thing):
+            yield name, type(thing)
+            yield from _of_object(found, name, thing, attributes, attributes)
 
 
-def _of_object(found: Holding, name: str, thing: Any, keys: Iterable[str]) -> Iterator[Place]:
+def _attributes(thing: Any) -> Iterator[Mapping[str, Any]]:
+    if hasattr(thing, "__dict__"):
+        yield vars(thing)
+    if any("__slots__" in vars(cls) for cls in type(thing).__mro__):
+        yield _Slots(thing)
+
+
+class _Slots(Mapping[str, Any]):
+    """What stands in the slots of an object."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+        members = {key: member for cls in type(thing).__mro__[::-1] for key, member in vars(cls).items()}
+        self.slots = {key: slot for key, slot in members.items() if isinstance(slot, types.MemberDescriptorType)}
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self.slots[key].__get__(self.thing)
+        except AttributeError:  # empty
+            raise KeyError(key) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self.slots if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _of_object(
+    found: Holding, name: str, thing: Any, attributes: Mapping[str, Any], keys: Iterable[str]
+) -> Iterator[Place]:
     """What stands in an object's attributes. Of a class of the user's, all code that reads them is known."""
     if installed(type(thing).__module__):
-        yield from _of_container(found, name, vars(thing), keys)
+        yield from _of_container(found, name, attributes, keys)
         return
     for cls in type(thing).__mro__:
         for member in vars(cls).values():
             for function in (member, getattr(member, "__func__", None), getattr(member, "fget", None)):
                 if isinstance(function, types.FunctionType) and cls not in (nn.Module, object):
                     found.see(function)
-    yield from _of_container(found, name, vars(thing), keys, found.attributes)
+    yield from _of_container(found, name, attributes, keys, found.attributes)
 
 
 def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,11 @@ def written(
 
     def free(wish: str) -> str:
         """The part of a path that says what it is, or with a number what nobody else is called."""
-        word = re.sub(r"\W+", "_", _ABOVE.sub("", wish)).strip("_") or "constant"
-        word = f"held_{word}" if word[0].isdigit() else word
+        meant = unicodedata.normalize(
+            "NFKC", _ABOVE.sub("", wish)
+        )  # as Python reads names
+        word = re.sub("__+", "_", "".join(c if f"a{c}".isidentifier() else "_" for c in meant)).strip("_") or "constant"
+        word = word if word.isidentifier() else f"held_{word}"
         word = found = f"{word}_" if keyword.iskeyword(word) else word
         while found in taken:
             taken[word] += 1

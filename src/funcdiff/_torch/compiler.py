@@ -135,8 +135,17 @@ def left_alone(func: F) -> F:
     return func
 
 
+@left_alone
+def alone(run: Callable[..., T], args: Sequence[Any]) -> T:
+    """`run(*args)`, of which the compiler compiles nothing: between two graphs, it would each function that is called.
+
+    There it no longer sees that they are part of a derivative, and ignores the backward of a custom function again.
+    """
+    return run(*args)
+
+
 def compiled(run: Callable[..., T], args: Sequence[Any]) -> T:
-    """`run(*args)` as the compiler traces it, which leaves what is refused here to eager code, unless fullgraph=True.
+    """`run(*args)` as the compiler traces it, which leaves what is refused here to `alone`, unless fullgraph=True.
 
     Raises:
         RefusedError: A custom autograd function was traced. Inside a transform, the compiler ignores its backward.
