@@ -15,6 +15,9 @@ nox.options.sessions = ["docs", "tests", "lint"]
 # Threads that wait for each other on shared cores stall for long; what measures threads sets their number itself.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
+# A worker out of work takes half of the other's, so that tests of one browser window stay together.
+SPREAD = ["-n", "2", "--dist", "worksteal"]
+
 TOOLS = {**ONE_THREAD, "PYTHONPATH": "docs"}  # from where `docs/_tools` are imported
 
 ROOT = Path(__file__).parent
@@ -52,7 +55,7 @@ def docs_fast(session):
 def tests(session):
     """Test the package, its doctests, the gallery's sources and the pages that are computed."""
     install(session, "-e", ".[gallery]", groups=["tests", "docs"])
-    session.run("pytest", *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
+    session.run("pytest", *SPREAD, *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
 
 
 @nox.session(name="tests-torch")
@@ -64,7 +67,7 @@ def tests_torch(session, torch):
     constraints.write_text(re.sub("^torch==.*", f"torch=={torch}", pinned, flags=re.MULTILINE))
     groups = nox.project.dependency_groups(PROJECT, "tests", "docs")
     session.install("-c", str(constraints), "-e", ".[gallery]", f"torch=={torch}", *groups)
-    session.run("pytest", *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
+    session.run("pytest", *SPREAD, *session.posargs, env={**ONE_THREAD, "MPLBACKEND": "agg"})
 
 
 @nox.session
@@ -121,9 +124,7 @@ def site(session):
     (wheel,) = wheels.glob("*.whl")
     install(session, f"{wheel}[gallery]")
     session.install("--force-reinstall", "--no-deps", str(wheel))  # of the same version, pip would keep the last one
-    # A worker out of work takes half of the other's, so that neighbours, of one browser's window, stay together.
-    spread = ["-n", "2", "--dist", "worksteal"]
-    session.run("pytest", "-c", "tests/site/pytest.ini", *spread, "tests/site", *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "-c", "tests/site/pytest.ini", *SPREAD, "tests/site", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

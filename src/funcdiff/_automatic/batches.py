@@ -188,7 +188,7 @@ def over_rows(
     by_compiler = None if torch.compiler.is_compiling() else compiling.planned(func, while_compiling)
 
     def unplanned(batch: Batch, chunk: int | None) -> Callable[..., Function] | None:
-        if by_compiler is None or not batch.size or not torch.compiler.is_compiling():
+        if not batch.size or not torch.compiler.is_compiling():
             return choice.for_rows(kind, batch.at_once(chunk))
         name = compiling.name(func, while_compiling, batch.row(0), by_compiler)
         return None if name == compiling.EAGERLY else RECIPES[kind][name]

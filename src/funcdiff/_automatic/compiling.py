@@ -1,4 +1,4 @@
-"""The choice under torch.compile, which runs these functions when it compiles, and does not look inside."""
+"""The choice under torch.compile, which runs these functions when it compiles."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from funcdiff._automatic import lookup
-from funcdiff._automatic.costs import FORMULAS
 from funcdiff._automatic.lookup import Choice
-from funcdiff._calling.arguments import select_args
+from funcdiff._calling.arguments import select_args, with_aux
+from funcdiff._calling.options import Options
 from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import numbers_like
+from funcdiff._safety.verification import Kind
+from funcdiff._torch import compiler_graph
 from funcdiff._torch.compiler import compiled, run_while_compiling, settled
 from funcdiff._torch.messages import RefusedError
-from funcdiff._torch.tape import Sketch
-from funcdiff._torch.trees import Tree, flatten
+from funcdiff._torch.trees import Tree, flatten, unflatten
 
 EAGERLY = "not compiled"
 ROWS = 100  # supposed of every batch: with a number of its own, each would be compiled anew
@@ -26,9 +27,46 @@ Spec = tuple[tuple[int, ...], torch.dtype, str]
 def name(func: Function, choice: Choice, args: Sequence[Tree], planned: Callable[..., str] | None) -> str:
     """The recipe for these arguments; without `planned` func, or the transform of it, is the compiler's own."""
     if planned is None or not all(isinstance(arg, Tensor) for arg in args):
-        trees = select_args(args, choice.options.argnums), compiled(func, args)
-        return typical(choice.names, *(settled(sum(x.numel() for x in flatten(tree)[0])) for tree in trees))
+        return _traced(func, choice, args)
     return planned(*((tuple(map(settled, x.shape)), x.dtype, str(x.device)) for x in args))
+
+
+def _traced(func: Function, choice: Choice, args: Sequence[Tree]) -> str:
+    """The recipe that is planned for what the compiler traces of func."""
+    options = choice.options
+    leaves, spec = flatten(tuple(args))
+    before = compiler_graph.newest()
+    copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    returned = compiled(func, unflatten(copies, spec))
+    output = with_aux(returned)[0] if options.has_aux else returned
+    outputs = [leaf.clone() for leaf in flatten(output)[0] if isinstance(leaf, Tensor)]
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    chosen = flatten(select_args(unflatten([*range(len(leaves))], spec), options.argnums))[0]
+    if not outputs or not all(i in places for i in chosen):
+        return EAGERLY  # it is refused there, in our own words
+    argnums = tuple([places.index(i) for i in chosen])
+    asked = choice.kind, choice.names, options.randomness, choice.verify, settled(choice.batch)
+    return _of_graph(before, len(places), len(outputs), argnums, *asked)
+
+
+@run_while_compiling
+def _of_graph(
+    before: str,
+    inputs: int,
+    outputs: int,
+    argnums: tuple[int, ...],
+    kind: Kind,
+    names: tuple[str, ...],
+    randomness: str,
+    verify: bool,
+    batch: int,
+) -> str:
+    """The same; of the `inputs` in the compiler's graph, those of `argnums` are differentiated."""
+    try:
+        func, args = compiler_graph.traced_since(before, inputs, outputs, numbers_like)
+    except RefusedError:
+        return EAGERLY
+    return _planned(func, Choice(kind, names, Options(argnums, False, None, randomness), verify, batch), args)
 
 
 def planned(func: Function, choice: Choice) -> Callable[..., str]:
@@ -37,20 +75,16 @@ def planned(func: Function, choice: Choice) -> Callable[..., str]:
     @run_while_compiling
     def recipe(*specs: Spec) -> str:
         args = [numbers_like(torch.empty(shape, dtype=dtype, device=device)) for shape, dtype, device in specs]
-        try:
-            plan = lookup.for_transform(func, choice, args, inside=True).plan
-        except RefusedError:  # it may be possible outside; else it is refused there, in our own words
-            return EAGERLY
-        if plan.sketch.foreign:  # torch.compile differentiates what their forward does, whatever their backward says
-            return EAGERLY
-        return plan.usable[0]
+        return _planned(func, choice, args)
 
     return recipe
 
 
-@run_while_compiling
-def typical(names: tuple[str, ...], n: int, m: int) -> str:
-    """The recipe that would be planned for a common network of n inputs and m outputs; without formulas the first."""
-    network = Sketch(n, m, *(10**6,) * 5, elements=10**3, curved_elements=10**3, calls=9)
-    known = [name for name in names if name in FORMULAS]
-    return min(known, key=lambda name: FORMULAS[name].cost(network).seconds) if names[0] in FORMULAS else names[0]
+def _planned(func: Function, choice: Choice, args: Sequence[Tree]) -> str:
+    try:
+        plan = lookup.for_transform(func, choice, args, inside=True).plan
+    except RefusedError:  # it may be possible outside; else it is refused there, in our own words
+        return EAGERLY
+    if plan.sketch.foreign:  # torch.compile differentiates what their forward does, whatever their backward says
+        return EAGERLY
+    return plan.usable[0]

@@ -76,8 +76,8 @@ def hessian_taylor(
         Griewank and Walther, Evaluating Derivatives (2008), chapter 13.
 
     Notes:
-        Under torch.compile, `func` must not contain a custom autograd function. torch 2.13 ignores the derivative that
-        the function defines and differentiates its forward formula. `torch.func.hessian` has this problem too.
+        torch.compile ignores the derivative that a custom autograd function in `func` defines. The Hessian of such a
+        `func` is left out of the compiled code, and with fullgraph=True it is refused.
     """
     options = one_draw(Options(argnums, has_aux, chunk_size, randomness))
     return _by_jets("hessian", func, options)

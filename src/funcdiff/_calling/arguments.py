@@ -33,7 +33,7 @@ def with_aux(returned: Tree) -> tuple[Tree, Tree]:
             f"has_aux=True expects func to return (output, aux), got {kind(returned)}. Return both, or omit has_aux."
         )
     for leaf in flatten(returned[1])[0]:
-        if not isinstance(leaf, Tensor):
+        if not isinstance(getattr(leaf, "value", leaf), Tensor):  # of a jet, which compiled is no tensor, its value
             raise TypeError(f"expected aux to contain only tensors, got {kind(leaf)}. Wrap it: torch.tensor(...).")
     return returned
 

@@ -47,9 +47,7 @@ def written(
 
     def free(wish: str) -> str:
         """The part of a path that says what it is, or with a number what nobody else is called."""
-        meant = unicodedata.normalize(
-            "NFKC", _ABOVE.sub("", wish)
-        )  # as Python reads names
+        meant = unicodedata.normalize("NFKC", _ABOVE.sub("", wish))  # as Python reads names
         word = re.sub("__+", "_", "".join(c if f"a{c}".isidentifier() else "_" for c in meant)).strip("_") or "constant"
         word = word if word.isidentifier() else f"held_{word}"
         word = found = f"{word}_" if keyword.iskeyword(word) else word
