@@ -54,6 +54,7 @@ def compiled_as_eager(derivative, x):
     if isinstance(eager, str):
         assert isinstance(compiled, str)
     else:
+        assert not isinstance(compiled, str), compiled
         assert_close(compiled, eager)
 
 

@@ -313,3 +313,9 @@ def test_a_compiled_product_can_be_trained_through_a_norm_and_attention(model):
         x = ROWS[:3].clone().requires_grad_()
         slopes += torch.autograd.grad(func(x), x)
     assert_close(slopes[1], slopes[0])
+
+
+def test_the_first_many_products_of_an_unchecked_operator_are_made_at_once(monkeypatch):
+    monkeypatch.setattr("funcdiff._calling.operator.cannot", lambda error: pytest.fail(str(error)))
+    operator = fd.jacobian_operator(torch.sin, torch.zeros(3), verify=False)
+    assert_close(operator @ torch.eye(3), torch.eye(3))

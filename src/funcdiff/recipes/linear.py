@@ -15,6 +15,7 @@ from funcdiff._calling.plain import backward, tracked
 from funcdiff._calling.point import check_primals
 from funcdiff._calling.transform import guarded, taken_apart
 from funcdiff._calling.types import Flat, Function, Primals
+from funcdiff._torch.compiler import left_alone
 from funcdiff._torch.graph import End, ends, survey
 from funcdiff._torch.transforms import jvp, plain_allowed, vjp
 from funcdiff._torch.trees import Tree, flatten, unflatten
@@ -103,9 +104,10 @@ def by_double_backward(flat: Flat, x: Primals) -> tuple[Callable[[], Tree], Alon
     shown = output if keep else _detached(output)
 
     @once
+    @left_alone
     def transposed() -> tuple[list[Tensor], Sequence[End]]:
         with torch.enable_grad():
-            u = [torch.ones_like(y).requires_grad_() for y in outputs]
+            u = [torch.ones_like(y, requires_grad=True) for y in outputs]  # also inside vmap
             return u, ends(backward(outputs, x, u, create_graph=True))
 
     def along(v: Leaves) -> tuple[Tree, Leaves]:
