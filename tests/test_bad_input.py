@@ -6,6 +6,8 @@ import torch
 import funcdiff as fd
 from _ext.shown import bad_input
 from _ext.shown.bad_input_cases import CASES, ROWS, X, cube_sum
+from funcdiff._automatic.planning import Candidate, Plan
+from funcdiff._torch.tape import Sketch
 from funcdiff.checks.registry import REGISTRY
 
 
@@ -86,3 +88,10 @@ def test_the_messages_of_the_site_are_those_of_the_errors():
     assert [name for name, _, _ in messages] == [case.name for case in CASES]
     assert ("chunk_size 0", "ValueError") in {(name, error) for name, error, _ in messages}
     assert all(message for _, _, message in messages)
+
+
+def test_the_refusal_of_a_recurrent_layer_of_cudnn_names_the_switch():
+    sketch = Sketch(3, 3, operators=frozenset(["_cudnn_rnn"]))
+    refusal = str(Plan(sketch, (Candidate("jacobian_forward", None, "it raises: no rule"),)).refusal())
+    assert "it raises" in refusal
+    assert refusal.endswith("cudnn.flags(enabled=False):`")

@@ -17,7 +17,7 @@ from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
 from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.obstacles import KNOWN_WRONG, PLAIN, Obstacles
 from funcdiff._torch.delicate import NORMS
-from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.messages import CUDNN, RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
 from funcdiff.recipes import taylor
@@ -141,6 +141,8 @@ class Plan:
                 "The derivative of an operation divides by zero here. It may be a root or a norm at 0, or a number "
                 "that a mask leaves out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
             )
+        if "_cudnn_rnn" in self.sketch.operators:
+            remedy = CUDNN[0].upper() + CUDNN[1:]
         return RefusedError(
             f"no recipe is known to be right on func ({self.obstacles}). func calls {suspects}. {remedy}"
         )
