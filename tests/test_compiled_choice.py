@@ -91,6 +91,12 @@ def distances(x):
     return torch.cdist(x, CENTRES)
 
 
+def stops(x):
+    y = x.sin()
+    torch._dynamo.graph_break()
+    return distances(y)
+
+
 # Of torch's distances vmap repeats the first row: which recipes are right is known where func is looked at.
 WITH_TREES = {
     "jacobian": (lambda: fd.jacobian(distances), ROWS),
@@ -104,6 +110,7 @@ WITH_TREES = {
     "batch_jacobian": (lambda: fd.batch_jacobian(lambda x: distances(x[None])[0]), ROWS),
     "batch_jacobian of a dict": (lambda: fd.batch_jacobian(lambda tree: distances(tree["x"][None])[0]), {"x": ROWS}),
     "batch_hessian of a dict": (lambda: fd.batch_hessian(lambda t: distances(t["x"][None]).pow(3).sum()), {"x": ROWS}),
+    "where the compiler stops": (lambda: lambda x: fd.jacobian(stops)(x), ROWS),
     "of what was computed before": (
         lambda: lambda x: fd.jacobian(lambda y: torch.cdist(y, x[:2].sin() + x.shape[0]))(x),
         ROWS,

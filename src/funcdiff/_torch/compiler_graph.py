@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._guards import TracingContext
+from torch._guards import CompileContext, TracingContext
 
 from funcdiff._torch.compiler import run_while_compiling
 from funcdiff._torch.messages import RefusedError
@@ -17,23 +17,27 @@ _OF_TRANSFORMS = "torch._C._functorch", "torch._functorch"
 
 @run_while_compiling
 def newest() -> str:
-    """The name of the operation that was traced last."""
-    return str(_nodes()[-1].name) if TracingContext.try_get() and _nodes() else ""
+    """Where the compiler is: in which graph, and after which of its operations."""
+    return f"{_graph()} {_nodes()[-1].name}" if TracingContext.try_get() and _nodes() else f"{_graph()} "
 
 
 def traced_since(
     before: str, inputs: int, outputs: int, numbers: Callable[[Tensor], Tensor]
 ) -> tuple[Callable[..., list[Tensor]], list[Tensor]]:
-    """What was traced after the operation `before`, as a function, and arguments like those that it was traced with.
+    """What was traced since the compiler was at `before`, as a function, and arguments like those it was traced with.
 
-    Its first operations are copies of the inputs, its last ones copies of the outputs. For what it captured stand the
-    tensors themselves, where they are there already, or else `numbers` of their shape.
+    Its first operations are copies of the inputs, its last ones copies of the outputs. For what it captured stand
+    copies of the tensors, where they are there already, or else `numbers` of their shape.
 
     Raises:
-        RefusedError: A transform was traced, or something that is neither a tensor nor a size was captured.
+        RefusedError: A transform was traced, or something that is neither a tensor nor a size was captured. Or the
+            compiler stopped on the way, and began another graph.
     """
+    graph_before, last = before.split(" ")
+    if graph_before != _graph():
+        raise RefusedError("the compiler stopped on the way here")
     nodes = _nodes()
-    nodes = nodes[[node.name for node in nodes].index(before) + 1 if before else 0 :]
+    nodes = nodes[[node.name for node in nodes].index(last) + 1 if last else 0 :]
     if any(str(getattr(node.target, "__module__", "")).startswith(_OF_TRANSFORMS) for node in nodes):
         raise RefusedError("func is differentiated, or called by vmap, inside")
     graph, captured = fx.Graph(), dict[fx.Node, Tensor]()
@@ -57,9 +61,11 @@ def traced_since(
 
 
 def _present(node: fx.Node, numbers: Callable[[Tensor], Tensor]) -> Tensor:
-    """The tensor that the compiled function was called with, or one like what it computes."""
+    """A copy of what the compiled function was given, as it may be written into, or numbers like what it computes."""
     given = getattr(node.meta.get("grapharg"), "example", None)
-    return given if isinstance(given, Tensor) else _like(node, numbers)
+    if not isinstance(given, Tensor):
+        return _like(node, numbers)
+    return given.detach().clone().requires_grad_(given.requires_grad)
 
 
 def _like(node: fx.Node, numbers: Callable[[Tensor], Tensor]) -> Tensor:
@@ -78,9 +84,13 @@ def _nodes() -> list[fx.Node]:
     return [node for node in _output().graph.nodes if node.op != "placeholder"]  # these are added where they are met
 
 
+def _graph() -> str:
+    return str(CompileContext.current_compile_id() if TracingContext.try_get() else None)
+
+
 def _output() -> Any:
     from torch._dynamo.symbolic_convert import InstructionTranslator  # it imports the whole compiler
 
     if TracingContext.try_get() is None:
-        raise RefusedError("the compiler stopped on the way here, and calls this itself")
+        raise RefusedError("nothing is compiled")
     return InstructionTranslator.current_tx().output
