@@ -181,7 +181,19 @@ def one_step(x):
     return y - (y**3 + y - x) / (3 * y**2 + 1)
 
 
-RIGHT_ONCE = {"a hook": hooked, "the last step of a solver": one_step}
+def detached_steps(x):
+    y = torch.ones_like(x)
+    for _ in range(8):
+        y = (y - (y**3 + y - x) / (3 * y**2 + 1)).detach()
+    return y - (y**3 + y - x) / (3 * y**2 + 1)
+
+
+RIGHT_ONCE = {
+    "a hook": hooked,
+    "the last step of a solver": one_step,
+    "the last step beside a constant": lambda x: one_step(x) + x.detach() * x.sin(),
+    "the last of many beside a small constant": lambda x: 0.01 * x.detach().exp() * x + detached_steps(x),
+}
 
 
 @pytest.mark.parametrize("kind", TWICE)

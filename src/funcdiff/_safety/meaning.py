@@ -19,7 +19,7 @@ from funcdiff._calling.plain import backward, tracked
 from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near, nothing
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
-from funcdiff._torch.constants import Constants, constants, holding
+from funcdiff._torch.constants import Constants, constants, holding, parts
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import flatten
 
@@ -32,8 +32,11 @@ _BY_DESIGN = frozenset(  # operators whose gradient is not their derivative: a p
     )
 )
 _CONVERGED = 0.01  # of its second derivative, below which a first derivative is what a solver's tolerance leaves
+_ALL = None  # of the parts that are detached
+_MANY = 32  # parts, above which they are not looked at one by one
 _elsewhere = random.Random(0)  # not the caller's
 _TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
+Line = tuple[Point, Point]  # a point and a direction
 Judge = Callable[[Func, Tensor], "Check"]  # what differences of a function say of an answer
 _SAID = Check("agrees", 0.0, "agrees with differences in which what func holds constant stays as it is")
 _STRAIGHT = Check("agrees", 0.0, "is zero, as func is linear piece by piece")
@@ -123,46 +126,67 @@ def _as_meant(
         if not held.meant:
             return found
         kept = judge(holding(flat, here), answer)
-        return kept if kept.outcome == "undecided" else _believed(kept, found, flat, point, along, weights, seen)
+        if kept.outcome == "undecided":
+            return kept
+        return _believed(judge, answer, kept, found, flat, (point, along), weights, seen)
     except OUTSIDE:
         return found
 
 
 def _believed(
-    kept: Check, found: Check, flat: Func, point: Point, along: Point, weights: Point | None, seen: Sketch
+    judge: Judge, answer: Tensor, kept: Check, found: Check, flat: Func, line: Line, weights: Point | None, seen: Sketch
 ) -> Check:
-    """What is found of constants that are meant, unless func contradicts itself.
-
-    The last step of a solver after detach() has the right gradient, and the wrong second derivative.
-    """
+    """What is found of constants that are meant, unless func contradicts itself."""
     if kept.outcome == "wrong":
         return found
+    point, along = line
     cotangents = direction(flatten(flat(*shifted(point, along, 0.0)))[0], seed=8)
     fresh = shifted(point, along, _elsewhere.uniform(0.3, 0.4) * seen.epsilon**0.25)  # where func has never been
     once, again = (gradients(flat, fresh, along, cotangents)(0.0) for _ in range(2))
     if not near(again, once, seen):
         return replace(found, reason=f"{found}: func returns tensors that it made in another call")
-    if weights is not None:
-        outcomes = [_first(flat, point, along, weights, seen, scale=scale).outcome for scale in (0.0, 1.0)]
-        # A gradient that is zero agrees with anything.
-        if outcomes == ["wrong", "agrees"] and not _matters(flat, point, along, weights, seen):
-            return replace(found, reason=f"{found}, though the gradient agrees: detaching is right only once")
+    if weights is not None and _only_once(judge, answer, flat, line, weights, seen):
+        return replace(found, reason=f"{found}, though the gradient agrees: detaching is right only once")
     return _SAID
 
 
-def _matters(flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> bool:
+def _only_once(judge: Judge, answer: Tensor, flat: Func, line: Line, weights: Point, seen: Sketch) -> bool:
+    """Whether something that func detaches changes its second derivative and not its first.
+
+    The last step of a solver after detach() has the right gradient, and the wrong second derivative. It may be a part
+    of what func detaches, beside constants that are meant.
+    """
+    several = parts(flat, shifted(*line, 0.0))
+    for free in (_ALL, *(several if 1 < len(several) <= _MANY else ())):
+        func = _freed(flat, line, free)
+        outcomes = [_first(func, *line, weights, seen, scale=scale).outcome for scale in (0.0, 1.0)]
+        # A gradient that is zero agrees with anything.
+        if outcomes != ["wrong", "agrees"] or (free is not _ALL and judge(func, answer).outcome != "wrong"):
+            continue
+        if not _matters(flat, line, weights, seen, free):
+            return True
+    return False
+
+
+def _freed(flat: Func, line: Line, free: int | None) -> Func:
+    """`flat` itself, or with all but one part of its constants kept as they are at the beginning of a line."""
+    return flat if free is _ALL else holding(flat, shifted(*line, 0.0), free)
+
+
+def _matters(flat: Func, line: Line, weights: Point, seen: Sketch, free: int | None) -> bool:
     """Whether what func detaches has a first derivative of its own: what a solver's iterations return has none."""
-    lines = [(point, along), (shifted(point, direction(point, seed=9), 0.3), direction(point, seed=10))]
-    return any(_moves_results(flat, *line, weights, seen) for line in lines)
+    point, _ = line
+    other = shifted(point, direction(point, seed=9), 0.3), direction(point, seed=10)
+    return any(_moves_results(flat, line, weights, seen, free) for line in (line, other))
 
 
-def _moves_results(flat: Func, point: Point, along: Point, weights: Point, seen: Sketch) -> bool:
+def _moves_results(flat: Func, line: Line, weights: Point, seen: Sketch, free: int | None) -> bool:
     """Whether what func detaches changes its results in first order, not only in second order along this line."""
-    free, held = (values(func, point, along) for func in (flat, holding(flat, shifted(point, along, 0.0))))
+    loose, held = (values(func, *line) for func in (_freed(flat, line, free), holding(flat, shifted(*line, 0.0))))
     step = seen.epsilon**0.25
-    ahead, behind = (float(((free(t) - held(t)) * joined(weights)).sum()) for t in (step, -step))
+    ahead, behind = (float(((loose(t) - held(t)) * joined(weights)).sum()) for t in (step, -step))
     slope, bend = (ahead - behind) / (2 * step), (ahead + behind) / step**2
-    noise = 8 * seen.epsilon * float(free(0.0).abs().amax()) / step
+    noise = 8 * seen.epsilon * float(loose(0.0).abs().amax()) / step
     return bool(abs(slope) > max(noise, _CONVERGED * abs(bend)))
 
 

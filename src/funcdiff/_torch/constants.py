@@ -109,41 +109,60 @@ def constants(run: Callable[[], Any]) -> Constants:
 
 
 class _Keeper(Switches):
-    """Keeps what is taken out of the graph or, given `kept`, puts that in its place."""
+    """Keeps what is taken out of the graph or, given `kept`, puts that in its place, but for the part `free`.
 
-    def __init__(self, kept: list[tuple[Any, Any]] | None = None) -> None:
+    A part is what one call takes out, or all that is computed from where gradients are switched off until they are on.
+    """
+
+    def __init__(self, kept: list[tuple[Any, Any, int]] | None = None, free: int | None = None) -> None:
         super().__init__()
         self.replays = kept is not None
         self.kept = kept or []
+        self.free = free
+        self.parts = 0
         self._position = 0
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
+        if func is set_grad_enabled and args[0]:
+            self.parts += 1
         taken_out = func in _CONSTANTS or not torch.is_grad_enabled()
         if not taken_out or func is set_grad_enabled or transforms_active() or any(result is arg for arg in args):
             return result  # what is written in place is made of what was put there
         if not self.replays:
-            self.kept.append((func, result))
+            self.kept.append((func, result, self.parts))
+            self.parts += torch.is_grad_enabled()
             return result
-        expected, value = self.kept[self._position] if self._position < len(self.kept) else (None, None)
+        expected, value, part = self.kept[self._position] if self._position < len(self.kept) else (None, None, None)
         if expected is not func:
             raise RuntimeError("func runs other operations near the point")
         self._position += 1
-        return _copied(value)
+        return result if part == self.free else _copied(value)
 
 
-def holding(func: Callable[..., Tree], args: list[Tensor]) -> Callable[..., Tree]:
-    """`func` with all that it takes out of the graph as it is at these arguments."""
-    keeper = _Keeper()
-    with torch.enable_grad(), keeper:
-        func(*args)
-    kept = [(func, _copied(result)) for func, result in keeper.kept]  # as what is written in place has left it
+def holding(func: Callable[..., Tree], args: list[Tensor], free: int | None = None) -> Callable[..., Tree]:
+    """`func` with all that it takes out of the graph as it is at these arguments, but for the part `free`."""
+    kept = [
+        (func, _copied(result), part) for func, result, part in _kept(func, args)
+    ]  # as writes in place have left it
 
     def held(*moved: Tensor) -> Tree:
-        with _Keeper(kept):
+        with _Keeper(kept, free):
             return func(*moved)
 
     return held
+
+
+def parts(func: Callable[..., Tree], args: list[Tensor]) -> list[int]:
+    """The parts that `func` takes out of the graph, each of which can be left `free`."""
+    return sorted({part for _, _, part in _kept(func, args)})
+
+
+def _kept(func: Callable[..., Tree], args: list[Tensor]) -> list[tuple[Any, Any, int]]:
+    keeper = _Keeper()
+    with torch.enable_grad(), keeper:
+        func(*args)
+    return keeper.kept
 
 
 def _copied(result: Any) -> Any:
