@@ -203,7 +203,7 @@ costs.claim("batch_jacobian", smaller_peak_than="whole batch", by=B / 2)
 # %%
 # Time
 # ----
-# Less work should take less time. We time the four methods. On a busy machine the intervals are wide.
+# Does less arithmetic take less time here? We time the four methods. On a busy machine the intervals are wide.
 
 times = compare(candidates, x, rounds=20)
 times
@@ -240,8 +240,8 @@ plot(study, title=title)
 # Second derivatives
 # ------------------
 # At one row, each of the 33 outputs has a Hessian of shape (31, 31), so the result for one row has the shape (33, 31,
-# 31). :func:`funcdiff.batch_hessian` chooses Taylor mode again. We compare it with two other methods. Each applies a
-# mode of differentiation to the result of a mode: their names say which.
+# 31). :func:`funcdiff.batch_hessian` chooses Taylor mode again. We compare it with two other methods. Each
+# differentiates twice. Its name says in which modes, the outer one first.
 
 from funcdiff import hessian_forward_over_forward, hessian_forward_over_reverse
 

@@ -215,7 +215,7 @@ times.claim(
 
 slowest = max(times, key=lambda name: times[name].median)
 factor = times[slowest].median / times[times.fastest].median
-title = f"One Hessian: the slowest recipe takes {factor:.0f}× as long as the fastest"
+title = f"Hessians of 4 rows: the slowest takes {factor:.0f}× as long as the fastest"
 plot(times, title=title)
 
 # %%

@@ -12,7 +12,7 @@ next operation, say :math:`y = \sin z`, computes its own derivatives from these:
 
 With 5 inputs each number carries 5 first derivatives and 15 second ones, because a symmetric 5 by 5 matrix has 15
 different entries. Together with the value, this is the work of 1 + 5 + 15 = 21 evaluations, for any number of outputs.
-``torch.func.hessian`` needs about :math:`(1 + 5)(1 + 25) = 156` for 25 outputs.
+``torch.func.hessian`` needs up to :math:`(2 + 5)(1 + 25) = 182` for 25 outputs.
 
 **Answer:** Yes, for few inputs and several outputs: :func:`funcdiff.hessian` then uses Taylor mode. If you need only
 the Laplacian, the sum of the second derivatives, call :func:`funcdiff.laplacian`, which needs even less.
@@ -128,8 +128,8 @@ torch.testing.assert_close(vmap(laplacian(network))(batch), sum_of_diagonal)
 # -----
 # Let :math:`F` be the number of FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. With 5
 # inputs, Taylor mode should need :math:`(1 + 5 + 15) F`. Forward over reverse, the method of ``torch.func.hessian``,
-# should need about :math:`(1 + n)(1 + m) F` for :math:`n` inputs and :math:`m` outputs. (The names say
-# :term:`outer over inner`.) We count.
+# should need up to :math:`(2 + n)(1 + m) F` for :math:`n` inputs and :math:`m` outputs: the 2 is for the values and for
+# products with zeros. (The names say :term:`outer over inner`.) We count.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -273,6 +273,6 @@ torch.testing.assert_close(H.sum(0), of_sum)
 # Call ``hessian``. For few inputs and several outputs it uses Taylor mode. The exceptions are:
 #
 # * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
-# * If there are many inputs, forward over reverse needs fewer passes: compare :math:`(1 + n)(1 + m)` with
+# * If there are many inputs, forward over reverse needs fewer passes: compare :math:`(2 + n)(1 + m)` with
 #   :math:`1 + n + n(n+1)/2`.
 # * If you need only the sum of the diagonal, use ``laplacian``.

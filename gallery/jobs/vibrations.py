@@ -244,8 +244,7 @@ times.claim("hessian", faster_than="hessian, budget")
 # %%
 # What goes wrong
 # ---------------
-# *The atoms are not at a minimum.* Rotations then change the energy, and their squares are not zero. These are the
-# values before the positions were optimized:
+# *The atoms are not at a minimum.* Rotations then change the energy, and their squares are not zero, as at ``start``:
 
 near_zero = vibrations(hessian(energy)(start), masses)[0].abs().sort()[0][:6]
 print("six nearest to zero:", *(f"{value:.1e}" for value in near_zero))
@@ -253,7 +252,8 @@ assert near_zero.max() > 1e-3 * squares[6], "update this section"
 
 # %%
 # *A custom kernel has no second derivative.* Fast kernels compute the gradient together with the energy, and keep it
-# for the backward pass. For torch this gradient is a constant, so every second derivative is zero.
+# for the backward pass. For torch this gradient is a constant, so every second derivative is zero. Torch runs
+# ``forward`` under ``torch.no_grad()``, although ``Kernel`` below does not show it. The error message refers to this.
 
 from textwrap import fill
 
@@ -277,8 +277,8 @@ except RuntimeError as error:
     print(fill(f"RuntimeError: {error}", 88))
 
 # %%
-# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error: finite differences contradict zeros, and
-# torch runs ``forward`` under ``torch.no_grad()``. Write the backward pass with torch's operations, as here.
+# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error: finite differences contradict zeros. Write
+# the backward pass with torch's operations, as here.
 
 
 class Repaired(Kernel):

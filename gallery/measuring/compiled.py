@@ -10,9 +10,9 @@ The first call compiles, and this takes as long as very many ordinary calls. A n
 compile again. So compiling can pay if you call the same derivative many thousands of times, with inputs of one shape.
 :func:`funcdiff.prepare` also skips the Python, and is ready much sooner.
 
-**Answer:** Compile the derivative, as below: it becomes much faster if the function is small, and gains little or loses
-if large matrix products take the time. If ``prepare(jacobian(f), x)`` is as fast, compiling never pays
-(:ref:`when each pays <prepare-or-compile>`). Do not compile the function inside, as in
+**Answer:** Compile the derivative, as below, and measure: this shortens the work around the operations, so it can gain
+most if they are small and many, and it cannot make large matrix products faster. If ``prepare(jacobian(f), x)`` is as
+fast, compiling never pays (:ref:`when each pays <prepare-or-compile>`). Do not compile the function inside, as in
 ``jacobian(torch.compile(f))``, because PyTorch then differentiates ``f`` without compiling.
 
 .. code-block:: python
@@ -161,7 +161,7 @@ for name, derivative in derivatives.items():
 # Time: a network
 # ---------------
 # Our second function is a network with 5 inputs, two hidden layers of 1000 units, and 25 outputs, on 100 rows. Large
-# matrix products take most of the time. They are fast already, so compiling can gain little.
+# matrix products take most of the time. Compiling does not make them faster, so it can only shorten the rest.
 
 from funcdiff import batch_jacobian
 from funcdiff.problems import study_network
@@ -292,4 +292,5 @@ cache.cleanup()
 #
 # * If the function contains a custom autograd function, do not compile. :func:`funcdiff.jacobian` leaves its derivative
 #   out of the compiled code, so it stays right and does not become faster.
-# * If matrix products take the time, compiling gains little. Use a recipe with fewer FLOPs, as ``batch_jacobian`` does.
+# * If matrix products take the time, compiling can only shorten the rest. Use a recipe with fewer FLOPs, as
+#   ``batch_jacobian`` does.

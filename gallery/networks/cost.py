@@ -7,7 +7,8 @@ We count the cost of a derivative in evaluations of the network. With 5 inputs a
 * 7 evaluations for the Jacobian with ``jacfwd``: 1 for the values, 1 for each of the 5 columns, and 1 more for products
   with zeros.
 * 26 for the Jacobian with ``jacrev``: 1 for the values and about 1 for each of the 25 rows.
-* 156 for the Hessian with ``torch.func.hessian``, which is ``jacfwd`` of ``jacrev``: about (1 + 5) · (1 + 25).
+* Up to 182 for the Hessian with ``torch.func.hessian``, which is ``jacfwd`` of ``jacrev``: (2 + 5) · (1 + 25). One of
+  the 2 + 5 is again for products with zeros.
 * 21 for the Hessian with the best method: 1 for the values, 5 for the first derivatives and 15 for the second ones. An
   output has 25 second derivatives, but its Hessian is symmetric, so only 15 of them differ.
 
@@ -152,8 +153,8 @@ costs.claim("batch_hessian", smaller_peak_than="hessian_reverse_over_reverse", b
 # %%
 # Time
 # ----
-# We time all 100 rows, without the last two methods of the table. A method that needs more than half a second is timed
-# once.
+# We time all 100 rows. We leave out the last two methods of the table, and ``hessian_taylor``, because
+# ``batch_hessian`` chose it. A method that needs more than half a second is timed once.
 
 timed = {
     "evaluation": network,
@@ -184,8 +185,7 @@ plot(prediction)
 print(prediction.largest)
 
 # %%
-# Each point is a method. On the dashed line, the measured time equals the predicted one. Is the order of the methods
-# predicted correctly, too?
+# Each point is a method. On the dashed line, both times are equal. Is their order predicted correctly, too?
 
 prediction.rank_order()
 
@@ -212,8 +212,8 @@ hessian_prediction.rank_order()
 hessian_times.claim("hessian_taylor", faster_than="hessian_reverse_over_reverse", by=50)
 
 # %%
-# Why is the prediction not exact? The count contains only matrix products. Taylor mode also multiplies and adds large
-# tensors to differentiate ELU. The profiler shows which part of the time the matrix products take.
+# Why is the prediction not exact? The count contains only matrix products, and these run at different speeds for
+# different sizes. The profiler shows the share of the time that they take. Other operations take the rest.
 
 from torch.profiler import profile
 
@@ -242,8 +242,7 @@ seam.claim("round trip", faster_than="evaluation", by=10)
 # %%
 # Rows and width
 # --------------
-# With few rows or a narrow network there is little arithmetic, and starting the operations takes most of the time. We
-# see this if we vary the number of rows.
+# With few rows or a narrow network, starting the operations takes most of the time. First we vary the number of rows.
 
 
 def with_rows(rows):
@@ -254,7 +253,8 @@ options = {"equal": False, "rounds": 8, "budget": 0.05}
 plot(sweep(with_rows, [1, 4, 16], label="rows B", **options))
 
 # %%
-# Where the lines rise and separate, the FLOPs matter. Next we vary the width of the network.
+# Where the lines rise and separate, the FLOPs matter. In the table under the figure, a star marks the smallest median.
+# The title counts a size only if one method is faster there than all others beyond the noise. Next we vary the width.
 
 
 def of_width(width):
@@ -266,8 +266,8 @@ study = sweep(of_width, [10, 100, 1000], label="width of the hidden layers", **o
 plot(study)
 
 # %%
-# On the left the lines are flat, because the time to start the operations is the same for each width. On the right they
-# rise with the arithmetic.
+# On the left the lines are flat: starting the operations takes the same time. On the right they rise with the
+# arithmetic.
 #
 # What goes wrong
 # ---------------

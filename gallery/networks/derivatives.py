@@ -8,8 +8,9 @@ so the slopes are wrong by up to 1. The second derivatives are wrong by up to 10
 
 So look at the derivatives before you use them. A profile shows them along a line through the domain. A map shows them
 over the whole domain. In torch alone, ``vmap`` of ``jacfwd`` computes the first derivatives at every point of a grid,
-and ``jacfwd`` of ``jacfwd`` the second ones. For 2 inputs, a point needs about 1 + 2 + 3 = 6 evaluations: one for the
-value, 2 for the first derivatives and 3 for the second ones.
+and ``jacfwd`` of ``jacfwd`` the second ones. With 2 inputs, this needs up to :math:`(2 + 2)^2 = 16` evaluations at each
+point. With :term:`Taylor mode`, which ``batch_hessian`` uses, a point needs about 1 + 2 + 3 = 6: one for the value, 2
+for the first derivatives and 3 for the second ones.
 
 **Answer:** A network that fits a function usually has similar derivatives, but the second ones are less accurate than
 the first. Compute all derivatives over a grid with ``batch_jacobian(network)(X)`` and ``batch_hessian(network)(X)``,
@@ -213,7 +214,7 @@ costs = count(candidates, rows)
 costs
 
 # %%
-# ``batch_hessian`` uses :term:`Taylor mode`. With 2 inputs, it computes 2 first and 3 second derivatives together with
+# ``batch_hessian`` uses Taylor mode. With 2 inputs, it computes 2 first and 3 second derivatives together with
 # each value. Forward over forward computes some of them more than once:
 
 costs.claim("batch_hessian", fewer_flops_than="forward over forward", by=2)

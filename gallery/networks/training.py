@@ -72,7 +72,8 @@ plot_learning(curve, title=title)
 assert curve.held_out[-1] < 1e-3
 
 # %%
-# As long as both lines fall, continue to train. If the dash-dotted line rises, stop earlier or use more samples.
+# As long as both lines fall, continue to train. If the dash-dotted line, the error on the new samples, rises, stop
+# earlier or use more samples.
 #
 # Now we can differentiate the network. How close its derivatives are to those of the function is the subject of
 # :doc:`/tutorials/networks/derivatives` and :doc:`/tutorials/networks/errors`.

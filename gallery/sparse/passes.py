@@ -10,9 +10,10 @@ column 0, with its few entries in rows 0 and 1. If entries 0 and 3 are both 1, t
 Column 3 has its entries in rows 2, 3 and 4. No row has an entry in both columns, so we can read both from the sum.
 Columns 0, 3, 6 and so on share the first pass, columns 1, 4, 7 the second, and columns 2, 5, 8 the third.
 
-**Answer:** Count the entries in the fullest row, here three: your Jacobian needs that many passes, or a few more.
-:func:`funcdiff.jacobian_sparse` finds out which entries can differ from zero, groups the columns, and returns a sparse
-matrix. It helps little if every output depends on every input, or if the function branches on values.
+**Answer:** Count the entries in the fullest row and in the fullest column, and use the smaller number, here three: your
+Jacobian usually needs that many passes, or a few more. :func:`funcdiff.jacobian_sparse` finds out which entries can
+differ from zero, groups columns or rows, and returns a sparse matrix. It helps little if every output depends on every
+input, or if the function branches on values.
 
 .. code-block:: python
 
@@ -100,7 +101,8 @@ plot_pattern(
 
 # %%
 # A batch is another example. The rows of a batch are independent, so one pass serves all of them. A network on 8 rows
-# needs as many passes as on one row.
+# needs as many passes as on one row. Each row of this Jacobian has 5 entries and each column 3, so reverse mode, which
+# groups rows, needs the fewest passes.
 
 weights = torch.randn(16, 5), torch.randn(3, 16)
 
@@ -256,8 +258,8 @@ else:
 # %%
 # Takeaway
 # --------
-# The number of passes depends on the row with the most entries, and not on the number of inputs. ``jacobian_sparse``
-# finds the pattern and the passes, and ``hessian_sparse`` does so for Hessians.
+# The number of passes depends on the fullest row or column, and not on the number of inputs. ``jacobian_sparse`` finds
+# the pattern and the passes, and ``hessian_sparse`` does so for Hessians.
 #
 # * If every output depends on every input, use :func:`funcdiff.jacobian`.
 # * If you need a Jacobian once and there are few inputs, the dense recipe is faster, because finding the pattern takes

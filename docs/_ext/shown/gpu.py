@@ -34,9 +34,8 @@ def conditions(data: Data) -> list[nodes.Node]:
     text = (
         f"Measured on {place['date'][:10]} on {place['accelerator']}, driver {data['driver']}, and on the processor of "
         f"the same machine, {place['processor']} with {place['threads']} threads, by torch {place['torch']} and Python "
-        f"{place['python']}. Each time is a median: in the table of the studies of {data['rounds']} rounds, or one "
-        "sample if a call takes longer than half a second, and elsewhere of at least 8, or one sample if it takes "
-        "longer than a fifth of a second."
+        f"{place['python']}. Each time is the median of {data['rounds']} rounds in the table of the studies, and of at "
+        "least 8 elsewhere. Slow calls were timed once: above 0.5 s in that table, and above 0.2 s elsewhere."
     )
     return [nodes.paragraph("", text)]
 
@@ -208,10 +207,13 @@ def graphs(data: Data) -> list[nodes.Node]:
         rows.append([found["name"], *times, *saved])
     header = ["derivative", "called", "prepared", "replayed", "called / prepared", "called / replayed"]
     seen = []
-    for quick, told in (("prepared", "Preparing is"), ("replayed", "the graph")):
+    for quick, told in (("prepared", "A prepared derivative is"), ("replayed", "its CUDA graph")):
         saved = [found["ratios"][quick]["median"] for found in data["graphs"]]
-        seen.append(f"{told} {min(saved):.2g} to {max(saved):.2g} times faster")
-    text = f"{' and '.join(seen)}. A ratio is the median over the rounds; brackets hold its {CONFIDENCE:.0%} interval."
+        seen.append(f"{told} {min(saved):.2g} to {max(saved):.2g} times")
+    text = (
+        f"{' and '.join(seen)} as fast as the derivative itself. A ratio is the median over the rounds; brackets hold "
+        f"its {CONFIDENCE:.0%} interval."
+    )
     return [table(header, rows, [5, 2, 2, 2, 3, 3], "benchmark"), nodes.paragraph("", text)]
 
 

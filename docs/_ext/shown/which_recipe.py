@@ -268,7 +268,7 @@ METHODS = {
     "distributed.hvp_operator": "adds up over the machines",
     "hessian_diagonal": "Taylor mode",
     "laplacian": "Taylor mode",
-    "jacobian_sparse": "several columns in each pass",
+    "jacobian_sparse": "several columns or rows in each pass",
     "hessian_sparse": "several columns in each pass",
     "prepare": "records the operations once",
 }

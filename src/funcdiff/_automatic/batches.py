@@ -89,7 +89,7 @@ def batch_jacobian(
         >>> vmap(jacrev(torch.square))(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).shape
         torch.Size([2, 2, 2])
 
-        With `in_dims`, all rows share an argument, here the weight. The derivative is with respect to the weight.
+        All rows share an argument for which `in_dims` says None, here the weight. We differentiate with respect to it.
 
         >>> def func(weight, x):
         ...     return weight * x
@@ -98,8 +98,8 @@ def batch_jacobian(
 
     Method:
         The method is chosen as in `jacobian`, for this number of rows. `explain` shows it. If vmap cannot batch `func`
-        (a branch on values, `.item()`, an operation without a batching rule), the rows are differentiated one after the
-        other.
+        (a branch on values, `.detach().item()`, an operation without a batching rule), the rows are differentiated one
+        after the other.
 
     Cost:
         The arithmetic of one Jacobian for each row. The memory is that of `chunk_size` rows.
@@ -148,8 +148,8 @@ def batch_hessian(
 
     Method:
         The method is chosen as in `hessian`, for this number of rows. `explain` shows it. If vmap cannot batch `func`
-        (a branch on values, `.item()`, an operation without a batching rule), the rows are differentiated one after the
-        other.
+        (a branch on values, `.detach().item()`, an operation without a batching rule), the rows are differentiated one
+        after the other.
 
     Cost:
         The arithmetic of one Hessian for each row. The memory is that of `chunk_size` rows.

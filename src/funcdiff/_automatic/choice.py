@@ -42,7 +42,7 @@ AUTOMATIC = {
     "The first call runs a few chunks to count their memory. The caching allocator of a GPU may reserve more.",
     "chunk_size": "How many rows or columns of the matrix to compute at once. By default, all of them. Smaller "
     'chunks need less memory and more time. "auto" chooses the fastest method and the largest chunks that fit into '
-    "`budget`. It cannot be used inside vmap, grad and torch.compile.",
+    '`budget`. "auto" cannot be used inside vmap, grad or torch.compile.',
 }
 ERRORS = {
     "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random numbers "
@@ -69,8 +69,9 @@ def jacobian(
     derivative of output i with respect to input j. If `x` has the shape (3,) and `func(x)` the shape (2,), the result
     has the shape (2, 3).
 
-    `jacobian` chooses the method: it uses forward mode if there are many more outputs than inputs, and reverse mode
-    otherwise. Forward mode computes a column of the matrix in each pass through `func`, and reverse mode a row.
+    `jacobian` chooses the method by its predicted time. As a rule, it uses forward mode if there are many more outputs
+    than inputs, and reverse mode otherwise. Forward mode computes a column of the matrix in each pass through `func`,
+    and reverse mode a row.
 
     Example:
         The Jacobian of a linear map is its matrix.
@@ -110,7 +111,8 @@ def jacobian(
 
     Cost:
         `func` runs once, and then a pass computes each row or each column of the matrix. A pass costs about as much as
-        an evaluation of `func`: in all, about 1 + min(n, m) evaluations for n inputs and m outputs.
+        an evaluation of `func`: in all, about 1 + n evaluations for n inputs,
+        or 1 + m for m outputs.
 
     See Also:
         `batch_jacobian` for one Jacobian for each row of a batch, `jacobian_sparse` if most entries are zero, and

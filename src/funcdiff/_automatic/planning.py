@@ -126,6 +126,7 @@ class Plan:
     def refusal(self) -> RefusedError:
         """Why no recipe is left, in words."""
         suspects = ", ".join(sorted(self.sketch.foreign or self.sketch.operators))
+        calls = f"func calls {suspects}. " if suspects else ""
         remedy = "Write the operation at fault with simpler ones"
         if known := [c.name.partition(",")[0] for c in self.candidates if c.obstacle.startswith(KNOWN_WRONG)]:
             remedy += f". If you know that torch is right at your arguments, call {known[0]} itself, without a check"
@@ -143,9 +144,7 @@ class Plan:
             )
         if "_cudnn_rnn" in self.sketch.operators:
             remedy = CUDNN[0].upper() + CUDNN[1:]
-        return RefusedError(
-            f"no recipe is known to be right on func ({self.obstacles}). func calls {suspects}. {remedy}"
-        )
+        return RefusedError(f"no recipe is known to be right on func ({self.obstacles}). {calls}{remedy}")
 
 
 NOT_TRIED = "not tried, as its result cannot be checked inside a transform"

@@ -94,15 +94,16 @@ def jacobian_sparse(
 
     Method:
         At the first call, `func` runs once, and each number carries the set of inputs that it depends on. This gives
-        the pattern of the matrix. Columns without a common row are then computed together, in one forward pass: two
-        passes in the example, however long `x` is. Rows and backward passes are used if fewer of them are enough.
+        the pattern of the matrix. Columns without a common row are then computed together, in one forward pass, or rows
+        without a common column in one backward pass: the fewest passes are used, and of as many the faster ones. The
+        example needs two, however long `x` is.
 
         The function that is returned keeps this plan. So call `jacobian_sparse` once, and its result often. `explain`
         shows the plan.
 
     Cost:
         As many passes as the fullest row has entries, or a few more, each as much arithmetic as one evaluation of
-        `func`. The first call needs about 100 evaluations more.
+        `func`. The first call also finds the pattern, which takes as long as hundreds of evaluations.
 
     See Also:
         `jacobian_pattern` for the pattern alone.
@@ -146,7 +147,7 @@ def hessian_sparse(
 
     Cost:
         As much arithmetic as 2 + 2 p evaluations of `func` for p products, and the graph of two passes in memory. The
-        first call needs about 100 evaluations more.
+        first call also finds the pattern, which takes as long as hundreds of evaluations.
 
     Source:
         Gebremedhin, Manne and Pothen, "What color is your Jacobian?" (2005), on star colouring.

@@ -72,7 +72,7 @@ def batch_jacobian_summed(
 ) -> Function:
     """Compute one Jacobian for each row of a batch, from a function of the whole batch.
 
-    Use it if `func` accepts only a batch, so that `batch_jacobian` cannot be used: a recurrent layer, for example. For
+    Use it if `func` accepts only a whole batch, for example because it reshapes to a fixed number of rows. For
     a batch of shape (100, 3) and an output of shape (100, 2), the result has the shape (100, 2, 3).
 
     Each row of the output must depend on its own row of the input alone. This is checked, and other functions raise an
@@ -131,7 +131,7 @@ def batch_hessian_summed(
 ) -> Function:
     """Compute one Hessian for each row of a batch, from a function of the whole batch.
 
-    Use it if `func` accepts only a batch, so that `batch_hessian` cannot be used: a recurrent layer, for example. For a
+    Use it if `func` accepts only a whole batch, for example because it reshapes to a fixed number of rows. For a
     batch of shape (100, 3) and an output of shape (100,), the result has the shape (100, 3, 3).
 
     Each row of the output must depend on its own row of the input alone. This is checked for the first and the second

@@ -28,7 +28,7 @@ ERRORS = {
     "ValueError": '`argnums` or `chunk_size` has a value that is not allowed, or `randomness` is "different": '
     "derivatives with different draws belong to different functions.",
     "RuntimeError": "`func` contains something on which forward and reverse mode disagree, such as `no_grad()`, "
-    "`.item()` or a batch norm in training mode. Or it writes into its argument.",
+    "`.item()` or a batch norm in training mode.",
 }
 
 
@@ -69,8 +69,8 @@ def hessian_taylor(
         ``funcdiff.taylor`` says so.
 
     Cost:
-        1 + n + n (n + 1) / 2 evaluations of `func` for n inputs and any number of outputs. For one output, forward over
-        reverse needs less: (1 + n)(1 + m) evaluations for m outputs.
+        1 + n + n (n + 1) / 2 evaluations of `func` for n inputs and any number of outputs. For one output and three
+        inputs or more, forward over reverse needs less: 2 (1 + n) evaluations, with what torch adds up to 2 (2 + n).
 
     Source:
         Griewank and Walther, Evaluating Derivatives (2008), chapter 13.

@@ -22,8 +22,8 @@ from funcdiff._torch.trees import Tree, flatten
 def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = False) -> Prepared:
     """Record the tensor operations of a derivative once, and return a function that only runs these operations.
 
-    Use it to speed up a small derivative that you call some hundred times or more. Most of the time of a call is spent
-    in Python: in vmap, autograd and checks. None of these run in the prepared function. It takes the same arguments, of
+    Use it to speed up a small derivative that you call a few hundred times or more. Most of the time of a call is spent
+    in Python: in vmap, autograd and checks. None of this runs in the prepared function. It takes the same arguments, of
     the same shapes, and returns the same result.
 
     Do not use it if the shapes or the branches of the function depend on values. It saves little if most of the time is

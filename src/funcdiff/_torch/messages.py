@@ -25,7 +25,8 @@ REMEDIES = (
         "either (1) calling .item() on a Tensor or (2)",
         "func converts a tensor to a Python number (.item(), float(x), torch.tensor([x[0]])) or branches on its value. "
         "A number carries no derivative and cannot be batched, not even after .detach(). Keep it a tensor: use "
-        "torch.stack or torch.where, or use jacobian_loop or batch_jacobian, which loop if vmap cannot batch",
+        "torch.stack or torch.where. For a branch, or a constant after .detach(), use jacobian_loop or batch_jacobian, "
+        "which loop if vmap cannot batch",
     ),
     (
         "calling .item() on a Tensor",

@@ -67,7 +67,7 @@ def table_of_panels(values: np.ndarray, reference: np.ndarray | None, panels: Se
     fields = values.reshape(-1, len(panels)).T
     facts: list[tuple[float, ...]] = [(field.min(), field.max(), _rms(field)) for field in fields]
     if reference is not None:
-        columns += ("RMS distance from the dashed",)
+        columns += ("RMS distance from the reference",)
         gaps = (values - reference).reshape(-1, len(panels)).T
         facts = [(*fact, _rms(gap)) for fact, gap in zip(facts, gaps, strict=True)]
     rows = ((name, *(f"{number:.3g}" for number in fact)) for name, fact in zip(panels, facts, strict=True))

@@ -193,8 +193,8 @@ def jacobian_loop(
     """Compute the Jacobian with one call of `torch.autograd.grad` for each row: slow, but without vmap.
 
     If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). Use this method if vmap
-    raises an error: it supports `.item()`, branches on values, checkpointing and custom autograd functions without
-    `setup_context`. `jacobian` takes the same arguments and chooses the method itself.
+    raises an error: it supports `.detach().item()`, branches on values, checkpointing and custom autograd functions
+    without `setup_context`. `jacobian` takes the same arguments and chooses the method itself.
 
     Example:
         The products of neighbours have two entries in each row.
