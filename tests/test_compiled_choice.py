@@ -1,5 +1,6 @@
 """What torch.compile makes of the automatic choice: the recipe of the plan, and the operators that it turns around."""
 
+import copy
 import itertools
 import operator
 
@@ -132,6 +133,7 @@ def test_a_derivative_made_inside_or_of_a_tree_is_the_eager_one(name, dynamic):
 
 NETWORK = nn.Sequential(nn.Linear(5, 30), nn.Tanh(), nn.Linear(30, 3)).double().requires_grad_(False)
 PARAMETERS = dict(NETWORK.named_parameters())
+TRAINED = copy.deepcopy(NETWORK).requires_grad_(True)
 BATCH = torch.rand(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
@@ -145,6 +147,7 @@ ONE_GRAPH = {
     "batch_jacobian of parameters": lambda: fd.batch_jacobian(called, 1, in_dims=(None, 0)),
     "batch_hessian of parameters": lambda: fd.batch_hessian(called, 1, in_dims=(None, 0)),
     "under vmap": lambda: lambda _, x: torch.func.vmap(fd.jacobian(NETWORK))(x),
+    "trained, under vmap": lambda: lambda _, x: torch.func.vmap(fd.jacobian(TRAINED))(x),
 }
 
 

@@ -162,7 +162,7 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
 def _attributes(thing: Any) -> Iterator[Mapping[str, Any]]:
     if hasattr(thing, "__dict__"):
         yield vars(thing)
-    if any("__slots__" in vars(cls) for cls in type(thing).__mro__):
+    if not installed(type(thing).__module__) and any("__slots__" in vars(cls) for cls in type(thing).__mro__):
         yield _Slots(thing)
 
 

@@ -65,7 +65,9 @@ def _present(node: fx.Node, numbers: Callable[[Tensor], Tensor]) -> Tensor:
     given = getattr(node.meta.get("grapharg"), "example", None)
     if not isinstance(given, Tensor):
         return _like(node, numbers)
-    return given.detach().clone().requires_grad_(given.requires_grad)
+    copy = torch.empty_like(given, requires_grad=given.requires_grad)  # under vmap, requires_grad_() is refused
+    with torch.no_grad():
+        return copy.copy_(given)
 
 
 def _like(node: fx.Node, numbers: Callable[[Tensor], Tensor]) -> Tensor:
