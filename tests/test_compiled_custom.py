@@ -1,7 +1,9 @@
-"""Under torch.compile, no derivative ignores the backward of a custom autograd function."""
+"""Under torch.compile, no derivative ignores the backward of a custom autograd function, here not its derivative."""
 
 import pytest
 import torch
+from custom_functions import OldSine
+from planted_faults import Cosine
 from torch.testing import assert_close
 
 import funcdiff as fd
@@ -11,39 +13,18 @@ X = torch.linspace(0.1, 1, 3).double()
 ROWS = torch.linspace(0.1, 1, 6).reshape(2, 3).double()
 
 
-class Doubling(torch.autograd.Function):
+class OldDoubling(OldSine):
     """The sine, with twice its gradient: whoever differentiates what forward does gets half."""
 
     @staticmethod
-    def forward(x):
-        return x.sin()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx, u):
-        return 2 * u * ctx.saved_tensors[0].cos()
-
-
-class OldDoubling(torch.autograd.Function):
-    """The same without setup_context."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    def backward(ctx, u):
-        return 2 * u * ctx.saved_tensors[0].cos()
+        return 2 * OldSine.backward(ctx, u)
 
 
 def attempt(derivative, x):
     try:
         return derivative(x)
-    except (RuntimeError, NotImplementedError) as refusal:
+    except Exception as refusal:  # whatever is loud: of forward mode, torch asserts something of its own
         return str(refusal)
 
 
@@ -69,12 +50,12 @@ pytestmark = [
 @pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.name)
 def test_a_derivative_inside_a_compiled_function_is_the_eager_one(entry):
     def derivative(x):
-        return entry(lambda x: Doubling.apply(x).sum(), *([x, x] if entry.takes_vector else [x]))
+        return entry(lambda x: Cosine.apply(x).sum(), *([x, x] if entry.takes_vector else [x]))
 
     compiled_as_eager(derivative, ROWS if entry.kind.startswith("batch") else X)
 
 
 @pytest.mark.parametrize("recipe", [fd.jacobian_loop, fd.jacobian_taylor, fd.hessian_double_backward])
-@pytest.mark.parametrize("function", [Doubling, OldDoubling])
+@pytest.mark.parametrize("function", [Cosine, OldDoubling])
 def test_a_compiled_derivative_is_the_eager_one(recipe, function):
     compiled_as_eager(recipe(lambda x: function.apply(x).sum()), X)

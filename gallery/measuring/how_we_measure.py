@@ -2,9 +2,9 @@
 How do we measure, and what goes wrong otherwise?
 =================================================
 
-Suppose one function takes 10 seconds and another takes 20. Then other programs start on the machine, and everything
-takes three times as long: 30 and 60 seconds. If you time the first function before and the second one after, you read
-10 and 60, a factor of 6. But the second function always takes twice as long as the first.
+Suppose one function takes twice as long as another. Then other programs start on the machine, and everything takes
+three times as long. If you time the shorter function before and the longer one after, the longer one seems to take six
+times as long. But at every moment it takes twice as long.
 
 So time both functions in turn, many times. Each turn gives a ratio of the two times, and a slow moment hardly changes
 it. Report the median of these ratios, with an interval that says how far you can trust it.

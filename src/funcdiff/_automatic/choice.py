@@ -111,8 +111,7 @@ def jacobian(
 
     Cost:
         `func` runs once, and then a pass computes each row or each column of the matrix. A pass costs about as much as
-        an evaluation of `func`: in all, about 1 + n evaluations for n inputs,
-        or 1 + m for m outputs.
+        an evaluation of `func`: in all, about 1 + n evaluations for n inputs, or 1 + m for m outputs.
 
     See Also:
         `batch_jacobian` for one Jacobian for each row of a batch, `jacobian_sparse` if most entries are zero, and

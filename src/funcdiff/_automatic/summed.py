@@ -72,8 +72,8 @@ def batch_jacobian_summed(
 ) -> Function:
     """Compute one Jacobian for each row of a batch, from a function of the whole batch.
 
-    Use it if `func` accepts only a whole batch, for example because it reshapes to a fixed number of rows. For
-    a batch of shape (100, 3) and an output of shape (100, 2), the result has the shape (100, 2, 3).
+    Use it if `func` accepts only a whole batch, for example because it reshapes to a fixed number of rows. For a
+    batch of shape (100, 3) and an output of shape (100, 2), the result has the shape (100, 2, 3).
 
     Each row of the output must depend on its own row of the input alone. This is checked, and other functions raise an
     error: batch norm in training mode, attention or a mean over the batch.

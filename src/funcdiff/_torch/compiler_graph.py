@@ -18,7 +18,8 @@ _OF_TRANSFORMS = "torch._C._functorch", "torch._functorch"
 @run_while_compiling
 def newest() -> str:
     """Where the compiler is: in which graph, and after which of its operations."""
-    return f"{_graph()} {_nodes()[-1].name}" if TracingContext.try_get() and _nodes() else f"{_graph()} "
+    nodes = _nodes() if TracingContext.try_get() else []
+    return f"{_graph()} {nodes[-1].name if nodes else ''}"
 
 
 def traced_since(
