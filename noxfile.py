@@ -131,7 +131,7 @@ def site(session):
 def faults(session):
     """Plant each fault that must never pass silently, and see the build fail."""
     install(session, "-e", ".[gallery]", "pytest", groups=["docs"])
-    session.run("pytest", "-c", "tests/faults/pytest.ini", "tests/faults", *session.posargs)
+    session.run("pytest", "-c", "tests/faults/pytest.ini", "tests/faults", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """Fixtures of more than one file."""
 
+import gc
 import logging
 import re
 import sys
@@ -21,6 +22,11 @@ collect_ignore = [
     for path in TESTS.glob("test_*.py")
     if not torch.__version__.startswith(PINNED) and any(line in path.read_text() for line in OF_PAGES)
 ]
+
+
+def pytest_collection_finish():
+    """Keep what the collection made out of the garbage collector's sight: each measurement begins with a collection."""
+    gc.freeze()
 
 
 @pytest.fixture

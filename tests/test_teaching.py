@@ -103,7 +103,7 @@ def test_detach_is_advised_where_it_is_a_way_out():
 
 
 def test_a_branch_under_vmap_is_told_both_ways_out():
-    with pytest.raises(RuntimeError, match=r"torch\.where, or use .* batch_jacobian"):
+    with pytest.raises(RuntimeError, match=r"torch\.where\. For a branch, .* use .* batch_jacobian"):
         vmap(fd.jacobian(lambda x: x if x.sum() > 0 else x**2))(ROWS)
 
 

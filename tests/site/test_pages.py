@@ -1,5 +1,7 @@
 """Every page, opened from its file with the network off: wide and light, narrow and dark."""
 
+from itertools import pairwise
+
 import pytest
 from conftest import PAGES, SITE
 
@@ -11,6 +13,8 @@ SMALL = f"""[...document.querySelectorAll("article :is(p, li, td, th, code, pre,
   .map(e => [e, parseFloat(getComputedStyle(e).fontSize) * (e.getScreenCTM ? e.getScreenCTM().a : 1)])
   .filter(([e, size]) => e.textContent.trim() && size < {LEAST})
   .map(([e, size]) => `${{size.toFixed(1)}} px: ${{e.textContent}}`)"""
+
+LEVELS = "headings => headings.filter(h => h.offsetParent !== null).map(h => Number(h.tagName[1]))"
 
 
 @pytest.fixture(scope="module", params=[("desktop", "light"), ("phone", "dark")], ids="-".join)
@@ -49,4 +53,10 @@ def test_page_opens_offline_and_complete(context, path):
     assert unset == 0, "mathematics is not drawn"
     cut = "math => !math.closest('div.math, table') && math.getBoundingClientRect().right > innerWidth"
     assert page.evaluate(f"[...document.querySelectorAll('article math')].filter({cut}).length") == 0
+    levels = page.eval_on_selector_all("article :is(h1, h2, h3, h4, h5, h6)", LEVELS)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
+    (described,) = page.eval_on_selector_all("meta[name=description]", "metas => metas.map(meta => meta.content)")
+    assert described
     page.close()

@@ -4,7 +4,6 @@ import gzip
 import os
 import re
 from html import unescape
-from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
@@ -207,23 +206,6 @@ def test_no_number_is_split_from_its_unit(browser, address, name):
     split = page.evaluate(UNITS)
     page.close()
     assert split == []
-
-
-LEVELS = "headings => headings.filter(h => h.offsetParent !== null).map(h => Number(h.tagName[1]))"
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(SITE).as_posix())
-def test_headings_have_an_order_and_the_page_a_description(browser, address, path):
-    page = browser.new_page()
-    page.goto(f"{address}/{path.relative_to(SITE).as_posix()}")
-    levels = page.eval_on_selector_all("article :is(h1, h2, h3, h4, h5, h6)", LEVELS)
-    described = page.eval_on_selector_all("meta[name=description]", "metas => metas.map(meta => meta.content)")
-    page.close()
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels)), levels
-    assert len(described) == 1
-    assert described[0]
 
 
 def test_titles_differ():
