@@ -30,6 +30,7 @@ SECTIONS = {  # the gravest first
 }
 Groups = dict[str, dict[str, list[str]]]  # by group and column: the modes that it shows
 AUTOMATIC = ("jacobian", "hessian", "hvp")
+GREATEST = 1e300  # the error of a derivative that is not finite where it should be, as kept
 NAMED = ("vhp", "batch_jacobian")  # these have no prefix of their group
 
 
@@ -224,7 +225,8 @@ def _named(variant: str) -> str:
 def _verdict(entry: Entry, mode: str) -> str:
     found = entry["modes"].get(mode, {"outcome": "untested"})
     if found["outcome"] == "wrong":
-        return f"wrong by up to {found['error']:.2g}{_how_many(entry, mode)}"
+        how = f"by up to {found['error']:.2g}" if found["error"] < GREATEST else "and not finite"
+        return f"wrong {how}{_how_many(entry, mode)}"
     return f"{found['outcome']}: {found['text']}" if found["outcome"] in ("refuses", "undecided") else ""
 
 

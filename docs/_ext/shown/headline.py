@@ -26,8 +26,7 @@ CODE = {THEIRS: "vmap(torch.func.hessian(net))(X)", OURS: "batch_hessian(net)(X)
 HUES = {THEIRS: colour("hessian_forward_over_reverse"), OURS: colour("batch_hessian")}
 ROWS, ROUNDS = 100, 9
 WORDS = (
-    "<p>IQR is the interquartile range: half of the times lie in an interval of this length. The first call of "
-    "funcdiff also chooses the recipe and checks its result. The medians are of later calls.</p>"
+    "<p>The first call of funcdiff also chooses the recipe and checks its result. The medians are of later calls.</p>"
 )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import funcdiff as fd
 from _ext.pages.computed import Computed
-from _ext.shown.grid import grid
+from _ext.shown.grid import GREATEST, grid
 from _ext.shown.works_cases import POINT, Case, cases
 from funcdiff._safety.differences import Estimate, nan_outside, slope_along, stacked
 from funcdiff._safety.examination import Examination, Verdict
@@ -124,7 +124,7 @@ def as_atlas(found: dict[str, Any]) -> dict[str, Any]:
 def _found(verdict: Verdict, texts: dict[str, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"outcome": verdict.outcome}
     if verdict.outcome == "wrong":
-        found["error"] = float(f"{min(verdict.error, 1e300):.2g}")
+        found["error"] = float(f"{min(verdict.error, GREATEST):.2g}")
     elif verdict.detail:
         found["text"] = texts.setdefault(" ".join(verdict.detail.split())[:400], len(texts))
     return found

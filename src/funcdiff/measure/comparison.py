@@ -15,6 +15,8 @@ from funcdiff.measure.provenance import Environment
 from funcdiff.measure.ratios import CONFIDENCE, MEANING, Ratio, paired_ratio
 from funcdiff.measure.recording import recorded
 
+SPREAD = "The IQR is the spread: half of the n samples lie in an interval of this length."
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -143,7 +145,9 @@ class Comparison(Shown, Mapping[str, Timing]):
         """Return the table with medians, spreads, ratios to the fastest, samples and first calls."""
         columns = ("candidate", "median", "IQR", "ratio to fastest", f"{CONFIDENCE:.0%} interval", "n", "first call")
         rows = tuple(self._row(name) for name in sorted(self, key=lambda name: self[name].median))
-        caption = f"{MEANING} {self.conditions}" if len(self) > 1 else self.conditions
+        caption = f"{SPREAD} {self.conditions}"
+        if len(self) > 1:
+            caption = f"{MEANING} {caption}"
         if self.costs is None:
             return Table(columns, rows, caption)
         return Table(columns + Cost.columns, rows, caption)

@@ -43,10 +43,10 @@ def keep(drawn: Axes | Figure, table: Table) -> None:
 
 
 def table_of_curves(x_name: str, curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Table:
-    """List curves at their points: a column each, a row for each x; of a long one, some rows."""
+    """List curves at their points: a column each, a row for each x; of each long one, some rows."""
     columns = {name: dict(zip(_list(x), _list(y), strict=True)) for name, (x, y) in curves.items()}
-    points = sorted({x for column in columns.values() for x in column})
-    listed = [points[i] for i in spread(len(points))]
+    points = {x for column in columns.values() for x in column}
+    listed = sorted({list(column)[i] for column in columns.values() for i in spread(len(column))})
     rows = tuple((f"{x:.4g}", *(_cell(column.get(x)) for column in columns.values())) for x in listed)
     return Table((x_name, *columns), rows, caption(len(listed), len(points), "points"))
 
