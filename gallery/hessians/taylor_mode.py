@@ -166,8 +166,8 @@ times = compare(hessians, batch, rounds=9)
 times
 
 # %%
-# The last column is the time divided by that of the fastest recipe. We expect Taylor mode to be faster than the best of
-# the other methods:
+# The column *ratio to fastest* is the time divided by that of the fastest recipe. We expect Taylor mode to be faster
+# than the best of the other methods:
 
 times.claim("hessian_taylor", faster_than="hessian_forward_over_forward", by=1.5)
 

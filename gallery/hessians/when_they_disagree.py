@@ -264,8 +264,8 @@ assert errors(under_vmap["batch_hessian"]).max() < 1e-10
 # With respect to the weight of a norm
 # ------------------------------------
 # Suppose you differentiate with respect to the weight :math:`w` of a norm and its input :math:`x` together. The Hessian
-# then has a mixed block, :math:`\partial^2 f / \partial w\, \partial x`. All four combinations are wrong in this block,
-# and plain autograd is right.
+# then has a mixed block, :math:`\partial^2 f / \partial w\, \partial x`. All four combinations are wrong in this block.
+# Plain autograd is right here, because the function has one output. The other blocks are right.
 
 point = torch.rand(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 

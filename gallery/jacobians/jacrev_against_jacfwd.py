@@ -147,8 +147,8 @@ costs.claim("jacobian_reverse", fewer_flops_than="jacobian_forward")
 # %%
 # Time
 # ----
-# Do the times follow the counts? We time the tall layer first. The :term:`ratio` in the last column compares each
-# recipe with the fastest one, within the same :term:`round` of the timing.
+# Do the times follow the counts? We time the tall layer first. The :term:`ratio` compares each recipe with the fastest
+# one, within the same :term:`round` of the timing.
 
 tall_times = compare(recipes, *tall)
 tall_times

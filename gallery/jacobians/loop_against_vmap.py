@@ -131,8 +131,8 @@ costs
 
 # %%
 # The matrix products need the same number of FLOPs (floating-point operations) in all five methods: one evaluation of
-# the function, and one backward :term:`pass` for each row. The second column differs. It counts the operations. An
-# :term:`operation` is one computation on whole tensors, such as a product or a sum, and each one takes time to start.
+# the function, and one backward :term:`pass` for each row. The number of operations differs. An :term:`operation` is
+# one computation on whole tensors, such as a product or a sum, and each one takes time to start.
 
 costs.claim("jacobian_reverse", fewer_operations_than="jacobian_loop")
 
@@ -146,8 +146,8 @@ comparison = compare(recipes, weight, bias, x)
 comparison
 
 # %%
-# The table shows the median time and its spread, the :term:`IQR`. The last column is the ratio to the fastest method.
-# Compare ``jacobian`` with the loop:
+# The table shows the median time and its spread, the :term:`IQR`. The ratio is the time divided by that of the fastest
+# method. Compare ``jacobian`` with the loop:
 
 comparison.claim("jacobian", faster_than="jacobian_loop")
 

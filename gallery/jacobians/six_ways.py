@@ -178,7 +178,7 @@ tall_times = compare(methods, *tall, rounds=9, budget=0.1)
 tall_times
 
 # %%
-# The last column is the time divided by that of the fastest method. We expect ``jacfwd`` far ahead of ``grad_loop``:
+# The ratio is the time divided by that of the fastest method. We expect ``jacfwd`` far ahead of ``grad_loop``:
 
 tall_times.claim("jacfwd", faster_than="grad_loop")
 

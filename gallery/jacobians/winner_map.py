@@ -127,8 +127,8 @@ automatic = {
 compare({**automatic, **modes(predict)}, x, rounds=9)
 
 # %%
-# The last column is the time divided by that of the fastest recipe. Now we time both modes for every pair of five
-# sizes.
+# The column *ratio to fastest* is the time divided by that of the fastest recipe. Now we time both modes for every pair
+# of five sizes.
 
 sizes = [4, 16, 64, 256, 1024]
 grid, chosen = {}, {}

@@ -162,7 +162,7 @@ times = compare(products(loss), rows, directions, rounds=12)
 times
 
 # %%
-# The last column is the time divided by that of the fastest recipe. We expect it to follow the FLOPs:
+# The column *ratio to fastest* is the time divided by that of the fastest recipe. We expect it to follow the FLOPs:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 

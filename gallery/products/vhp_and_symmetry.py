@@ -152,7 +152,7 @@ times = compare(methods, x, v, rounds=15)
 times
 
 # %%
-# The last column is the time divided by that of the fastest method. We expect the times to follow the FLOPs:
+# The ratio is the time divided by that of the fastest method. We expect the times to follow the FLOPs:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 

@@ -90,6 +90,7 @@ def reset(gallery_conf, name, when):
         torch.set_num_threads(1)
         clear_plans()  # else `explain` would tell of checks that equal functions of an earlier tutorial went through
         gc.collect()
+        gc.freeze()  # each measurement collects first, and would walk through all that stands by now
         _running["recording"] = recording()
         _running["log"] = _running["recording"].__enter__()
         return

@@ -142,7 +142,7 @@ def typical(up):
         slower = f"{second.recipe}: {significant(second.seconds / best.seconds)}×"
         costs = amount_of_flops(best.flops), amount_of_bytes(best.peak), slower
         body.append([need, network, str(q.rows or "one point"), call, chosen, *costs])
-    header = ["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "time of the next best method"]
+    header = ["you need", "network", "rows", "call", "it chooses", "FLOPs", "memory", "the next best takes"]
     return table(header, body)
 
 

@@ -102,8 +102,9 @@ def jacobian_sparse(
         shows the plan.
 
     Cost:
-        As many passes as the fullest row has entries, or a few more, each as much arithmetic as one evaluation of
-        `func`. The first call also finds the pattern, which takes as long as hundreds of evaluations.
+        About as many passes as the fullest row or the fullest column has entries, whichever are fewer. Each is as
+        much arithmetic as one evaluation of `func`. The first call also finds the pattern, which takes as long as
+        hundreds of evaluations.
 
     See Also:
         `jacobian_pattern` for the pattern alone.
