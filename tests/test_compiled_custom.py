@@ -59,3 +59,26 @@ def test_a_derivative_inside_a_compiled_function_is_the_eager_one(entry):
 @pytest.mark.parametrize("function", [Cosine, OldDoubling])
 def test_a_compiled_derivative_is_the_eager_one(recipe, function):
     compiled_as_eager(recipe(lambda x: function.apply(x).sum()), X)
+
+
+def breaks(x):
+    return x.sin().sum() if x.sum() > 0 else x.cos().sum()
+
+
+TRANSFORMS = [
+    *(fd.jacobian, fd.hessian, fd.laplacian, fd.hessian_diagonal, fd.batch_jacobian, fd.batch_hessian),
+    *(fd.jacobian_taylor, fd.jacobian_reverse, fd.hessian_double_backward, fd.batch_jacobian_summed),
+]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["made outside", "made inside"])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_what_the_compiler_keeps_of_a_broken_graph_serves_no_other_function(transform, inside):
+    rows = ROWS if transform.__name__.startswith("batch") else X
+    torch.compiler.reset()
+    for func in (breaks, lambda x: Cosine.apply(x).sum(), lambda x: OldDoubling.apply(x).sum()):
+        derivative = (lambda x, func=func: transform(func)(x)) if inside else transform(func)
+        eager, compiled = (attempt(make, rows) for make in (derivative, torch.compile(derivative, backend="eager")))
+        assert isinstance(compiled, str) == isinstance(eager, str), (eager, compiled)
+        if not isinstance(eager, str):
+            assert_close(compiled, eager)

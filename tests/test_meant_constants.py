@@ -181,10 +181,18 @@ def one_step(x):
     return y - (y**3 + y - x) / (3 * y**2 + 1)
 
 
-def detached_steps(x):
+def detached_steps(x, number=8):
     y = torch.ones_like(x)
-    for _ in range(8):
+    for _ in range(number):
         y = (y - (y**3 + y - x) / (3 * y**2 + 1)).detach()
+    return y - (y**3 + y - x) / (3 * y**2 + 1)
+
+
+def without_gradients(x):
+    with torch.no_grad():
+        y = torch.ones(x.shape, dtype=x.dtype, device=x.device)
+        for _ in range(30):
+            y = y - (y**3 + y - x) / (3 * y**2 + 1)
     return y - (y**3 + y - x) / (3 * y**2 + 1)
 
 
@@ -201,6 +209,15 @@ RIGHT_ONCE = {
 def test_what_is_right_once_is_refused_twice(name, kind):
     with pytest.raises(RuntimeError, match=r"contradicts differences of func"):
         TWICE[kind](lambda x: RIGHT_ONCE[name](x).sum())
+
+
+@pytest.mark.parametrize("kind", ["hessian", "laplacian"])
+@pytest.mark.parametrize(
+    "func", [lambda x: detached_steps(x, 33) + x**2 / x.norm().detach(), without_gradients], ids=["33 steps", "no_grad"]
+)
+def test_neither_many_steps_nor_properties_hide_the_last_one(func, kind):
+    with pytest.raises(RuntimeError, match=r"contradicts differences of func"):
+        TWICE[kind](lambda x: func(x).sum())
 
 
 def test_the_gradient_of_a_solver_that_ends_with_one_step_is_right():

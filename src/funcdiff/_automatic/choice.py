@@ -217,17 +217,13 @@ def chosen(
 
     planned = None if traced else compiling.planned(func, choice)
 
-    def compiled(args: Sequence[Tree]) -> Tree:
-        name = compiling.name(func, choice, args, planned)
-        return eager(args) if name == compiling.EAGERLY else run(name, options.chunk_size, args)
-
     @named_after(func)
     def wrapper(*args: Tree, **kwargs: Any) -> Tree:
         refuse_keywords(kwargs)
         if budget is not None and not plain_allowed():
             raise RefusedError(NO_COUNTING_INSIDE)
         if torch.compiler.is_compiling():
-            return compiled(args)
+            return compiling.run(func, choice, args, planned, run, eager)
         return eager(args)
 
     @left_alone

@@ -15,13 +15,29 @@ from funcdiff._calling.types import Function
 from funcdiff._safety.obstacles import numbers_like
 from funcdiff._safety.verification import Kind
 from funcdiff._torch import compiler_graph
-from funcdiff._torch.compiler import compiled, run_while_compiling, settled
+from funcdiff._torch.compiler import compiled, run_while_compiling, settled, whole
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.trees import Tree, flatten, unflatten
 
 EAGERLY = "not compiled"
 ROWS = 100  # supposed of every batch: with a number of its own, each would be compiled anew
 Spec = tuple[tuple[int, ...], torch.dtype, str]
+
+
+@whole
+def run(
+    func: Function,
+    choice: Choice,
+    args: Sequence[Tree],
+    planned: Callable[..., str] | None,
+    recipe: Callable[..., Tree],
+    eager: Callable[[Sequence[Tree]], Tree],
+) -> Tree:
+    """The recipe of that name in the compiler's graph, or all of it without the compiler."""
+    if not torch.compiler.is_compiling():  # the graph has broken
+        return eager(args)
+    chosen = name(func, choice, args, planned)
+    return eager(args) if chosen == EAGERLY else recipe(chosen, choice.options.chunk_size, args)
 
 
 def name(func: Function, choice: Choice, args: Sequence[Tree], planned: Callable[..., str] | None) -> str:

@@ -20,7 +20,7 @@ from funcdiff._calling.lazy import refuse_lazy
 from funcdiff._calling.options import Options
 from funcdiff._calling.types import Formula, Function, Primals
 from funcdiff._calling.wrapped import refuse_wrapped
-from funcdiff._torch.compiler import alone, compiled, named_after
+from funcdiff._torch.compiler import alone, compiled, named_after, whole
 from funcdiff._torch.messages import MUTATES, reraise
 from funcdiff._torch.tensors import times_written
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, map_leaves, unflatten
@@ -93,6 +93,7 @@ def nest(blocks: Any, spec: TreeSpec, depth: int) -> Tree:
     return unflatten(blocks, spec) if depth else blocks
 
 
+@whole
 def guarded(run: Function, args: Sequence[Tree]) -> Tree:
     """`run` on copies of `args`: the caller's tensors stay as they are, and torch's refusals come with a remedy.
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import types
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -27,7 +31,8 @@ _WRITTEN_ANEW = {"_flat_weight_refs", "_flat_weights"}
 _USUAL = frozenset(vars(nn.Module())) - {"training"} | _WRITTEN_ANEW  # what every module has, and we look at by itself
 _OF_MODULES = "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"
 
-_CONTENTS = set, frozenset, deque, bytearray, np.ndarray  # compared as a whole: they may change inside
+# Compared as a whole: they may change inside.
+_CONTENTS = set, frozenset, deque, bytearray, np.ndarray, array, ContextVar
 
 Place = tuple[str, Any]  # a name for it, and what stands there
 
@@ -91,9 +96,13 @@ class Holding:
 
 def _inside(thing: Any) -> Any:
     """All that stands in a set or an array: the objects, or the numbers byte by byte."""
+    if isinstance(thing, ContextVar):
+        return [thing.get(_GONE)]
+    if thing is os.environ:
+        return dict(thing)
     if isinstance(thing, np.ndarray):
         return thing.shape, thing.dtype, thing.tobytes()
-    return bytes(thing) if isinstance(thing, bytearray) else list(thing)
+    return bytes(thing) if isinstance(thing, bytearray | array) else list(thing)
 
 
 def holding(function: Callable[..., Any]) -> Holding:
@@ -116,6 +125,7 @@ def holding(function: Callable[..., Any]) -> Holding:
         seen[id(thing)] = thing
         if isinstance(thing, Tensor):
             found.names.setdefault(id(thing), name)
+            queue += _marks(found, name, thing)
         else:
             queue += _parts(found, name, thing)
     read, attributes = found.read, found.attributes
@@ -133,8 +143,11 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
     elif isinstance(thing, types.MethodType):
         yield name, thing.__func__
         yield name, thing.__self__
+    elif isinstance(thing, property):
+        yield from ((name, function) for function in (thing.fget,) if function)
     elif isinstance(thing, functools.partial):
-        yield from ((name, part) for part in (thing.func, *thing.args, *thing.keywords.values()))
+        yield from ((name, part) for part in (thing.func, *thing.args))
+        yield from _of_container(found, name, thing.keywords, thing.keywords)
     elif isinstance(thing, nn.Module):
         yield name, type(thing)
         for kept in _OF_MODULES:
@@ -202,6 +215,13 @@ def _of_object(
     yield from _of_container(found, name, attributes, keys, found.attributes)
 
 
+def _marks(found: Holding, name: str, thing: Any) -> Iterator[Place]:
+    """Attributes that somebody has put on a function or a tensor. Others may come: torch.compile puts its own there."""
+    for key, held in vars(thing).items():
+        found.attributes.append((vars(thing), key, held, f"{name}.{key}"))
+        yield f"{name}.{key}", held
+
+
 def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place]:
     if not installed(function.__globals__.get("__name__")):
         found.see(function)
@@ -216,15 +236,31 @@ def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place
     yield from (("", default) for default in (function.__kwdefaults__ or {}).values())
     if installed(function.__globals__.get("__name__")):
         return
+    yield from _marks(found, function.__name__, function)
     code = analysed(function.__code__)
+    if code.environment:
+        found.contents.append((os.environ, _inside(os.environ), "an environment variable"))
+    for imported in code.imports:
+        for module in {imported, imported.partition(".")[0]} & sys.modules.keys():
+            yield from _of_module(found, module, sys.modules[module], code.attributes)
     for variable in code.variables:
         if variable in function.__globals__:
             held = function.__globals__[variable]
             found.items.append((function.__globals__, variable, held, variable))
             yield variable, held
-            if isinstance(held, types.ModuleType) and not installed(held.__name__):
-                named = [attribute for attribute in code.attributes if attribute in vars(held)]
-                yield from _of_container(found, variable, vars(held), named)
+            if isinstance(held, types.ModuleType):
+                yield from _of_module(found, variable, held, code.attributes)
+
+
+def _of_module(found: Holding, name: str, module: types.ModuleType, attributes: Iterable[str]) -> Iterator[Place]:
+    """What code that names these attributes reads in a module of the user's, and in modules that stand there."""
+    if installed(module.__name__):
+        return
+    named = [attribute for attribute in attributes if attribute in vars(module)]
+    yield from _of_container(found, name, vars(module), named)
+    for attribute in named:
+        if isinstance(inner := vars(module)[attribute], types.ModuleType) and inner is not module:
+            yield from _of_module(found, f"{name}.{attribute}", inner, attributes)
 
 
 def _of_container(

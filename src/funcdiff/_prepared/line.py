@@ -23,6 +23,8 @@ from funcdiff._torch.tracing import fresh, held_tensors, traced
 from funcdiff._torch.transforms import undrawn
 from funcdiff._torch.trees import Tree, TreeSpec, flatten, unflatten
 
+_AUTOCAST = "cpu", "cuda"  # devices
+
 
 @dataclass(frozen=True)
 class Line:
@@ -38,6 +40,7 @@ class Line:
         traced: Their number before anything was left out.
         holding: What the function held.
         memory: The tensors that it held, and where their numbers lay in which order.
+        carried: Those of them, by identity, with respect to which the results have gradients.
         watched: Whether results are looked at: an operation may give NaN where the function itself takes another
             recipe. Not on a GPU, which would have to wait for each.
     """
@@ -51,6 +54,7 @@ class Line:
     traced: int
     holding: Holding
     memory: list[tuple[Tensor, Any]]
+    carried: frozenset[int]
     watched: bool
 
     def __call__(self, leaves: Sequence[Any]) -> Tree:
@@ -72,7 +76,14 @@ class Line:
                 f"{place} has been replaced since the function was prepared. Prepare it again. If {place} decides "
                 "nothing, such as a count of calls, keep it outside of func"
             )
+        differentiable = torch.is_grad_enabled()
         for tensor, place in self.memory:
+            if differentiable and tensor.requires_grad and id(tensor) not in self.carried:
+                name = self.holding.names.get(id(tensor), "a held tensor")
+                raise RefusedError(
+                    f"{name} requires grad, and the function was prepared without its gradients: under no_grad(), or "
+                    "before requires_grad_(). Prepare it again"
+                )
             if place_of(tensor) != place:
                 name = self.holding.names.get(id(tensor), "a held tensor")
                 raise RefusedError(
@@ -84,10 +95,14 @@ class Line:
 def kind_of(leaves: Sequence[Any]) -> list[Any]:
     """What must be the same at each call: of tensors all but the numbers, of anything else the thing itself."""
     wanted = torch.is_grad_enabled()
-    return [
-        (x.shape, x.dtype, x.device, x.layout, wanted and x.requires_grad) if isinstance(x, Tensor) else x
+    kinds: list[Any] = [
+        (x.shape, x.dtype, x.device, x.layout, wanted and x.requires_grad) if isinstance(x, Tensor) else (type(x), x)
         for x in leaves
     ]
+    for device in _AUTOCAST:
+        if torch.is_autocast_enabled(device):
+            kinds.append(f"under autocast to {torch.get_autocast_dtype(device)} on {device}")
+    return kinds
 
 
 def told(kind: Sequence[Any]) -> str:
@@ -95,7 +110,9 @@ def told(kind: Sequence[Any]) -> str:
     return ", ".join(
         f"{str(k[1]).removeprefix('torch.')}{list(k[0])} on {k[2]}{' that requires grad' * k[4]}"
         if isinstance(k, tuple) and len(k) == 5
-        else repr(k)
+        else k
+        if isinstance(k, str)
+        else repr(k[1])
         for k in kind
     )
 
@@ -155,10 +172,11 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
         line, watched = attempt(keep_detach=False)
         if why := other_gradients(flat, line.run, examples, sources):
             raise RefusedError(why)
+    carried = frozenset(map(id, sources)) if carries else frozenset()
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, place_of(tensor)) for tensor in kept]
     watched = watched and not any(x.is_cuda for x in examples)
-    return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory, watched)
+    return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory, carried, watched)
 
 
 def _may_divide_by_zero(value: Value) -> bool:

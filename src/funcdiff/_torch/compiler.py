@@ -135,6 +135,16 @@ def left_alone(func: F) -> F:
     return func
 
 
+def whole(func: F) -> F:
+    """Have the compiler trace `func` as a part of what calls it, or leave it alone.
+
+    Where a graph breaks inside it, the compiler would go on with the functions that it calls, each by itself. What it
+    keeps of one derivative it would then take for the next one as well.
+    """
+    set_code_exec_strategy(func.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+    return func
+
+
 @left_alone
 def alone(run: Callable[..., T], args: Sequence[Any]) -> T:
     """`run(*args)`, of which the compiler compiles nothing: between two graphs, it would each function that is called.

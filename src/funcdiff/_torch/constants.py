@@ -9,7 +9,9 @@ without gradients: what it detaches is not cut by it.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from funcdiff._torch.functions import set_grad_enabled
 from funcdiff._torch.transforms import transforms_active
 from funcdiff._torch.trees import Tree, map_leaves
 
+_TORCH = str(Path(torch.__file__).parent)
 _READ_OUTSIDE = torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__
 _GRADIENTS = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
 _CONSTANTS = (
@@ -120,6 +123,7 @@ class _Keeper(Switches):
         self.kept = kept or []
         self.free = free
         self.parts = 0
+        self.lines: dict[int, Any] = {}  # of code, in which each part begins
         self._position = 0
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -131,10 +135,11 @@ class _Keeper(Switches):
             return result  # what is written in place is made of what was put there
         if not self.replays:
             self.kept.append((func, result, self.parts))
+            self.lines.setdefault(self.parts, _line_of_code())
             self.parts += torch.is_grad_enabled()
             return result
         expected, value, part = self.kept[self._position] if self._position < len(self.kept) else (None, None, None)
-        if expected is not func:
+        if expected != func:  # of a property, each access makes a getter anew
             raise RuntimeError("func runs other operations near the point")
         self._position += 1
         return result if part == self.free else _copied(value)
@@ -142,9 +147,8 @@ class _Keeper(Switches):
 
 def holding(func: Callable[..., Tree], args: list[Tensor], free: int | None = None) -> Callable[..., Tree]:
     """`func` with all that it takes out of the graph as it is at these arguments, but for the part `free`."""
-    kept = [
-        (func, _copied(result), part) for func, result, part in _kept(func, args)
-    ]  # as writes in place have left it
+    keeper = _kept(func, args)
+    kept = [(func, _copied(result), part) for func, result, part in keeper.kept]  # as writes in place have left it
 
     def held(*moved: Tensor) -> Tree:
         with _Keeper(kept, free):
@@ -154,15 +158,29 @@ def holding(func: Callable[..., Tree], args: list[Tensor], free: int | None = No
 
 
 def parts(func: Callable[..., Tree], args: list[Tensor]) -> list[int]:
-    """The parts that `func` takes out of the graph, each of which can be left `free`."""
-    return sorted({part for _, _, part in _kept(func, args)})
+    """The parts that `func` takes out of the graph, each of which can be left `free`.
+
+    Of what a loop takes out in the same line of code these are the first and the last.
+    """
+    by_line: dict[Any, list[int]] = {}
+    for part, line in _kept(func, args).lines.items():
+        by_line.setdefault(line, []).append(part)
+    return sorted({part for found in by_line.values() for part in (found[0], found[-1])})
 
 
-def _kept(func: Callable[..., Tree], args: list[Tensor]) -> list[tuple[Any, Any, int]]:
+def _kept(func: Callable[..., Tree], args: list[Tensor]) -> _Keeper:
     keeper = _Keeper()
     with torch.enable_grad(), keeper:
         func(*args)
-    return keeper.kept
+    return keeper
+
+
+def _line_of_code() -> Any:
+    """Where the caller's code is, outside of torch and of this file."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith((_TORCH, __file__)):
+        frame = frame.f_back
+    return frame.f_code, frame.f_lineno
 
 
 def _copied(result: Any) -> Any:
