@@ -220,6 +220,29 @@ def test_neither_many_steps_nor_properties_hide_the_last_one(func, kind):
         TWICE[kind](lambda x: func(x).sum())
 
 
+DATA_UNDER = {
+    "a batch": lambda f: fd.batch_hessian(f)(X[None])[0],
+    "vmap": lambda f: torch.vmap(fd.hessian(f))(X[None])[0],
+    "vmap of a product": lambda f: torch.vmap(lambda x: fd.hvp(f, (x,), (X,)))(X[None])[0],
+    "the compiler": lambda f: torch.compile(fd.hessian(f), backend="eager")(X),
+    "the sum over rows": lambda f: fd.batch_hessian_summed(lambda rows: torch.stack([f(x) for x in rows]))(X[None])[0],
+}
+
+
+@pytest.mark.parametrize("place", DATA_UNDER)
+def test_data_is_a_constant_under_two_transforms_as_well(place):
+    torch.compiler.reset()
+    found = DATA_UNDER[place](lambda x: (x.data**2 * x**2).sum())
+    assert_close(found, 2 * X**3 if place == "vmap of a product" else (2 * X**2).diag())
+
+
+@pytest.mark.parametrize("transform", [fd.jacobian, fd.hessian])
+def test_the_compiler_does_not_follow_numpy(transform):
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match=r"NumPy|numpy"):
+        torch.compile(transform(lambda x: x * torch.from_numpy(x.detach().numpy()).sum()), backend="eager")(X)
+
+
 def test_the_gradient_of_a_solver_that_ends_with_one_step_is_right():
     func = RIGHT_ONCE["the last step of a solver"]
     assert_close(fd.jacobian(func)(X), (1 / (3 * func(X) ** 2 + 1)).diag())

@@ -103,4 +103,6 @@ def _planned(func: Function, choice: Choice, args: Sequence[Tree]) -> str:
         return EAGERLY
     if plan.sketch.foreign:  # torch.compile differentiates what their forward does, whatever their backward says
         return EAGERLY
+    if plan.sketch.opaque:  # it follows what is a constant by intent, or what NumPy cuts
+        return EAGERLY
     return plan.usable[0]

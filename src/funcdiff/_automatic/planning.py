@@ -60,7 +60,7 @@ class Plan:
     @functools.cached_property
     def bare(self) -> bool:
         """Whether func has no operation in whose place a corrected function has others."""
-        return self.sketch.operators.isdisjoint(REWRITTEN)
+        return self.sketch.operators.isdisjoint(REWRITTEN) and not self.sketch.opaque
 
     @functools.cached_property
     def watched(self) -> bool:

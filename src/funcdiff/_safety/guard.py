@@ -13,6 +13,7 @@ from funcdiff._calling.types import Function
 from funcdiff._jets.jet import COMPOSITES, check_grad_mode
 from funcdiff._jets.operations import FORMS, TWICE
 from funcdiff._torch.compiler import named_after
+from funcdiff._torch.constants import DATA
 from funcdiff._torch.functions import set_grad_enabled
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.transforms import plain_allowed
@@ -109,6 +110,8 @@ class _Guard(TorchFunctionMode):
         if self.spared is not None and func in TWICE and not _trained((*args, *kwargs.values())):
             self.spared.append(func)
             return func(*args, **kwargs)
+        if not torch.compiler.is_compiling() and func == DATA:
+            return args[0].detach()  # a constant for all transforms around
         forms = _TRACEABLE if torch.compiler.is_compiling() else FORMS
         if func in forms and kwargs.get("out") is None:
             return forms[func](func, args, kwargs)

@@ -26,11 +26,12 @@ from funcdiff._torch.trees import Tree, map_leaves
 _TORCH = str(Path(torch.__file__).parent)
 _READ_OUTSIDE = torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__
 _GRADIENTS = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
+DATA = vars(torch._C.TensorBase)["data"].__get__  # of the property; each access makes another one, which is equal
 _CONSTANTS = (
     torch.detach,
     torch.Tensor.detach,
     torch.Tensor.detach_,
-    vars(torch._C.TensorBase)["data"].__get__,
+    DATA,
     torch.Tensor.item,
     torch.Tensor.__float__,
     torch.Tensor.numpy,
@@ -68,12 +69,15 @@ class Constants(Switches):
     Attributes:
         found: Whether anything is taken out.
         hooked: Whether a hook, which may change a gradient, is put on a tensor.
+        opaque: Whether ``.data`` is read, or NumPy reads. One of two transforms around does not see that ``.data`` is a
+            constant, and the compiler follows both.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found = False
         self.hooked = False
+        self.opaque = False
         self._reads = 0  # by NumPy
         self._numbers = 0  # of NumPy's, used by torch
         self._without_graph = False
@@ -95,6 +99,7 @@ class Constants(Switches):
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         self.found |= func in _CONSTANTS or (func is set_grad_enabled and not args[0])
+        self.opaque |= func == DATA or func in _READ_OUTSIDE
         self.hooked |= func is torch.Tensor.register_hook
         self._reads += func in _READ_OUTSIDE
         self._numbers += any(isinstance(arg, np.generic) for arg in args)

@@ -51,6 +51,7 @@ class Sketch:
         on_gpu: Whether the input is on a GPU.
         delicate: Whether a derivative may not be finite although the value is.
         cuts: Whether it may take something out of the graph, or hang a hook on a tensor.
+        opaque: Whether it reads ``.data``, or NumPy reads in it.
     """
 
     inputs: int
@@ -75,6 +76,7 @@ class Sketch:
     on_gpu: bool = False
     delicate: bool = field(default=False, compare=False)
     cuts: bool = field(default=True, compare=False)
+    opaque: bool = False
 
     @property
     def straight(self) -> bool:
@@ -113,6 +115,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         trainable=tape.trainable,
         delicate=tape.delicate,
         cuts=cuts,
+        opaque=tape.switches.opaque,
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
