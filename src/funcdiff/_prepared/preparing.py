@@ -44,7 +44,7 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
             `jacobian_sparse(f)`, or a lambda that calls `hvp`. Its arguments and results are tensors or pytrees of
             tensors.
         *example_args: Arguments of the same structure, shapes, dtypes and devices as those to come. Their values do not
-            matter.
+            matter. Autocast and the mode of gradients must be as in the calls to come.
         again: Whether to prepare anew for arguments of other shapes, dtypes, devices or structure, and to keep each
             version. By default, such arguments are refused.
 
