@@ -145,8 +145,8 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
         tree: Tensors of one dtype and device, in dicts, lists and tuples.
 
     Returns:
-        The vector, of shape (n,): the tensors in the order of the pytree, each row by row. And `unravel`, which takes a
-        vector of shape (n,) and returns a pytree like `tree`.
+        The vector, of shape (n,), and `unravel`, which takes a vector of shape (n,) and returns a pytree like `tree`.
+        The vector has the order of the pytree, and each tensor is flattened row by row.
 
     Raises:
         TypeError: A tensor is not dense with real floating-point numbers, or the dtypes differ.
