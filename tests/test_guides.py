@@ -15,7 +15,10 @@ from funcdiff._torch.messages import CUDNN, REMEDIES, TOO_LARGE
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
 PAGES = [page for part in ("start", "guides", "explanation") for page in (ROOT / "docs" / part).rglob("*.rst")]
-LABELS = {label for page in PAGES for label in re.findall(r"^\.\. _([\w-]+):$", page.read_text(), flags=re.M)}
+REFERENCE = [*(ROOT / "docs" / "reference").glob("*.rst")]
+LABELS = {
+    label for page in PAGES + REFERENCE for label in re.findall(r"^\.\. _([\w-]+):$", page.read_text(), flags=re.M)
+}
 
 
 def sections(page):
