@@ -114,7 +114,7 @@ def build(session):
 
 @nox.session
 def site(session):
-    """Open the built site in a browser, and run every download in an environment with only the wheel."""
+    """Open the built site in a browser, and run the downloads in an environment with only the wheel."""
     if not (SITE / "index.html").exists():
         session.error(f"no site in {SITE}: run `nox -s docs` first")
     install(session, "build", groups=["site"])

@@ -48,8 +48,8 @@ def test_a_compiled_batch_takes_the_recipe_of_its_plan(recipe, sizes):
     assert flops(recipe(network), rows) <= 1.01 * count(recipe(network), rows).flops
 
 
-@pytest.mark.parametrize("recipe", [fd.jacobian_taylor, fd.hessian])
-@pytest.mark.parametrize("name", ["matmul", "lt", "mul"])
+@pytest.mark.parametrize("recipe", [fd.jacobian_taylor, fd.hessian_taylor, fd.jacobian, fd.hessian])
+@pytest.mark.parametrize("name", ["matmul", "lt", "ge", "add", "mul"])
 @pytest.mark.parametrize("order", ["input first", "constant first"])
 def test_operators_on_the_input_and_a_constant(name, order, recipe):
     """Of `input @ constant` the compiler calls the method of the constant."""

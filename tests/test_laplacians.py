@@ -81,8 +81,8 @@ def test_samples_are_right_on_average_and_repeated():
 
     assert torch.equal(sampled(3), sampled(3))
     for options, weights in (({}, torch.eye(3, dtype=X.dtype)), ({"factor": L}, L @ L.T), ({"weights": W}, W)):
-        draws = torch.stack([sampled(seed, **options) for seed in range(100)])
-        error = draws.std(0) / 10
+        draws = torch.stack([sampled(seed, **options) for seed in range(400)])
+        error = draws.std(0) / 20
         assert ((draws.mean(0) - weighted(X, weights)).abs() <= 4 * error + 1e-9).all()
 
 

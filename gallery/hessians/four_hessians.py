@@ -169,8 +169,8 @@ costs = count(for_rows(on_meta), torch.empty(100, 5, device="meta"))
 costs
 
 # %%
-# The ranking is different here. Of the four combinations, forward over forward needs the fewest FLOPs and the least
-# memory. Both combinations with reverse mode outside need gigabytes.
+# The ranking is different here. Forward over forward needs the fewest FLOPs and the least memory of the four
+# combinations. Both combinations with reverse mode outside need gigabytes.
 
 costs.claim(
     "hessian_forward_over_forward",

@@ -89,8 +89,8 @@ def start(name, **variables):
 
 
 # %%
-# We ask each process four times. The first call loads code and needs new memory in any case. Of the others we take the
-# fewest page faults.
+# We ask each process four times. The first call loads code and needs new memory in any case. We take the
+# fewest page faults of the others.
 
 methods = {name: start(name) for name in ("at once", "in chunks", "batch_hessian")}
 counted = {name: min([ask() for _ in range(4)][1:]) for name, ask in methods.items()}

@@ -33,7 +33,7 @@ def run(
     recipe: Callable[..., Tree],
     eager: Callable[[Sequence[Tree]], Tree],
 ) -> Tree:
-    """The recipe of that name in the compiler's graph, or all of it without the compiler."""
+    """The planned recipe in the compiler's graph, or all of it without the compiler."""
     if not torch.compiler.is_compiling():  # the graph has broken
         return eager(args)
     chosen = name(func, choice, args, planned)

@@ -59,7 +59,7 @@ class Plan:
 
     @functools.cached_property
     def bare(self) -> bool:
-        """Whether func has no operation in whose place a corrected function has others."""
+        """Whether func has nothing in whose place a corrected function has something else: an operation, or `.data`."""
         return self.sketch.operators.isdisjoint(REWRITTEN) and not self.sketch.opaque
 
     @functools.cached_property

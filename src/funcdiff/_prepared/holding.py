@@ -95,7 +95,7 @@ class Holding:
 
 
 def _inside(thing: Any) -> Any:
-    """All that stands in a set or an array: the objects, or the numbers byte by byte."""
+    """All that stands in a set, a variable of the context or the environment; of arrays, the numbers byte by byte."""
     if isinstance(thing, ContextVar):
         return [thing.get(_GONE)]
     if thing is os.environ:
@@ -144,7 +144,7 @@ def _parts(found: Holding, name: str, thing: Any) -> Iterator[Place]:
         yield name, thing.__func__
         yield name, thing.__self__
     elif isinstance(thing, property):
-        yield from ((name, function) for function in (thing.fget,) if function)
+        yield name, thing.fget
     elif isinstance(thing, functools.partial):
         yield from ((name, part) for part in (thing.func, *thing.args))
         yield from _of_container(found, name, thing.keywords, thing.keywords)

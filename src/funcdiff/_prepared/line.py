@@ -78,14 +78,13 @@ class Line:
             )
         differentiable = torch.is_grad_enabled()
         for tensor, place in self.memory:
+            name = self.holding.names.get(id(tensor), "a held tensor")
             if differentiable and tensor.requires_grad and id(tensor) not in self.carried:
-                name = self.holding.names.get(id(tensor), "a held tensor")
                 raise RefusedError(
                     f"{name} requires grad, and the function was prepared without its gradients: under no_grad(), or "
                     "before requires_grad_(). Prepare it again"
                 )
             if place_of(tensor) != place:
-                name = self.holding.names.get(id(tensor), "a held tensor")
                 raise RefusedError(
                     f"{name} has other memory, or another shape, than when the function was prepared (.data was "
                     "replaced, or a module moved). Prepare it again"
