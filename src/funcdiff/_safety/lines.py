@@ -91,6 +91,11 @@ def gradients(flat: Func, point: Point, along: Point, cotangents: Point, kept: K
     return curve
 
 
+def outputs_at(flat: Func, point: Point) -> list[Tensor]:
+    """What `flat` returns at a point, without a graph."""
+    return [y.detach() for y in flatten(tracked(flat, [x.detach().clone() for x in point]))[0]]
+
+
 def slopes(flat: Func, point: Point, along: Point, weights: Point, axes: Sequence[Point], step: float) -> Curve:
     """The slopes of the outputs' sum, weighted, along each of the axes, by differences of the values, on the line."""
 
@@ -104,8 +109,8 @@ def slopes(flat: Func, point: Point, along: Point, weights: Point, axes: Sequenc
 
 def largest(flat: Func, point: Point, weights: Point) -> float:
     """The largest of the numbers that `flat` returns, weighted."""
-    outputs = flatten(flat(*shifted(point, point, 0.0)))[0]
-    return max(float((w * y.detach()).abs().amax()) for w, y in zip(weights, outputs, strict=True) if y.numel())
+    pairs = zip(weights, outputs_at(flat, point), strict=True)
+    return max(float((w * y).abs().amax()) for w, y in pairs if y.numel())
 
 
 def _size(x: Tensor) -> float:

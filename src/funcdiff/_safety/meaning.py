@@ -18,8 +18,9 @@ from torch import Tensor
 from funcdiff._calling.plain import backward, tracked
 from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near, nothing
 from funcdiff._safety.guard import REWRITTEN, corrected
-from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, shifted, values
-from funcdiff._torch.constants import Constants, constants, holding, parts
+from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, outputs_at, shifted, values
+from funcdiff._safety.only_once import Judge, Line, only_once, outer_slope
+from funcdiff._torch.constants import Constants, constants, holding
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import flatten
 
@@ -31,13 +32,8 @@ _BY_DESIGN = frozenset(  # operators whose gradient is not their derivative: a p
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
     )
 )
-_CONVERGED = 0.01  # of its second derivative, below which a first derivative is what a solver's tolerance leaves
-_APART = 0.01  # of a second derivative: with the gradient that agrees enough to say that a part of it is missing
-_ALL = None  # of the parts that are detached
 _elsewhere = random.Random(0)  # not the caller's
 _TRANSPARENT = frozenset(("BackwardHookFunction", "CheckpointFunction"))  # torch's own, which define no derivative
-Line = tuple[Point, Point]  # a point and a direction
-Judge = Callable[[Func, Tensor], "Check"]  # what differences of a function say of an answer
 _SAID = Check("agrees", 0.0, "agrees with differences in which what func holds constant stays as it is")
 _STRAIGHT = Check("agrees", 0.0, "is zero, as func is linear piece by piece")
 _DEFINED = Check("agrees", 0.0, "agrees with plain autograd, by which a custom function defines its derivative")
@@ -140,73 +136,14 @@ def _believed(
     if kept.outcome == "wrong":
         return found
     point, along = line
-    cotangents = direction(flatten(flat(*shifted(point, along, 0.0)))[0], seed=8)
+    cotangents = direction(outputs_at(flat, point), seed=8)
     fresh = shifted(point, along, _elsewhere.uniform(0.3, 0.4) * seen.epsilon**0.25)  # where func has never been
     once, again = (gradients(flat, fresh, along, cotangents)(0.0) for _ in range(2))
     if not near(again, once, seen):
         return replace(found, reason=f"{found}: func returns tensors that it made in another call")
-    if weights is not None and _only_once(judge, answer, flat, line, weights, seen):
+    if only_once(judge, answer, flat, line, weights, seen):
         return replace(found, reason=f"{found}, though the gradient agrees: detaching is right only once")
     return _SAID
-
-
-def _only_once(judge: Judge, answer: Tensor, flat: Func, line: Line, weights: Point, seen: Sketch) -> bool:
-    """Whether something that func detaches changes its second derivative and not its first.
-
-    The last step of a solver after detach() has the right gradient, and the wrong second derivative. It may be a part
-    of what func detaches, beside constants that are meant.
-    """
-    several = parts(flat, shifted(*line, 0.0))
-    for free in (_ALL, *(several if len(several) > 1 else ())):
-        func = _freed(flat, line, free)
-        outcomes = [_first(func, *line, weights, seen, scale=scale).outcome for scale in (0.0, 1.0)]
-        # A gradient that is zero agrees with anything.
-        if outcomes != ["wrong", "agrees"] or (free is not _ALL and not judge(func, answer).gap > _APART):
-            continue
-        if not _matters(flat, line, weights, seen, free):
-            return True
-    return False
-
-
-def _freed(flat: Func, line: Line, free: int | None) -> Func:
-    """`flat` itself, or with all but one part of its constants kept as they are at the beginning of a line."""
-    return flat if free is _ALL else holding(flat, shifted(*line, 0.0), free)
-
-
-def _matters(flat: Func, line: Line, weights: Point, seen: Sketch, free: int | None) -> bool:
-    """Whether what func detaches has a first derivative of its own: what a solver's iterations return has none."""
-    point, _ = line
-    other = shifted(point, direction(point, seed=9), 0.3), direction(point, seed=10)
-    return any(_moves_results(flat, line, weights, seen, free) for line in (line, other))
-
-
-def _moves_results(flat: Func, line: Line, weights: Point, seen: Sketch, free: int | None) -> bool:
-    """Whether what func detaches changes its results in first order, not only in second order along this line."""
-    loose, held = (values(func, *line) for func in (_freed(flat, line, free), holding(flat, shifted(*line, 0.0))))
-    step = seen.epsilon**0.25
-    ahead, behind = (float(((loose(t) - held(t)) * joined(weights)).sum()) for t in (step, -step))
-    slope, bend = (ahead - behind) / (2 * step), (ahead + behind) / step**2
-    noise = 8 * seen.epsilon * float(loose(0.0).abs().amax()) / step
-    return bool(abs(slope) > max(noise, _CONVERGED * abs(bend)))
-
-
-def _first(
-    flat: Func,
-    point: Point,
-    along: Point,
-    weights: Point,
-    seen: Sketch,
-    *,
-    scale: float = 1.0,
-    kept: Kept | None = None,
-    gradient: Tensor | None = None,
-) -> Check:
-    """The gradient of the weighted outputs' sum by plain autograd, times `scale`, held against differences of func."""
-    if gradient is None:
-        gradient = gradients(flat, point, along, weights)(0.0)
-    slope = scale * (gradient * joined(along)).sum()[None]
-    curve = values(flat, point, along, kept)
-    return compared(slope, lambda t: (curve(t) * joined(weights)).sum()[None], seen)
 
 
 def _as_defined(flat: Func, point: Point, along: Point, answer: Point, seen: Sketch) -> Check | None:
@@ -246,7 +183,7 @@ def _unless_cut(
         gradient = None
         if seen.operators.isdisjoint(REWRITTEN) and not cut:  # of func itself, which has run already
             gradient = joined(backward(outputs, here, list(weights), create_graph=False))
-        first = _first(corrected(flat), point, along, weights, seen, kept=kept, gradient=gradient)
+        first = outer_slope(corrected(flat), (point, along), weights, kept, gradient).check(seen)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
     if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here

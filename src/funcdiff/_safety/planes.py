@@ -24,13 +24,13 @@ from funcdiff._safety.lines import (
     gradients,
     joined,
     largest,
+    outputs_at,
     slopes,
 )
 from funcdiff._safety.meaning import by_hand, check_second, plain_product
 from funcdiff._safety.verification import NO_VALUES, Kind, check
 from funcdiff._torch.messages import cannot, reason
 from funcdiff._torch.tape import Sketch
-from funcdiff._torch.trees import flatten
 
 _FACTORS = (
     1.0,
@@ -92,7 +92,7 @@ def _on_plane(
     plane = as_rows(direction(point, 2), direction(point, 3))
     factors = (1.0,) if not under_vmap else _FACTORS if by_hand(seen) else _FACTORS[:2]
     rows = [torch.stack([_beside(x, factor) for factor in factors]) for x in point]
-    outputs = flatten(flat(*(x[-1] for x in rows)))[0]
+    outputs = outputs_at(flat, [x[-1] for x in rows])
     # As many at once as func has: what torch gets wrong of one under vmap, it may get right of two, or not support.
     count = min(2, max(1, sum(y.numel() for y in outputs)))
     seen_through = across(flat, plane, as_rows(*[direction(outputs, seed) for seed in (4, 5)][:count]))

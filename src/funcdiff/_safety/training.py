@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from funcdiff._safety.accusing import ENDLESS, Check, compared
-from funcdiff._safety.lines import Func, Point, direction
+from funcdiff._safety.lines import Func, Point, direction, outputs_at
 from funcdiff._torch.constants import constants
 from funcdiff._torch.messages import cannot
 from funcdiff._torch.tape import Sketch
@@ -33,7 +33,7 @@ def check_training(
         return _NOT_ASKED
     point = [x.detach() for x in point]
     plane = [direction(point, seed) for seed in (2, 3)]
-    mixture = [_spread(y) for y in flatten(flat(*point))[0]]
+    mixture = [_spread(y) for y in outputs_at(flat, point)]
 
     def restricted(t: Tensor) -> Tensor:
         moved = [x + t[0] * u + t[1] * v for x, u, v in zip(point, *plane, strict=True)]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from funcdiff._torch.functions import set_grad_enabled
-from funcdiff._torch.transforms import transforms_active
+from funcdiff._torch.transforms import above, beneath, outside
 from funcdiff._torch.trees import Tree, map_leaves
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -136,10 +136,10 @@ class _Keeper(Switches):
         if func is set_grad_enabled and args[0]:
             self.parts += 1
         taken_out = func in _CONSTANTS or not torch.is_grad_enabled()
-        if not taken_out or func is set_grad_enabled or transforms_active() or any(result is arg for arg in args):
+        if not taken_out or func is set_grad_enabled or any(result is arg for arg in args):
             return result  # what is written in place is made of what was put there
         if not self.replays:
-            self.kept.append((func, result, self.parts))
+            self.kept.append((func, _beneath(result), self.parts))
             self.lines.setdefault(self.parts, _line_of_code())
             self.parts += torch.is_grad_enabled()
             return result
@@ -147,7 +147,7 @@ class _Keeper(Switches):
         if expected != func:  # of a property, each access makes a getter anew
             raise RuntimeError("func runs other operations near the point")
         self._position += 1
-        return result if part == self.free else _copied(value)
+        return result if part == self.free else _in_place_of(result, _copied(value))
 
 
 def holding(func: Callable[..., Tree], args: list[Tensor], free: int | None = None) -> Callable[..., Tree]:
@@ -175,6 +175,7 @@ def parts(func: Callable[..., Tree], args: list[Tensor]) -> list[int]:
 
 def _kept(func: Callable[..., Tree], args: list[Tensor]) -> _Keeper:
     keeper = _Keeper()
+    args = [x.detach().requires_grad_() for x in args]  # func may take a gradient itself
     with torch.enable_grad(), keeper:
         func(*args)
     return keeper
@@ -189,4 +190,14 @@ def _line_of_code() -> Any:
 
 
 def _copied(result: Any) -> Any:
-    return map_leaves(lambda x: x.detach().clone() if isinstance(x, Tensor) else copy.copy(x), result)
+    with outside():
+        return map_leaves(lambda x: x.detach().clone() if isinstance(x, Tensor) else copy.copy(x), result)
+
+
+def _beneath(result: Any) -> Any:
+    return map_leaves(lambda x: beneath(x)[0] if isinstance(x, Tensor) else x, result)
+
+
+def _in_place_of(result: Any, value: Any) -> Any:
+    """What was kept, where a transform makes tensors of its own."""
+    return map_leaves(lambda x, new: above(new, beneath(x)[1]) if isinstance(x, Tensor) else new, result, value)

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 vjp: Callable[..., tuple[Any, ...]] = torch.func.vjp  # torch's types know only the results without aux
 jvp: Callable[..., tuple[Any, ...]] = torch.func.jvp  # the same
+Layers = Sequence[tuple[int, int | None]]  # the level of each transform, and vmap's axis
 
 
 def transforms_active() -> bool:
@@ -65,19 +66,34 @@ def undrawn() -> AbstractContextManager[None]:
 
 def values(x: Tensor) -> Tensor | None:
     """What a tensor holds, beneath all transforms; of a batch its second row; None if nothing can be read there."""
-    axes: list[int] = []
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        if torch._C._functorch.is_batchedtensor(x):
-            axes.append(torch._C._functorch.maybe_get_bdim(x))
-        x = torch._C._functorch.get_unwrapped(x)
+    x, layers = beneath(x)
     if type(x) not in (Tensor, torch.nn.Parameter):
         return None
     with outside():
-        for axis in reversed(axes):  # of the innermost transform first
-            if not x.shape[axis]:
-                return None
-            x = x.select(axis, min(1, x.shape[axis] - 1))
+        for _, axis in reversed(layers):  # of the innermost transform first
+            if axis is not None:
+                if not x.shape[axis]:
+                    return None
+                x = x.select(axis, min(1, x.shape[axis] - 1))
         return x.detach().clone()
+
+
+def beneath(x: Tensor) -> tuple[Tensor, Layers]:
+    """A tensor without the transforms around it, and these, the last one first."""
+    layers = []
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        axis = torch._C._functorch.maybe_get_bdim(x) if torch._C._functorch.is_batchedtensor(x) else None
+        layers.append((torch._C._functorch.maybe_get_level(x), axis))
+        x = torch._C._functorch.get_unwrapped(x)
+    return x, layers
+
+
+def above(x: Tensor, layers: Layers) -> Tensor:
+    """A tensor as one of these transforms: a constant to those that differentiate."""
+    for level, axis in reversed(layers):
+        wrapped = torch._C._functorch._wrap_for_grad(x, level) if axis is None else _add_batch_dim(x, axis, level)
+        x = wrapped
+    return x
 
 
 def unwrapped(x: torch.Tensor) -> tuple[torch.Tensor, set[int], bool]:
