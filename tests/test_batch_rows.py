@@ -178,3 +178,22 @@ def test_recurrent_layers_in_double_precision_are_taken_row_by_row(layer, frozen
     for recipe, plain in ((fd.batch_jacobian, "jacobian"), (fd.batch_hessian, "hessian")):
         expected = torch.stack([getattr(torch.autograd.functional, plain)(func, row) for row in rows])
         assert_close(recipe(func)(rows), expected)
+
+
+def products_by_index(x):
+    return torch.ones(2, dtype=x.dtype).scatter_reduce(0, torch.tensor([0, 1, 0]), x, "prod").sin().sum()
+
+
+def without_gradients(x):
+    with torch.no_grad():
+        factor = x.exp()
+    return (factor * x.sin()).sum()
+
+
+@pytest.mark.parametrize("func", [products_by_index, without_gradients])
+def test_what_only_vmap_gets_wrong_is_computed_row_by_row(func):
+    rows = torch.tensor([[0.3, -0.7, 1.1], [0.5, 0.2, -0.4]], dtype=torch.float64)
+    for _ in range(2):
+        assert_close(fd.batch_hessian(func)(rows), torch.stack([fd.hessian(func)(row) for row in rows]))
+    with pytest.raises(fd.RefusedError):
+        vmap(fd.hessian(func))(rows)

@@ -9,7 +9,7 @@ This is right. But if you differentiate again, the program treats 0.5 as a const
 Some derivative formulas in torch have this fault. One of them belongs to the log-determinant of a matrix. With
 ``jacrev`` you get the right Hessian, with ``jacfwd`` you get zeros, and torch raises no error.
 
-**Answer:** One of them uses a derivative formula that is wrong when it is differentiated again. Call
+**Answer:** One of the two ways uses a derivative formula that is wrong when it is differentiated again. Call
 :func:`funcdiff.hessian`, which avoids such formulas and compares its first result with finite differences. To test
 every method on your own function, call :func:`funcdiff.check_derivatives`.
 
@@ -78,8 +78,8 @@ torch.testing.assert_close(differences, by_formula, rtol=1e-6, atol=1e-8)
 # %%
 # Time
 # ----
-# Does the right result take longer? Layer norm is another operation with this fault. We time ``hessian`` on a layer
-# norm, two other recipes that are right, and forward over forward with the norm written in simpler operations.
+# Layer norm is another operation with this fault. Forward over forward is right if you write the norm in simpler
+# operations. Does that pay? We time it beside ``hessian`` and two other recipes that are right without this change.
 
 from torch.nn.functional import layer_norm
 
@@ -119,8 +119,8 @@ times = compare(methods, x, rounds=9)
 times
 
 # %%
-# We expect that it does not. The function has one output, so the first derivative needs one :term:`pass` in reverse
-# mode, and 32 in forward mode:
+# The function has 32 inputs and one output. So its first derivative needs 32 :term:`passes <pass>` in forward mode, and
+# only one in reverse mode:
 
 times.claim("hessian", faster_than="norm by hand")
 
@@ -128,7 +128,7 @@ times.claim("hessian", faster_than="norm by hand")
 # What goes wrong
 # ---------------
 # The forward derivative of the log-determinant uses a factorization from the evaluation. A second derivative treats it
-# as a constant. So if the first derivative uses forward mode, the Hessian should be zero. We compute all four cases.
+# as a constant. So if the first derivative uses forward mode, we expect zeros, which are wrong. We try all four cases.
 
 reverse_inside = hessian_forward_over_reverse, hessian_reverse_over_reverse
 right = {recipe.__name__: recipe for recipe in reverse_inside}
@@ -157,7 +157,7 @@ assert not torch.allclose(wrong, product), "torch has fixed logdet: update this 
 # Which operations?
 # -----------------
 # Other operations also store something: a normalization stores its mean and variance, a linear solve its factorization.
-# We test nine functions. A Hessian needs one output, so we take a sum of cubes or squares at the end.
+# We test nine functions. At the end of each we take a sum of cubes or squares, so that its Hessian is one matrix.
 
 from torch.nn.functional import batch_norm, instance_norm, rms_norm
 
@@ -226,7 +226,7 @@ for func in functions.values():
 check_derivatives(functions["layer_norm"], A)
 
 # %%
-# The table gives a verdict for each recipe. In two more cases, even reverse mode inside is wrong.
+# The table gives a verdict for each recipe. The next two sections show cases where even reverse mode inside is wrong.
 #
 # Under vmap
 # ----------
@@ -265,7 +265,7 @@ assert errors(under_vmap["batch_hessian"]).max() < 1e-10
 # ------------------------------------
 # Suppose you differentiate with respect to the weight :math:`w` of a norm and its input :math:`x` together. The Hessian
 # then has a mixed block, :math:`\partial^2 f / \partial w\, \partial x`. All four combinations are wrong in this block.
-# Plain autograd is right here, because the function has one output. The other blocks are right.
+# Plain autograd without ``torch.func`` is right, so we compare with it.
 
 point = torch.rand(3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
 
@@ -289,11 +289,11 @@ for name, recipe in {**everything, "hessian": hessian}.items():
 # Takeaway
 # --------
 # Call ``hessian``, ``hvp`` or ``batch_hessian``. They avoid what is known to be wrong, and check their first result. An
-# asymmetric Hessian is wrong, but a symmetric one is not always right. The exceptions are:
+# asymmetric Hessian is wrong, but a symmetric one is not always right. If you are not sure about an operation, call
+# :func:`funcdiff.check_derivatives` once. If you call a recipe by its name, choose:
 #
-# * If you call a recipe by name and the function contains a determinant or a solve, use
-#   :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong under ``vmap``.
-# * If it contains a norm, use :func:`funcdiff.hessian_taylor`, or for one output
-#   :func:`funcdiff.hessian_double_backward`. For weight and input together, no combination is right.
-# * If you differentiate a Hessian once more, use :func:`funcdiff.hessian_taylor`: the gradients of others can be wrong.
-# * If you are not sure about an operation, call :func:`funcdiff.check_derivatives` once.
+# * for a determinant, a solve or a norm: :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong
+#   for determinants and solves under ``vmap``.
+# * with respect to a norm's weight and input together: :func:`funcdiff.hessian_taylor` or, for one output,
+#   :func:`funcdiff.hessian_double_backward`.
+# * to differentiate the Hessian once more: :func:`funcdiff.hessian_taylor`. The gradients of others can be wrong.

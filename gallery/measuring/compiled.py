@@ -100,7 +100,7 @@ plot(small, title=f"Compiled, a layer's Jacobian runs at {gain:.3g}× the speed"
 
 saved = small["jacobian"].median - small["compiled"].median
 calls = small["compiled"].first / saved
-print(f"{calls:,.0f} calls" if saved > 0 else "it is never paid back")
+print(f"{calls:,.0f} calls" if saved > 0 else "no number of calls pays it back")
 
 # %%
 # ``prepare`` also records the operations once, but it does not compile them. So it is ready much sooner. We measure how
@@ -114,7 +114,7 @@ longer = small["compiled"].first / (time.perf_counter() - start)
 print(f"Compiling takes {longer:.3g}× as long as preparing.")
 print("compiled over prepared, later calls:", small.ratio("compiled", "prepared"))
 faster = small.ratio("compiled", "prepared").median < 1
-print("Compiling this layer", "can pay." if faster else "never pays: prepare it.")
+print("Beside prepare, compiling", "can pay." if faster else "never pays here.")
 
 # %%
 # Check it by hand
@@ -175,9 +175,12 @@ large = compare(ways, rows, rounds=15)
 large
 
 # %%
-# The ratio of the two times says what compiling gains here. It is larger than 1 if the compiled one is faster:
+# If the compiled one is faster, this ratio is above 1. Below it: the number of calls until the first one is paid back.
 
 print("batch_jacobian over compiled:", large.ratio("batch_jacobian", "compiled"))
+saved = large["batch_jacobian"].median - large["compiled"].median
+calls = large["compiled"].first / saved
+print(f"{calls:,.0f} calls" if saved > 0 else "no number of calls pays it back")
 
 # %%
 # What goes wrong

@@ -63,10 +63,10 @@ _FORM = """
 <p class="finder-wrong"></p>
 <p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> The times are predictions for a
 typical processor core, the same that <code>explain</code> shows. On an idle machine, measured times mostly lie within a
-factor of two of them. On a busy machine they can be several times as long. The ratio says how many times as long a
-recipe takes as the first one. The estimate of memory is for float32. It contains the result and what is stored to
-compute it.</p>
-<p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead:
+factor of two of them. On a busy machine they can be several times as long. The ratio is the predicted time of a recipe
+divided by that of the first one. The memory is estimated for float32, and includes the result.</p>
+<p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead, the second
+one for a function that returns one number:
 <a href="{passes}">{question}</a></p>
 <p class="finder-about">If the network is small and you call the derivative many times, {prepare} makes each call
 faster. <a href="{prepared}">How much faster, and how the prepared code reads</a></p>

@@ -90,11 +90,11 @@ def sentence(found: Finding) -> str:
     return (
         f"Both compute the Hessian of each of {ROWS} rows, for a network with 5 inputs, two hidden layers of 1000 "
         f"units and 25 outputs. Their results agree.{chose} Times were measured when this site was built, on one "
-        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. The bars show their medians. The title "
-        f"says how many times faster one is: the median over {ratio.n} rounds ({CONFIDENCE:.0%} interval "
-        f"{multiple(ratio.low)}× to {multiple(ratio.high)}×), where each round times both. Matrix FLOPs are the "
-        "floating-point operations in matrix products. They and the memory are counted. The finder below predicts such "
-        "numbers from the sizes alone, so its numbers differ from these."
+        f"thread of {escape(place.processor)} with torch {escape(place.torch)}. The bars show their medians. Each of "
+        f"{ratio.n} rounds times both functions, and the factor in the title is the median of the {ratio.n} ratios "
+        f"({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×). Matrix FLOPs are the "
+        "floating-point operations in matrix products. FLOPs and memory are exact counts. The finder below predicts "
+        "such numbers from the sizes alone, for an idle machine, so they can be several times smaller."
     )
 
 

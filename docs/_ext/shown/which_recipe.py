@@ -52,6 +52,11 @@ def _tiny(q: Question) -> bool:
     return _asks("Hessian", lambda n, m: n <= 3 and m <= 3)(q)
 
 
+def _large(q: Question) -> bool:
+    """Where matrix products take the time."""
+    return q.layers > 1 and q.width >= 1000
+
+
 def _any(need: str) -> Callable[[Question], bool]:
     return lambda q: q.need == need
 
@@ -83,6 +88,24 @@ ANSWERS = [
     Answer(
         "a Jacobian",
         "jacobian(f)(x)",
+        "n < m ≤ 300, up to 64 units",
+        "jacobian_batched_grad",
+        ":math:`(1 + m) F`",
+        "jacobians/jacrev_against_jacfwd",
+        lambda q: _asks("Jacobian", lambda n, m: n < m <= 300)(q) and q.width <= 64,
+    ),
+    Answer(
+        "a Jacobian",
+        "jacobian(f)(x)",
+        "m ≥ 50 and m ≥ 5 n, large layers",
+        "jacobian_taylor",
+        ":math:`(1 + n) F`",
+        "jacobians/jacrev_against_jacfwd",
+        lambda q: _asks("Jacobian", lambda n, m: m >= 50 and m >= 5 * n)(q) and _large(q),
+    ),
+    Answer(
+        "a Jacobian",
+        "jacobian(f)(x)",
         "m ≥ 1000 and m ≥ 3 n",
         "jacobian_taylor",
         ":math:`(1 + n) F`",
@@ -105,7 +128,7 @@ ANSWERS = [
         "hessian_taylor",
         "at most :math:`(1 + n + q) F`",
         "hessians/taylor_mode",
-        lambda q: _tiny(q) and q.layers > 1 and q.width >= 1000,
+        lambda q: _tiny(q) and _large(q),
     ),
     Answer(
         "a Hessian",
@@ -119,11 +142,11 @@ ANSWERS = [
     Answer(
         "a Hessian",
         "hessian(f)(x)",
-        "one output, 20 ≤ n ≤ 500",
+        "one output, 8 ≤ n ≤ 800",
         "hessian_double_backward",
         ":math:`2 (1 + n) F`",
         "hessians/four_hessians",
-        _asks("Hessian", lambda n, m: m == 1 and 20 <= n <= 500),
+        _asks("Hessian", lambda n, m: m == 1 and 8 <= n <= 800),
     ),
     Answer(
         "a Hessian",
@@ -182,20 +205,20 @@ ANSWERS = [
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "several outputs, n ≥ 50 and n ≥ 2 m",
+        "several outputs, n ≥ 2 m, 128 or more units",
         "jacobian_reverse",
         ":math:`(1 + m) F` a row",
         "batches/per_row",
-        _asks("Jacobian", lambda n, m: n >= 50 and n >= 2 * m > 2, rows=True),
+        lambda q: _asks("Jacobian", lambda n, m: n >= 2 * m > 2, rows=True)(q) and q.width >= 128,
     ),
     Answer(
         "a Jacobian for each row",
         "batch_jacobian(f)(X)",
-        "m ≥ 50 and m ≥ 5 n",
+        "m ≥ 3 n, 64 or more units",
         "jacobian_taylor",
         ":math:`(1 + n) F` a row",
         "batches/per_row",
-        _asks("Jacobian", lambda n, m: m >= 50 and m >= 5 * n, rows=True),
+        lambda q: _asks("Jacobian", lambda n, m: m >= 3 * n, rows=True)(q) and q.width >= 64,
     ),
     Answer(
         "a Hessian for each row",
@@ -218,11 +241,11 @@ ANSWERS = [
     Answer(
         "a Hessian for each row",
         "batch_hessian(f)(X)",
-        "one output, 5 ≤ n < 20, large layers",
+        "one output, 8 ≤ n < 20, 128 or more units",
         "hessian_reverse_over_reverse",
         ":math:`2 (1 + n) F` a row",
         "batches/per_row",
-        lambda q: _asks("Hessian", lambda n, m: m == 1 and n >= 5, rows=True)(q) and q.layers > 1 and q.width >= 1000,
+        lambda q: _asks("Hessian", lambda n, m: m == 1 and n >= 8, rows=True)(q) and q.width >= 128,
     ),
     Answer(
         "a Hessian for each row",
@@ -251,7 +274,7 @@ ANSWERS = [
         )
     ),
     Answer(
-        "the same one many times",
+        "any of these, many times",
         f"{PREPARED}(jacobian(f), x)",
         "a small function",
         PREPARED,

@@ -136,6 +136,7 @@ def _template(need: str, rows: int) -> str:
             *names,
             "",
             "net.eval().requires_grad_(False)  # your network",
+            *(["# to train with a loss of the result: net.eval() alone"] if automatic == "laplacian" else []),
             f"{x} = torch.randn({'{B}, ' if rows else ''}{{n}})  # your input",
             *vectors,
             f"{{one row}}result = {_CALLS[need][rows]}  # shape {shape}",

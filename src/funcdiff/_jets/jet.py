@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import torch
 
 from funcdiff._jets.pairs import Form, Pairs
-from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.messages import RefusedError, refuse_here
 from funcdiff._torch.tensors import without_data
 from funcdiff._torch.trees import map_leaves, tree_flatten, tree_leaves, tree_unflatten
 
@@ -227,7 +227,7 @@ def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 def check_grad_mode(enabled: bool) -> None:
     """Refuse an operation under no_grad() in a function that was called with gradients enabled."""
     if enabled and not torch.is_grad_enabled():
-        raise RefusedError(
+        refuse_here(
             "func computes under torch.no_grad(). Reverse mode treats the result as a constant, and forward mode "
             "ignores no_grad. If you mean a constant, use .detach(); if not, remove no_grad()"
         )

@@ -15,7 +15,7 @@ from funcdiff._jets.operations import FORMS, TWICE
 from funcdiff._torch.compiler import named_after
 from funcdiff._torch.constants import DATA
 from funcdiff._torch.functions import set_grad_enabled
-from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.messages import refuse_here
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 
@@ -121,7 +121,7 @@ class _Guard(TorchFunctionMode):
         if (inside or self.once_more) and (
             func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))
         ):
-            raise RefusedError(
+            refuse_here(
                 f"torch's second derivative of {func.__name__} is wrong, and it raises no error. Use its form in "
                 "torch.nn.functional, or write it with simpler operations"
             )

@@ -93,7 +93,9 @@ def gradients(flat: Func, point: Point, along: Point, cotangents: Point, kept: K
 
 def outputs_at(flat: Func, point: Point) -> list[Tensor]:
     """What `flat` returns at a point, without a graph."""
-    return [y.detach() for y in flatten(tracked(flat, [x.detach().clone() for x in point]))[0]]
+    with torch.enable_grad():
+        copies = [x.detach().requires_grad_().clone() for x in point]  # no leaves, into which func could not write
+        return [y.detach() for y in flatten(flat(*copies))[0]]
 
 
 def slopes(flat: Func, point: Point, along: Point, weights: Point, axes: Sequence[Point], step: float) -> Curve:

@@ -92,8 +92,8 @@ def _freed(flat: Func, line: Line, free: int | None) -> Func:
 def _matters(flat: Func, line: Line, which: int, weights: Point | None, seen: Sketch, free: int | None) -> bool:
     """Whether what func detaches has a first derivative of its own: what a solver's iterations return has none."""
     point, _ = line
-    other = shifted(point, direction(point, seed=9), 0.3), direction(point, seed=10)
-    return any(_moves_results(flat, line, which, weights, seen, free) for line in (line, other))
+    others = [(shifted(point, direction(point, seed), 0.1 * seed), direction(point, seed + 1)) for seed in (3, 9)]
+    return any(_moves_results(flat, line, which, weights, seen, free) for line in (line, *others))
 
 
 def _moves_results(flat: Func, line: Line, which: int, weights: Point | None, seen: Sketch, free: int | None) -> bool:

@@ -175,9 +175,10 @@ def parts(func: Callable[..., Tree], args: list[Tensor]) -> list[int]:
 
 def _kept(func: Callable[..., Tree], args: list[Tensor]) -> _Keeper:
     keeper = _Keeper()
-    args = [x.detach().requires_grad_() for x in args]  # func may take a gradient itself
-    with torch.enable_grad(), keeper:
-        func(*args)
+    with torch.enable_grad():
+        copies = [x.detach().requires_grad_().clone() for x in args]  # func may take a gradient, or write into them
+        with keeper:
+            func(*copies)
     return keeper
 
 

@@ -118,7 +118,9 @@ _TORCH = str(Path(torch.__file__).parent)
 
 def cannot(error: Exception) -> bool:
     """Whether torch cannot differentiate in this way a function that runs by itself; another way may do."""
-    if isinstance(error, RefusedError) or out_of_memory(error):
+    if isinstance(error, RefusedError):
+        return error.only_here
+    if out_of_memory(error):
         return False
     return isinstance(error, RuntimeError) or _raised_by_torch(error)
 
@@ -144,6 +146,15 @@ class RefusedError(RuntimeError):
     """
 
     __module__ = "funcdiff"  # where it is public
+
+    only_here = False  # another way of differentiating may be right
+
+
+def refuse_here(message: str) -> NoReturn:
+    """Refuse what would be wrong in this way of differentiating, and may be right in another."""
+    error = RefusedError(message)
+    error.only_here = True
+    raise error
 
 
 def refuse(fragment: str) -> NoReturn:
