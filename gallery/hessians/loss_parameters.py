@@ -11,7 +11,7 @@ loss is :math:`L = w_1^2 + 3 w_1 w_2`, the Hessian is
 
 A network with 67 parameters has a Hessian with 67 rows and 67 columns. Newton's method and Laplace approximations need
 this matrix. For a large network it does not fit in memory: compute products with vectors instead
-(:func:`funcdiff.hvp`). The parameters of a PyTorch module are several tensors inside the module. To get one matrix,
+(:func:`funcdiff.hvp_operator`). The parameters of a PyTorch module are several tensors inside the module. To get one matrix,
 write the loss as a function of one vector that contains all parameters.
 
 **Answer:** :func:`funcdiff.module_function` turns the module into a function of its parameters, and
@@ -210,8 +210,8 @@ title = f"From 8 to 32 hidden units, the time of hessian grows to {growth:.1f}×
 plot(study, title=title)
 
 # %%
-# With few hidden units, starting the operations takes most of the time. With many, the arithmetic does. All three
-# curves should lie close together, because the recipes need nearly the same FLOPs.
+# With few hidden units, starting the operations takes most of the time, so the recipes that start fewer are ahead. With
+# many, the arithmetic does. The curves come closer there, because the recipes need nearly the same FLOPs.
 #
 # What the Hessian tells us
 # -------------------------

@@ -275,7 +275,8 @@ assert not torch.allclose(moved, expected[0])
 # %%
 # Takeaway
 # --------
-# For many vectors at one point, make one operator, and use ``vmap`` if you know the vectors. The exceptions are:
+# For many vectors at one point, make one operator, and use ``vmap`` if you know the vectors. If they are the columns of
+# a matrix, ``product @ V`` does the same. The exceptions are:
 #
 # * If there are about as many vectors as inputs, compute the matrix with ``hessian``. If the vectors come one at a
 #   time, this pays earlier: measure it as above.

@@ -3,7 +3,8 @@ How many passes does my Jacobian need?
 ======================================
 
 Suppose each output depends on three neighbouring inputs: :math:`y_i = x_{i-1} - 2 x_i^2 + x_{i+1}`. Most entries of the
-Jacobian are then zero. With 1000 inputs it has 1000 columns, but three passes are enough to compute it.
+Jacobian are then zero: it is banded, here tridiagonal. With 1000 inputs it has 1000 columns, but three passes are
+enough to compute it.
 
 Why? One pass of forward mode multiplies the Jacobian by a vector. If only entry 0 of the vector is 1, the result is
 column 0, with its few entries in rows 0 and 1. If entries 0 and 3 are both 1, the result is the sum of columns 0 and 3.
@@ -11,9 +12,9 @@ Column 3 has its entries in rows 2, 3 and 4. No row has an entry in both columns
 Columns 0, 3, 6 and so on share the first pass, columns 1, 4, 7 the second, and columns 2, 5, 8 the third.
 
 **Answer:** Count the entries in the fullest row and in the fullest column, and use the smaller number, here three: your
-Jacobian usually needs that many passes, or a few more. :func:`funcdiff.jacobian_sparse` finds out which entries can
-differ from zero, groups columns or rows, and returns a sparse matrix. It helps little if every output depends on every
-input, or if the function branches on values.
+Jacobian usually needs that many passes, sometimes twice as many. :func:`funcdiff.jacobian_sparse` finds out which
+entries can differ from zero, groups columns or rows, and returns a sparse matrix. It helps little if every output
+depends on every input, or if the function branches on values.
 
 .. code-block:: python
 
@@ -138,7 +139,7 @@ def brusselator(y):
 
 # %%
 # We double the side of the grid three times, so the number of inputs grows to 64 times. The number of passes hardly
-# changes. It is a little larger than six, because the columns are not grouped in the best possible way.
+# changes. It is larger than six, because the columns are not grouped in the best possible way.
 
 from funcdiff import measure
 

@@ -44,7 +44,7 @@ def hvp(func: Function, primals: tuple[Tree, ...], tangents: tuple[Tree, ...], *
     """Compute Hv, the product of the Hessian of `func` with a vector, without computing the Hessian.
 
     `hvp(func, (x,), (v,))` has the shape of `x`. It says how the gradient of `func` at `x` changes if `x` moves in the
-    direction `v`. It costs about as much as two gradients, for any number of inputs.
+    direction `v`. It costs about as much as two or three gradients, for any number of inputs.
 
     `func` must return a scalar. For a network whose output has the shape (1,), pass `lambda x: network(x).squeeze()`.
 
