@@ -12,7 +12,7 @@ import funcdiff as fd
 from _ext.gallery.cards import answer as answer_of_tutorial
 from _ext.gallery.tutorials import GALLERY
 from _ext.shown.finder import TUTORIALS, TYPICAL, tutorial_of
-from _ext.shown.which_recipe import ANSWERS
+from _ext.shown.recipe_answers import ANSWERS
 from _tools.finder import answers
 from _tools.finder.model import NEEDS, NORMS, Question
 from funcdiff import distributed

@@ -11,8 +11,8 @@ loss is :math:`L = w_1^2 + 3 w_1 w_2`, the Hessian is
 
 A network with 67 parameters has a Hessian with 67 rows and 67 columns. Newton's method and Laplace approximations need
 this matrix. For a large network it does not fit in memory: compute products with vectors instead
-(:func:`funcdiff.hvp_operator`). The parameters of a PyTorch module are several tensors inside the module. To get one matrix,
-write the loss as a function of one vector that contains all parameters.
+(:func:`funcdiff.hvp_operator`). The parameters of a PyTorch module are several tensors inside the module. To get one
+matrix, write the loss as a function of one vector that contains all parameters.
 
 **Answer:** :func:`funcdiff.module_function` turns the module into a function of its parameters, and
 :func:`funcdiff.ravel` turns these parameters into one vector. Then call :func:`funcdiff.hessian` on the loss.

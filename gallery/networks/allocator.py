@@ -108,7 +108,7 @@ if more < 1000:
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
 
-times = compare(methods, equal=False, rounds=15)
+times = compare(methods, equal=False, rounds=11)
 times
 
 # %%
@@ -195,7 +195,7 @@ assert old < pages / 10
 # If nearly every page was new, the share of pages is near 100 %. It is much smaller if the system hands out larger
 # pages, or if the program reused memory that it had freed. Next we time both additions.
 
-additions = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=15)
+additions = compare({"fresh": fresh, "into kept": into_kept}, x, rounds=11)
 additions
 
 # %%

@@ -161,7 +161,7 @@ timed = {
     **chosen(network),
     **by_name(network, *jacobians, *light[1:]),
 }
-full = compare(timed, batch, equal=False, rounds=16, budget=0.5)
+full = compare(timed, batch, equal=False, rounds=11, budget=0.5)
 full
 
 # %%
@@ -193,7 +193,7 @@ prediction.rank_order()
 # With 10 rows we can time all five Hessians, including the two heavy ones.
 
 all_five = by_name(network, *light, *heavy)
-options = {"equal": False, "rounds": 12, "budget": 0.8}
+options = {"equal": False, "rounds": 9, "budget": 0.8}
 hessian_times = compare(all_five, batch[:10], **options)
 counted = by_name(meta, *light, *heavy)
 hessian_costs = count(counted, torch.empty(10, 5, device="meta"))

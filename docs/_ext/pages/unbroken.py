@@ -1,4 +1,7 @@
-"""Keep what belongs together on one line: a number and its unit, an exponent, an arrow, a formula and its comma."""
+"""Keep what belongs together on one line: a number and its unit, an exponent, an arrow, a formula and its comma.
+
+Printed lines that fit the column stay as they were printed, as they may be aligned. Messages are longer, and wrap.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 _UNIT = r"(?:[kKMGT]?i?B|[kMGT]?FLOPs?|[mµn]?s)(?:/s)?"
-_TOGETHER = re.compile(rf"(\d[\d.,]* {_UNIT}\b|\d[\d.]*e[-+]\d+|\S+ ->|->)")
+_TOGETHER = re.compile(rf"(\d[\d.,]* {_UNIT}\b|\d[\d.]*e[-+]\d+|\bn = [\d,]+|\S+ ->|->)")
+_COLUMN = 88  # letters of code in a line at 1280 pixels
 _MARK = re.compile(r"[.,;:!?)]+")
 
 
@@ -23,6 +27,9 @@ class Unbroken(SphinxPostTransform):
         """Formulas first, as the marks after them are part of texts."""
         for formula in list(self.document.findall(nodes.math)):
             _take_mark(formula)
+        for block in self.document.findall(nodes.literal_block):
+            if max(map(len, block.astext().splitlines()), default=0) > _COLUMN:
+                block["classes"].append("long-lines")
         for text in list(self.document.findall(nodes.Text)):
             if not isinstance(text.parent, (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.raw)):
                 parts = pieces(text)

@@ -179,7 +179,7 @@ def _cells(
         if text:
             texts.setdefault(text, []).extend(same)
             span += f" data-note='{list(texts).index(text)}'"
-        yield f"<td class='{' '.join(kind)}'{span}>{SYMBOLS[outcome]}</td>"
+        yield f"<td class='{' '.join(kind)}'{span}>{' '.join([SYMBOLS[outcome]] * len(same)).strip()}</td>"
 
 
 def _varying(entry: Entry, modes: list[str], variants: dict[str, list[str]]) -> list[str]:
