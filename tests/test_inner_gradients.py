@@ -88,6 +88,14 @@ def test_a_solver_hides_behind_no_gradient_of_a_gradient(gradient):
         fd.hessian(slope)(X)
 
 
+def test_a_constant_beside_a_gradient_that_it_does_not_enter_is_one():
+    def func(x):
+        return torch.func.grad(lambda y: y.pow(3).sum())(x) * x.detach().norm()
+
+    assert_close(fd.jacobian(func)(X), (6 * X * X.norm()).diag())
+    assert_close(fd.hessian(lambda x: func(x).sum())(X), torch.eye(3, dtype=X.dtype) * 6 * X.norm())
+
+
 def test_what_moves_with_a_batch_is_held_inside_vmap():
     rows = torch.stack([X, -X, X / 2])
 

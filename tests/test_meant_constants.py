@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from custom_functions import Forgetful, OldRounded, OldSine, Rounded
+from torch import nn
 from torch.autograd import functional
+from torch.nn.utils import vector_to_parameters
 from torch.testing import assert_close
 
 import funcdiff as fd
@@ -66,6 +68,30 @@ TWICE = {
     "hessian_diagonal": lambda f: fd.hessian_diagonal(f)(X),
     "batch_hessian": lambda f: fd.batch_hessian(f)(torch.stack([X, 2 * X])),
 }
+
+
+WRITTEN = nn.Linear(2, 1).double()
+
+
+def by_writing_into_a_module(x):
+    vector_to_parameters(x, WRITTEN.parameters())
+    return WRITTEN(X[:2]).square().sum()
+
+
+@pytest.mark.parametrize("kind", [*TWICE, "jacobian", "batch_jacobian"])
+def test_a_vector_that_is_written_into_a_module_is_refused(kind):
+    before = [p.clone() for p in WRITTEN.parameters()]
+    derivative = (TWICE | EVERY)[kind]
+    with pytest.raises(fd.RefusedError, match="module_function and ravel"):
+        derivative(by_writing_into_a_module)
+    assert all(map(torch.equal, before, WRITTEN.parameters()))
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_a_gradient_of_zeros_is_no_constant_that_was_meant(kind):
+    weight = torch.ones(3, dtype=X.dtype, requires_grad=True)  # so that the result has a graph, of others
+    with pytest.raises(fd.RefusedError, match="cuts it off"):
+        TWICE[kind](lambda x: (weight * x.detach().exp()).sum())
 
 
 @pytest.mark.parametrize("name", CUT)

@@ -271,7 +271,7 @@ print(f"smallest with the decay: {(eigenvalues + 2 * decay).min():.2g}")
 # What goes wrong
 # ---------------
 # ``torch.nn.utils.vector_to_parameters`` *cuts the derivative.* It copies the numbers of a vector into the module. The
-# loss then depends on the module's parameters, not on your vector. torch's own Hessian is zero, and no error is raised.
+# loss then depends on the module's parameters, not on your vector. torch returns zeros, funcdiff raises an error.
 
 from torch.nn.utils import vector_to_parameters
 
@@ -284,7 +284,7 @@ def loss_by_writing(vector):
 zeros = torch.autograd.functional.hessian(loss_by_writing, trained)
 torch.testing.assert_close(loss_by_writing(trained), loss(trained))
 assert not zeros.any(), "vector_to_parameters keeps the graph: update this section"
-print("largest entry:", zeros.abs().max().item())
+print("largest entry, by torch:", zeros.abs().max().item())
 
 # %%
 # Takeaway

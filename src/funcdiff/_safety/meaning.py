@@ -178,11 +178,15 @@ def _unless_cut(
             outputs.extend(flatten(tracked(flat, here))[0])
         cut = held.lost or not any(y.requires_grad for y in outputs)
         designed = seen.operators & _BY_DESIGN or by_hand(seen)
-        if not cut and (held.found or designed):
+        if not cut and designed:
             return found
         gradient = None
-        if seen.operators.isdisjoint(REWRITTEN) and not cut:  # of func itself, which has run already
+        if not cut and (held.found or seen.operators.isdisjoint(REWRITTEN)):  # of func itself, which has run already
             gradient = joined(backward(outputs, here, list(weights), create_graph=False))
+        if held.found and gradient is not None:
+            if gradient.any():
+                return found
+            cut = True  # what is computed with others' graphs may still have left that of the input
         first = outer_slope(corrected(flat), (point, along), weights, kept, gradient).check(seen)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found

@@ -90,21 +90,27 @@ def _freed(flat: Func, line: Line, free: int | None) -> Func:
 
 
 def _matters(flat: Func, line: Line, which: int, weights: Point | None, seen: Sketch, free: int | None) -> bool:
-    """Whether what func detaches has a first derivative of its own: what a solver's iterations return has none."""
+    """Whether what func detaches has a first derivative of its own, or does not enter what the gradient is of.
+
+    What a solver's iterations return enters in second order alone.
+    """
     point, _ = line
     others = [(shifted(point, direction(point, seed), 0.1 * seed), direction(point, seed + 1)) for seed in (3, 9)]
-    return any(_moves_results(flat, line, which, weights, seen, free) for line in (line, *others))
+    orders = [_order(flat, line, which, weights, seen, free) for line in (line, *others)]
+    return 1 in orders or 2 not in orders
 
 
-def _moves_results(flat: Func, line: Line, which: int, weights: Point | None, seen: Sketch, free: int | None) -> bool:
-    """Whether what func detaches changes its results in first order, not only in second order along this line."""
+def _order(flat: Func, line: Line, which: int, weights: Point | None, seen: Sketch, free: int | None) -> int:
+    """In which order what func detaches changes its results along this line; 0 if it does not."""
     funcs = _freed(flat, line, free), holding(flat, shifted(*line, 0.0))
     loose, held = (_slopes(func, line, weights)[which].curve for func in funcs)
     step = seen.epsilon**0.25
     ahead, behind = (float((loose(t) - held(t)).sum()) for t in (step, -step))
     slope, bend = (ahead - behind) / (2 * step), (ahead + behind) / step**2
     noise = 8 * seen.epsilon * float(loose(0.0).abs().amax()) / step
-    return bool(abs(slope) > max(noise, _CONVERGED * abs(bend)))
+    if abs(slope) > max(noise, _CONVERGED * abs(bend)):
+        return 1
+    return 2 if abs(bend) > noise / step else 0
 
 
 class _Taken(NamedTuple):

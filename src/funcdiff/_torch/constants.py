@@ -26,7 +26,8 @@ from funcdiff._torch.trees import Tree, map_leaves
 _TORCH = str(Path(torch.__file__).parent)
 _READ_OUTSIDE = torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.__dlpack__
 _GRADIENTS = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
-DATA = vars(torch._C.TensorBase)["data"].__get__  # of the property; each access makes another one, which is equal
+_PROPERTY = vars(torch._C.TensorBase)["data"]
+DATA, SET_DATA = _PROPERTY.__get__, _PROPERTY.__set__  # each access makes another one, which is equal
 _CONSTANTS = (
     torch.detach,
     torch.Tensor.detach,

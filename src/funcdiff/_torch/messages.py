@@ -65,8 +65,9 @@ REMEDIES = (
     (
         "would mutate a captured Tensor",
         "func writes in place into a tensor that it did not make. If this is a captured tensor or another argument, "
-        "clone it inside func. If func calls a batch norm in training mode, it writes its running statistics: call "
-        "module.eval() first, or use func, parameters = module_function(module, training=True) with the whole batch",
+        "clone it inside func. If func writes a vector into a module's parameters, use module_function and ravel "
+        "instead. If func calls a batch norm in training mode, it writes its running statistics: call module.eval() "
+        "first, or use func, parameters = module_function(module, training=True) with the whole batch",
     ),
     ("a leaf Variable that requires grad is being used in an in-place operation", MUTATES),
     (

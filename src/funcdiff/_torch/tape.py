@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from funcdiff._torch.constants import Constants
+from funcdiff._torch.constants import SET_DATA, Constants
 from funcdiff._torch.delicate import delicate, finite_by_mistake
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
@@ -124,6 +124,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
 def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str) -> tuple[_Tape, Sequence[Any], bool]:
     read = Reading()
     tape = _Tape(primals, randomness, switches := _Watch(read), read)
+    switches.made = tape.made
     with undrawn(), switches, tape:
         outputs = flatten(flat(*primals))[0]
     return tape, outputs, read.seen
@@ -133,7 +134,13 @@ _COUNTS = ("flops", "jvp_flops", "second_flops", "curved", "wasted", "elements",
 
 
 class _Watch(Constants):
-    """Sees what a function takes out of the graph, and what it reads where the dispatcher does not see it."""
+    """Sees what a function takes out of the graph, and what it reads or writes where the dispatcher does not see it.
+
+    Attributes:
+        made: The storages that the caller cannot see.
+    """
+
+    made: set[int]
 
     def __init__(self, read: Reading) -> None:
         super().__init__()
@@ -141,6 +148,8 @@ class _Watch(Constants):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.read.seen |= func in UNSEEN
+        if func == SET_DATA and _storage(args[0]) not in self.made:  # as torch.nn.utils.vector_to_parameters does
+            refuse("would mutate a captured Tensor")
         return super().__torch_function__(func, types, args, kwargs)
 
 
