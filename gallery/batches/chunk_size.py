@@ -12,10 +12,10 @@ highest memory use (the peak) is
     \text{peak} \approx R + c \cdot r.
 
 Here :math:`R` is the memory of the result, and :math:`r` is what one row needs for its intermediate results. So you can
-compute the largest chunk that fits. Suppose 800 bytes are free beside the result, and one row needs 100 bytes. Then a
-chunk can have 800 / 100 = 8 rows. Smaller chunks are usually slower, because every chunk starts all operations again.
-They can be faster if each chunk reuses the memory of the one before. And if already one row needs too much memory,
-chunks cannot help: use ``torch.utils.checkpoint``, which computes intermediate results again instead of storing them.
+calculate the largest chunk size that fits. Suppose 800 bytes are free beside the result, and one row needs 100 bytes.
+Then a chunk can have 800 / 100 = 8 rows. Smaller chunks are usually slower, because every chunk starts all operations
+again. They can be faster if each chunk reuses the memory of the one before. And if a single row does not fit, chunks
+cannot help: use ``torch.utils.checkpoint``, which computes intermediate results again instead of storing them.
 
 **Answer:** Pass ``chunk_size="auto"`` and your memory limit in bytes as ``budget``: ``2**30`` is one GiB.
 :func:`funcdiff.batch_hessian` then computes a Hessian for each row, in the largest chunks that stay within this limit.
@@ -132,9 +132,9 @@ assert peak(B) < fixed + B * per_row
 assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
-# We divide the budget without the fixed part by the bytes of one row. This gives the largest chunk. It is rounded down,
-# so that all chunks have the same size. ``chunk_size="auto"`` finds the same size: it counts a call in which only a few
-# chunks run.
+# We divide the budget without the fixed part by the bytes of one row. This gives the largest chunk. Chunks of equal
+# size need as many calls and less memory, so we make it smaller where we can. ``chunk_size="auto"`` finds the same
+# size: it counts a call in which only a few chunks run.
 
 most = (budget - fixed) // per_row
 chosen = B // -(-B // most)

@@ -260,9 +260,9 @@ count(hessians, x).claim("batch_hessian", fewer_flops_than=reverse, by=100)
 # %%
 # What goes wrong
 # ---------------
-# *A wrong* ``in_dims`` *raises an error only if the sizes differ.* Suppose we write 0 for the weight instead of
-# ``None``. The weight has 33 rows and the batch 64, so torch raises an error. With a batch of 33 rows there is no
-# error: row 5 of ``x`` is combined with row 5 of the weight only. You notice it by the shape of the result.
+# *A wrong* ``in_dims`` *raises an error only if the sizes differ.* Suppose we pass 0, which splits weight and bias into
+# rows, too. They have 33 rows and the batch 64, so torch raises an error. With a batch of 33 rows there is no error:
+# row 5 of ``x`` meets row 5 of the weight only. You notice it by the shape of the result.
 
 wrong = batch_jacobian(predict, argnums=2, in_dims=0)
 try:

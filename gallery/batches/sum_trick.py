@@ -14,7 +14,8 @@ respect to row :math:`b`, all other terms are constants:
     \frac{\partial}{\partial x_b} \sum_c f(x_c) = \frac{\partial f(x_b)}{\partial x_b}.
 
 If the rows influence each other, as with batch norm in training mode, the result is wrong, and torch raises no error.
-So use the sum only for a function that accepts nothing but a whole batch, such as an LSTM. If each row has :math:`m`
+So use the sum only for a function that accepts only a whole batch, or that ``vmap`` does not support, such as an LSTM:
+``batch_jacobian`` would differentiate one sequence after the other. If each row has :math:`m`
 outputs, the sum needs :math:`m` backward passes.
 
 **Answer:** Yes, if each row of the output depends only on the same row of the input. Call
@@ -164,7 +165,7 @@ second_costs = count(second, few)
 second_costs
 
 # %%
-# The recipe needs far fewer FLOPs than the version by hand.
+# ``batch_hessian_summed`` needs far fewer FLOPs than the version by hand.
 
 second_costs.claim("batch_hessian_summed", fewer_flops_than="sum by hand", by=5)
 
@@ -176,8 +177,7 @@ second_costs.claim("batch_hessian", fewer_flops_than="batch_hessian_summed", by=
 # %%
 # Time
 # ----
-# We time the Jacobians first. They need little arithmetic. Most of the time is spent on starting the operations and on
-# the test, so these make the difference.
+# We time the Jacobians first. They need little arithmetic, so the number of operations and the test decide.
 
 times = compare(first, x, rounds=15)
 times

@@ -76,8 +76,8 @@ torch.testing.assert_close(matrix, matrix.T)
 print(tuple(matrix.shape), explain(hessian(loss), start).recipe)
 
 # %%
-# ``hessian`` chooses a method, a :term:`recipe`. Here it chose ``hessian_double_backward``: two backward passes, as
-# with ``torch.autograd.grad`` and ``create_graph=True``.
+# ``hessian`` chooses a method, a :term:`recipe`. Here it chose ``hessian_double_backward``: one backward pass for the
+# gradient with ``create_graph=True``, and then one for each of the 67 parameters, all together.
 #
 # Blocks instead of a matrix
 # --------------------------
@@ -182,7 +182,7 @@ times
 times.claim("hessian", faster_than="hessian_forward_over_forward")
 
 # %%
-# Three recipes do so, and need nearly the same FLOPs. ``torch.func.hessian`` is one of them: forward over reverse. We
+# The recipes with reverse mode inside need nearly the same FLOPs. ``torch.func.hessian`` is forward over reverse. We
 # compare it with the choice of ``hessian`` over more rounds. If the interval below includes 1, this run cannot tell
 # which is faster.
 
@@ -295,5 +295,5 @@ print("largest entry, by torch:", zeros.abs().max().item())
 # * If you need only products with vectors, or a few eigenvalues, use :func:`funcdiff.hvp_operator`.
 # * If you need the block of one layer, pass only its parameters to ``ravel``, and call
 #   ``predict({**parameters, **unravel(v)}, X)``. See :ref:`a subset of parameters <subset>`.
-# * If the network contains a normalization layer, do not call the four compositions by name. torch computes wrong
-#   Hessians there with respect to the weight of the layer. ``hessian`` avoids this fault.
+# * If the network contains a normalization layer, do not call the recipes with *over* in their name: torch is wrong
+#   there with respect to the weight of the layer. ``hessian`` and ``hessian_double_backward`` are right.

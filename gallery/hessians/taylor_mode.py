@@ -129,7 +129,8 @@ torch.testing.assert_close(vmap(laplacian(network))(batch), sum_of_diagonal)
 # Let :math:`F` be the number of FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. With 5
 # inputs, Taylor mode should need :math:`(1 + 5 + 15) F`. Forward over reverse, the method of ``torch.func.hessian``,
 # should need up to :math:`(2 + n)(1 + m) F` for :math:`n` inputs and :math:`m` outputs: the 2 is for the values and for
-# products with zeros. (The names say :term:`outer over inner`.) We count.
+# products with derivatives of the weights, which are zero (:doc:`why </explanation/cost>`). (The names say
+# :term:`outer over inner`.) We count.
 
 from funcdiff.measure import compare, count
 from funcdiff.plots import plot
@@ -166,8 +167,8 @@ times = compare(hessians, batch, rounds=9)
 times
 
 # %%
-# The column *ratio to fastest* is the time divided by that of the fastest recipe. We expect Taylor mode to be faster
-# than the best of the other methods:
+# The column *ratio to fastest* says how many times as long a recipe takes as the first one. It is the median over the
+# rounds, so it can be a little below 1. We expect Taylor mode to be faster than the best of the other methods:
 
 times.claim("hessian_taylor", faster_than="hessian_forward_over_forward", by=1.5)
 
@@ -194,7 +195,8 @@ sums = compare({"laplacian": vmap(laplacian(network)), **traces}, batch, rounds=
 sums
 
 # %%
-# ``laplacian`` makes :math:`2 + 5 = 7` passes, a third of the 21 for the Hessian:
+# ``laplacian`` makes :math:`2 + 5 = 7` passes, a third of the 21 for the Hessian. The time falls by less than three,
+# because the other operations take time as well:
 
 sums.claim("laplacian", faster_than="trace of taylor")
 
@@ -217,7 +219,8 @@ scalar = count(on_many, torch.empty(100, 50, device="meta"))
 scalar.claim("hessian_forward_over_reverse", fewer_flops_than="hessian_taylor", by=10)
 
 # %%
-# With one output, even three inputs are too many. Reverse over reverse needs only :math:`2 (1 + n) = 8` passes:
+# With one output, Taylor mode needs more FLOPs from three inputs on. Reverse over reverse needs only
+# :math:`2 (1 + n) = 8` passes:
 
 few = study_network((3, 200, 200, 1), activation=torch.nn.Tanh)
 few = few.requires_grad_(False).to("meta")
@@ -273,6 +276,6 @@ torch.testing.assert_close(H.sum(0), of_sum)
 # Call ``hessian``. For few inputs and several outputs it uses Taylor mode. The exceptions are:
 #
 # * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
-# * If there are many inputs, forward over reverse needs fewer passes: compare :math:`(2 + n)(1 + m)` with
-#   :math:`1 + n + n(n+1)/2`.
+# * If there are many inputs and several wide layers, forward over reverse needs fewer passes: compare
+#   :math:`(2 + n)(1 + m)` with :math:`1 + n + n(n+1)/2`. ``hessian`` makes this comparison for you.
 # * If you need only the sum of the diagonal, use ``laplacian``.

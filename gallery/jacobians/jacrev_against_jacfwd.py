@@ -202,8 +202,8 @@ plot(study, title=str(crossover))
 
 # %%
 # From left to right, the number of inputs grows and the number of outputs shrinks. The layer is square at 256 inputs.
-# The curve of ``jacobian`` should stay with the lower of the other two. This is the number of inputs at which the two
-# modes take equally long, with its interval:
+# The curve of ``jacobian`` should follow the lower of the other two, or be below: it uses faster recipes of each mode.
+# This is the number of inputs at which the two modes take equally long, with its interval:
 
 crossover
 
@@ -232,8 +232,8 @@ else:
     raise AssertionError("torch has a forward formula for cdist: update this section")
 
 # %%
-# ``jacobian`` chooses a recipe that has its own formula for distances. The gradient of a distance is the unit vector
-# that points away from the other point. The result agrees with it.
+# ``jacobian`` chooses ``jacobian_taylor``. This is forward mode too, with the formula that torch lacks. The gradient of
+# a distance is the unit vector that points away from the other point. The result agrees with it.
 
 expected = (corner - points) / (corner - points).norm(dim=1, keepdim=True)
 torch.testing.assert_close(jacobian(distances)(corner).view(4, 2), expected)

@@ -20,6 +20,7 @@ backward pass for all rows of the identity matrix at once. If all rows do not fi
     import torch
     from funcdiff import jacobian
 
+    func, x = torch.tanh, torch.randn(16)
     J = jacobian(func)(x)  # shape: that of the output, then that of x
     y, backward = torch.func.vjp(func, x)  # the same in torch, for a vector y
     (J,) = torch.func.vmap(backward)(torch.eye(len(y)))
@@ -190,8 +191,8 @@ plot(
 # longer than starting the operations. With many more outputs than inputs, ``jacobian`` computes columns instead of
 # rows: see :doc:`/tutorials/jacobians/jacrev_against_jacfwd`.
 #
-# With one output there is only one row, so there is nothing to batch. We expect the loop to be faster there, because it
-# starts neither ``vjp`` nor ``vmap``:
+# With one output there is only one row, so there is nothing to batch. We expect the loop to be faster than
+# ``jacobian_reverse`` there, because the loop starts neither ``vjp`` nor ``vmap``:
 
 study[1].claim("jacobian_loop", faster_than="jacobian_reverse")
 
@@ -225,7 +226,7 @@ torch.testing.assert_close(jacobian(distances)(a), by_rows)
 print("jacobian chose", explain(jacobian(distances), a).recipe)
 
 # %%
-# If you want to use such a recipe yourself, write the distance in simpler operations:
+# If you call ``jacobian_reverse`` or ``jacrev`` yourself, write the distance in simpler operations:
 
 
 def distances_by_hand(a):

@@ -159,7 +159,7 @@ costs
 
 # %%
 # The mode determines the FLOPs (floating-point operations). The loops run many more operations, and each
-# :term:`operation` takes time to start. ``dual_loop`` also evaluates the function again for each column.
+# :term:`operation` takes time to start. Both forward loops evaluate the function again for each column.
 
 costs.claim("jacfwd", fewer_flops_than="jacrev", by=30)
 
@@ -172,7 +172,7 @@ costs.claim("jacrev", fewer_operations_than="grad_loop", by=100)
 # Time
 # ----
 # We expect the mode with fewer passes to be faster, and one call to be faster than a loop. First we time 16 inputs and
-# 1024 outputs. A method that takes longer than the ``budget`` is called once.
+# 1024 outputs. A method that takes longer than the ``budget``, in seconds, is called once.
 
 tall_times = compare(methods, *tall, rounds=9, budget=0.1)
 tall_times

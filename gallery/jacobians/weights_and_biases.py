@@ -183,7 +183,8 @@ title = f"Weight and bias of 16 outputs: forward mode takes {slow:.0f}× as long
 plot(few_times, title=title)
 
 # %%
-# ``jacobian`` should be as fast as ``jacobian_batched_grad``, since it chose this recipe. Now the layer with 1024
+# ``jacobian`` should take slightly longer than ``jacobian_batched_grad``: it chose this recipe, and looks up its choice
+# at each call. Now the layer with 1024
 # outputs:
 
 many_times = compare(recipes, *many, rounds=9, budget=0.5)
@@ -283,5 +284,5 @@ except KeyError as error:
 # * If you need only products with vectors, do not compute the matrix: use :func:`torch.func.jvp` or
 #   :func:`torch.func.vjp`.
 # * If the function has one output, such as a loss, use :func:`torch.func.grad`.
-# * If a few parameters affect many outputs, as in a small convolution, forward mode needs fewer passes.
+# * If a few parameters affect many outputs, as in a small convolution, ``jacobian`` chooses forward mode by itself.
 # * If the layer is affine, :math:`Wx + b`, its Jacobian with respect to the weight consists of its input and zeros.

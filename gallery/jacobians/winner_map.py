@@ -127,8 +127,8 @@ automatic = {
 compare({**automatic, **modes(predict)}, x, rounds=9)
 
 # %%
-# The column *ratio to fastest* is the time divided by that of the fastest recipe. Now we time both modes for every pair
-# of five sizes.
+# The column *ratio to fastest* says how many times as long a recipe takes as the first one. Now we time both modes for
+# every pair of five sizes.
 
 sizes = [4, 16, 64, 256, 1024]
 grid, chosen = {}, {}

@@ -244,7 +244,7 @@ times.claim("hessian", faster_than="hessian, budget")
 # %%
 # What goes wrong
 # ---------------
-# *The atoms are not at a minimum.* Rotations then change the energy, and their squares are not zero, as at ``start``:
+# *The atoms are not at a minimum.* A straight step along a rotation then changes the energy: its square is not zero.
 
 near_zero = vibrations(hessian(energy)(start), masses)[0].abs().sort()[0][:6]
 print("six nearest to zero:", *(f"{value:.1e}" for value in near_zero))
@@ -252,8 +252,7 @@ assert near_zero.max() > 1e-3 * squares[6], "update this section"
 
 # %%
 # *A custom kernel has no second derivative.* Fast kernels compute the gradient together with the energy, and keep it
-# for the backward pass. For torch this gradient is a constant, so every second derivative is zero. Torch runs
-# ``forward`` under ``torch.no_grad()``, although ``Kernel`` below does not show it. The error message refers to this.
+# for the backward pass. For torch this gradient is a constant, so every second derivative is zero.
 
 from textwrap import fill
 
@@ -277,7 +276,8 @@ except RuntimeError as error:
     print(fill(f"RuntimeError: {error}", 88))
 
 # %%
-# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error: finite differences contradict zeros. Write
+# ``torch.autograd.functional`` returned zeros. ``hessian`` raises an error: finite differences contradict zeros, "1
+# apart" (100 %). Torch runs each ``forward`` under ``torch.no_grad()``, which the message mentions. Write
 # the backward pass with torch's operations, as here.
 
 
@@ -292,7 +292,7 @@ torch.testing.assert_close(hessian(Repaired.apply)(x), H)
 # %%
 # Takeaway
 # --------
-# Optimize the positions, compute the Hessian within a budget in float64, and check first that six squares are zero.
+# Optimize the positions, and check that six squares of the Hessian in float64 are zero (five for atoms on a line).
 #
 # * If the code of your forces cannot be changed, take differences of forces: they need 6 N evaluations.
 # * If you need only a few modes, use products (:doc:`/tutorials/uses/curvature_spectrum`).

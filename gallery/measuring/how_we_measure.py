@@ -9,8 +9,8 @@ times as long. But at every moment it takes twice as long.
 So time both functions in turn, many times. Each turn gives a ratio of the two times, and a slow moment hardly changes
 it. Report the median of these ratios, with an interval that says how far you can trust it.
 
-**Answer:** Use ``compare``, which does this. State a result with ``claim``, which never says more than the interval
-allows. If a cost can be counted, use ``count``: counts have no noise.
+**Answer:** Use ``compare``, which does this. State a result with ``claim``, which says no more than the interval
+allows, or that a method was timed only once. If a cost can be counted, use ``count``: counts have no noise.
 
 .. code-block:: python
 
@@ -52,13 +52,13 @@ comparison
 #
 # * *median* is the time of one call: half of all samples are shorter. *IQR*, the interquartile range, says how far the
 #   samples scatter: the middle half of them are in a range of this width.
-# * *ratio to fastest* says how many times as long a candidate takes as the first one. It is computed in each
-#   :term:`round`, that is in each turn, and this is the median. The *99% interval* contains the true median ratio with
+# * *ratio to fastest* says how many times as long a candidate takes as the first one. Each :term:`round`, that is each
+#   turn, gives such a ratio, and the column shows their median. The *99% interval* contains the true median ratio with
 #   a probability of 99%.
 # * *n* is the number of samples. The *first call* is timed apart.
-# * *matrix FLOPs* are the floating-point operations of matrix products. *operations* counts the calls of torch's
-#   functions that write to memory, *written* what they write, and *peak* is the most memory in use. These columns are
-#   counted, not timed.
+# * *matrix FLOPs* are the floating-point operations of matrix products. *operations* is the number of calls that write
+#   to memory, *written* the bytes that they write, and *peak* the most memory in use. These columns are counted, not
+#   timed.
 #
 # ``claim`` makes a sentence from the measurement:
 
@@ -94,7 +94,8 @@ plot(comparison, title=title)
 # * Garbage collection is off, and an accelerator has finished its work before the time is read.
 
 # %%
-# The interval uses only the order of the samples, so a single outlier cannot move it, however large it is.
+# The interval uses only the order of the samples. With 12 rounds or more, a single outlier cannot move it far. With 8
+# or 9 rounds it reaches from the smallest ratio to the largest, so an outlier widens it.
 
 # %%
 # Count instead
@@ -206,7 +207,8 @@ for threads in (1, 2):
 
 # %%
 # These numbers change with each run, and with what the other programs do. A single thread never has to wait for another
-# one. So we measure with one thread, unless threads are the subject. Every table says how many threads it used.
+# one, which is a reason to measure with one thread. We do so, unless threads are the subject. Every table says how many
+# threads it used.
 #
 # Takeaway
 # --------

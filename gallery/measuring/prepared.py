@@ -46,8 +46,8 @@ slope = prepare(jacobian_reverse(layer), x)
 print(slope.code)
 
 # %%
-# This is a Python function that you could paste and run. Each line is one tensor operation, and gives its result a
-# name. These rules help to read it:
+# This is Python. After ``aten = torch.ops.aten`` you can paste it and call ``layer(x, **slope.held)``. Each line is one
+# tensor operation, and gives its result a name. These rules help to read it:
 #
 # * ``aten`` is torch's library of operations, ``torch.ops.aten``: ``aten.tanh`` is the operation behind ``torch.tanh``.
 #   The word after the operation, such as ``default`` or ``Tensor``, names its variant for these types of arguments.
@@ -147,7 +147,7 @@ small = compare({"prepared": prepare(jacobian(layer), x), **automatic}, x, round
 small
 
 # %%
-# It computes the same operations without the Python around them:
+# The prepared program runs fewer operations, and none of the Python around them:
 
 small.claim("prepared", faster_than="torch.func.jacrev", by=4)
 

@@ -8,7 +8,7 @@ We count the cost of a derivative in evaluations of the network. With 5 inputs a
   with zeros.
 * 26 for the Jacobian with ``jacrev``: 1 for the values and about 1 for each of the 25 rows.
 * Up to 182 for the Hessian with ``torch.func.hessian``, which is ``jacfwd`` of ``jacrev``: (2 + 5) · (1 + 25). One of
-  the 2 + 5 is again for products with zeros.
+  the 2 + 5 is again for products with the derivatives of the weights, which are zero.
 * 21 for the Hessian with the best method: 1 for the values, 5 for the first derivatives and 15 for the second ones. An
   output has 25 second derivatives, but its Hessian is symmetric, so only 15 of them differ.
 
@@ -129,8 +129,8 @@ costs
 
 # %%
 # Look at the FLOPs of the Hessians. The last two differentiate the Jacobian in reverse mode: each of its 5 x 25 = 125
-# entries needs a backward pass. Forward over forward needs a pass for each pair of inputs. :term:`Taylor mode` computes
-# each mixed derivative only once. ``batch_hessian`` chose it:
+# entries needs a backward pass. Forward over forward needs a pass for each pair of inputs, and computes the values more
+# than once. :term:`Taylor mode` computes each number only once. ``batch_hessian`` chose it:
 
 assert costs["batch_hessian"].flops == costs["hessian_taylor"].flops
 costs.claim("batch_hessian", fewer_flops_than="hessian_forward_over_forward", by=2)

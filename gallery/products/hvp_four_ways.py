@@ -9,8 +9,8 @@ Take :math:`f(x) = x_0^2 x_1` at :math:`(3, 2)`. Its gradient is :math:`(2 x_0 x
 which is the direction :math:`v = (1, 0)`. Then the gradient changes at the rate :math:`(2 x_1,\; 2 x_0) = (4, 6)`. This
 is :math:`Hv`. For :math:`n` inputs the Hessian has :math:`n^2` entries, and the product has only :math:`n`.
 
-torch can do so in two ways. ``jvp`` of ``grad`` follows how the gradient changes, in forward mode. Or compute the
-gradient :math:`g`, multiply it by :math:`v`, and differentiate the number :math:`g \cdot v` once more. Either product
+torch can compute it in two ways. ``jvp`` of ``grad`` follows how the gradient changes, in forward mode. Or compute the
+gradient :math:`g`, multiply it by :math:`v`, and differentiate the number :math:`g \cdot v` once more. Each way
 costs about as much as two or three gradients.
 
 **Answer:** Call :func:`funcdiff.hvp`. It makes two backward passes, one through the function and one through its
@@ -84,10 +84,10 @@ torch.testing.assert_close(jvp(grad(sine_sum), (x,), (v,))[1], expected)
 torch.testing.assert_close(vjp(grad(sine_sum), x)[1](v)[0], expected)
 
 # %%
-# The package has a recipe for each formula. Its name says :term:`outer over inner`. "Forward over reverse" is ``jvp``
-# of ``grad``: :term:`forward mode` differentiates the result of :term:`reverse mode`. "Reverse over reverse" is ``vjp``
-# of ``grad``, and ``hvp_double_backward`` does the same with ``torch.autograd.grad``. All results equal the product
-# with the whole Hessian.
+# The package has a recipe for each way. The name of a recipe says :term:`outer over inner`. "Forward over reverse" is
+# ``jvp`` of a gradient: :term:`forward mode` differentiates the result of :term:`reverse mode`. "Reverse over reverse"
+# is ``vjp`` of ``grad``, and ``hvp_double_backward`` does the same with ``torch.autograd.grad``. All results equal the
+# product with the whole Hessian.
 
 from funcdiff import (
     hessian,
@@ -162,7 +162,8 @@ times = compare(products(loss), rows, directions, rounds=12)
 times
 
 # %%
-# The column *ratio to fastest* is the time divided by that of the fastest recipe. We expect it to follow the FLOPs:
+# The column *ratio to fastest* says how many times as long a recipe takes as the first one. We expect it to follow
+# the FLOPs:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 

@@ -197,8 +197,8 @@ times = compare(methods, w, vectors[:16], rounds=12, budget=1.0)
 times
 
 # %%
-# The column *ratio to fastest* is the time divided by that of the fastest method. The operator computes the gradient
-# once instead of 16 times:
+# The column *ratio to fastest* says how many times as long a method takes as the first one. The operator computes
+# the gradient once instead of 16 times:
 
 times.claim("hvp_operator", faster_than="hvp")
 

@@ -12,10 +12,10 @@ You can multiply a Hessian by a vector from the right, :math:`Hv`, or from the l
 Both products are :math:`(4, 6)`, because the matrix is symmetric. Hessians are symmetric: the order of two derivatives
 does not matter, :math:`\partial_i \partial_j f = \partial_j \partial_i f`.
 
-torch computes the two products differently, and neither of them needs the matrix. For :math:`Hv`, forward mode follows
-how the gradient changes if :math:`x` moves in the direction :math:`v`. For :math:`v^T H`, torch goes backward through
-the gradient. Each product costs about as much as two or three gradients. If one of torch's formulas is wrong, the
-results can differ, so you can test torch by comparing them.
+torch can compute the two products differently, and neither of them needs the matrix. For :math:`Hv`, forward mode
+follows how the gradient changes if :math:`x` moves in the direction :math:`v`. For :math:`v^T H`, torch goes backward
+through the gradient. Each product costs about as much as two or three gradients. If one of torch's formulas is wrong,
+the results can differ. So compare both ways to test torch: :func:`funcdiff.hvp_forward_over_reverse` and ``vhp``.
 
 **Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
 :func:`funcdiff.hvp`, which uses the cheaper of the two, and checks its first result.
@@ -152,7 +152,8 @@ times = compare(methods, x, v, rounds=15)
 times
 
 # %%
-# The ratio is the time divided by that of the fastest method. We expect the times to follow the FLOPs:
+# The ratio is the time divided by that of the fastest method. Forward over reverse needs more FLOPs, and starts more
+# operations, so we expect it to take longer:
 
 times.claim("hvp", faster_than="hvp_forward_over_reverse")
 

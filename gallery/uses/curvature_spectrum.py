@@ -3,14 +3,15 @@ Does my trained network's loss still curve downwards?
 =====================================================
 
 You have trained a network. Is it at a minimum of its loss, or does the loss still fall in some direction if you go a
-bit further? The gradient does not tell: it is zero at a saddle point, too. The Hessian does. Along an eigenvector with
-the eigenvalue 4, the loss changes like the parabola :math:`\frac{4}{2}\, t^2 = 2 t^2`, upwards. With the eigenvalue -4
-it bends downwards. So look for the smallest eigenvalue.
+bit further? If the gradient is not zero, the loss falls against the gradient. If it is nearly zero, the gradient does
+not tell a minimum from a saddle point, and the Hessian does. Along an eigenvector with the eigenvalue 4, the loss
+changes like the parabola :math:`\frac{4}{2}\, t^2 = 2 t^2`, upwards. With the eigenvalue -4 it bends downwards. So look
+for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
-and the largest eigenvalues from products of the Hessian with vectors. A product costs about as much as two or three
-gradients, and a large network needs far fewer products than it has parameters. For a few hundred parameters, you can
-also compute the whole matrix and call ``torch.linalg.eigvalsh``.
+and the largest eigenvalues from products of the Hessian with vectors. A product by :func:`funcdiff.hvp_operator` costs
+about as much as a gradient, and Lanczos' method needs far fewer products than there are parameters. For a few hundred
+parameters, you can also compute the whole matrix and call ``torch.linalg.eigvalsh``.
 
 **Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
 ``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
@@ -255,9 +256,9 @@ print(f"u Hv = {one_order:.4f}, v Hu = {other_order:.4f}")
 assert not torch.allclose(one_order, other_order), "masks repeat: update this section"
 
 # %%
-# ``hvp_operator`` and ``module_function`` raise an error for such a network. Call ``dropped.eval()`` first. If you keep
-# a gradient with ``create_graph=True``, all products drop the same units. Then they belong to one symmetric Hessian,
-# and the test above does not notice the dropout.
+# ``hvp_operator`` and ``module_function`` raise an error for such a network. Call ``dropped.eval()`` first. If you
+# compute one gradient with ``create_graph=True`` and use it for all products, the units to drop are drawn only once.
+# The products then belong to one symmetric matrix, so the comparison above does not reveal the dropout.
 
 try:
     module_function(dropped)

@@ -7,8 +7,8 @@ parabola. With the gradient :math:`g` and the Hessian :math:`H`, the step :math:
 For 192 parameters, :math:`H` is a matrix of 192 by 192 numbers.
 
 You can solve this equation without the matrix. The conjugate gradient method only needs products of :math:`H` with
-vectors. One product costs about as much as a gradient, once the gradient at this point is known, and as two without it.
-So SciPy asks you for a function that computes products. For the number of products, see :ref:`newton-step`.
+vectors. If the gradient at the point is already known, a product costs about as much as a second gradient. So SciPy
+asks you for a function that computes products. For the number of products, see :ref:`newton-step`.
 
 **Answer:** No. SciPy's methods ``trust-ncg`` and ``Newton-CG`` need only Hessian-vector products: pass a ``hessp`` that
 keeps one :func:`funcdiff.hvp_operator` for each point. A single step is ``cg(hvp_operator(f, x), -g)``.
@@ -121,9 +121,9 @@ costs = count(single)
 costs
 
 # %%
-# Once the operator is ready, a product costs about as much as a gradient. ``hvp`` costs about two, because it computes
-# the gradient again. So the operator is better from the second product at a point on, and SciPy asks for several. The
-# Hessian of 192 parameters costs as much as 192 products:
+# Once the operator is ready, a product needs about the FLOPs of a gradient. ``hvp`` needs about twice as many: it
+# computes the gradient again. So the operator is better from the second product at a point on, and SciPy asks for
+# several. The Hessian of 192 parameters costs as much as 192 products:
 
 costs.claim("product, operator ready", fewer_flops_than="hessian", by=100)
 
@@ -192,7 +192,7 @@ for name, run in solvers.items():
 
 # %%
 # The last column is the relative distance to the optimum. The figure shows how the loss falls with the work. The table
-# under it lists only some of all points, so the column of a method with few steps can be empty.
+# under it lists only some of all points.
 
 from funcdiff.plots import plot, plot_curves
 
@@ -208,7 +208,7 @@ axes.set_xscale("log")
 
 # %%
 # The curves of Newton's methods fall steeply at the end. Near the optimum the parabola is a good approximation, so each
-# step gains more digits than the one before. We also count the FLOPs (floating-point operations) of each whole run:
+# step gains more digits, until rounding stops it. We also count the FLOPs (floating-point operations) of whole runs:
 
 runs = count(solvers)
 runs
@@ -294,6 +294,6 @@ print("minimum at", found.x.round(6))
 # --------
 # Pass ``hessp`` to ``trust-ncg``, and do not compute the Hessian. Keep one operator for each point.
 #
-# * If the function is convex, as here, also try ``Newton-CG``.
+# * If the function is convex, as here, compare with ``Newton-CG``, and with L-BFGS-B, which needs no ``hessp``.
 # * If you have only a handful of parameters, use ``trust-exact``: the Hessian costs only a handful of products.
 # * If your gradients are noisy, as with minibatches, do not use any of these methods.
