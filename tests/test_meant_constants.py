@@ -87,6 +87,26 @@ def test_a_vector_that_is_written_into_a_module_is_refused(kind):
     assert all(map(torch.equal, before, WRITTEN.parameters()))
 
 
+SMALL = {
+    "NumPy": lambda x: (10 * x**2 + 0.3 * x * by_numpy(np.sin, x)).sum(),
+    "a gradient": lambda x: (10 * x**2 + 0.1 * x * force(x)).sum(),
+    "the last step of a solver": lambda x: (2 * x**2).sum() + 0.1 * one_step(x).sum(),
+}
+
+
+@pytest.mark.parametrize("kind", TWICE)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_term_that_is_cut_is_refused_as_well(name, kind):
+    with pytest.raises(fd.RefusedError, match=r"contradicts differences of func"):
+        TWICE[kind](SMALL[name])
+
+
+@pytest.mark.parametrize("name", ["NumPy", "a gradient"])
+def test_a_gradient_that_lacks_a_small_term_is_refused(name):
+    with pytest.raises(fd.RefusedError, match="cuts it off"):
+        fd.jacobian(SMALL[name])(X)
+
+
 @pytest.mark.parametrize("kind", TWICE)
 def test_a_gradient_of_zeros_is_no_constant_that_was_meant(kind):
     weight = torch.ones(3, dtype=X.dtype, requires_grad=True)  # so that the result has a graph, of others

@@ -109,32 +109,35 @@ def _as_meant(
 ) -> Check:
     """What `judge` finds of `flat`; where that is wrong, of `flat` with all that it holds constant kept as it is here.
 
-    Without `weights` it is about a first derivative.
+    Where something is cut off, a difference that is too little to accuse torch of is enough to look. Without `weights`
+    it is about a first derivative.
     """
     found = judge(flat, answer)
-    if found.outcome != "wrong":
+    small = found.unsure and seen.cuts
+    if found.outcome != "wrong" and not small:
         return found
+    accused = Check("wrong", found.gap) if small else found
     here = shifted(point, along, 0.0)
     try:
         held = constants(lambda: tracked(flat, here))
         if held.lost or (held.found and weights is None and not answer.any()):
-            return _lost(found)
+            return _lost(accused)
         if not held.meant:
             return found
         kept = judge(holding(flat, here), answer)
         if kept.outcome == "undecided":
-            return kept
-        return _believed(judge, answer, kept, found, flat, (point, along), weights, seen)
+            return found if small else kept
+        if kept.outcome == "wrong":
+            return found
+        return _believed(judge, answer, accused, flat, (point, along), weights, seen)
     except OUTSIDE:
         return found
 
 
 def _believed(
-    judge: Judge, answer: Tensor, kept: Check, found: Check, flat: Func, line: Line, weights: Point | None, seen: Sketch
+    judge: Judge, answer: Tensor, found: Check, flat: Func, line: Line, weights: Point | None, seen: Sketch
 ) -> Check:
     """What is found of constants that are meant, unless func contradicts itself."""
-    if kept.outcome == "wrong":
-        return found
     point, along = line
     cotangents = direction(outputs_at(flat, point), seed=8)
     fresh = shifted(point, along, _elsewhere.uniform(0.3, 0.4) * seen.epsilon**0.25)  # where func has never been
@@ -190,6 +193,8 @@ def _unless_cut(
         first = outer_slope(corrected(flat), (point, along), weights, kept, gradient).check(seen)
     except OUTSIDE:  # as the differences of the gradient, which are then undecided
         return found
+    if cut and first.unsure:  # little, but something is cut off
+        first = Check("wrong", first.gap)
     if first.outcome != "wrong" or math.isinf(first.gap):  # a gradient may be NaN here, and right near here
         return found
     if cut:
