@@ -85,3 +85,23 @@ def test_what_is_wrong_is_found(under_vmap):
 def test_what_is_right_is_not_accused(name):
     for recipe in (HESSIANS["hessian_double_backward"], JACOBIANS["jacobian_loop"]):
         assert checked(recipe, name).outcome == "agrees"
+
+
+@pytest.mark.parametrize("product", ["hvp", "hvp_operator"])
+def test_a_product_through_what_is_wrong_once_more_is_refused_only_there(product):
+    """By torch's own name a norm has no form of ours. Plain autograd has it right twice, and not three times."""
+    shift = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    x, v = torch.rand(2, 2, 3, dtype=torch.float64).unbind()
+
+    def multiply(shift):
+        def func(x):
+            return torch.native_layer_norm(x + shift, (3,), None, None, 1e-5)[0].pow(3).sum()
+
+        return fd.hvp(func, (x,), (v,)) if product == "hvp" else fd.hvp_operator(func, x)(v)
+
+    def by_name(x):
+        return F.layer_norm(x, (3,)).pow(3).sum()
+
+    assert_close(multiply(shift.detach()), fd.hvp(by_name, (x,), (v,)))
+    with pytest.raises(fd.RefusedError, match="second derivative of native_layer_norm is wrong"):
+        multiply(shift)

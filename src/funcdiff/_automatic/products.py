@@ -178,11 +178,11 @@ def _unplanned(primals: tuple[Tree, ...]) -> bool:
 def _by_double_backward(func: Function, *primals: Tree) -> Operator:
     """Leave operations alone that plain autograd differentiates correctly, unless the products are trained through."""
     if not plain_allowed() or has_graph(primals):
-        return products.operator_double_backward(corrected(func), *primals)
+        return products.operator_double_backward(corrected(func, once_more=True), *primals)
     spared: list[object] = []
     operator = products.operator_double_backward(corrected(func, spared), *primals)
     if spared and has_graph(operator(*map_leaves(torch.zeros_like, primals))):
-        return products.operator_double_backward(corrected(func), *primals)
+        return products.operator_double_backward(corrected(func, once_more=True), *primals)
     return operator
 
 

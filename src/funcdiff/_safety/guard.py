@@ -118,9 +118,10 @@ class _Guard(TorchFunctionMode):
         if func in COMPOSITES and not torch.compiler.is_compiling():
             with self:  # it may call one of them
                 return COMPOSITES[func](*args, **kwargs)
-        if (inside or self.once_more) and (
-            func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))
-        ):
+        wrong = func in _WRONG or (func in _SCATTER and "prod" in (*args[3:], kwargs.get("reduce")))
+        if wrong and self.spared is not None:
+            self.spared.append(func)
+        if wrong and (inside or self.once_more):
             refuse_here(
                 f"torch's second derivative of {func.__name__} is wrong, and it raises no error. Use its form in "
                 "torch.nn.functional, or write it with simpler operations"
