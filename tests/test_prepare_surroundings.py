@@ -123,3 +123,31 @@ def test_true_is_not_one():
     prepared = prepare(fd.jacobian(lambda x, n: (2 if n is True else 1) * x.sin()), X, 1)
     with pytest.raises(fd.RefusedError, match=r", 1, got .*, True,"):
         prepared(X, True)
+
+
+def with_defaults(x, scale=2.0, *, shift=0.0):
+    return scale * x.sin() + shift * x
+
+
+REDEFINED = {
+    "defaults": {"__defaults__": (3.0,)},
+    "keywords": {"__kwdefaults__": {"shift": 1.0}},
+    "code": {"__code__": (lambda x, scale=2.0, *, shift=0.0: scale * x.cos()).__code__},
+}
+
+
+@pytest.mark.parametrize("name", REDEFINED)
+def test_a_function_that_is_redefined_is_seen(name, monkeypatch):
+    prepared = prepare(fd.jacobian(with_defaults), X)
+    assert_close(prepared(X), (2 * X.cos()).diag())
+    for attribute, value in REDEFINED[name].items():
+        monkeypatch.setattr(with_defaults, attribute, value)
+    with pytest.raises(fd.RefusedError, match="with_defaults has been replaced"):
+        prepared(X)
+
+
+def test_a_default_that_is_changed_is_seen(monkeypatch):
+    prepared = prepare(fd.jacobian(with_defaults), X)
+    monkeypatch.setitem(with_defaults.__kwdefaults__, "shift", 1.0)
+    with pytest.raises(fd.RefusedError, match="shift has been replaced"):
+        prepared(X)

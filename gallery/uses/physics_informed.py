@@ -260,8 +260,8 @@ study[16].claim("laplacian", faster_than="trace of the Hessian")
 # %%
 # What goes wrong
 # ---------------
-# *The activation is not smooth.* A ReLU network consists of straight pieces, so its own second derivatives are zero, for
-# all parameters. Training cannot bend it to reduce the residual, and no error is raised. We take the network alone,
+# *The activation is not smooth.* A ReLU network consists of straight pieces, so its own second derivatives are zero,
+# for all parameters. Training cannot bend it to reduce the residual, and no error is raised. We take the network alone,
 # without the factor that is zero on the edge:
 
 straight = layers(2, nn.ReLU)

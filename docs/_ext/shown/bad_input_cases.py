@@ -49,6 +49,12 @@ def last_state(x: torch.Tensor) -> torch.Tensor:
     return states[-1]
 
 
+def freed(x: torch.Tensor) -> torch.Tensor:
+    """Take a gradient whose graph is freed, and use that graph again."""
+    cubes = x.pow(3).sum()
+    return cubes * torch.autograd.grad(cubes, x)[0]
+
+
 def mutate(x: torch.Tensor) -> torch.Tensor:
     """Writes into what it is differentiated by."""
     return x.mul_(2).sin()
@@ -330,5 +336,6 @@ CASES = [
         RuntimeError,
         "Pass use_reentrant=False",
     ),
+    BadInput("a gradient without a graph", lambda: fd.jacobian(freed)(X), RuntimeError, "create_graph=True"),
     BadInput("an old custom function", lambda: fd.jacobian_reverse(OldStyle.apply)(X), RuntimeError, "jacobian_loop"),
 ]

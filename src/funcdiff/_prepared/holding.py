@@ -46,6 +46,7 @@ class Holding:
         items: Items of dicts, lists, tuples and attributes: the container, the key, what it held, a name.
         sizes: Containers with the number of their items.
         contents: Sets and arrays, with all that they held.
+        functions: The user's functions, with their code and their defaults, which may be replaced.
         names: A name for each held tensor, by its identity.
         attributes: Those of objects of the user's classes, as items, until it is known which are read.
         read: The names of attributes that code reads, or None if it may read any.
@@ -56,6 +57,7 @@ class Holding:
     items: list[tuple[Any, Any, Any, str]] = field(default_factory=list)
     sizes: list[tuple[Any, int, str]] = field(default_factory=list)
     contents: list[tuple[Any, Any, str]] = field(default_factory=list)
+    functions: list[tuple[types.FunctionType, types.CodeType, Any, Any]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
     attributes: list[tuple[Any, Any, Any, str]] = field(default_factory=list)
     read: set[str] | None = field(default_factory=set)
@@ -76,6 +78,10 @@ class Holding:
         for container, key, _, name in self.attributes:
             if key not in container:
                 return name
+        for function, code, defaults, keywords in self.functions:
+            others = function.__defaults__ is not defaults or function.__kwdefaults__ is not keywords
+            if others or function.__code__ is not code:
+                return function.__name__
         for thing, was, name in self.contents:
             now = _inside(thing)
             if len(now) != len(was) or not all(map(is_, now, was)) if isinstance(now, list) else now != was:
@@ -233,9 +239,12 @@ def _of_function(found: Holding, function: types.FunctionType) -> Iterator[Place
         found.cells.append((cell, held, variable))
         yield variable, held
     yield from (("", default) for default in function.__defaults__ or ())
-    yield from (("", default) for default in (function.__kwdefaults__ or {}).values())
+    keywords = function.__kwdefaults__ or {}
     if installed(function.__globals__.get("__name__")):
+        yield from (("", default) for default in keywords.values())
         return
+    found.functions.append((function, function.__code__, function.__defaults__, function.__kwdefaults__))
+    yield from _of_container(found, function.__name__, keywords, keywords)
     yield from _marks(found, function.__name__, function)
     code = analysed(function.__code__)
     if code.environment:

@@ -34,6 +34,11 @@ REMEDIES = (
         "derivative and cannot be batched, not even after .detach(). Keep it a tensor: use torch.stack or torch.where",
     ),
     (
+        "Trying to backward through the graph a second time",
+        "func takes a gradient with torch.autograd.grad, which frees the graph, and then uses numbers of that graph. "
+        "Pass create_graph=True, so that the gradient can be differentiated as well",
+    ),
+    (
         "data-dependent control flow",
         "func branches on the value of a tensor, which vmap cannot batch. Write the branch as torch.where, or use "
         "jacobian_loop or batch_jacobian, which loop if vmap cannot batch",
