@@ -19,12 +19,10 @@ parameters, you can also compute the whole matrix and call ``torch.linalg.eigval
 .. code-block:: python
 
     import torch
-    from funcdiff import hvp_operator, module_function, ravel
+    from funcdiff import hvp_operator
     from scipy.sparse.linalg import eigsh
 
-    predict, parameters = module_function(network)
-    w, unravel = ravel(parameters)  # all parameters in one vector
-    loss = lambda w: loss_of(predict(unravel(w), X), targets)
+    # w: all parameters in one vector, by module_function and ravel, as below
     H = hvp_operator(loss, w)  # multiplies by H
     values, vectors = eigsh(H, k=12, which="BE")  # the six smallest, the six largest
     # A product in torch alone:

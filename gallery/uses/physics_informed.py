@@ -19,7 +19,8 @@ ones. The activation must be smooth: with ReLU, all second derivatives are zero.
     from torch.func import vmap
     from funcdiff import laplacian
 
-    residual = vmap(laplacian(u))(points) + f(points)  # u maps one point to one number
+    u = lambda x: network(x).squeeze(-1)  # one point to one number, of shape ()
+    residual = vmap(laplacian(u))(points) + f(points)  # one number for each point
     residual.square().mean().backward()
     # laplacian(u)(x) is torch.func.hessian(u)(x).trace(), without the whole matrix
 """

@@ -77,7 +77,7 @@ def jacobian_sparse(
     the input and m in the output. By default, it is a CSR tensor. The positions of its entries are found for you.
 
     Example:
-        The differences of neighbours have two entries in each row. Two forward passes compute them all.
+        The differences of neighbours have two entries in each row. Two passes compute them all.
 
         >>> import torch
         >>> from funcdiff import jacobian_sparse
