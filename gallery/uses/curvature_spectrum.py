@@ -22,8 +22,7 @@ parameters, you can also compute the whole matrix and call ``torch.linalg.eigval
     from funcdiff import hvp_operator
     from scipy.sparse.linalg import eigsh
 
-    # w: all parameters in one vector, by module_function and ravel, as below
-    H = hvp_operator(loss, w)  # multiplies by H
+    H = hvp_operator(loss, w)  # w: all parameters in one vector, made by ravel
     values, vectors = eigsh(H, k=12, which="BE")  # the six smallest, the six largest
     # A product in torch alone:
     torch.func.jvp(torch.func.grad(loss), (w,), (v,))[1]
