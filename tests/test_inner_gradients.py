@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_meant_constants import RIGHT_ONCE, detached_steps, without_gradients
 from torch import nn
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 import funcdiff as fd
@@ -77,6 +78,30 @@ def test_a_solver_hides_behind_no_gradient(func, gradient):
 def test_a_solver_without_gradients_hides_behind_no_gradient():
     with pytest.raises(fd.RefusedError, match="contradicts differences of func"):
         fd.jacobian(GRADIENTS["autograd"](lambda x: without_gradients(x).sum()))(X)
+
+
+def by_dual_numbers(f):
+    def slope(x):
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(f(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+    return slope
+
+
+FORWARD = {
+    "jvp": lambda f: lambda x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1],
+    "jacfwd": torch.func.jacfwd,
+    "dual numbers": by_dual_numbers,
+    "jacobian": fd.jacobian,
+    "laplacian": fd.laplacian,
+}
+
+
+@pytest.mark.parametrize("derivative", FORWARD)
+def test_a_solver_hides_behind_no_derivative_by_forward_mode(derivative):
+    """Beside another term, so that what is left is no zero."""
+    with pytest.raises(fd.RefusedError, match="contradicts differences of func"):
+        fd.jacobian(FORWARD[derivative](lambda x: (x.pow(3) + RIGHT_ONCE["the last step of a solver"](x)).sum()))(X)
 
 
 @pytest.mark.parametrize("gradient", [torch.func.grad, GRADIENTS["autograd"]], ids=["torch.func", "autograd"])

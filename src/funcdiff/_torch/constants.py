@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 from funcdiff._torch.functions import set_grad_enabled
@@ -139,6 +140,8 @@ class _Keeper(Switches):
         taken_out = func in _CONSTANTS or not torch.is_grad_enabled()
         if not taken_out or func is set_grad_enabled or any(result is arg for arg in args):
             return result  # what is written in place is made of what was put there
+        if forward_ad._current_level >= 0 or any(map(_carries, args)):
+            return result  # of a derivative by forward mode nobody knows whether it is right once only
         if not self.replays:
             self.kept.append((func, _beneath(result), self.parts))
             self.lines.setdefault(self.parts, _line_of_code())
@@ -189,6 +192,11 @@ def _line_of_code() -> Any:
     while frame.f_back and frame.f_code.co_filename.startswith((_TORCH, __file__)):
         frame = frame.f_back
     return frame.f_code, frame.f_lineno
+
+
+def _carries(arg: Any) -> bool:
+    """Whether an argument stands for a tensor and carries derivatives itself, as a jet does."""
+    return not isinstance(arg, Tensor) and hasattr(type(arg), "__torch_function__")
 
 
 def _copied(result: Any) -> Any:

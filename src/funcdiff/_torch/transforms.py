@@ -91,8 +91,7 @@ def beneath(x: Tensor) -> tuple[Tensor, Layers]:
 def above(x: Tensor, layers: Layers) -> Tensor:
     """A tensor as one of these transforms: a constant to those that differentiate."""
     for level, axis in reversed(layers):
-        wrapped = torch._C._functorch._wrap_for_grad(x, level) if axis is None else _add_batch_dim(x, axis, level)
-        x = wrapped
+        x = torch._C._functorch._wrap_for_grad(x, level) if axis is None else _add_batch_dim(x, axis, level)
     return x
 
 
