@@ -35,12 +35,12 @@ def row_of(html, name):
 def test_neighbours_of_one_verdict_are_one_cell(atlas):
     html = grid(atlas)
     assert row_of(html, "fine") == [
-        ("atlas-right first", "4", "✓"),
+        ("atlas-right first", "4", "✓ ✓ ✓ ✓"),  # a mark for each column
         ("atlas-right", "", "✓"),
         ("atlas-right first", "", "✓"),
     ]
     assert row_of(html, "bad_<wbr>one") == [
-        ("atlas-wrong first", "2", "✗"),
+        ("atlas-wrong first", "2", "✗ ✗"),
         ("atlas-refuses", "", "–"),
         ("atlas-right", "", "✓"),
         ("atlas-wrong", "", "✗"),
