@@ -109,12 +109,12 @@ def test_products_cost_four_and_six_passes():
 
 
 def test_without_norms_nothing_is_wrong_and_with_them_compositions_are():
-    assert not any(answers.wrong("none", need)["together"] for need in NEEDS)
-    assert "hessian_forward_over_reverse" in answers.wrong("layer norm", "Laplacian")["together"]
-    assert "hessian_forward_over_reverse" not in answers.wrong("layer norm", "Laplacian")["input"]
-    assert "hessian_forward_over_forward" in answers.wrong("layer norm", "Laplacian")["input"]
-    assert answers.wrong("layer norm", "Jacobian")["together"] == []
-    assert "hessian_taylor" not in answers.wrong("batch norm", "Hessian")["together"]
+    assert not any(answers.wrong("none", need, True)["together"] for need in NEEDS)
+    assert "hessian_forward_over_reverse" in answers.wrong("layer norm", "Laplacian", True)["together"]
+    assert "hessian_forward_over_reverse" not in answers.wrong("layer norm", "Laplacian", True)["input"]
+    assert "hessian_forward_over_forward" in answers.wrong("layer norm", "Laplacian", True)["input"]
+    assert answers.wrong("layer norm", "Jacobian", True)["together"] == []
+    assert "hessian_taylor" not in answers.wrong("batch norm", "Hessian", True)["together"]
 
 
 def test_model_is_json():

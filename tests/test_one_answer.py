@@ -188,15 +188,36 @@ def test_a_recipe_by_name_is_right_with_respect_to_the_input():
     )
     net.requires_grad_(False)
     expected = fd.hessian(net)(x)
-    warned = answers.wrong("layer norm", "Hessian")
+    warned = answers.wrong("layer norm", "Hessian", True)
     assert set(warned["input"]) < set(warned["together"])
     for name in warned["together"]:
         error = (getattr(fd, name)(net)(x) - expected).abs().max()
         assert (error > 1e-6) == (name in warned["input"]), name
 
 
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "none"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_what_the_finder_warns_of_is_wrong_on_a_norm_and_its_weight(norm, outputs):
+    torch.manual_seed(0)
+    last = torch.rand(outputs, 4, dtype=torch.float64)
+
+    def func(z):
+        x, weight = z.chunk(2)
+        if norm == "layer norm":
+            return last @ nn.functional.layer_norm(x, (4,), weight).tanh()
+        rows = torch.stack([x, x * x])
+        return last @ nn.functional.batch_norm(rows, None, None, weight, training=True)[0].tanh()
+
+    z = torch.rand(8, dtype=torch.float64)
+    expected = fd.hessian(func)(z)
+    warned = answers.wrong(norm, "Hessian", outputs > 1)["together"]
+    for name in NEEDS["Hessian"]:
+        error = (getattr(fd, name)(func)(z) - expected).abs().max()
+        assert (error > 1e-6) == (name in warned), name
+
+
 def test_no_recipe_that_is_wrong_on_a_norm_is_offered_by_name():
     for q in GRID:
         found = answers.answer(q)
-        warned = answers.wrong(q.norm, q.need)["together"]
+        warned = answers.wrong(q.norm, q.need, q.outputs > 1)["together"]
         assert ("# By name" in found.code) == (found.need not in answers.ONE_RECIPE and found.recipe not in warned)

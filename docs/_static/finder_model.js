@@ -21,7 +21,7 @@
 
   function code(q, need, recipe) {
     const rows = Number(q.rows > 0), batchNorm = q.norm === "batch norm";
-    const wrong = model.wrong[q.need][q.norm].together.includes(recipe);
+    const wrong = model.wrong[q.need][q.norm][Number(q.outputs > 1)].together.includes(recipe);
     const template = model.templates[need][rows] + (wrong ? model.notByName : model.named[need][rows]);
     const f = batchNorm ? "f" : "net";
     return filled(template, {
@@ -40,7 +40,7 @@
     const pairs = (q.inputs * (q.inputs + 1)) / 2;
     return {
       need, take: model.automatic[need][Number(q.rows > 0)], recipe, candidates, code: code(q, need, recipe),
-      why: filled(model.why[recipe], { pairs }), wrong: model.wrong[q.need][q.norm],
+      why: filled(model.why[recipe], { pairs }), wrong: model.wrong[q.need][q.norm][Number(q.outputs > 1)],
     };
   };
 })();

@@ -125,7 +125,7 @@ def form(up):
 def tutorial_of(q):
     """The tutorial that explains the answer."""
     rows, point, norm = TUTORIALS[q.need]
-    return norm if answers.wrong(q.norm, q.need)["together"] else rows if q.rows else point
+    return norm if answers.wrong(q.norm, q.need, q.outputs > 1)["together"] else rows if q.rows else point
 
 
 def typical(up):

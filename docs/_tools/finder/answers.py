@@ -78,6 +78,8 @@ _CALLS = {
 }
 BY_NAME = "\n\n# By name, the recipe that it chooses here:\nfrom funcdiff import {recipe}\nresult = "
 NOT_BY_NAME = "\n\n# Called by name, {recipe} is wrong\n# with respect to the weight of a {norm}."
+# What is wrong with it on a norm is vmap of its gradient, and one output needs none.
+RIGHT_ON_ONE = ("hessian_double_backward",)
 # Batch norm takes a batch only.
 ONE_ROW = "f = lambda x: net(x[None])[0]  # one row at a time\n"
 
@@ -107,7 +109,7 @@ def need_of(q: Question) -> str:
 
 def code(q: Question, need: str, recipe: str) -> str:
     """The lines to copy."""
-    named = NOT_BY_NAME if recipe in wrong(q.norm, q.need)["together"] else NAMED[need][q.rows > 0]
+    named = NOT_BY_NAME if recipe in wrong(q.norm, q.need, q.outputs > 1)["together"] else NAMED[need][q.rows > 0]
     template = TEMPLATES[need][q.rows > 0] + named
     batch_norm = q.norm == "batch norm"
     one_row = batch_norm and not (q.rows and need == "Hessian-vector product")
@@ -149,13 +151,17 @@ NAMED = {need: [f"{BY_NAME}{call}" if call else "" for call in _CALLS[need][2:4]
 
 
 @cache
-def wrong(norm: str, need: str) -> dict[str, list[str]]:
-    """The recipes that are wrong on the norm: with respect to its weight and input together, and to the input alone."""
+def wrong(norm: str, need: str, several: bool) -> dict[str, list[str]]:
+    """The recipes that are wrong on the norm: with respect to its weight and input together, and to the input alone.
+
+    Of several outputs or of one: there, some recipe is right.
+    """
     kind = {"Jacobian": "jacobian", "Hessian-vector product": "hvp"}.get(need, "hessian")
     together = [
         mode
         for mode, operators in WRONG.items()
         if mode.startswith(kind) and "," not in mode and OPERATORS[norm] in operators
+        if several or mode not in RIGHT_ON_ONE
     ]
     return {"together": together, "input": [mode for mode in together if mode in _wrong_on_input(OPERATORS[norm])]}
 
@@ -183,5 +189,7 @@ def facts() -> dict[str, Any]:
         "named": NAMED,
         "notByName": NOT_BY_NAME,
         "oneRow": ONE_ROW,
-        "wrong": {need: {norm: wrong(norm, need) for norm in NORMS} for need in NEEDS},
+        "wrong": {
+            need: {norm: [wrong(norm, need, several) for several in (False, True)] for norm in NORMS} for need in NEEDS
+        },
     }
