@@ -257,8 +257,8 @@ assert not torch.allclose(wrong, right), (
 # Call ``hessian``. To choose by hand, use Taylor mode for few inputs and several outputs, and forward over reverse
 # otherwise. The exceptions are:
 #
-# * If the function has one output, ``hessian`` chooses :func:`funcdiff.hessian_double_backward`. It is reverse over
-#   reverse with ``torch.autograd.grad``, and makes as many passes as forward over reverse. See
-#   :doc:`/tutorials/hessians/loss_parameters`.
+# * If the function has one output and eight inputs or more, ``hessian`` usually chooses
+#   :func:`funcdiff.hessian_double_backward`. It is reverse over reverse with ``torch.autograd.grad``, and makes as many
+#   passes as forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
 # * If torch has no forward formula for an operation, use reverse over reverse. ``hessian`` does this by itself.
 # * If the function has several outputs, do not put reverse mode outside: it makes the most passes.

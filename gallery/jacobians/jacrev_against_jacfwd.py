@@ -9,8 +9,8 @@ The Jacobian is the table of all first derivatives. It has one row for each outp
 So compare the number of rows with the number of columns. A layer with 32 inputs and 2048 outputs has 2048 rows and 32
 columns. Forward mode computes its Jacobian in 32 passes, and reverse mode needs 2048.
 
-**Answer:** Use the mode that needs fewer passes. :func:`funcdiff.jacobian` chooses for you: it uses forward mode if
-there are many more outputs than inputs, and reverse mode otherwise.
+**Answer:** In a large function, use the mode that needs fewer passes. :func:`funcdiff.jacobian` predicts the
+times: as a rule, it uses forward mode if there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 

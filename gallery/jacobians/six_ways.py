@@ -11,8 +11,8 @@ A Jacobian has a row for each output and a column for each input. All six method
 
 For 16 inputs and 1024 outputs, a loop in reverse mode makes 1024 calls. ``jacfwd`` makes one call for all 16 columns.
 
-**Answer:** Call :func:`funcdiff.jacobian`. It computes all rows or columns at once, in the mode with less to compute:
-it uses forward mode if there are many more outputs than inputs, and reverse mode otherwise.
+**Answer:** Call :func:`funcdiff.jacobian`. It computes all rows or all columns at once, in the faster mode: as a
+rule, it uses forward mode if there are many more outputs than inputs, and reverse mode otherwise.
 
 .. code-block:: python
 

@@ -18,7 +18,7 @@ through the gradient. Each product costs about as much as two or three gradients
 the results can differ. So compare both ways to test torch: :func:`funcdiff.hvp_forward_over_reverse` and ``vhp``.
 
 **Answer:** Yes, if the function has continuous second derivatives and torch's derivatives are right. So call
-:func:`funcdiff.hvp`, which uses the cheaper of the two, and checks its first result.
+:func:`funcdiff.hvp`. It usually goes backward through the gradient, too, and it checks its first result.
 
 .. code-block:: python
 

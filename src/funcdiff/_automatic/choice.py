@@ -34,7 +34,8 @@ from funcdiff._torch.trees import Tree, flatten
 VERIFY = (
     "Whether to compare the first result with finite differences, and to use another method if they disagree. This "
     "costs 4 to 20 evaluations of the function or its gradient, once for each function and set of shapes. A later "
-    "result with NaN or infinity is compared, too, on a CPU and outside of other transforms."
+    "result with NaN or infinity is compared, too, if an operation in the function can cause one, such as a root, on a "
+    "CPU and outside of other transforms."
 )
 AUTOMATIC = {
     "verify": VERIFY,

@@ -52,8 +52,9 @@ SPARSE = functools.partial(
     raises={
         "ValueError": "`argnums` or `chunk_size` has a value that is not allowed, or `pattern` has the wrong shape.",
         "RuntimeError": "`func` converts a tensor that depends on its input to a Python number, draws random "
-        "numbers, or writes into its argument or a captured tensor. Or the matrix is not sparse, `pattern` lacks an "
-        "entry, or no pattern agrees with `func`.",
+        "numbers, or writes into its argument or a captured tensor. Or the matrix is not sparse: the inputs on which "
+        "the outputs depend are more than 20 million in all. Or `pattern` lacks an entry, or no pattern agrees with "
+        "`func`.",
         "MemoryError": "Not even one pass at a time fits into the budget.",
     },
 )

@@ -27,8 +27,8 @@ ONE_DRAW = (
 ERRORS = {
     "ValueError": '`argnums` or `chunk_size` has a value that is not allowed, or `randomness` is "different": '
     "derivatives with different draws belong to different functions.",
-    "RuntimeError": "`func` contains something on which forward and reverse mode disagree, such as `no_grad()`, "
-    "`.item()` or a batch norm in training mode.",
+    "RuntimeError": "`func` contains something on which forward and reverse mode disagree, such as `.item()` or a "
+    "batch norm in training mode; where the name says Taylor, also `no_grad()`.",
 }
 
 
@@ -69,7 +69,7 @@ def hessian_taylor(
         ``funcdiff.taylor`` says so.
 
     Cost:
-        1 + n + n (n + 1) / 2 evaluations of `func` for n inputs and any number of outputs. For one output and three
+        1 + n + n (n + 1) / 2 evaluations of `func` for n inputs and any number of outputs. For one output and four
         inputs or more, forward over reverse needs less: 2 (1 + n) evaluations, with what torch adds up to 2 (2 + n).
 
     Source:

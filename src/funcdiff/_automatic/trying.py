@@ -77,7 +77,10 @@ def _doubtful(plan: Plan, numbers: Tree, *, rows: bool) -> bool:
 
 def first_doubtful(plan: Plan, derivative: Tree) -> int | None:
     """The first row with a number that is not finite; or else, where a norm may have no derivative, of zeros alone."""
-    blocks = [x.reshape(len(x), -1) for x in _with_values(derivative)]
+    tensors = _with_values(derivative)
+    if not plan.has_norms and all_finite(tensors):
+        return None
+    blocks = [x.reshape(len(x), -1) for x in tensors]
     doubts = [~x.isfinite().all(1) for x in blocks]
     if blocks and plan.has_norms and not any(bool(rows.any()) for rows in doubts):
         doubts = [~torch.stack([x.any(1) for x in blocks]).any(0)]

@@ -217,10 +217,16 @@ def overwrite(target: Any, result: Any) -> Any:
 
 
 def read_out(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
-    """Refuse to turn a tensor under differentiation into a Python number."""
+    """Refuse to turn a tensor under differentiation into a Python number or an array."""
+    lost = f"{func.__name__}() converts a tensor that is differentiated to"
+    if func.__name__ in ("numpy", "__array__"):
+        raise RefusedError(
+            f"{lost} an array, which carries no derivative. Use torch's functions, or write a torch.autograd.Function. "
+            "If you mean a constant, call .detach() first and pass verify=False"
+        )
     raise RefusedError(
-        f"{func.__name__}() converts a tensor that is differentiated to a Python number, which carries no derivative. "
-        "Keep it a tensor. If you mean a constant, call .detach() first"
+        f"{lost} a Python number, which carries no derivative. Keep it a tensor. If you mean a constant, call "
+        ".detach() first"
     )
 
 

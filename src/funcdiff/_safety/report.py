@@ -9,6 +9,8 @@ from html import escape
 from funcdiff._safety.verdicts import Verdict
 from funcdiff._tables import Table
 
+AUTOMATIC = ("jacobian", "hessian", "hvp")  # to be advised before the recipes that they choose between
+
 
 @dataclass(frozen=True, repr=False)
 class DerivativeReport:
@@ -54,7 +56,8 @@ class DerivativeReport:
     def advice(self) -> str:
         """What to do, in one line."""
         parts = ["func changes its argument in place: clone it first"] if self.mutates else []
-        right = {verdict.kind: verdict.mode for verdict in reversed(self.verdicts) if verdict.outcome == "right"}
+        ordered = sorted(self.verdicts, key=lambda verdict: verdict.mode not in AUTOMATIC)
+        right = {verdict.kind: verdict.mode for verdict in reversed(ordered) if verdict.outcome == "right"}
         if self.wrong:
             because = f" ({', '.join(self.responsible)})" if self.responsible else ""
             kinds = dict.fromkeys(verdict.kind for verdict in self.verdicts if verdict.outcome == "wrong")

@@ -102,6 +102,10 @@ def hessian_reverse_over_reverse(
     Cost:
         Reverse mode computes the rows of the Jacobian, and then goes back from each of its entries. For n inputs and m
         outputs, these are m n backward passes through a forward and a backward pass. Their graphs all stay in memory.
+
+    Caution:
+        With respect to the weight and the input of a normalization layer together, all four compositions of forward and
+        reverse mode are wrong in torch 2.13. Use `hessian_taylor` there.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_reverse(jacobian_reverse(func, **options), **options)
