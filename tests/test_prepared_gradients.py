@@ -1,8 +1,11 @@
-"""Whether a prepared line's gradients are compared where a difference shows."""
+"""Whether a prepared line's gradients are compared where a difference shows, and are there where they are zero."""
 
 import pytest
 import torch
+from torch.func import hessian, jacfwd, vmap
+from torch.utils._pytree import tree_leaves
 
+import funcdiff as fd
 from funcdiff._prepared.checking import other_gradients
 
 
@@ -53,3 +56,27 @@ def test_where_the_function_is_not_defined_nothing_is_asked():
         return [x**2]
 
     assert not other_gradients(picky, picky, [torch.tensor([0.5], requires_grad=True)], [])
+
+
+A = torch.rand(3, 3, dtype=torch.float64)
+CONSTANT = {
+    "Jacobian": jacfwd(lambda x: x @ A),
+    "Hessian": hessian(lambda x: (x @ A @ x).sum()),
+    "of several rows": lambda x: vmap(jacfwd(lambda y: y @ A))(x[None]),
+    "one of two results": lambda x: (jacfwd(lambda y: y @ A)(x), x.sin()),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_gradient_that_is_zero_is_zero_rather_than_an_error(name):
+    x = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    expected, found = (tree_leaves(f(x)) for f in (CONSTANT[name], fd.prepare(CONSTANT[name], x)))
+    assert [one.requires_grad for one in expected] == [one.requires_grad for one in found]
+    for pair in zip(expected, found, strict=True):
+        torch.testing.assert_close(*(torch.autograd.grad(one.sum(), x)[0] for one in pair if one.requires_grad))
+
+
+def test_what_the_function_is_not_connected_to_stays_unconnected():
+    layer, x = torch.nn.Linear(3, 2), torch.rand(3, requires_grad=True)
+    found = fd.prepare(fd.jacobian(layer), x)(x)
+    assert torch.autograd.grad(found.sum(), [x, layer.bias], allow_unused=True) == (None, None)

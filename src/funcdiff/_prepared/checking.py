@@ -127,6 +127,38 @@ def _gradients(
     return [one for result, along in pairs for source in sources for one in gradients([result], [source], [along])]
 
 
+def lost_paths(flat: Flat, line: Flat, point: Sequence[Tensor], held: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Pairs of a result and a source that the graph of `flat` connects, and the graph of `line` no longer does.
+
+    The gradient is zero there, and a caller who asks for it shall get zeros rather than an error.
+    """
+    (before, reached), (after, still) = (_paths(function, point, held) for function in (flat, line))
+    gone = reached - still
+    return [
+        (i, j)
+        for i, (had, has) in enumerate(zip(before, after, strict=True))
+        for j in sorted((gone if has else reached) if had else ())
+    ]
+
+
+def _paths(function: Flat, point: Sequence[Tensor], held: Sequence[Tensor]) -> tuple[list[bool], set[int]]:
+    """Which results require grad, and the sources, captured tensors first, that their graph leads to."""
+    point = [copy(x) for x in point]
+    results = function(*point)
+    chosen = [result for result in results if result.requires_grad]
+    sources = {j: x for j, x in enumerate((*held, *point)) if x.requires_grad}
+    found: Sequence[Tensor | None] = []
+    if chosen:
+        zeros = [torch.zeros_like(result) for result in chosen]
+        try:
+            found = torch.autograd.grad(chosen, list(sources.values()), zeros, allow_unused=True)
+        except Exception as error:  # raised again unless torch cannot differentiate it
+            if not cannot(error):
+                raise
+    reached = {j for j, gradient in zip(sources, found, strict=False) if gradient is not None}
+    return [result.requires_grad for result in results], reached
+
+
 def moved(x: Tensor, scale: float) -> Tensor:
     """The example, or a point beside it, apart from the caller's graph."""
     x_there = x.detach() * scale if x.is_floating_point() or x.is_complex() else x.detach()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcdiff._prepared.checking import copy, other_gradients, refuse_other_results
+from funcdiff._prepared.checking import copy, lost_paths, other_gradients, refuse_other_results
 from funcdiff._prepared.holding import Holding, holding
 from funcdiff._prepared.reuse import in_place, without_lone_parts
 from funcdiff._prepared.simplify import owned, simplified
@@ -41,6 +41,9 @@ class Line:
         holding: What the function held.
         memory: The tensors that it held, and where their numbers lay in which order.
         carried: Those of them, by identity, with respect to which the results have gradients.
+        lost: Pairs of a result and a source: the function's graph leads from one to the other, and that of the
+            operations does not, because the gradient is zero.
+        sources: The captured tensors among the sources. The arguments follow them.
         watched: Whether results are looked at: an operation may give NaN where the function itself takes another
             recipe. Not on a GPU, which would have to wait for each.
     """
@@ -55,6 +58,8 @@ class Line:
     holding: Holding
     memory: list[tuple[Tensor, Any]]
     carried: frozenset[int]
+    lost: Sequence[tuple[int, int]]
+    sources: Sequence[Tensor]
     watched: bool
 
     def __call__(self, leaves: Sequence[Any]) -> Tree:
@@ -63,7 +68,11 @@ class Line:
 
     def numbers(self, leaves: Sequence[Any]) -> list[Tensor]:
         """What the operations return."""
-        return self.written.run(*[_in_order(leaves[i]) for i in self.tensors])
+        tensors = [_in_order(leaves[i]) for i in self.tensors]
+        numbers = list(self.written.run(*tensors))
+        for result, source in self.lost:
+            numbers[result] = numbers[result] + _nothing((*self.sources, *tensors)[source])
+        return numbers
 
     def finished(self, numbers: Sequence[Tensor]) -> Tree:
         """The results, of what the operations returned."""
@@ -172,10 +181,12 @@ def made(function: Callable[..., Tree], leaves: Sequence[Any], spec: TreeSpec) -
         if why := other_gradients(flat, line.run, examples, sources):
             raise RefusedError(why)
     carried = frozenset(map(id, sources)) if carries else frozenset()
+    lost = lost_paths(flat, line.run, examples, sources) if carries else []
     count = sum(node.op == "call_function" for node in module.graph.nodes)
     memory = [(tensor, place_of(tensor)) for tensor in kept]
     watched = watched and not any(x.is_cuda for x in examples)
-    return Line(kind_of(leaves), spec, places, structures[-1], finish, line, count, held, memory, carried, watched)
+    kind, results = kind_of(leaves), structures[-1]
+    return Line(kind, spec, places, results, finish, line, count, held, memory, carried, lost, sources, watched)
 
 
 def _may_divide_by_zero(value: Value) -> bool:
@@ -185,6 +196,11 @@ def _may_divide_by_zero(value: Value) -> bool:
     name = getattr(getattr(value.target, "overloadpacket", value.target), "__name__", "")
     moving = [part for part in parts_of(value.args) if part.target is not None or part.argument is not None]
     return singular(name, value.args, moving)
+
+
+def _nothing(x: Tensor) -> Tensor:
+    """Zero, as the sum of no numbers of x: its gradient is zero."""
+    return x.flatten()[:0].sum()
 
 
 def _in_order(x: Tensor) -> Tensor:
