@@ -147,6 +147,13 @@ def prepared(session):
 
 
 @nox.session
+def planning(session):
+    """Time what a first call takes for its plan and check, over random networks."""
+    install(session, "-e", ".[gallery]", groups=["tests"])
+    session.run("python", "-m", "_tools.bench.planning", *session.posargs, env=TOOLS)
+
+
+@nox.session
 def unqualified(session):
     """Judge every name without a mode on torch's databases, or on those named: alone, in a batch and once more."""
     install(session, "-e", ".[gallery]", groups=["tests"])
