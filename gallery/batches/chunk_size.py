@@ -132,8 +132,8 @@ assert peak(B) < fixed + B * per_row
 assert whole.nbytes <= fixed < 1.1 * whole.nbytes
 
 # %%
-# We divide the budget without the fixed part by the bytes of one row. This gives the largest chunk. Chunks of equal
-# size need as many calls and less memory, so we make it smaller where we can. ``chunk_size="auto"`` finds the same
+# We divide the budget without the fixed part by the bytes of one row. This gives the largest chunk. If
+# smaller, equal chunks need the same number of calls, we use those. ``chunk_size="auto"`` finds the same
 # size: it counts a call in which only a few chunks run.
 
 most = (budget - fixed) // per_row

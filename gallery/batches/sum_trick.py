@@ -292,8 +292,8 @@ torch.testing.assert_close(
 # Takeaway
 # --------
 # If the function works on one row, use ``batch_jacobian`` and ``batch_hessian``: a function that sees one row cannot
-# mix rows. If it accepts only a whole batch, use ``batch_jacobian_summed`` and ``batch_hessian_summed``.
+# mix rows. If it needs a whole batch, or ``vmap`` does not support it, use those with ``summed`` in their name.
 #
-# * If batch norm makes the rows mix, call ``eval()`` first.
+# * If batch norm mixes the rows, call ``eval()`` first.
 # * If the rows mix by design, as in attention, no row has a Jacobian of its own. Decide which of the :math:`B^2` blocks
 #   you need, and differentiate the whole batch.

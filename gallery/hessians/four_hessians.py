@@ -258,7 +258,7 @@ assert not torch.allclose(wrong, right), (
 # otherwise. The exceptions are:
 #
 # * If the function has one output and eight inputs or more, ``hessian`` usually chooses
-#   :func:`funcdiff.hessian_double_backward`. It is reverse over reverse with ``torch.autograd.grad``, and makes as many
-#   passes as forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
-# * If torch has no forward formula for an operation, use reverse over reverse. ``hessian`` does this by itself.
+#   :func:`funcdiff.hessian_double_backward`. It is reverse over reverse with ``torch.autograd.grad``, and needs a
+#   little less than forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
+# * If torch has no forward formula for an operation, use Taylor mode or reverse over reverse, as ``hessian`` does.
 # * If the function has several outputs, do not put reverse mode outside: it makes the most passes.

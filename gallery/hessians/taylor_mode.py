@@ -14,8 +14,9 @@ With 5 inputs each number carries 5 first derivatives and 15 second ones, becaus
 different entries. Together with the value, this is the work of 1 + 5 + 15 = 21 evaluations, for any number of outputs.
 ``torch.func.hessian`` needs up to :math:`(2 + 5)(1 + 25) = 182` for 25 outputs.
 
-**Answer:** Yes, for few inputs and several outputs: :func:`funcdiff.hessian` then uses Taylor mode. If you need only
-the Laplacian, the sum of the second derivatives, call :func:`funcdiff.laplacian`, which needs even less.
+**Answer:** Yes, for few inputs and several outputs: :func:`funcdiff.hessian` then usually uses Taylor mode, unless the
+layers are small. If you need only the Laplacian, the sum of the second derivatives, call :func:`funcdiff.laplacian`,
+which needs even less.
 
 .. code-block:: python
 
@@ -273,7 +274,7 @@ torch.testing.assert_close(H.sum(0), of_sum)
 # %%
 # Takeaway
 # --------
-# Call ``hessian``. For few inputs and several outputs it uses Taylor mode. The exceptions are:
+# Call ``hessian``. For few inputs and several outputs it usually uses Taylor mode. The exceptions are:
 #
 # * If the function has one output and three inputs or more, reverse over reverse needs fewer passes.
 # * If there are many inputs and several wide layers, forward over reverse needs fewer passes: compare

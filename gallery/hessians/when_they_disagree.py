@@ -226,7 +226,7 @@ for func in functions.values():
 check_derivatives(functions["layer_norm"], A)
 
 # %%
-# The table gives a verdict for each recipe. The next two sections show cases where even reverse mode inside is wrong.
+# The table gives a verdict for each recipe. In the next two sections, even reverse mode inside can be wrong.
 #
 # Under vmap
 # ----------
@@ -292,8 +292,8 @@ for name, recipe in {**everything, "hessian": hessian}.items():
 # asymmetric Hessian is wrong, but a symmetric one is not always right. If you are not sure about an operation, call
 # :func:`funcdiff.check_derivatives` once. If you call a recipe by its name, choose:
 #
-# * for a determinant, a solve or a norm: :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong
-#   for determinants and solves under ``vmap``.
-# * with respect to a norm's weight and input together: :func:`funcdiff.hessian_taylor` or, for one output,
-#   :func:`funcdiff.hessian_double_backward`.
+# * for a determinant or a solve: :func:`funcdiff.hessian_reverse_over_reverse`. Forward over reverse is wrong for them
+#   under ``vmap``.
+# * for a normalization layer, also with respect to its weight and input together: :func:`funcdiff.hessian_taylor` or,
+#   for one output, :func:`funcdiff.hessian_double_backward`.
 # * to differentiate the Hessian once more: :func:`funcdiff.hessian_taylor`. The gradients of others can be wrong.

@@ -202,7 +202,7 @@ plot(study, title=str(crossover))
 
 # %%
 # From left to right, the number of inputs grows and the number of outputs shrinks. The layer is square at 256 inputs.
-# The curve of ``jacobian`` should follow the lower of the other two, or be below: it uses faster recipes of each mode.
+# The curve of ``jacobian`` should be at or below the lower of the other two: it uses faster recipes of the same modes.
 # This is the number of inputs at which the two modes take equally long, with its interval:
 
 crossover

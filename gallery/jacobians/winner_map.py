@@ -16,8 +16,8 @@ But passes do not all take the same time, so the rule can fail:
 * One operation can be expensive in one of the two modes, such as ``torch.cumprod`` in reverse mode.
 
 **Answer:** Forward mode is faster if it needs far fewer passes and arithmetic takes most of the time.
-:func:`funcdiff.jacobian` predicts the times: it uses forward mode if there are many more outputs than inputs, and
-reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians of its two halves.
+:func:`funcdiff.jacobian` predicts the times: as a rule, it uses forward mode if there are many more outputs than
+inputs, and reverse mode otherwise. For a network with a bottleneck, multiply the Jacobians of its two halves.
 
 .. code-block:: python
 
@@ -114,7 +114,7 @@ costs.claim("jacobian_forward", fewer_flops_than="jacobian_reverse", by=3)
 # %%
 # Time
 # ----
-# First we time this one shape: ``jacobian``, the two recipes that it chooses between, and the two modes of
+# First we time this one shape: ``jacobian``, the two recipes that it chooses most often, and the two modes of
 # ``torch.func``.
 
 from funcdiff import jacobian_batched_grad, jacobian_taylor

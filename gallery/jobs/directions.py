@@ -153,8 +153,8 @@ by_hand = (J.mT @ B @ J).mean(0)
 torch.testing.assert_close(ggn(w, few, y[:50]) @ torch.eye(n), by_hand)
 
 # %%
-# For the cross-entropy, the GGN is also the Fisher matrix. This says how much a step :math:`s` changes predictions.
-# The Kullback-Leibler divergence, a distance of the old and the new probabilities, is about :math:`s^T G s / 2`.
+# For the cross-entropy, the GGN is also the Fisher matrix, of the mean over rows: for a step :math:`s`, the
+# Kullback-Leibler divergence, a distance of the old and the new probabilities, is about :math:`s^T G s / 2`.
 
 fisher = fisher_operator(lambda w: predict(unravel(w), x), w, likelihood="categorical")
 torch.testing.assert_close(fisher @ v / len(x), G @ v)

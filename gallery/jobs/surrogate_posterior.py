@@ -255,8 +255,8 @@ plot_maps(
 assert off[0] > off[1]
 
 # %%
-# Blue: the error bars are too small. *The network's error is larger than the noise.* We make 1000 measurements and
-# count how often the 95% region contains the true parameters. One curve adds the network's error to the noise.
+# The blue error bars are too small. We make 1000 measurements and count how often the 95% region contains the true
+# parameters. *The network's error is larger than the noise.* So one curve adds the network's error to the noise.
 
 true = uniform(1000, [1.2, 0.24], [2.8, 1.36], seed=3)
 unit = torch.randn(1000, 8, generator=generator)

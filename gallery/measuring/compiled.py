@@ -10,7 +10,7 @@ The first call compiles, and this takes as long as very many ordinary calls. A n
 compile again. So compiling can pay if you call the same derivative many thousands of times, with inputs of one shape.
 :func:`funcdiff.prepare` also skips the Python, and is ready much sooner.
 
-**Answer:** Compile the derivative, as below, and measure: this shortens the work around the operations, so it can gain
+**Answer:** Compile the derivative, as below, and measure: this removes the Python between the operations, so it helps
 most if they are small and many, and it cannot make large matrix products faster. If ``prepare(jacobian(f), x)`` is as
 fast, compiling never pays (:ref:`when each pays <prepare-or-compile>`). Do not compile the function inside, as in
 ``jacobian(torch.compile(f))``, because PyTorch then differentiates ``f`` without compiling.

@@ -254,7 +254,7 @@ plot(sweep(with_rows, [1, 4, 16], label="rows B", **options))
 
 # %%
 # Where the lines rise and separate, the FLOPs matter. In the table under the figure, a star marks the smallest median.
-# The title counts a size only if one method is faster there than all others beyond the noise. Next we vary the width.
+# The title counts a size only if its fastest method is clearly faster than every other one. Next we vary the width.
 
 
 def of_width(width):
@@ -296,4 +296,4 @@ narrow
 # ``batch_jacobian`` and ``batch_hessian`` choose it for you.
 #
 # * If the network is small, the number of operations decides: count them, or measure.
-# * If torch has no right forward derivative of an operation, the automatic recipes take reverse mode, which costs more.
+# * If neither forward nor Taylor mode is right on an operation, the recipes take reverse mode, which costs more.

@@ -203,4 +203,4 @@ else:
 # Write everything that is differentiated in torch, wrap the outermost function once, and pass whole batches.
 #
 # * If a program can only pass single rows to a small network, the overhead of each call decides: make fewer calls, or
-#   compile the derivative (:doc:`/tutorials/measuring/compiled`).
+#   prepare the derivative (:doc:`/tutorials/measuring/prepared`).

@@ -210,7 +210,7 @@ factor = small["H first, then H @ v"].median / small["hvp"].median
 plot(small, title=f"One product: the whole Hessian takes {factor:.0f}× as long as hvp")
 
 # %%
-# The products should be close together, and the whole Hessian far from them.
+# The products should take far less time than the whole Hessian.
 #
 # A function of many small steps
 # ------------------------------

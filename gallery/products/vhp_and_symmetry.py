@@ -292,6 +292,7 @@ except ValueError as error:
 # --------
 # Call ``hvp``. For a new function, test the symmetry once with two random vectors. The exceptions are:
 #
-# * If the test fails, some derivative is wrong: :func:`funcdiff.check_derivatives` names the operation.
-# * If the test passes, the derivative can still be wrong, as with ``no_grad``. If it matters, compare with finite
-#   differences of the gradient. ``hvp`` does this for its first result.
+# * If the test fails, the two modes differ: by a wrong formula, or by a constant such as ``no_grad``.
+#   :func:`funcdiff.check_derivatives` names what it is. It counts a constant as an error, also one that you mean.
+# * If the test passes, the derivative can still be wrong. ``hvp`` compares its first result with finite differences of
+#   the gradient, in which what you detach or compute under ``no_grad`` stays constant.

@@ -11,8 +11,8 @@ column 0, with its few entries in rows 0 and 1. If entries 0 and 3 are both 1, t
 Column 3 has its entries in rows 2, 3 and 4. No row has an entry in both columns, so we can read both from the sum.
 Columns 0, 3, 6 and so on share the first pass, columns 1, 4, 7 the second, and columns 2, 5, 8 the third.
 
-**Answer:** Count the entries in the fullest row and in the fullest column, and use the smaller number, here three: your
-Jacobian usually needs that many passes, sometimes twice as many. :func:`funcdiff.jacobian_sparse` finds out which
+**Answer:** Count the entries of the fullest row and of the fullest column: the smaller number, here three, is usually
+the number of passes, and at times they are up to twice as many. :func:`funcdiff.jacobian_sparse` finds out which
 entries can differ from zero, groups columns or rows, and returns a sparse matrix. It helps little if every output
 depends on every input, or if the function branches on values.
 

@@ -10,8 +10,8 @@ for the smallest eigenvalue.
 
 You do not need the whole Hessian, with :math:`n^2` entries for :math:`n` parameters. Lanczos' method finds the smallest
 and the largest eigenvalues from products of the Hessian with vectors. A product by :func:`funcdiff.hvp_operator` costs
-about as much as a gradient, and Lanczos' method needs far fewer products than there are parameters. For a few hundred
-parameters, you can also compute the whole matrix and call ``torch.linalg.eigvalsh``.
+about as much as two gradients, and Lanczos' method needs far fewer products than there are parameters. For a few
+hundred parameters, you can also compute the whole matrix and call ``torch.linalg.eigvalsh``.
 
 **Answer:** Compute the smallest eigenvalue of the Hessian: if it is negative, the loss curves downwards. SciPy's
 ``eigsh`` finds it from Hessian-vector products, and :func:`funcdiff.hvp_operator` computes these.
@@ -258,7 +258,7 @@ assert not torch.allclose(one_order, other_order), "masks repeat: update this se
 # %%
 # ``hvp_operator`` and ``module_function`` raise an error for such a network. Call ``dropped.eval()`` first. If you
 # compute one gradient with ``create_graph=True`` and use it for all products, the units to drop are drawn only once.
-# The products then belong to one symmetric matrix, so the comparison above does not reveal the dropout.
+# The products then pass the comparison above, although dropout is still on.
 
 try:
     module_function(dropped)

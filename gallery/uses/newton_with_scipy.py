@@ -137,8 +137,8 @@ compare(single, equal=False, rounds=9)
 # %%
 # Now we compare whole optimizations. BFGS and L-BFGS-B use gradients only. Newton-CG and trust-ncg use ``hessp``.
 # ``trust-exact`` uses the whole Hessian. Each method has its own rule when to stop. We chose the settings so that all
-# come close to the optimum. Here ``trust-ncg`` stops at a gradient of ``gtol=1e-7``, and above at SciPy's default
-# 1e-4, so it needs more steps and products now. Steps near the optimum need the most products.
+# come close to the optimum. In the first section ``trust-ncg`` stopped at SciPy's default, a gradient of 1e-4. Here
+# it stops at 1e-7, so it needs more steps and products. Steps near the optimum need the most products.
 
 
 def full_hessian(x):

@@ -194,7 +194,8 @@ def steps(network):
 count(steps(network), points)
 
 # %%
-# With two inputs, the FLOPs (floating-point operations) differ little. With sixteen inputs they differ more:
+# With two inputs, the FLOPs (floating-point operations) differ by less than a factor of two. With sixteen inputs they
+# differ more:
 
 many = torch.rand(256, 16, **like)
 costs = count(steps(layers(16)), many)
