@@ -86,8 +86,8 @@ REMEDIES = (
     (
         "forward AD with",
         "an operation in func has no forward-mode derivative. Use jacobian, hessian or hvp, which choose a method that "
-        "works if there is one, or reverse mode by name: jacobian_loop, hessian_reverse_over_reverse, "
-        "hvp_reverse_over_reverse",
+        "works if there is one. By name, reverse mode works if torch has its derivatives: jacobian_loop, "
+        "hessian_reverse_over_reverse, hvp_reverse_over_reverse",
     ),
     (
         "setup_context",

@@ -71,10 +71,11 @@ def check_derivatives(
             `directions` is not positive.
 
     Method:
-        Each derivative is compared with finite differences, entry by entry or along random directions. The differences
-        are central and extrapolated, and the error of each is estimated. A method is called wrong only if other
-        differences, or another method that is right, confirm it. The check uses copies of the tensors and, if
-        `func` is a module, of the module.
+        Each derivative is compared with finite differences, entry by entry or along random directions. Differences see
+        the whole function, so a part that is constant on purpose, by ``.detach()`` or ``no_grad()``, counts as an
+        error. The differences are central and extrapolated, and the error of each is estimated. A method is called
+        wrong only if other differences, or another method that is right, confirm it. The check uses copies of the
+        tensors and, if `func` is a module, of the module.
 
     Cost:
         10 to 20 evaluations of `func` for each input or direction, as many evaluations of its Jacobian, and one run of
