@@ -135,6 +135,7 @@ def surface(x: Tensor) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from funcdiff.problems import surface
         >>> surface(torch.zeros(2))
         tensor([0., 1., 0.])
     """

@@ -99,7 +99,7 @@ def batch_jacobian(
     Method:
         The method is chosen as in `jacobian`, for this number of rows. `explain` shows it. If vmap cannot batch `func`
         (a branch on values, `.detach().item()`, an operation without a batching rule), the rows are differentiated one
-        after the other.
+        after the other, unless you name a recipe.
 
     Cost:
         The arithmetic of one Jacobian for each row. The memory is that of `chunk_size` rows.
@@ -149,7 +149,7 @@ def batch_hessian(
     Method:
         The method is chosen as in `hessian`, for this number of rows. `explain` shows it. If vmap cannot batch `func`
         (a branch on values, `.detach().item()`, an operation without a batching rule), the rows are differentiated one
-        after the other.
+        after the other, unless you name a recipe.
 
     Cost:
         The arithmetic of one Hessian for each row. The memory is that of `chunk_size` rows.

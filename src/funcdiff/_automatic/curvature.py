@@ -69,10 +69,11 @@ def gauss_newton_product(
         tensor([9., 6.])
 
     Cost:
-        As much arithmetic as 6 evaluations of `model`, and the graph of one pass in memory.
+        As much arithmetic as 6 evaluations of `model` for its parameters, fewer for its input, and the graph of one
+        pass in memory.
 
     Source:
-        N. N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent" (2002).
+        Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent" (2002).
 
     See Also:
         `gauss_newton_operator` for many vectors, `fisher_operator`, and `hvp` for the Hessian.

@@ -133,8 +133,8 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
         for a batch, and otherwise rows or columns of the matrix.
 
     Raises:
-        TypeError: `transform` is something else. A function with a mode in its name, such as `jacobian_forward`,
-            chooses nothing.
+        TypeError: `transform` is something else. A function whose name says the method, such as `jacobian_forward`,
+            chooses nothing. `bilaplacian`, `gram_matrix` and operators are not explained.
 
     Cost:
         `func` runs once or twice. Nothing is differentiated, except that the choice for a batch is checked, and that a

@@ -151,7 +151,8 @@ def bilaplacian(
         directions.
 
     Cost:
-        About 4 n (2 + n) evaluations of `func` for n inputs and each output, or 12 for each sample and output.
+        About 2 (1 + n) (2 + n) evaluations of `func` for n inputs and one output, and more for several, or 12 for each
+        sample and output.
 
     Source:
         Dangel, Siebert, Zeinhofer and Walther, Collapsing Taylor Mode Automatic Differentiation (2025),

@@ -88,7 +88,7 @@ def batch_jacobian_summed(
         <BLANKLINE>
                 [[6.]]])
 
-        One Jacobian for each of 4 sequences, of a layer that takes only a batch and that vmap does not support.
+        One Jacobian for each of 4 sequences, of a layer that vmap does not support.
 
         >>> layer = torch.nn.GRU(3, 2, batch_first=True)
         >>> batch_jacobian_summed(lambda sequences: layer(sequences)[0][:, -1])(torch.ones(4, 5, 3)).shape
@@ -154,7 +154,7 @@ def batch_hessian_summed(
         over reverse mode is used.
 
     Cost:
-        That of `hessian_forward_over_reverse` for the batch, with one direction more.
+        Two to three times that of `hessian_forward_over_reverse` for the batch, with the checks of independence.
     """
     return _chosen("hessian", func, Options(argnums, has_aux, chunk_size, randomness), verify)
 

@@ -28,7 +28,7 @@ ERRORS = {
     "ValueError": '`argnums` or `chunk_size` has a value that is not allowed, or `randomness` is "different": '
     "derivatives with different draws belong to different functions.",
     "RuntimeError": "`func` contains something on which forward and reverse mode disagree, such as `.item()` or a "
-    "batch norm in training mode; where the name says Taylor, also `no_grad()`.",
+    "batch norm that updates its running statistics; where the name says Taylor, also `no_grad()`.",
 }
 
 

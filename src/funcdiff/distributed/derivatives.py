@@ -130,7 +130,8 @@ def hessian(
         evaluations of `func`, and n^2 / P numbers of memory.
 
     Notes:
-        The `DTensor` is sharded over the first axis of the output or, for a scalar, over its own first axis.
+        The `DTensor` is sharded over the first axis of the output. If the output has fewer entries than there are
+        processes, it is sharded over the rows of the Hessian.
     """
     options: dict[str, Any] = {"chunk_size": chunk_size, "budget": budget, "verify": verify}
     recipe: Callable[..., Function] = partial(choice.hessian, **options)

@@ -17,9 +17,7 @@ composition = partial(
     "Hessian",
     chunk_size="How many rows or columns each of the two Jacobians computes at once. By default, all of them.",
 )
-NEEDS_FORWARD = {
-    "NotImplementedError": "An operation in `func` has no forward derivative. Use `hessian_reverse_over_reverse`."
-}
+NEEDS_FORWARD = {"NotImplementedError": "An operation in `func` has no forward derivative. Use `hessian`."}
 
 
 @composition(raises=NEEDS_FORWARD)

@@ -143,5 +143,5 @@ def refuse(leak: Tensor, limit: float) -> None:
             "expected rows that do not depend on each other, got a derivative with respect to another row that is "
             f"{float(leak):.2g} times the largest derivative. Batch norm in training mode, attention and a mean over "
             "the batch make rows depend on each other. Call eval() on a batch norm, write a function of one row for "
-            "batch_jacobian or batch_hessian, or compute the Jacobian of the whole batch with jacobian_reverse."
+            "batch_jacobian or batch_hessian, or compute the Jacobian of the whole batch with jacobian."
         )

@@ -75,7 +75,7 @@ def jacobian_reverse(
     chunk_size="How many columns of the matrix to compute at once. By default, all of them.",
     randomness='What random operations in `func` do, as in `torch.func.vmap`. "error" raises an error, "same" draws '
     'the same numbers for all columns, and "different" draws other numbers for each column, which then differ.',
-    raises={"NotImplementedError": "An operation in `func` has no forward derivative. Use `jacobian_reverse`."},
+    raises={"NotImplementedError": "An operation in `func` has no forward derivative. Use `jacobian`."},
 )
 def jacobian_forward(
     func: Function,

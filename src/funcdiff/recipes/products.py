@@ -26,7 +26,7 @@ SCALAR = (
 )
 VECTOR = "a tuple like `primals`, with tensors of the same shapes, dtypes and devices."
 ERRORS = {
-    "TypeError": "A tensor in `primals` or `tangents`, or the output, is not a dense tensor of real floating-point "
+    "TypeError": "A tensor in the arguments, or the output, is not a dense tensor of real floating-point "
     "numbers. Or `tangents` has another structure than `primals`.",
     "ValueError": "`func` does not return a scalar, or a tensor in `tangents` has another shape than in `primals`.",
 }
@@ -41,7 +41,7 @@ product = partial(
 )
 NEEDS_FORWARD = {
     **ERRORS,
-    "NotImplementedError": "An operation in `func` has no forward derivative. Use `hvp_reverse_over_reverse`.",
+    "NotImplementedError": "An operation in `func` has no forward derivative. Use `hvp`.",
 }
 
 
@@ -70,8 +70,8 @@ def hvp_forward_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
         tensor([ 6., 12.])
 
     Cost:
-        As much arithmetic as 6 evaluations of `func`. In theory 4 are enough, but torch also multiplies by the zero
-        tangents of constant weights.
+        As much arithmetic as 6 evaluations of `func` for the input of a network, and up to 9 for its parameters. In
+        theory 4 are enough for the input, but torch also multiplies by the zero tangents of constant weights.
     """
     return at_point(lambda flat, x, v: jvp(gradient(flat), x, v)[1], func, primals, tangents)
 
@@ -98,7 +98,8 @@ def vhp(func: Function, primals: tuple[Tree, ...], cotangents: tuple[Tree, ...])
         tensor([6., 2.])
 
     Cost:
-        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
+        As much arithmetic as 4 evaluations of `func` for the input of a network, and up to 9 for its parameters. The
+        graph of two passes is in memory.
     """
     return at_point(lambda flat, x, u: vjp(gradient(flat), *x)[1](u), func, primals, cotangents)
 
@@ -131,7 +132,8 @@ def hvp_reverse_over_reverse(func: Function, primals: tuple[Tree, ...], tangents
         (tensor([4., 8.]),)
 
     Cost:
-        As much arithmetic as 4 evaluations of `func`. The graph of two passes is in memory.
+        As much arithmetic as 4 evaluations of `func` for the input of a network, and up to 9 for its parameters. The
+        graph of two passes is in memory.
     """
     return vhp(func, primals, tangents)
 
@@ -161,8 +163,8 @@ def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents
         tensor([ 6., 12.])
 
     Cost:
-        As much arithmetic as about 6 evaluations of `func`. The graph of one forward pass with its tangent is in
-        memory.
+        As much arithmetic as about 6 evaluations of `func` for the input of a network, and up to 9 for its parameters.
+        The graph of one forward pass with its tangent is in memory.
 
     Caution:
         torch 2.13 differentiates the forward derivatives of some operations wrongly, without an error: `layer_norm`,

@@ -60,8 +60,8 @@ class SpectralDensity:
 
 @documented(
     "density",
-    returns="A `SpectralDensity` with points and weights of shape (probes, steps). Its methods return estimates with "
-    "errors.",
+    returns="A `SpectralDensity` with points and weights of shape (probes, steps), with fewer steps for a "
+    "small matrix. Its methods return estimates with errors.",
     operator="The symmetric matrix: an operator of this package, a tensor, or any object with a `shape` and products "
     "``operator @ V``.",
     steps="The number of Lanczos steps. More steps show finer details: those wider than the whole spectrum divided "
