@@ -22,13 +22,14 @@ SHAPES = {
 }
 _SINGLE = "With a tuple, the result contains a tuple with one block for each of these arguments."
 _PAIRS = "With a tuple, the result contains a tuple of tuples, with one block for each pair of these arguments."
-BLOCKS = {"Hessian": _PAIRS, "Hessians": _PAIRS}
+_TOGETHER = "With a tuple, the entries of all these arguments together give one matrix."
+BLOCKS = {"Hessian": _PAIRS, "Hessians": _PAIRS, "Gram matrix": _TOGETHER}
 ARGS = {
     "func": "The function to differentiate. Its arguments and its output are tensors, or dicts, lists and tuples of "
     "tensors (pytrees).",
     "argnums": "Which argument to differentiate with respect to: its position, or a tuple of positions. {blocks}",
-    "has_aux": "Whether `func` returns `(output, aux)`, where `aux` is not differentiated. The new function then "
-    "returns `({name}, aux)`.",
+    "has_aux": "Whether `func` returns `(output, aux)`, where `aux` consists of tensors and is not differentiated. The "
+    "new function then returns `({name}, aux)`.",
     "randomness": 'What random operations in `func` do, as in `torch.func.vmap`: "error" raises an error, "same" draws '
     'the same numbers for all rows or columns of the matrix, and "different" draws other numbers for each.',
 }
