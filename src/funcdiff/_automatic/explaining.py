@@ -153,6 +153,6 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
     else:
         raise TypeError(
             "expected what an automatic function returned, such as funcdiff.jacobian(func), or funcdiff.hvp, got "
-            f"{transform!r}. A function with a mode in its name, such as jacobian_forward, chooses nothing."
+            f"{transform!r}. A function whose name says the method, such as jacobian_forward, chooses nothing."
         )
     return Explanation(found.plan, found.key is not None)

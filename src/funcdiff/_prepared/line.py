@@ -200,7 +200,8 @@ def _may_divide_by_zero(value: Value) -> bool:
 
 def _nothing(x: Tensor) -> Tensor:
     """Zero, as the sum of no numbers of x: its gradient is zero."""
-    return x.flatten()[:0].sum()
+    zero = x.flatten()[:0].sum()
+    return zero.real if x.is_complex() else zero  # a real result stays real
 
 
 def _in_order(x: Tensor) -> Tensor:
