@@ -1,6 +1,7 @@
 """What a check of a first result may not accuse, and may not let pass: each kind was met in random functions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from torch.func import vmap
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff._automatic import choice
+from funcdiff._automatic.candidates import RECIPES
+from funcdiff._safety.accusing import _TOO_LITTLE, Check, compared
 from funcdiff._safety.verification import check
 from funcdiff._torch.tape import sketch
 
@@ -147,3 +151,37 @@ def test_amplified_rounding_excuses_no_adjoint_that_forgets_its_input(conditione
         return Forgetful.apply(torch.linalg.solve(matrix, WEIGHT[:3].sum(1)) / conditioned).sum()
 
     assert found(func, torch.autograd.functional.hessian(func, X), "hessian") == "wrong"
+
+
+def bent(x):
+    """An ELU in many places: its second derivative jumps between the points of any differences."""
+    return F.elu(torch.linspace(-1, 1, 2000)[:, None] + x).square().sum()
+
+
+def test_a_second_derivative_that_jumps_near_the_point_is_no_reason_to_compute_it_every_way(monkeypatch):
+    asked = []
+
+    def counted(name, recipe):
+        return lambda *args, **options: asked.append(name) or recipe(*args, **options)
+
+    every = {name: counted(name, recipe) for name, recipe in RECIPES["hessian"].items()}
+    monkeypatch.setitem(RECIPES, "hessian", every)
+    monkeypatch.setattr(choice, "UNCORRECTED", {})
+    monkeypatch.setattr(choice, "check", lambda *_: Check("undecided", 0.03, f"0.03 apart, {_TOO_LITTLE}"))
+    x = torch.tensor([0.3, -0.7])
+    assert_close(fd.hessian(bent)(x), torch.autograd.functional.hessian(bent, x))
+    assert len(set(asked)) == 2  # by Taylor rules and by torch's formulas, which agree
+    asked.clear()
+    fd.hessian(bent)(x)
+    assert len(set(asked)) <= 1
+
+
+@pytest.mark.parametrize("fault", [0.0, 0.02])
+def test_shorter_steps_tell_a_kink_of_the_gradient_from_a_fault(fault):
+    def gradient(t):  # which bends between these steps and the first ones
+        return torch.tensor([t if abs(t) < 0.005 else 1.02 * t, 0.5 * t])
+
+    seen = sketch(torch.sin, [torch.zeros(2)])
+    answer = torch.tensor([1.0 - fault, 0.5])
+    found = compared(answer, gradient, replace(seen, cuts=False))
+    assert found.outcome == ("undecided" if fault else "agrees")

@@ -172,14 +172,15 @@ def make(
 
     Recipes without formulas come last, in the order given; without `by_cost` all are taken in that order. `inside`
     says that they will run inside a transform, by default whether this is one; `once_more`, that what they return will
-    be differentiated; `untried`, that no jet is sent through `flat` if it has few inputs.
+    be differentiated; `untried`, that the caller checks the result, so that no jet is sent through `flat` before if it
+    has few inputs.
 
     Raises:
         RefusedError: `flat` does what no recipe can differentiate, or every recipe is wrong on it.
     """
     obstacles = Obstacles(flat, primals, randomness, verify, inside, once_more)
     plain = obstacles.sketch(False)
-    untried = untried and plain.inputs <= _FEW
+    probed = not untried or plain.inputs > _FEW
     if not names[0].startswith("jacobian"):
         obstacles.refuse_one_gradient_only()
     candidates = []
@@ -192,7 +193,8 @@ def make(
     candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     while (
         candidates[0].name in JETS
-        and not (untried or candidates[0].obstacle)
+        and probed
+        and not candidates[0].obstacle
         and (why := no_taylor_rule(flat, primals, randomness))
     ):
         candidates[0] = Candidate(candidates[0].name, candidates[0].cost, why)

@@ -62,6 +62,25 @@ def _instead(verdict: Check) -> str:
     return f"{verdict.gap:.1g} from differences of func, with which {{}} agrees"
 
 
+def _borne_out(
+    name: str, result: Tree, unknown: dict[str, tuple[Tree, str]], plan: Plan, numbers: Callable[[Any], Tree]
+) -> str:
+    """By which of the recipes whose results differences do not settle this one has the same numbers, or none.
+
+    One of the two must be by Taylor rules and the other not, and func torch's own with nothing cut out of the graph.
+    """
+    if plan.sketch.foreign or plan.sketch.cuts:
+        return ""
+    others = [other for other in unknown if (other in JETS) != (name in JETS)]
+    return next((other for other in others if _alike(numbers(result), numbers(unknown[other][0]))), "")
+
+
+def _alike(one: Tree, other: Tree) -> bool:
+    """Whether two derivatives have the same numbers, but for rounding."""
+    pairs = zip(_with_values(one), _with_values(other), strict=True)
+    return all(bool((x - y).abs().amax() <= torch.finfo(x.dtype).eps ** 0.5 * y.abs().amax()) for x, y in pairs)
+
+
 def _doubtful(plan: Plan, numbers: Tree, *, rows: bool) -> bool:
     """Whether a later result is to be checked: it is not finite, or zero where a norm may have no derivative.
 
@@ -118,7 +137,9 @@ def first_working(
     derivative is zero, although there may be none. Taylor mode alone tells the one from the other.
 
     NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
-    error may be small along one direction. The next recipe that agrees with them is taken.
+    error may be small along one direction. The next recipe that agrees with them is taken. Where Taylor rules and
+    torch's formulas give the same, which have nothing in common, the differences are at fault: no other is asked. Of
+    a batch they have vmap in common.
     """
     with EAGERLY:
         return _first_working(found, run, check, inside, rows, numbers, rule)
@@ -175,6 +196,9 @@ def _first_working(
                 doubted = True
                 continue
             infinite = not math.isnan(verdict.gap) and not fine
+            if verdict.unsure and not rows and (same := _borne_out(name, result, unknown, plan, numbers)):
+                unknown = {same: unknown[same]}
+                break
             if infinite or verdict.unsure:
                 unknown[name] = result, _INFINITE if infinite else _instead(verdict)
             if name in unknown or (unknown and verdict.outcome == "undecided"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from funcdiff._torch.trees import Tree, flatten
 Point = Sequence[Tensor]
 Func = Callable[..., Tree]  # of the differentiated leaves, without aux
 Curve = Callable[[float], Tensor]  # along the direction, everything that func returns as one vector
-Kept = dict[float, Tensor]  # values of func on a line
+Kept = dict[float, tuple[Tensor, Tensor]]  # what func returns on a line, and its gradient there
 # A point is often the first draw after manual_seed(0). Along the point itself many a function has no second derivative.
 _UNUSUAL = 0x66756E6364696666
 
@@ -24,7 +25,7 @@ def direction(like: Point, seed: int = 0) -> list[Tensor]:
     """A random direction of length 1 in units of the point's own size; the caller's generators stay as they are."""
     generator = torch.Generator().manual_seed(_UNUSUAL + seed)
     parts = [torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu") for x in like]
-    length = float(torch.stack([part.square().sum() for part in parts]).sum().sqrt()) or 1.0
+    length = math.hypot(*(float(torch.linalg.vector_norm(part)) for part in parts)) or 1.0
     scales = [max(1.0, _size(x)) / length for x in like]
     moves = [(part * s).to(dtype=x.dtype, device=x.device) for part, s, x in zip(parts, scales, like, strict=True)]
     return [beside(move, x) for move, x in zip(moves, like, strict=True)]
@@ -68,7 +69,7 @@ def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> 
 
     def curve(t: float) -> Tensor:
         if kept and t in kept:
-            return kept[t]
+            return kept[t][0]
         # func may take gradients of its own, also with respect to its argument itself
         return joined(flatten(tracked(flat, shifted(point, along, t)))[0])
 
@@ -78,15 +79,16 @@ def values(flat: Func, point: Point, along: Point, kept: Kept | None = None) -> 
 def gradients(flat: Func, point: Point, along: Point, cotangents: Point, kept: Kept | None = None) -> Curve:
     """The gradients of the outputs' sum, weighted by the cotangents, by plain autograd, on the line.
 
-    The values come with them, and are kept where that is asked for.
+    The values come with them, and both are kept where that is asked for.
     """
 
     def curve(t: float) -> Tensor:
         moved = shifted(point, along, t)
         outputs = flatten(tracked(flat, moved))[0]
+        gradient = joined(backward(outputs, moved, list(cotangents), create_graph=False))
         if kept is not None:
-            kept[t] = joined(outputs)
-        return joined(backward(outputs, moved, list(cotangents), create_graph=False))
+            kept[t] = joined(outputs), gradient
+        return gradient
 
     return curve
 
@@ -116,4 +118,6 @@ def largest(flat: Func, point: Point, weights: Point) -> float:
 
 
 def _size(x: Tensor) -> float:
-    return float(x.detach().double().square().mean().sqrt()) if x.numel() and not x.is_meta else 0.0
+    if not x.numel() or x.is_meta:
+        return 0.0
+    return float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64)) / math.sqrt(x.numel())

@@ -19,7 +19,7 @@ from funcdiff._calling.plain import backward, tracked
 from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near, nothing
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, outputs_at, shifted, values
-from funcdiff._safety.only_once import Judge, Line, only_once, outer_slope
+from funcdiff._safety.only_once import Judge, Line, Slope, only_once, outer_slope
 from funcdiff._torch.constants import Constants, constants, holding
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import flatten
@@ -174,6 +174,8 @@ def _unless_cut(
     here = shifted(point, along, 0.0)
     outputs: list[Tensor] = []
     try:
+        if not seen.cuts and kept and _along(kept, flat, (point, along), weights).check(seen).outcome == "agrees":
+            return found
         held = Constants()
         if seen.cuts:
             held = constants(lambda: outputs.extend(flatten(tracked(flat, here))[0]))
@@ -201,6 +203,12 @@ def _unless_cut(
         return _lost(first)
     hooked = held.hooked or "BackwardHookFunction" in seen.foreign  # as a module's hooks show
     return replace(first, reason=f"the gradient {first}{': does a hook change it?' if hooked else ''}")
+
+
+def _along(kept: Kept, flat: Func, line: Line, weights: Point) -> Slope:
+    """The derivative by the gradients that are kept, on either side of the point, and the numbers they are of."""
+    step = max(kept)
+    return outer_slope(flat, line, weights, kept, (kept[step][1] + kept[-step][1]) / 2)
 
 
 def _lost(found: Check) -> Check:

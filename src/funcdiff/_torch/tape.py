@@ -195,7 +195,10 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        operands = _tensors((*args, *kwargs.values()))
+        inference = torch.is_inference_mode_enabled() and not self.inference
+        if func is torch.ops.aten.detach.default and not inference:  # mostly autograd's own, of what it saves
+            return materialised(func(*args))
+        operands = _tensors((*args, *kwargs.values()) if kwargs else args)
         keys = [self._key(x) for x in operands]
         live, given = self.live, set(keys)
         moving = [x for x, key in zip(operands, keys, strict=True) if key in live]
@@ -207,15 +210,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         name = known_as(func, args, kwargs) if known.name == "embedding" else known.name
         if known.shows:
             self.read.seen |= shows(func, args)
+        if inference and any(x.requires_grad for x in moving):
+            raise RefusedError(INFERENCE)
         self._refuse(func, known, args, kwargs, given, moving)
         result = materialised(with_number(func, args, kwargs) if known.numbered else func(*args, **kwargs))
         if not known.own:
             return self._see_foreign(f"{func.namespace}.{name}", result, bool(moving))
-        if name == "detach":  # mostly autograd's own, of what it saves
-            return result
         flops = 0 if known.formula is None else int(known.formula(*args, **kwargs, out_val=result))
         self.flops += flops
-        results = _tensors((result,))
+        results = [result] if isinstance(result, Tensor) else _tensors((result,))
         moved = [y for y in results if y.is_floating_point() or y.is_complex()] if moving else []
         bends = not (known.adds or (known.linear and len(moving) == 1 and (name != "div" or moving[0] is operands[0])))
         bent = bool(moved) and (bends or not self.bent.isdisjoint(map(self._key, moving)))
@@ -265,8 +268,6 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self, func: Any, known: Facts, args: Any, kwargs: Any, given: set[int], moving: Sequence[Tensor]
     ) -> None:
         """Stop, in torch's words for it, before what has no derivative of its own or changes what is the caller's."""
-        if torch.is_inference_mode_enabled() and not self.inference and any(x.requires_grad for x in moving):
-            raise RefusedError(INFERENCE)
         # A number of what was detached is a constant by intent.
         if known.name == "_local_scalar_dense" and any(x.requires_grad or not self.graph for x in moving):
             raise RefusedError(NUMBER)
