@@ -197,3 +197,16 @@ def test_what_only_vmap_gets_wrong_is_computed_row_by_row(func):
         assert_close(fd.batch_hessian(func)(rows), torch.stack([fd.hessian(func)(row) for row in rows]))
     with pytest.raises(fd.RefusedError):
         vmap(fd.hessian(func))(rows)
+
+
+def grown(x):
+    x += 1
+    return x.square()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_a_function_that_writes_into_its_argument_has_the_same_point_in_each_pass(chunk_size):
+    rows = X.clone()
+    result = fd.batch_jacobian_summed(grown, chunk_size=chunk_size)(rows)
+    assert_close(result, torch.stack([torch.diag(2 * (row + 1)) for row in X]))
+    assert_close(rows, X)

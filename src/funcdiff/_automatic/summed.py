@@ -37,7 +37,7 @@ Order = Literal["jacobian", "hessian"]
 _MIXED = {
     "ValueError": "A row of the output depends on other rows of the input (the message says how much), the output "
     "does not have one row for each row of the input, or an option has a value that is not allowed.",
-    "RuntimeError": "`func` writes into its argument or a captured tensor, or every method is wrong on it.",
+    "RuntimeError": "`func` writes into a captured tensor, or every method is wrong on it.",
 }
 
 
@@ -118,7 +118,10 @@ def batch_jacobian_summed(
     chunk_size="How many rows, and then columns, of each matrix to compute at once for the whole batch. By default, "
     "all of them.",
     verify=VERIFY,
-    raises=_MIXED,
+    raises={
+        **_MIXED,
+        "RuntimeError": "`func` writes into its argument or into a captured tensor, or every method is wrong on it.",
+    },
 )
 def batch_hessian_summed(
     func: Function,

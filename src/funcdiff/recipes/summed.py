@@ -29,7 +29,7 @@ def derivatives_by_columns(flat: Flat, primals: Primals, options: Options) -> De
 
     def push(*tangents: Tensor) -> tuple[Tree, ...]:
         every_row = tuple(v.expand_as(x) for v, x in zip(tangents, primals, strict=True))
-        return jvp(flat, primals, every_row, has_aux=options.has_aux)[1:]  # the slope and the aux
+        return jvp(flat, _copies(primals), every_row, has_aux=options.has_aux)[1:]  # the slope and the aux
 
     blocks, *aux = columns(push, [x.sum(0) for x in primals], options)
     return only_independent(blocks, leak_of_columns(flat, primals, blocks, options)), *aux
@@ -67,5 +67,10 @@ def leak_of_columns(flat: Flat, primals: Primals, blocks: Blocks, options: Optio
     """The leak between rows in `blocks`, the derivative of `flat` for each row, by one push."""
     direction = [irregular(x.sum(0)) for x in primals]
     probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
-    slope = jvp(flat, primals, probe, has_aux=options.has_aux)[1]
+    slope = jvp(flat, _copies(primals), probe, has_aux=options.has_aux)[1]
     return leak(flatten(slope)[0], [contracted(row, direction) for row in blocks])
+
+
+def _copies(primals: Primals) -> Primals:
+    """The same point for each of several passes of a function that writes into its argument."""
+    return tuple(x.clone() for x in primals)
