@@ -194,7 +194,8 @@ def jacobian_loop(
 
     If `x` has the shape (3,) and `func(x)` the shape (2,), the result has the shape (2, 3). Use this method if vmap
     raises an error: it supports `.detach().item()`, branches on values, checkpointing and custom autograd functions
-    without `setup_context`. `jacobian` takes the same arguments and chooses the method itself.
+    without `setup_context`. For the rows of a batch, call `batch_jacobian` instead, which loops over them where vmap
+    does not work. `jacobian` takes the same arguments as this function and chooses the method itself.
 
     Example:
         The products of neighbours have two entries in each row.
@@ -216,6 +217,10 @@ def jacobian_loop(
     Cost:
         One forward pass and m backward passes for m outputs, one after the other. The memory is that of one backward
         pass.
+
+    Notes:
+        `func` runs as in plain torch: batch norm in training mode updates its running statistics, where `jacobian`
+        raises an error.
     """
     options = Options(argnums, has_aux, chunk_size, randomness)
     return jacobian_batched_grad(func, **replace(options, chunk_size=1))

@@ -168,7 +168,7 @@ def hvp_reverse_over_forward(func: Function, primals: tuple[Tree, ...], tangents
 
     Caution:
         torch 2.13 differentiates the forward derivatives of some operations wrongly, without an error: `layer_norm`,
-        `det`, `solve`. `check_derivatives` finds such operations in your function.
+        `batch_norm`, `det`, `solve` and others. `check_derivatives` finds such operations in your function.
     """
 
     def product(flat: Scalar, x: Primals, v: Primals) -> Sequence[Tensor]:
