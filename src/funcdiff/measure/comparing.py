@@ -30,7 +30,7 @@ def compare(
     """Time several functions side by side on the same arguments, and compute how many times faster each is.
 
     Print the result to see a table with one line for each function: its median time, and how many times as long it
-    takes as the fastest one, with a 99 % interval. All results are compared before anything is timed.
+    takes as the fastest one, with a 99 % interval. Before the first round, the results of all functions are compared.
 
     Example:
         >>> import torch
@@ -49,8 +49,8 @@ def compare(
         threads: The number of threads that torch uses during the measurement.
         budget: A number of seconds. A candidate whose first two calls both take longer is timed only once.
         seed: The seed of the random order within each round.
-        equal: Whether the results of all candidates must agree before anything is timed. The tolerance is the square
-            root of the precision of the dtype.
+        equal: Whether the results of all candidates must agree before the first round. The tolerance is the square root
+            of the precision of the dtype.
         costs: Whether to count the FLOPs, the operations and the memory of each candidate too, as `count` does.
 
     Returns:
