@@ -185,3 +185,17 @@ def test_shorter_steps_tell_a_kink_of_the_gradient_from_a_fault(fault):
     answer = torch.tensor([1.0 - fault, 0.5])
     found = compared(answer, gradient, replace(seen, cuts=False))
     assert found.outcome == ("undecided" if fault else "agrees")
+
+
+@pytest.mark.parametrize("name", ["hessian", "hessian_diagonal", "laplacian"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_function_that_raises_on_one_side_of_the_point_is_not_checked_and_not_refused(name, sign):
+    def func(x):
+        if sign * (x - X)[0] < 0:
+            raise ValueError("outside of the domain")
+        return x.pow(3).sum()
+
+    fd.clear_plans()
+    hessian = torch.diag(6 * X)
+    expected = {"hessian": hessian, "hessian_diagonal": hessian.diag(), "laplacian": hessian.trace()}[name]
+    assert_close(getattr(fd, name)(func)(X), expected)

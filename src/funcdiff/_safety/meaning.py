@@ -174,7 +174,8 @@ def _unless_cut(
     here = shifted(point, along, 0.0)
     outputs: list[Tensor] = []
     try:
-        if not seen.cuts and kept and _along(kept, flat, (point, along), weights).check(seen).outcome == "agrees":
+        slope = None if seen.cuts else _along(kept, flat, (point, along), weights)
+        if slope and slope.check(seen).outcome == "agrees":
             return found
         held = Constants()
         if seen.cuts:
@@ -205,9 +206,11 @@ def _unless_cut(
     return replace(first, reason=f"the gradient {first}{': does a hook change it?' if hooked else ''}")
 
 
-def _along(kept: Kept, flat: Func, line: Line, weights: Point) -> Slope:
-    """The derivative by the gradients that are kept, on either side of the point, and the numbers they are of."""
-    step = max(kept)
+def _along(kept: Kept, flat: Func, line: Line, weights: Point) -> Slope | None:
+    """The derivative by the gradients that are kept on either side of the point, if func has them on both."""
+    step = max(kept, default=0.0)
+    if step <= 0 or -step not in kept:
+        return None
     return outer_slope(flat, line, weights, kept, (kept[step][1] + kept[-step][1]) / 2)
 
 
