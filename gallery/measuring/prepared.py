@@ -10,8 +10,8 @@ builds a graph and checks arguments. For a small function this takes most of the
 read it, and call it. The program is for this shape of ``x`` only. If the function branches on values, ``prepare``
 raises an error.
 
-**Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers and
-is many times faster for a small function. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients, too.
+**Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers, and
+is several times faster if ``f`` is small. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients, too.
 
 .. code-block:: python
 
@@ -46,38 +46,43 @@ slope = prepare(jacobian_reverse(layer), x)
 print(slope.code)
 
 # %%
-# This is Python. After ``aten = torch.ops.aten`` you can paste it and call ``layer(x, **slope.held)``. Each line is one
-# tensor operation, and gives its result a name. These rules help to read it:
+# This is Python. Each line is one tensor operation, and gives its result a name. These rules help to read it:
 #
 # * ``aten`` is torch's library of operations, ``torch.ops.aten``: ``aten.tanh`` is the operation behind ``torch.tanh``.
 #   The word after the operation, such as ``default`` or ``Tensor``, names its variant for these types of arguments.
 # * The arguments of the function stand before the asterisk, here ``x``. After it stand the tensors that the program
-#   keeps. ``eye`` is an identity matrix, and ``t`` is the transposed weight.
+#   keeps: ``eye`` is an identity matrix, and ``t`` is the transposed weight. They are in ``slope.held``.
 # * The number at the end of a name, as in ``mm_2``, distinguishes it from an earlier result of the same operation.
+# * The program returns its results as a list. ``slope(x)`` returns what ``jacobian(layer)(x)`` does: a tensor.
 #
-# Nothing of autograd or ``vmap`` is left in the program.
+# No graph is built, and ``vmap`` is gone. ``tanh_backward`` is an ordinary operation that multiplies its first argument
+# by :math:`1 - y^2`. To run the program by itself, set ``aten = torch.ops.aten``, paste it under another name than that
+# of your function, and pass it ``x`` and ``**slope.held``.
 #
 # Check it by hand
 # ----------------
 # We write beside each line which part of the formula :math:`\mathrm{diag}(1 - y^2)\, W` it computes.
 
-formulas = {
-    "unsqueeze": "x, as a matrix with one row",
-    "mm": "W x",
-    "squeeze": "W x, as a vector again",
-    "add": "W x + b",
-    "tanh": "y",
-    "tanh_backward": "I diag(1 - y²)",
-    "mm_2": "diag(1 - y²) W",
-}
-for line in slope.code.splitlines()[1:-1]:
-    name = line.split()[0]
-    print(f"{formulas[name]:28} {line.strip()}")
+
+def side_by_side(prepared, formulas):
+    for line, formula in zip(prepared.code.splitlines()[1:-1], formulas, strict=True):
+        print(f"{formula:30} {line.strip()}")
+
+
+in_reverse = [
+    "x, as a matrix with one row",
+    "W x",
+    "W x, as a vector again",
+    "W x + b",
+    "y",
+    "I diag(1 - y²)",
+    "diag(1 - y²) W",
+]
+side_by_side(slope, in_reverse)
 
 # %%
-# The first five lines compute :math:`y`. Then ``tanh_backward`` multiplies its first argument, the identity matrix, by
-# the slope :math:`1 - y^2`. The last line multiplies by the weight. At another point, the result is equal to the
-# formula, too:
+# The first five lines compute :math:`y`. Then ``tanh_backward`` multiplies the identity matrix by the slope
+# :math:`1 - y^2`. The last line multiplies by the weight. At another point, the result is equal to the formula, too:
 
 other = torch.randn(16)
 y = layer(other)
@@ -86,48 +91,61 @@ torch.testing.assert_close(slope(other), (1 - y**2)[:, None] * weight)
 # %%
 # Forward mode is another program
 # -------------------------------
-# In reverse mode, the identity matrix enters at the outputs, and the last step multiplies by :math:`W`. In forward
-# mode, it enters at the inputs, and the first step multiplies by :math:`W`. The results agree.
+# The program above is in reverse mode: it begins with the identity matrix at the outputs, and multiplies by :math:`W`
+# at the end. Forward mode begins with the identity matrix at the inputs, and multiplies by :math:`W^T` first. It
+# computes the transposed Jacobian, and transposes it at the end.
 
 columns = prepare(jacobian_forward(layer), x)
-print(columns.code)
+in_forward = [
+    "x, as a matrix with one row",
+    "W x",
+    "x times zeros: see below",
+    "I Wᵀ",
+    "I Wᵀ, in another shape",
+    "I Wᵀ plus zeros",
+    "W x, as a vector again",
+    "Wᵀ, as a matrix again",
+    "W x + b",
+    "y",
+    "Wᵀ diag(1 - y²)",
+    "its transpose: diag(1 - y²) W",
+]
+side_by_side(columns, in_forward)
 torch.testing.assert_close(columns(other), slope(other))
 
 # %%
-# Forward mode needs the product of ``eye`` and ``t``. But the program contains another matrix product. torch's forward
-# mode also computes how the result changes if the weight changes. The weight is a constant, so it multiplies by zeros.
-# We print this line.
+# One product is not in the formula. If the weight changed with ``x``, its change would be multiplied by ``x``. Torch's
+# forward mode always computes this product. Here the weight is a constant, so its change is a matrix of zeros. The
+# program keeps this matrix as ``expand``. We print each kept tensor that contains only zeros:
 
-zeros = [name for name, kept in columns.held.items() if not kept.any()]
-for line in columns.code.splitlines()[1:]:
-    if any(name in line for name in zeros):
-        print(line.strip())
-assert zeros, "torch multiplies by no zeros here: update this section"
-assert all(kept.any() for kept in slope.held.values())
+print([name for name, kept in columns.held.items() if not kept.any()])
+print([name for name, kept in slope.held.items() if not kept.any()])
 
 # %%
-# ``prepare`` does not remove this product, because zero times infinity is not zero. In reverse mode there are no zeros.
+# ``prepare`` does not remove the product, because zero times infinity is not zero. The program in reverse mode keeps no
+# such matrix.
 #
 # Count
 # -----
 # ``prepare`` removes only what has no effect: copies of results that nobody changes, products with one, sums with zero,
-# operations that are computed twice, and everything that cannot change between calls, which is computed once.
+# and operations that occur twice. What is the same at every call is computed once, when you prepare. A product of
+# ``eye`` and the weight is not: you may write other numbers into the weight between two calls.
 
 
 def sine_sum(x):
     return x.sin().sum()
 
 
-energy = prepare(lambda x, v: hvp(sine_sum, (x,), (v,)), x, x)
+product = prepare(lambda x, v: hvp(sine_sum, (x,), (v,)), x, x)
 for name, prepared in {
     "reverse mode": slope,
     "forward mode": columns,
-    "HVP of the sine sum": energy,
+    "HVP of the sine sum": product,
 }.items():
     before, after = prepared.operations
     print(f"{name:20} {before:3} operations recorded, {after} left")
-print(energy.code)
-assert energy.operations[1] == 3  # v * -sin(x)
+print(product.code)
+assert product.operations[1] == 3  # v * -sin(x)
 
 # %%
 # The last program is what you would write by hand. The Hessian of :math:`\sum_i \sin x_i` is diagonal, and its product
@@ -135,7 +153,8 @@ assert energy.operations[1] == 3  # v * -sin(x)
 #
 # Time
 # ----
-# How much faster is the prepared Jacobian? We compare it with ``jacobian`` and with torch's own ``jacrev``.
+# How much faster is a prepared Jacobian? We compare it with ``jacobian``, which chooses the mode itself, and with
+# torch's own ``jacrev``. The program that we time is that of ``jacobian``:
 
 from torch.func import grad, jacrev, jvp
 
@@ -143,11 +162,14 @@ from funcdiff.measure import compare
 from funcdiff.plots import plot
 
 automatic = {"jacobian": jacobian(layer), "torch.func.jacrev": jacrev(layer)}
-small = compare({"prepared": prepare(jacobian(layer), x), **automatic}, x, rounds=15)
+prepared_jacobian = prepare(jacobian(layer), x)
+print(prepared_jacobian.code)
+small = compare({"prepared": prepared_jacobian, **automatic}, x, rounds=15)
 small
 
 # %%
-# The prepared program runs fewer operations, and none of the Python around them:
+# The prepared program runs fewer operations, and hardly any Python around them. (*First call* is the time of the first
+# call, which is not part of the median.)
 
 small.claim("prepared", faster_than="torch.func.jacrev", by=4)
 
@@ -229,9 +251,13 @@ except RuntimeError as error:
     print(error)
 
 # %%
-# *You pass another shape, dtype or device.* The program was recorded for those of ``x``. With ``again=True``, it is
-# recorded again for arguments of another kind, when they first come.
+# *You pass another shape, dtype or device.* The program was recorded for those of ``x``, so this raises an error, too.
+# With ``again=True``, another program is recorded when arguments of another shape, dtype or device first come.
 
+try:
+    prepare(jacobian(torch.sin), x)(torch.ones(3))
+except RuntimeError as error:
+    print(error)
 cubes = prepare(jacobian(lambda x: x**3), x, again=True)
 print(tuple(cubes(torch.ones(3)).shape), tuple(cubes(torch.ones(5)).shape))
 
@@ -244,6 +270,6 @@ print(tuple(cubes(torch.ones(3)).shape), tuple(cubes(torch.ones(5)).shape))
 # * If most of the time is arithmetic, you gain little: measure first.
 # * If a call reads values or draws random numbers, ``prepare`` raises an error: call the function itself.
 # * If you replace a parameter or a layer, prepare again.
-# * If you train through the result, prepare while the parameters require gradients.
+# * If you backpropagate through the result, as in training, prepare while the parameters require gradients.
 # * If the function consists of many elementwise operations, also try :doc:`torch.compile <compiled>`, which fuses them.
 #   Compiling takes much longer than preparing: see :ref:`prepare-or-compile`.
