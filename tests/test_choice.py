@@ -360,3 +360,34 @@ def test_an_explanation_says_when_preparing_saves_time():
     assert "with prepare, which saves time from about" in small
     weight = torch.ones(2048, 2048)
     assert "prepare" not in repr(fd.explain(fd.jacobian(lambda x: weight @ x), torch.ones(2048)))
+
+
+def norm_loss(parameters):
+    weight, x = parameters.split([4, 12])
+    return torch.nn.functional.layer_norm(x.reshape(3, 4), (4,), weight).pow(3).sum()
+
+
+def test_what_explain_lists_without_a_mark_is_right_by_its_own_name():
+    x = torch.linspace(-1, 2, 16, dtype=torch.float64).cos()
+    right = torch.autograd.functional.jacobian(plain_gradient, x)
+    plan = fd.explain(fd.hessian(norm_loss), x).plan
+    wrong = {name for name in plan.usable if "," not in name and not _close(getattr(fd, name)(norm_loss)(x), right)}
+    assert wrong  # which the plan may take, as it writes the norm with simpler operations
+    assert wrong <= {candidate.name for candidate in plan.candidates if candidate.rewritten}
+    assert not plan["hessian_double_backward"].rewritten  # of one output
+    told = " ".join(str(fd.explain(fd.hessian(norm_loss), x)).split())
+    assert "can be wrong by its own name: native_layer_norm" in told
+
+
+def plain_gradient(x):
+    """By hand: plain autograd through the norm, written out."""
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.clone().requires_grad_()
+        weight, rows = x[:4], x[4:].reshape(3, 4)
+        mean, variance = rows.mean(1, keepdim=True), rows.var(1, correction=0, keepdim=True)
+        loss = ((rows - mean) / (variance + 1e-5).sqrt() * weight).pow(3).sum()
+        return torch.autograd.grad(loss, x, create_graph=True)[0]
+
+
+def _close(a, b):
+    return bool((a - b).abs().max() <= 1e-8 * b.abs().max())

@@ -10,8 +10,8 @@ builds a graph and checks arguments. For a small function this takes most of the
 read it, and call it. The program is for this shape of ``x`` only. If the function branches on values, ``prepare``
 raises an error.
 
-**Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers, and
-is several times faster if ``f`` is small. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients, too.
+**Answer:** Yes: call ``prepare(jacobian(f), x)`` and read ``.code``. The prepared function returns the same numbers,
+and is several times faster if ``f`` is small. It works for ``hessian``, ``hvp``, ``batch_hessian`` and gradients, too.
 
 .. code-block:: python
 
@@ -205,7 +205,8 @@ print(f"Preparing pays from {took / saved:.0f} calls on.")
 
 # %%
 # For another function it can be many times larger or smaller. :ref:`prepare-or-compile` explains why, and
-# :func:`funcdiff.explain` predicts it.
+# :func:`funcdiff.explain` predicts it. The first ``prepare`` of a program takes some seconds more, because PyTorch then
+# loads its compiler. It is not counted here: this page prepared other functions before.
 #
 # If most of the time is arithmetic, little can be saved. We compare the Hessians of 100 rows for a network with two
 # hidden layers of 1000 units, and expect a small gain at most.

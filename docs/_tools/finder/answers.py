@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from _tools.atlas.data import outcomes, read
 from _tools.finder.model import NEEDS, NORMS, OPERATORS, Candidate, Question, candidates
-from funcdiff._safety.known_wrong import WRONG
+from funcdiff._safety.known_wrong import RIGHT_ON_ONE, WRONG
 
 ATLAS = Path(__file__).parents[2] / "reference" / "atlas.json"
 
@@ -78,8 +78,6 @@ _CALLS = {
 }
 BY_NAME = "\n\n# By name, the recipe that it chooses here:\nfrom funcdiff import {recipe}\nresult = "
 NOT_BY_NAME = "\n\n# Called by name, {recipe} is wrong\n# with respect to the weight of a {norm}."
-# What is wrong with it on a norm is vmap of its gradient, and one output needs none.
-RIGHT_ON_ONE = ("hessian_double_backward",)
 # Batch norm takes a batch only.
 ONE_ROW = "f = lambda x: net(x[None])[0]  # one row at a time\n"
 
@@ -161,7 +159,7 @@ def wrong(norm: str, need: str, several: bool) -> dict[str, list[str]]:
         mode
         for mode, operators in WRONG.items()
         if mode.startswith(kind) and "," not in mode and OPERATORS[norm] in operators
-        if several or mode not in RIGHT_ON_ONE
+        if several or OPERATORS[norm] not in RIGHT_ON_ONE.get(mode, ())
     ]
     return {"together": together, "input": [mode for mode in together if mode in _wrong_on_input(OPERATORS[norm])]}
 

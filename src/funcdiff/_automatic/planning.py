@@ -29,7 +29,8 @@ class Candidate:
 
     Where there is a budget also the chunk that keeps it, and the peak in bytes. `check` is what was found when a
     result of it was held against differences of the function; nothing before. `settled` says that this was the first
-    result of the plan, and not only what it gives in the neighbourhood.
+    result of the plan, and not only what it gives in the neighbourhood. `rewritten` are the operators that simpler ones
+    stand for, as torch gets them wrong in this recipe.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Candidate:
     peak: int | None = None
     check: str = ""
     settled: bool = False
+    rewritten: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ def make(
         # Taylor rules, too, write norms as compositions: their elements are those of the corrected function.
         seen = obstacles.sketch(True) if not obstacle and (name in CORRECTED or name in JETS) else plain
         cost = FORMULAS[name].cost(seen, batch) if by_cost and name in FORMULAS else None
-        candidates.append(Candidate(name, cost, obstacle))
+        rewritten = frozenset() if obstacle or name == LOOP else obstacles.wrong_by_name(name)
+        candidates.append(Candidate(name, cost, obstacle, rewritten=rewritten))
     candidates.sort(key=functools.partial(_preferred, plain, obstacles.inside))
     while (
         candidates[0].name in JETS

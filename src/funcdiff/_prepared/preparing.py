@@ -65,8 +65,9 @@ def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = Fa
         any error that it would raise.
 
     Cost:
-        Preparing takes as long as about a hundred calls or more. A call of the prepared function takes the time of its
-        operations and a few microseconds for a check.
+        Preparing takes as long as about a hundred calls or more. The first time in a process it takes some seconds,
+        because torch then loads its compiler, which contains the tracer. A call of the prepared function takes the time
+        of its operations and a few microseconds for a check.
 
     See Also:
         `explain` says after how many calls preparing saves time.

@@ -37,6 +37,8 @@ _BY_DEFINITION = {"embedding"}
 WRONG = {
     mode: names - _BY_DEFINITION | (_BY_DEFINITION if "forward" in mode else set()) for mode, names in _FOUND.items()
 }
+# What is wrong with it there is vmap of a norm's gradient, and one output needs none.
+RIGHT_ON_ONE = {"hessian_double_backward": frozenset(("native_layer_norm", "native_batch_norm"))}
 INSIDE_TRANSFORM = {  # what a recipe on plain autograd becomes inside a transform
     "jacobian_batched_grad": "jacobian_reverse",
     "hessian_double_backward": "hessian_reverse_over_reverse",

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._calling.transform import copied
 from funcdiff._jets.jet import NoRuleError, TensorJet
 from funcdiff._safety.guard import REWRITTEN, corrected
-from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, WRONG
+from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, RIGHT_ON_ONE, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.tape import Sketch, sketch
 from funcdiff._torch.transforms import outside, plain_allowed, values
@@ -93,12 +93,9 @@ class Obstacles:
             return "ignores torch.no_grad() in func"
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
-        mode = INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
         again = self.once_more or (self.inside and trained_through(self.sketch(False)))
-        asked = {mode: True, f"{mode}, vmap": self.inside, f"{mode}, once more": again}
-        if once_more := DIFFERENTIATED.get(mode):
-            asked |= {once_more: again, f"{once_more}, vmap": again and self.inside}
-        wrong = frozenset().union(*(WRONG.get(name, ()) for name, applies in asked.items() if applies))
+        mode = self._mode(name)
+        wrong = self._known_wrong(mode, again)
         if not (found := self.sketch(False).operators & wrong):
             return ""
         if mode in CORRECTED or name.endswith(", products"):  # of a linearized function, which is corrected as well
@@ -107,6 +104,22 @@ class Obstacles:
             except RefusedError as error:
                 return str(error)
         return f"{KNOWN_WRONG} {', '.join(sorted(found))} wrong" if found else ""
+
+    def wrong_by_name(self, name: str) -> frozenset[str]:
+        """The operators of the function that torch may get wrong in a recipe by itself, with nothing put right."""
+        mode, seen = self._mode(name), self.sketch(False)
+        right = RIGHT_ON_ONE.get(mode, frozenset()) if seen.outputs == 1 else frozenset()
+        return seen.operators & self._known_wrong(mode, False) - right
+
+    def _mode(self, name: str) -> str:
+        composition = name.partition(",")[0]
+        return INSIDE_TRANSFORM.get(composition, composition) if self.inside else composition
+
+    def _known_wrong(self, mode: str, again: bool) -> frozenset[str]:
+        asked = {mode: True, f"{mode}, vmap": self.inside, f"{mode}, once more": again}
+        if once_more := DIFFERENTIATED.get(mode):
+            asked |= {once_more: again, f"{once_more}, vmap": again and self.inside}
+        return frozenset().union(*(WRONG.get(name, ()) for name, applies in asked.items() if applies))
 
     def refuse_one_gradient_only(self) -> None:
         """Stop at a function without a second derivative, where its graph can be read."""
