@@ -121,3 +121,19 @@ def test_scripted_functions_stay_right_when_torch_optimises_them(outputs):
     scripted = torch.jit.script(net)
     for _ in range(5):
         assert_close(fd.jacobian(scripted)(X), fd.jacobian_loop(net)(X))
+
+
+@torch.library.custom_op("funcdiff_tests::without_backward", mutates_args=())
+def without_backward(x: torch.Tensor) -> torch.Tensor:
+    return x.sin()
+
+
+@without_backward.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_an_operator_without_a_derivative_is_refused_with_what_to_register(n):
+    with pytest.raises(RuntimeError, match="register_autograd"):
+        fd.batch_jacobian(lambda x: without_backward(x).sum())(torch.randn(2, n))

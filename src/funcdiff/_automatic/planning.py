@@ -144,6 +144,8 @@ class Plan:
                 "The derivative of an operation divides by zero here. It may be a root or a norm at 0, or a number "
                 "that a mask leaves out. Replace the number before the operation: torch.where(mask, x, 1.0).sqrt()"
             )
+        if any("register_autograd" in c.obstacle for c in self.candidates):
+            remedy = "Give the operator a derivative, with torch.library.register_autograd"
         if "_cudnn_rnn" in self.sketch.operators:
             remedy = CUDNN[0].upper() + CUDNN[1:]
         return RefusedError(f"no recipe is known to be right on func ({self.obstacles}). {calls}{remedy}")

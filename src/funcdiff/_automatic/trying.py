@@ -195,8 +195,10 @@ def _first_working(
             if checked[name].obstacle:
                 doubted = True
                 continue
-            infinite = not math.isnan(verdict.gap) and not fine
+            infinite = not fine and (verdict.raised or not math.isnan(verdict.gap))
             if verdict.unsure and not rows and (same := _borne_out(name, result, unknown, plan, numbers)):
+                for other in unknown.keys() - {same}:
+                    plan = plan.without(other, f"contradicts {same} and {name}, which agree")
                 unknown = {same: unknown[same]}
                 break
             if infinite or verdict.unsure:

@@ -133,7 +133,7 @@ def _nearer_by(answer: Tensor, curve: Curve, step: float, seen: Sketch) -> Check
         found, value = _judged(answer, curve, shorter, seen)
         gap, scale = (answer - value).abs().amax(), _scale(answer, value)
         noise = 8 * seen.epsilon * curve(shorter).abs().amax() / shorter
-        if found.outcome == "agrees" and bool(gap <= torch.clamp(4 * noise, CLOSE * scale, _PROOF * scale)):
+        if found.outcome == "agrees" and bool(gap <= torch.clamp(4 * noise, CLOSE * scale, _PROOF / 2 * scale)):
             return found
     return None
 
