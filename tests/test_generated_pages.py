@@ -101,3 +101,15 @@ def test_every_picture_says_its_size_and_loads_late(tmp_path):
     for attribute in ('width="320"', 'height="200"', 'loading="lazy"', 'decoding="async"', 'alt="A picture."'):
         assert attribute in tag
     assert "style" not in tag
+
+
+def test_a_column_of_numbers_is_known_and_a_row_of_one_cell_is_a_heading():
+    made = table(["method", "time", "ratio"], [["small"], ["a", "3.1 ms", "1.2 (1 to 1.4)"], ["b", "", "18"]])
+    rows = [list(row.findall(nodes.entry)) for row in made.findall(nodes.row)]
+    assert [[("number" in entry["classes"]) for entry in row] for row in rows] == [
+        [False, True, True],
+        [False],
+        [False, True, True],
+        [False, True, True],
+    ]
+    assert rows[1][0]["morecols"] == 2

@@ -46,6 +46,9 @@ def test_page_opens_offline_and_complete(context, path):
         "Math.max(...['html', '.content'].map(s => document.querySelector(s)).map(e => e.scrollWidth - e.clientWidth))"
     )
     assert overflow <= 0, f"the page scrolls sideways by {overflow} px"
+    cut = "pre => pre.scrollWidth > pre.clientWidth"
+    messages = ":is(.error-text, .sphx-glr-script-out.long-lines) pre"
+    assert page.evaluate(f"[...document.querySelectorAll('{messages}')].filter({cut}).length") == 0, "a message is cut"
     assert page.evaluate(SMALL) == []
     # A letter without an ascender is half as high as its font.
     shown = "math => math.getBoundingClientRect().height < 0.4 * parseFloat(getComputedStyle(math).fontSize)"

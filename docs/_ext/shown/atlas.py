@@ -20,7 +20,7 @@ from _tools.atlas.data import Atlas, mode_names, read, wrong
 
 AVOID = (
     "Each row is an operator on which some recipe is silently wrong. The number after a recipe is its largest error, "
-    "relative to the largest entry of the derivative. Use a recipe of the third column instead."
+    "relative to the largest entry of the derivative. Use a recipe that is listed as right instead."
 )
 
 

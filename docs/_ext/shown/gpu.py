@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from _ext.pages.tables import table
+from _ext.pages.tables import Cell, table
 from funcdiff._tables import amount_of_bytes, seconds
 from funcdiff.measure.ratios import CONFIDENCE
 
@@ -123,14 +123,13 @@ def _of_outputs(rows: Sequence[tuple[str, Data, Data]]) -> str:
 
 def studies(data: Data) -> list[nodes.Node]:
     """Every row of the studies: each method's time on both, and how many times faster the GPU is."""
-    body = []
+    body: list[Sequence[Cell]] = []
     for name, cpu, gpu in pairs(data):
+        body.append([nodes.strong("", name)])
         for method in sorted(cpu, key=lambda method: cpu[method]["median"]):
             here, there = cpu[method]["median"], gpu[method]["median"]
-            body.append([name, method, _time(here), _time(there), f"{here / there:.2g}"])
-            name = ""
-    header = ["derivative", "method", "processor", "GPU", "processor / GPU"]
-    return [table(header, body, [5, 4, 2, 2, 2], "benchmark")]
+            body.append([method, _time(here), _time(there), f"{here / there:.2g}"])
+    return [table(["method", "processor", "GPU", "processor / GPU"], body, [4, 2, 2, 2], "studies-rows")]
 
 
 def winners(data: Data) -> list[nodes.Node]:

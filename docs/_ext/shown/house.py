@@ -146,6 +146,12 @@ def _arrow(points: list[tuple[float, float]]) -> str:
     return f'<path d="{path}M{x - 5:g} {y - 8:g}L{x:g} {y:g}L{x + 5:g} {y - 8:g}"/>'
 
 
+def spoken(text: str) -> list[nodes.Node]:
+    """A line of a docstring, with what stands in backticks as code."""
+    parts = text.split("`")
+    return [nodes.literal("", part) if i % 2 else nodes.Text(part) for i, part in enumerate(parts) if part]
+
+
 def held(room: str) -> str:
     """What a room holds: the first line of its docstring."""
     if room == TUTORIALS:
@@ -164,7 +170,10 @@ class House(SphinxDirective):
             self.env.note_dependency(str(file))
         found = imports()
         floor = floors(found)
-        rows = [[nodes.literal("", room), held(room)] for room in sorted(found, key=lambda room: floor[room])]
+        rows = [
+            [nodes.literal("", room), nodes.inline("", "", *spoken(held(room)))]
+            for room in sorted(found, key=lambda room: floor[room])
+        ]
         return [nodes.raw("", picture(found), format="html"), table(["room", "what it holds"], rows, [1, 4])]
 
 

@@ -24,7 +24,7 @@ Data = dict[str, Any]
 BLUE, ORANGE, GREEN, VIOLET, *_ = PALETTE
 LINES = [(SMALL, FABRIC, BLUE), (SMALL, ETHERNET, ORANGE), (LARGE, FABRIC, GREEN), (LARGE, ETHERNET, VIOLET)]
 SHORT = {SMALL: "10⁶", LARGE: "10⁹"}
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 380, 60, 24, 20, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 400, 60, 24, 40, 50
 
 
 def medians(case: Data) -> Data:
@@ -124,7 +124,7 @@ def figure(_: Data) -> list[nodes.Node]:
 
 def picture(told: str) -> str:
     """Four lines over the number of processes. Their names are in the legend: a phone has no room at their ends."""
-    parts = []
+    parts = [_text(LEFT, TOP - 8, "share of computation in the time of a product", "start")]
     for tick in COUNTS[::3]:
         x = _x(tick)
         parts += [

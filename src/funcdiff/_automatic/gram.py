@@ -56,10 +56,11 @@ def gram_matrix(
     budget: float | None = None,
     verify: bool = True,
 ) -> Function:
-    """Compute J J^T or J^T J from the Jacobian J of `func`. With `chunk_size` or `budget`, J is never stored whole.
+    """Compute :math:`J J^T` or :math:`J^T J` from the Jacobian J of `func`.
 
-    J J^T has the shape (m, m), for m numbers in the output, and J^T J the shape (n, n), for n numbers in the input. For
-    the parameters of a network, J J^T is its neural tangent kernel: it says how similar two rows of data look to it.
+    With `chunk_size` or `budget`, J is never stored whole. J J^T has the shape (m, m), for m numbers in the output, and
+    J^T J the shape (n, n), for n numbers in the input. For the parameters of a network, J J^T is its neural tangent
+    kernel: it says how similar two rows of data look to it.
 
     Example:
         For a linear map, :math:`J J^T` is :math:`A A^T`.
