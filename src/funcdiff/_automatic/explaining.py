@@ -50,7 +50,7 @@ class Explanation(Shown):
             amounts = (amount_of_flops(cost.flops), str(cost.elements), seconds(cost.seconds)) if cost else ("",) * 3
             fit = (str(c.chunk or ""), amount_of_bytes(c.peak) if c.peak else "") if within else ()
             used = [f"used; {c.check or unchecked}"] if c.name == self.recipe else []
-            wrong = [f"can be wrong by its own name: {', '.join(sorted(c.rewritten))}"] if c.rewritten else []
+            wrong = [f"can be wrong if called by name: {', '.join(sorted(c.rewritten))}"] if c.rewritten else []
             return c.name, *amounts, *fit, c.obstacle or "; ".join(used + wrong)
 
         rows = tuple(map(row, self.plan.candidates))
@@ -126,12 +126,13 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
             returned, none.
 
     Returns:
-        A table with the FLOPs of each method, the numbers it writes to memory and its predicted time. Methods without a
-        cost are used only if the others fail. Where PyTorch gets an operation wrong, the automatic functions replace it
-        by simpler ones. Called by its own name, such a method "can be wrong", as its line says. The attribute `recipe`
-        is the name of the chosen method. For a small function, the caption says after how many calls `prepare` saves
-        time. For a prepared function, the table counts the operations. For a Jacobian or a Hessian, the caption says
-        how many passes through `func` the chosen method makes in which mode, in addition to the first run. With a
+        A table with the FLOPs of each method, the numbers it writes to memory and its predicted time. If only some
+        methods have a predicted time, the others are used only if these fail; if none has one, as for products, the
+        methods are tried in the order of the lines. Where PyTorch gets an operation wrong, the automatic functions
+        replace it by simpler ones. Called by name, such a method "can be wrong", as its line says. The attribute
+        `recipe` is the name of the chosen method. For a small function, the caption says after how many calls `prepare`
+        saves time. For a prepared function, the table counts the operations. For a Jacobian or a Hessian, the caption
+        says how many passes through `func` the chosen method makes in which mode, in addition to the first run. With a
         budget, "at once" is the chunk size: rows of the batch for a batch, and otherwise rows or columns of the matrix.
 
     Raises:

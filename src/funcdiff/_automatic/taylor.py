@@ -160,8 +160,9 @@ def hessian_diagonal(
         an operation has no rule for this, another method is used, usually forward mode over reverse mode.
 
     Cost:
-        1 + 2 n evaluations of `func` for n inputs and any number of outputs. Without a rule, (1 + n)(1 + m) evaluations
-        for m outputs.
+        1 + 2 n evaluations of `func` for n inputs and any number of outputs. The whole Hessian takes little more for
+        one output, and about m times as much for m outputs. Without a rule, the diagonal takes (1 + n)(1 + m)
+        evaluations for m outputs.
 
     See Also:
         `laplacian` for the sum of the diagonal, and `diagonal_estimate` for an estimate if there are many inputs.
