@@ -142,6 +142,7 @@ def refuse(leak: Tensor, limit: float) -> None:
         raise ValueError(
             "expected rows that do not depend on each other, got a derivative with respect to another row that is "
             f"{float(leak):.2g} times the largest derivative. Batch norm in training mode, attention and a mean over "
-            "the batch make rows depend on each other. Call eval() on a batch norm, write a function of one row for "
-            "batch_jacobian or batch_hessian, or compute the Jacobian of the whole batch with jacobian."
+            "the batch make rows depend on each other. Call eval() on a batch norm with running statistics, write a "
+            "function of one row for batch_jacobian or batch_hessian, or compute the Jacobian of the whole batch with "
+            "jacobian."
         )
