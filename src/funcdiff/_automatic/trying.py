@@ -71,7 +71,11 @@ def _borne_out(
     """
     if plan.sketch.foreign or plan.sketch.cuts:
         return ""
-    others = [other for other in unknown if (other in JETS) != (name in JETS)]
+    others = [
+        other
+        for other, (_, why) in unknown.items()
+        if (other in JETS) != (name in JETS) and not why.startswith(ENDLESS)
+    ]
     return next((other for other in others if _alike(numbers(result), numbers(unknown[other][0]))), "")
 
 
@@ -196,7 +200,8 @@ def _first_working(
                 doubted = True
                 continue
             infinite = not fine and (verdict.raised or not math.isnan(verdict.gap))
-            if verdict.unsure and not rows and (same := _borne_out(name, result, unknown, plan, numbers)):
+            may_settle = verdict.unsure and verdict.reason != ENDLESS and not rows
+            if may_settle and (same := _borne_out(name, result, unknown, plan, numbers)):
                 for other in unknown.keys() - {same}:
                     plan = plan.without(other, f"contradicts {same} and {name}, which agree")
                 unknown = {same: unknown[same]}
