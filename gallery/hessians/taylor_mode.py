@@ -52,8 +52,8 @@ print(tuple(laplacian(network)(x).shape))
 # Check it by hand
 # ----------------
 # We write Taylor mode for this network ourselves. Each value :math:`z` carries its first derivatives :math:`z_i` and
-# its second derivatives :math:`z_{ij}`. A linear layer multiplies each of them by its weight. A function :math:`g` of
-# one number, such as tanh, changes them by the chain rule:
+# its second derivatives :math:`z_{ij}`. A linear layer computes the product of its weight and each of them. A function
+# :math:`g` of one number, such as tanh, changes them by the chain rule:
 #
 # .. math::
 #

@@ -65,24 +65,26 @@ print(slope.code)
 
 
 def side_by_side(prepared, formulas):
-    for line, formula in zip(prepared.code.splitlines()[1:-1], formulas, strict=True):
-        print(f"{formula:30} {line.strip()}")
+    for line in prepared.code.splitlines()[1:-1]:
+        name = line.split()[0]
+        print(f"{formulas[name]:30} {line.strip()}")
 
 
-in_reverse = [
-    "x, as a matrix with one row",
-    "W x",
-    "W x, as a vector again",
-    "W x + b",
-    "y",
-    "I diag(1 - y²)",
-    "diag(1 - y²) W",
-]
+in_reverse = {
+    "unsqueeze": "x, as a matrix with one row",
+    "mm": "W x",
+    "squeeze": "W x, as a vector again",
+    "add": "W x + b",
+    "tanh": "y",
+    "tanh_backward": "I diag(1 - y²)",
+    "mm_2": "diag(1 - y²) W",
+}
 side_by_side(slope, in_reverse)
 
 # %%
 # The first five lines compute :math:`y`. Then ``tanh_backward`` multiplies the identity matrix by the slope
-# :math:`1 - y^2`. The last line multiplies by the weight. At another point, the result is equal to the formula, too:
+# :math:`1 - y^2`. The last line computes the product with the weight. At another point, the result is equal to the
+# formula, too:
 
 other = torch.randn(16)
 y = layer(other)
@@ -96,30 +98,32 @@ torch.testing.assert_close(slope(other), (1 - y**2)[:, None] * weight)
 # computes the transposed Jacobian, and transposes it at the end.
 
 columns = prepare(jacobian_forward(layer), x)
-in_forward = [
-    "x, as a matrix with one row",
-    "W x",
-    "x times zeros: see below",
-    "I Wᵀ",
-    "I Wᵀ, in another shape",
-    "I Wᵀ plus zeros",
-    "W x, as a vector again",
-    "Wᵀ, as a matrix again",
-    "W x + b",
-    "y",
-    "Wᵀ diag(1 - y²)",
-    "its transpose: diag(1 - y²) W",
-]
+in_forward = {
+    "unsqueeze": "x, as a matrix with one row",
+    "mm": "W x",
+    "mm_2": "x times zeros: see below",
+    "mm_3": "I Wᵀ",
+    "view": "I Wᵀ, in another shape",
+    "add": "I Wᵀ plus zeros",
+    "squeeze": "W x, as a vector again",
+    "squeeze_2": "Wᵀ, as a matrix again",
+    "add_2": "W x + b",
+    "tanh": "y",
+    "tanh_backward": "Wᵀ diag(1 - y²)",
+    "permute": "its transpose: diag(1 - y²) W",
+}
 side_by_side(columns, in_forward)
 torch.testing.assert_close(columns(other), slope(other))
 
 # %%
 # One product is not in the formula. If the weight changed with ``x``, its change would be multiplied by ``x``. Torch's
 # forward mode always computes this product. Here the weight is a constant, so its change is a matrix of zeros. The
-# program keeps this matrix as ``expand``. We print each kept tensor that contains only zeros:
+# program keeps this matrix as ``expand``. We print the names of all kept tensors that contain only zeros:
 
-print([name for name, kept in columns.held.items() if not kept.any()])
-print([name for name, kept in slope.held.items() if not kept.any()])
+zeros = [name for name, kept in columns.held.items() if not kept.any()]
+print(zeros)
+assert zeros == ["expand"]
+assert all(kept.any() for kept in slope.held.values())  # in reverse mode there is none
 
 # %%
 # ``prepare`` does not remove the product, because zero times infinity is not zero. The program in reverse mode keeps no

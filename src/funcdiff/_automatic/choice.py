@@ -107,8 +107,8 @@ def jacobian(
 
     Method:
         At the first call, `func` runs a few times more: to count its operations, and to check the result. Methods that
-        torch gets wrong for one of these operations are left out, also with `verify=False`. Of the others, the one with
-        the lowest predicted time is used, also in later calls with the same shapes. `explain` shows the choice.
+        torch gets wrong for one of these operations are left out, also with `verify=False`. The remaining one
+        with the lowest predicted time is used, also in later calls with the same shapes. `explain` shows the choice.
 
     Cost:
         `func` runs once, and then a pass computes each row or each column of the matrix. A pass costs about as much as

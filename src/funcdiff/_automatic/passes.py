@@ -20,7 +20,7 @@ _MODES = {
 def passes(recipe: str, s: Sketch) -> str:
     """The passes of a call after the first run of the function, or nothing for a recipe without a formula of its cost.
 
-    Forward mode makes one for each input. Reverse mode makes one for each output: of a gradient, for each of its
+    Forward mode makes one for each input. Reverse mode makes one for each output, and of a gradient one for each of its
     entries.
     """
     if recipe == "hessian_taylor":

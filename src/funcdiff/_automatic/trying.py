@@ -12,7 +12,7 @@ from torch import Tensor
 from funcdiff._automatic.lookup import Found
 from funcdiff._automatic.planning import JETS, Plan
 from funcdiff._jets.jet import NoRuleError
-from funcdiff._safety.accusing import ENDLESS, Check
+from funcdiff._safety.accusing import ENDLESS, Check, near
 from funcdiff._safety.guard import Recipe, has_graph
 from funcdiff._safety.lines import Func
 from funcdiff._safety.meaning import by_hand
@@ -76,13 +76,13 @@ def _borne_out(
         for other, (_, why) in unknown.items()
         if (other in JETS) != (name in JETS) and not why.startswith(ENDLESS)
     ]
-    return next((other for other in others if _alike(numbers(result), numbers(unknown[other][0]))), "")
+    rounding = plan.sketch.epsilon**0.5
 
+    def alike(other: str) -> bool:
+        pairs = zip(_with_values(numbers(result)), _with_values(numbers(unknown[other][0])), strict=True)
+        return all(near(x, y, plan.sketch, scale=rounding) for x, y in pairs)
 
-def _alike(one: Tree, other: Tree) -> bool:
-    """Whether two derivatives have the same numbers, but for rounding."""
-    pairs = zip(_with_values(one), _with_values(other), strict=True)
-    return all(bool((x - y).abs().amax() <= torch.finfo(x.dtype).eps ** 0.5 * y.abs().amax()) for x, y in pairs)
+    return next(filter(alike, others), "")
 
 
 def _doubtful(plan: Plan, numbers: Tree, *, rows: bool) -> bool:

@@ -121,7 +121,7 @@ def _plainly(answer: Tensor, curve: Curve, step: float, seen: Sketch) -> Check |
     ahead, behind = curve(step), curve(-step)
     value = (ahead - behind) / (2 * step)
     gap, scale = float((answer - value).abs().amax()), float(_scale(answer, value))
-    noise = 8 * seen.epsilon * float(ahead.abs().amax()) / step
+    noise = float(_noise(ahead, step, seen))
     return Check("agrees", gap / scale) if gap <= CLOSE * scale and noise <= _PROOF * scale and scale > 0 else None
 
 
@@ -132,7 +132,7 @@ def _nearer_by(answer: Tensor, curve: Curve, step: float, seen: Sketch) -> Check
     for shorter in (step / 5, step / 25):
         found, value = _judged(answer, curve, shorter, seen)
         gap, scale = (answer - value).abs().amax(), _scale(answer, value)
-        noise = 8 * seen.epsilon * curve(shorter).abs().amax() / shorter
+        noise = _noise(curve(shorter), shorter, seen)
         if found.outcome == "agrees" and bool(gap <= torch.clamp(4 * noise, CLOSE * scale, _PROOF / 2 * scale)):
             return found
     return None
@@ -144,7 +144,7 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     near_ahead, near_behind = curve(step / 2), curve(-step / 2)
     wide, narrow = (ahead - behind) / (2 * step), (near_ahead - near_behind) / step
     value = (4 * narrow - wide) / 3
-    noise = 8 * seen.epsilon * torch.maximum(ahead.abs(), near_ahead.abs()).amax() / step
+    noise = torch.maximum(_noise(ahead, step, seen), _noise(near_ahead, step, seen))
     if not value.isfinite().all():
         return Check("undecided", reason=NOT_FINITE), value
     hidden = answer.nan_to_num(float("inf")).abs().amax() * step < ROUNDED * seen.epsilon  # by what func rounds inside
@@ -183,13 +183,18 @@ def _rough(answer: Tensor, curve: Curve, value: Tensor, step: float, seen: Sketc
     scale = _scale(answer, value)
     while True:
         ahead, behind = curve(step), curve(-step)
-        noise = 8 * seen.epsilon * ahead.abs().amax() / step
+        noise = _noise(ahead, step, seen)
         cancelled = step < seen.epsilon**0.8 and ahead.abs().amax() < _FAR * scale
         if not noise < _FAR / 10 * scale or cancelled:  # rounding is more than its least
             return False
         if bool(((ahead - behind) / (2 * step) - value).abs().amax() > noise + _VAGUE * scale):
             return True
         step /= 7.3  # of no whole number, so that no oscillation looks the same at every step
+
+
+def _noise(numbers: Tensor, step: float, seen: Sketch) -> Tensor:
+    """What rounding of the numbers that a difference is of may make of it."""
+    return 8 * seen.epsilon * numbers.abs().amax() / step
 
 
 def _scale(answer: Tensor, value: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from funcdiff._automatic.choice import AUTOMATIC
+from funcdiff._automatic.choice import AUTOMATIC, ERRORS
 
 TEXTS: Mapping[str, Any] = dict(
     AUTOMATIC,
@@ -16,8 +16,7 @@ TEXTS: Mapping[str, Any] = dict(
     "processes. `func` receives a sharded argument (a DTensor) whole. The first call with new shapes compares the "
     "shapes and values of the arguments and the code of `func` between the processes; later calls do not.",
     raises={
-        "MemoryError": "The result of a process alone is larger than the budget, or no method fits into it with any "
-        "chunk size.",
+        "MemoryError": ERRORS["MemoryError"],
         "ValueError": "An option has a value that is not allowed, or the arguments, the options or the code of "
         "`func` differ between processes. The message names the ranks.",
         "RuntimeError": "There is no process group, a process failed or does not answer, or torch cannot "

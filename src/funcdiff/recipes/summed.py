@@ -10,7 +10,7 @@ from torch import Tensor
 from funcdiff._calling.directions import columns, contracted, rows
 from funcdiff._calling.options import Options
 from funcdiff._calling.plain import plain_vjp
-from funcdiff._calling.transform import transform
+from funcdiff._calling.transform import copied, transform
 from funcdiff._calling.types import Blocks, Derivative, Flat, Function, Primals
 from funcdiff._torch.transforms import jvp
 from funcdiff._torch.trees import Tree, flatten, map_leaves
@@ -25,11 +25,14 @@ def jacobians_by_rows(flat: Flat, primals: Primals, options: Options) -> Derivat
 
 
 def derivatives_by_columns(flat: Flat, primals: Primals, options: Options) -> Derivative:
-    """The columns of every row at once, in forward mode: all rows of the batch are pushed along the same direction."""
+    """The columns of every row at once, in forward mode: all rows of the batch are pushed along the same direction.
+
+    Each pass has a copy of the point, as `flat` may write into its argument.
+    """
 
     def push(*tangents: Tensor) -> tuple[Tree, ...]:
         every_row = tuple(v.expand_as(x) for v, x in zip(tangents, primals, strict=True))
-        return jvp(flat, _copies(primals), every_row, has_aux=options.has_aux)[1:]  # the slope and the aux
+        return jvp(flat, copied(primals), every_row, has_aux=options.has_aux)[1:]  # the slope and the aux
 
     blocks, *aux = columns(push, [x.sum(0) for x in primals], options)
     return only_independent(blocks, leak_of_columns(flat, primals, blocks, options)), *aux
@@ -67,10 +70,5 @@ def leak_of_columns(flat: Flat, primals: Primals, blocks: Blocks, options: Optio
     """The leak between rows in `blocks`, the derivative of `flat` for each row, by one push."""
     direction = [irregular(x.sum(0)) for x in primals]
     probe = tuple(weighted(d[None], len(x)) for d, x in zip(direction, primals, strict=True))
-    slope = jvp(flat, _copies(primals), probe, has_aux=options.has_aux)[1]
+    slope = jvp(flat, copied(primals), probe, has_aux=options.has_aux)[1]
     return leak(flatten(slope)[0], [contracted(row, direction) for row in blocks])
-
-
-def _copies(primals: Primals) -> Primals:
-    """The same point for each of several passes of a function that writes into its argument."""
-    return tuple(x.clone() for x in primals)
