@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import funcdiff as fd
 from funcdiff._automatic import choice
 from funcdiff._automatic.candidates import RECIPES
+from funcdiff._safety import verification
 from funcdiff._safety.accusing import _TOO_LITTLE, Check, compared
 from funcdiff._safety.verification import check
 from funcdiff._torch.tape import sketch
@@ -185,6 +186,31 @@ def test_shorter_steps_tell_a_kink_of_the_gradient_from_a_fault(fault):
     answer = torch.tensor([1.0 - fault, 0.5])
     found = compared(answer, gradient, replace(seen, cuts=False))
     assert found.outcome == ("undecided" if fault else "agrees")
+
+
+def test_one_product_by_plain_autograd_bears_out_what_taylor_rules_give(monkeypatch):
+    x = torch.tensor([0.3, -0.7])
+    too_little = Check("undecided", 0.03, f"0.03 apart, {_TOO_LITTLE}")
+    monkeypatch.setattr(verification, "compared", lambda *_: too_little)
+    hessian = torch.autograd.functional.hessian(bent, x)
+    for answer, same in ((hessian, True), (0.98 * hessian, False)):
+        verdict = check(bent, [x], [answer], "hessian", sketch(bent, [x]))
+        assert verdict.unsure
+        assert verdict.by_plain.unsure is not same
+    fd.clear_plans()
+    monkeypatch.setitem(RECIPES, "hessian", {"hessian_taylor": RECIPES["hessian"]["hessian_taylor"]})
+    assert_close(fd.hessian(bent)(x), hessian)
+    assert "as plain autograd has it" in fd.explain(fd.hessian(bent), x).plan["hessian_taylor"].check
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(1.0, -1.0), (0.1, 3.0), (2.0, -1.5), (1.0, 5.0)])
+def test_slopes_that_contradict_each_other_bear_nothing_out(wide, narrow):
+    """As across the kinks of a wide network: the error is as large as any gap."""
+    seen = sketch(torch.sin, [torch.zeros(2)])
+    step = seen.epsilon**0.25
+    slope = {step: wide, step / 2: narrow}
+    found = compared(torch.tensor([0.3]), lambda t: torch.tensor([t * slope.get(abs(t), narrow)]), seen)
+    assert found.outcome == "undecided"
 
 
 @pytest.mark.parametrize("name", ["hessian", "hessian_diagonal", "laplacian"])

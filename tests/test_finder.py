@@ -138,7 +138,7 @@ def test_the_page_s_formulas_are_the_package_s(q, need):
         page = SimpleNamespace(**sketched)  # all that the page knows of the pass
         counts = {part: value(text, s=page) for part, text in script.recipes()[name].items()}
         of = recipe.formula
-        expected = {"flops": of.flops(s), "elements": of.elements(s)}
+        expected = {"flops": of.flops(s), "elements": of.elements(s), "general": of.general(s)}
         assert counts == expected | {"graphs": recipe.graphs(s), "directions": recipe.directions(s)}
         for rows, rates in ((1, of.rates), (7, of.rates_of_rows)):
             known = {"degree": of.degree, "rates": rates, "identity": recipe.identity}

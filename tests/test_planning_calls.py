@@ -12,6 +12,7 @@ X = torch.linspace(-1, 1, 8)
 ROWS = torch.stack([X, X.flip(0), X.cos()])
 NETWORKS = {
     "tanh": nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)),
+    "kinks": nn.Sequential(nn.Linear(8, 400), nn.LayerNorm(400), nn.ReLU(), nn.Linear(400, 1)),
     "norm": nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.SiLU(), nn.Linear(16, 3)),
 }
 CALLS = {  # a first call, and at most so many calls of func for the plan and its check

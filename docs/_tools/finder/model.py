@@ -38,14 +38,15 @@ class Norm:
     straight_more: int = 0
     calls: int = 4
     general: int = 0
+    nested: int = 0
 
 
 # As it stands, and as a safe norm: written as the simpler operations it consists of.
 NORMS = {
     "none": (Norm(), Norm()),
-    "layer norm": (Norm(1, 2, calls=5, general=1), Norm(5, 4, 1, 1, calls=13, general=3)),
+    "layer norm": (Norm(1, 2, calls=5, general=1, nested=1), Norm(5, 4, 1, 1, calls=13, general=3, nested=1)),
     # Here a point is a batch of one row, which spares the two views that a layer makes of a point.
-    "batch norm": (Norm(1, calls=3, general=1), Norm(4, 0, 4, calls=6)),
+    "batch norm": (Norm(1, calls=3, general=1, nested=1), Norm(4, 0, 4, calls=6)),
 }
 # torch's names of these norms.
 OPERATORS = {"none": "", "layer norm": "native_layer_norm", "batch norm": "native_batch_norm"}
@@ -155,7 +156,8 @@ def one_pass(q: Question, norm: Norm, outputs: int) -> Sketch:
     elements = q.layers * ((2 + norm.wide) * q.width + norm.more) + q.outputs
     straight = q.width * (1 + norm.straight_wide) + norm.straight_more  # what the first layer writes before it bends
     counts = flops, flops, flops, flops - first, flops, elements, elements - straight
-    return Sketch(q.inputs, outputs, *counts, q.layers * norm.calls + 3, general=q.layers * norm.general)
+    general, nested = q.layers * norm.general, q.layers * norm.nested
+    return Sketch(q.inputs, outputs, *counts, q.layers * norm.calls + 3, general, nested)
 
 
 def has_safe_norms(name: str) -> bool:

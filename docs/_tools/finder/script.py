@@ -79,6 +79,7 @@ def recipes() -> dict[str, dict[str, str]]:
     parts: dict[str, Callable[[Recipe], Callable[[Any], Any]]] = {
         "flops": lambda recipe: recipe.formula.flops,
         "elements": lambda recipe: recipe.formula.elements,
+        "general": lambda recipe: recipe.formula.general,
         "graphs": lambda recipe: recipe.graphs,
         "directions": lambda recipe: recipe.directions,
     }
@@ -87,9 +88,12 @@ def recipes() -> dict[str, dict[str, str]]:
 
 def cost() -> dict[str, str]:
     """What these counts cost over `rows`, by a recipe's `rates` and the `degree` of its result; numbers and seconds."""
-    flops, elements, graphs, directions = map(_name, ("flops", "elements", "graphs", "directions"))
+    flops, elements, general = map(_name, ("flops", "elements", "general"))
+    graphs, directions = map(_name, ("graphs", "directions"))
     rates: Any = tuple(_name(f"rates[{i}]") for i in range(7))
-    formula = Formula(lambda s: flops, lambda s: elements, _name("degree"), lambda s: 0, rates, rates, rates, rates)
+    formula = Formula(
+        lambda s: flops, lambda s: elements, _name("degree"), lambda s: 0, rates, rates, rates, rates, lambda s: general
+    )
     recipe = Recipe(formula, lambda s: graphs, lambda s: directions, _name("identity"))
     made: Any = formula.cost(S, _name("rows"))
     peak: Any = recipe.peak(S, _name("rows"), _name("width"))
@@ -105,7 +109,7 @@ def script() -> str:
     return (
         "window.funcdiffFormulas = {\n"
         f"  sketch: (q, norm, outputs) => ({_object(sketch())}),\n"
-        "  cost: (s, rows, width, { degree, rates, identity }, { flops, elements, graphs, directions }) => "
+        "  cost: (s, rows, width, { degree, rates, identity }, { flops, elements, general, graphs, directions }) => "
         f"({_object(cost())}),\n"
         f"  recipes: {{\n{counted}\n  }}\n}};"
     )

@@ -75,7 +75,7 @@ def amounts(name: str, sketch: Any, rows: int) -> list[float]:
     formula = FORMULAS[name]
     flops, elements = rows * formula.flops(sketch), rows * formula.elements(sketch)
     results = rows * sketch.outputs * sketch.inputs**formula.degree
-    return [1, sketch.calls, sketch.general, flops, elements, results, sketch.flops]
+    return [1, sketch.calls, formula.general(sketch), flops, elements, results, sketch.flops]
 
 
 def median_time(way: Callable[[Tensor], Tensor], x: Tensor) -> float:

@@ -16,9 +16,9 @@ from funcdiff._automatic.budget import check_budget, peak_of
 from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
-from funcdiff._automatic.planning import LOOP, Plan
+from funcdiff._automatic.planning import JETS, LOOP, Plan
 from funcdiff._automatic.rows import Batch, looped
-from funcdiff._automatic.trying import and_beyond, first_doubtful, first_working
+from funcdiff._automatic.trying import and_beyond, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
 from funcdiff._calling.documented import documented
 from funcdiff._calling.options import Options
@@ -236,11 +236,10 @@ def over_rows(
             flat, point = lookup.value_of(func, copied(row), options)
             return check_on_plane(RECIPES[kind][name], flat, point, kind, plan.sketch, under_vmap=under_vmap)
 
-        def check(plan: Plan, name: str, result: Tree) -> Check:
+        def check(plan: Plan, name: str, result: Tree, doubtful: int | None) -> Check:
             if name == LOOP:
                 return Check("agrees", reason="each row has a plan of its own, which is checked")
             blocks = flatten(numbers(result))[0]
-            doubtful = first_doubtful(plan, numbers(result))
             row = batch.row() if doubtful is None else batch.row(doubtful)
             flat, point = lookup.value_of(func, copied(row), options)
             verdicts = [Check("agrees", reason=plan[name].check)]
@@ -249,7 +248,8 @@ def over_rows(
                 verdicts = [together([of_row(plan, blocks, i) for i in batch.some(chunk)])]
                 asked = False
             elif asked and doubtful is None and batch.varied and not plan.sketch.draws:
-                verdicts = [of_row(plan, blocks, min(1, len(blocks[0]) - 1))]
+                one = of_row(plan, blocks, min(1, len(blocks[0]) - 1))  # by itself, not under vmap
+                verdicts = [one.by_plain if name in JETS else one]
                 asked = verdicts[0].unsure  # of two inputs and two outputs differences may say more
             if asked:
                 verdicts = [of_plane(plan, name, batch.row(), under_vmap=True)]

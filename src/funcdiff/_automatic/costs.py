@@ -1,7 +1,7 @@
 """What each candidate would cost: the formulas of the guide, and the time they predict.
 
 n inputs, m outputs, q = n (n + 1) / 2 pairs, over the counts of a `Sketch`: F FLOPs of one pass, S of a slope, D of a
-bend, W wasted on zero tangents, E elements, c calls, g of them general.
+bend, W wasted on zero tangents, E elements, c calls, g of them general; for Taylor rules, those that are nested.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Formula:
     rates_of_rows: Rates
     gpu_rates: Rates
     gpu_rates_of_rows: Rates
+    general: Callable[[Sketch], int] = lambda s: s.general
 
     def cost(self, s: Sketch, batch: int = 1) -> Cost:
         """The cost of a call, of `batch` such functions at once."""
@@ -68,7 +69,7 @@ class Formula:
         return self.rates_of_rows if of_rows else self.rates
 
     def _cost(self, parts: int, s: Sketch, flops: int, elements: int, results: int, rates: Rates) -> Cost:
-        amounts = parts, parts * s.calls, parts * s.general, flops, elements, results, parts * s.flops
+        amounts = parts, parts * s.calls, parts * self.general(s), flops, elements, results, parts * s.flops
         times = list(map(operator.mul, rates, amounts))
         return Cost(flops, elements, results, sum(times), sum(times[:3]))
 
@@ -108,6 +109,7 @@ FORMULAS = {
         (3.2e-04, 3.6e-05, 3.2e-04, 6.0e-12, 3.6e-10, 1.1e-11, 4.0e-10),
         (4.6e-04, 5.7e-05, 1.5e-03, 3.6e-13, 3.0e-12, 2.4e-10, 3.1e-12),
         (9.2e-04, 5.9e-05, 1.8e-03, 2.0e-14, 3.0e-12, 0.0, 8.1e-12),
+        general=lambda s: s.nested,
     ),
     "hessian_taylor": Formula(
         lambda s: s.flops + s.inputs * s.jvp_flops + pairs(s.inputs) * s.curved,
@@ -118,6 +120,7 @@ FORMULAS = {
         (3.6e-04, 5.9e-05, 8.8e-04, 6.0e-12, 1.5e-09, 1.0e-09, 4.2e-10),
         (6.6e-04, 7.1e-05, 3.6e-03, 2.0e-14, 1.0e-09, 9.6e-10, 5.9e-11),
         (9.0e-04, 8.0e-05, 4.9e-03, 5.8e-13, 3.0e-12, 1.4e-09, 8.3e-10),
+        general=lambda s: s.nested,
     ),
     "hessian_forward_over_reverse": Formula(
         lambda s: (

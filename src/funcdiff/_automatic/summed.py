@@ -172,11 +172,11 @@ def _chosen(kind: Order, func: Function, options: Options, verify: bool) -> Func
     def run(name: str, args: Sequence[Tree]) -> Tree:
         return recipes[name](func, **options)(*args)
 
-    def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree) -> Check:
+    def first_result(args: Sequence[Tree], plan: Plan, name: str, result: Tree, doubtful: int | None) -> Check:
         if plan.sketch.draws:
             return Check("undecided", reason="func draws random numbers")
         flat, point = lookup.value_of(func, copied(tuple(args)), options)
-        verdict = _check(flat, point, flatten(_derivative(options, result))[0], kind, plan)
+        verdict = _check(flat, point, flatten(_derivative(options, result))[0], kind, plan, doubtful)
         recipe = RECIPES[kind][name.partition(",")[0]]  # which differentiates once more as this one does
         return and_beyond(verdict, result, recipe, flat, point, kind, plan, under_vmap=False)
 
@@ -197,12 +197,13 @@ def _derivative(options: Options, result: Tree) -> Tree:
     return apart(result, options.has_aux)[0]
 
 
-def _check(flat: Func, point: Sequence[Tensor], derivative: Sequence[Tensor], kind: Order, plan: Plan) -> Check:
+def _check(
+    flat: Func, point: Sequence[Tensor], derivative: Sequence[Tensor], kind: Order, plan: Plan, doubtful: int | None
+) -> Check:
     """Hold the derivative of one row, a doubtful one or else the second, against differences of that row."""
     size = len(point[0])
     if not size:
         return Check("agrees", 0.0)
-    doubtful = first_doubtful(plan, derivative)
     k = min(1, size - 1) if doubtful is None else doubtful
 
     def row(*moved: Tensor) -> Tree:
@@ -226,7 +227,9 @@ def _proven(recipes: Mapping[str, Recipe], kind: Order, plan: Plan, flat: Func, 
     for name in plan.usable:
         with outside():
             try:
-                found = _check(flat, [x[1] for x in batches], second(recipes[name]), kind, plan)
+                blocks = second(recipes[name])
+                doubtful = first_doubtful(plan, blocks)
+                found = _check(flat, [x[1] for x in batches], blocks, kind, plan, doubtful)
             except Exception as error:  # raised again unless torch cannot do it in this way
                 if not cannot(error):
                     raise

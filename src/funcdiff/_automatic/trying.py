@@ -118,7 +118,7 @@ def _with_values(numbers: Tree) -> list[Tensor]:
 def first_working(
     found: Found,
     run: Callable[[str, int | None], Tree],
-    check: Callable[[Plan, str, Tree], Check] | None,
+    check: Callable[..., Check] | None,
     *,
     inside: bool = False,
     rows: bool = False,
@@ -130,8 +130,8 @@ def first_working(
     `run` is given the name of the recipe and the chunk planned for it; func itself has run before, when the plan was
     made, so that an error is one of the recipe. A first result is checked, `check` being given the plan, the name and
     the result. `inside` says that recipes run inside a transform; `rows`, that a result has a row for each of several
-    points; `numbers`, which of a result are the derivative; `rule`, why jets do not pass through func, if that was not
-    tried when the plan was made.
+    points, of which `check` is also given the first doubtful one; `numbers`, which of a result are the derivative;
+    `rule`, why jets do not pass through func, if that was not tried when the plan was made.
 
     NOTE [not finite]. A recipe may give NaN at one point and be right at others. Where an operation of func allows it,
     a look at each later result finds this, and that result is checked as a first one is. If differences decide nothing,
@@ -142,8 +142,9 @@ def first_working(
 
     NOTE [too little to say]. A result may be too near to differences to be called wrong, and too far to be right: an
     error may be small along one direction. The next recipe that agrees with them is taken. Where Taylor rules and
-    torch's formulas give the same, which have nothing in common, the differences are at fault: no other is asked. Of
-    a batch they have vmap in common.
+    torch's formulas give the same, which have nothing in common, the differences are at fault: no other is asked. So it
+    is where plain autograd gives the same along that direction, which costs a few calls and no second recipe. Of a
+    batch they have vmap in common.
     """
     with EAGERLY:
         return _first_working(found, run, check, inside, rows, numbers, rule)
@@ -157,7 +158,7 @@ _OF_TRANSFORMS = "setup_context", "Expected a proper Tensor but got None", "Cann
 def _first_working(
     found: Found,
     run: Callable[[str, int | None], Tree],
-    check: Callable[[Plan, str, Tree], Check] | None,
+    check: Callable[..., Check] | None,
     inside: bool,
     rows: bool,
     numbers: Callable[[Any], Tree],
@@ -182,7 +183,10 @@ def _first_working(
             readable = (asked or (plan.watched and not being_traced())) and plain_allowed() and not unread
             if check and readable and (asked or _doubtful(plan, numbers(result), rows=rows)):
                 with unobserved():
-                    verdict, fine = check(plan, name, result), all_finite(numbers(result))
+                    doubtful = first_doubtful(plan, numbers(result)) if rows else None
+                    verdict = check(plan, name, result, doubtful) if rows else check(plan, name, result)
+                    fine = doubtful is None if rows and not plan.has_norms else all_finite(numbers(result))
+                    verdict = verdict.by_plain if name in JETS and not unknown else verdict
         except Exception as error:  # raised again unless torch cannot do it in this way
             if plan.untried and name in JETS and (why := rule()):
                 plan = plan.without(name, why)

@@ -1,4 +1,4 @@
-"""Activations whose two derivatives are cheap by hand: nested forward mode starts some twenty kernels for them."""
+"""Scalar functions whose two derivatives are cheap by hand: nested forward mode starts some twenty kernels for them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from funcdiff._jets import layers as layers  # what has no short way keeps the general rule
 from funcdiff._jets.jet import RULES, Jet, Rule, carry, check_grad_mode
+from funcdiff._jets.operations import named
 from funcdiff._jets.rules import aligned
 
 Scalar = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]  # x -> g(x), g'(x), g''(x) unless it is zero
@@ -64,8 +65,33 @@ def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y, y, y
 
 
+def _log(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    slope = x.reciprocal()
+    return x.log(), slope, -slope * slope
+
+
+def _reciprocal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = x.reciprocal()
+    slope = -y * y
+    return y, slope, -2 * y * slope
+
+
+def _rsqrt(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    y = x.rsqrt()
+    slope = -0.5 * y * y * y
+    return y, slope, -1.5 * y * y * slope
+
+
+def _square(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.square(), 2 * x, torch.full_like(x, 2.0)
+
+
 def _relu(x: Tensor) -> tuple[Tensor, Tensor, None]:
     return x.relu(), (x > 0).to(x.dtype), None
+
+
+def _whole_power(k: float) -> Scalar:
+    return lambda x: (x**k, k * x ** (k - 1), k * (k - 1) * x ** (k - 2))
 
 
 _LINEAR_FROM = 20.0  # torch's softplus of a larger number is that number
@@ -89,17 +115,33 @@ def _by_hand(scalar: Scalar, general: Rule) -> Rule:
     return rule
 
 
-for _scalar, _names in (
-    (_tanh, (torch.tanh, torch.Tensor.tanh)),
-    (_sigmoid, (torch.sigmoid, torch.Tensor.sigmoid)),
+def _power(general: Rule) -> Rule:
+    def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        k = args[1] if len(args) == 2 else None
+        if kwargs or not isinstance(k, (int, float)) or k < 2 or k % 1:
+            return general(func, args, kwargs)
+        return _by_hand(_whole_power(k), general)(func, args[:1], {})
+
+    return rule
+
+
+for _scalar, _funcs in (
+    (_tanh, named("tanh")),
+    (_sigmoid, named("sigmoid")),
     (_silu, (F.silu,)),
     (_gelu, (F.gelu,)),
     (_elu, (F.elu,)),
     (_softplus, (F.softplus,)),
-    (_sin, (torch.sin, torch.Tensor.sin)),
-    (_cos, (torch.cos, torch.Tensor.cos)),
-    (_exp, (torch.exp, torch.Tensor.exp)),
-    (_relu, (torch.relu, torch.Tensor.relu, F.relu)),
+    (_sin, named("sin")),
+    (_cos, named("cos")),
+    (_exp, named("exp")),
+    (_log, named("log")),
+    (_reciprocal, named("reciprocal")),
+    (_rsqrt, named("rsqrt")),
+    (_square, named("square")),
+    (_relu, named("relu")),
 ):
-    for _name in _names:
-        RULES[_name] = _by_hand(_scalar, RULES[_name])
+    for _func in _funcs:
+        RULES[_func] = _by_hand(_scalar, RULES[_func])
+for _func in (*named("pow"), torch.Tensor.__pow__):
+    RULES[_func] = _power(RULES[_func])

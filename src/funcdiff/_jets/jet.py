@@ -22,7 +22,7 @@ import torch
 from funcdiff._jets.pairs import Form, Pairs
 from funcdiff._torch.messages import RefusedError, refuse_here
 from funcdiff._torch.tensors import without_data
-from funcdiff._torch.trees import map_leaves, tree_flatten, tree_leaves, tree_unflatten
+from funcdiff._torch.trees import flatten, map_leaves, tree_flatten, tree_unflatten, unflatten
 
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 RULES: dict[Any, Rule] = {}
@@ -135,6 +135,9 @@ class TensorJet(torch.Tensor):
         raise NoRuleError(f"{func.__name__} inside another transform")
 
 
+_JETS = (Jet, TensorJet)
+
+
 def jet_of(x: Any) -> Any:
     """The jet behind the guise; anything else as it is."""
     return x.jet if type(x) is TensorJet else x
@@ -201,7 +204,7 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 def on(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Apply ``func`` to arguments of which some may be jets."""
     leaves = (leaf for arg in args for leaf in (arg if isinstance(arg, (list, tuple)) else (arg,)))
-    return apply(func, args, kwargs) if any(isinstance(leaf, Jet) for leaf in leaves) else func(*args, **kwargs)
+    return apply(func, args, kwargs) if any(isinstance(leaf, _JETS) for leaf in leaves) else func(*args, **kwargs)
 
 
 def overwrite(target: Any, result: Any) -> Any:
@@ -275,15 +278,16 @@ def carry(
         curvature: two such lists of stacks -> stacks of the second differential along them; None for affine ``h``.
         shared: whether ``value`` may be a view of an argument.
     """
-    leaves, spec = tree_flatten(value)
+    values, spec = flatten(value)
+    leaves: list[Any] = list(values)
     if any(leaf.is_complex() for leaf in leaves):
         raise NoRuleError("complex numbers")
     floating = [place for place, leaf in enumerate(leaves) if leaf.is_floating_point()]
     pairs, size = jets[0].pairs, len(floating)
-    first = tree_leaves(differential(*[jet.first for jet in jets]))
-    second: list[Any] = [None] * size
+    first, _ = flatten(differential(*[jet.first for jet in jets]))
+    second: Sequence[Any] = [None] * size
     if any(jet.second is not None for jet in jets):
-        second = tree_leaves(differential(*_seconds(jets)))
+        second, _ = flatten(differential(*_seconds(jets)))
     if curvature is not None and pairs.curved:
         bends = pairs.bend(curvature, [jet.first for jet in jets])
         second = [bend if part is None else part + bend for part, bend in zip(second, bends, strict=True)]
@@ -293,7 +297,7 @@ def carry(
     if shared:
         for jet in jets:
             jet.shared = True
-    return tree_unflatten(leaves, spec)
+    return unflatten(leaves, spec)
 
 
 def _seconds(jets: Sequence[Jet]) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from funcdiff._jets import rules
-from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, on, plain
+from funcdiff._jets.jet import COMPOSITES, RULES, Jet, NoRuleError, carry, close, jet_of, on, plain
 from funcdiff._jets.operations import form, in_single, named, rule, unaltered
 from funcdiff._torch.functions import ungated, unpooled, weight_norm
 from funcdiff._torch.layers import is_for_one_call
@@ -76,10 +76,21 @@ def _add_product(func: Any, args: Any, kwargs: Any) -> Any:
     return on(torch.add, on(torch.mul, addend, kwargs.get("beta", 1)), on(torch.mul, y, kwargs.get("alpha", 1)))
 
 
+def _mean(x: Any, axes: tuple[int, ...]) -> Any:
+    """The mean, of stacks as it is of values: its axes are counted from the last one."""
+    x, value = jet_of(x), plain(x)
+    axes = tuple(axis % value.dim() - value.dim() for axis in axes)
+
+    def mean(t: Any) -> Any:
+        return t.mean(axes, keepdim=True)
+
+    return carry([x], mean(value), mean) if isinstance(x, Jet) else mean(x)
+
+
 @in_single
 def _standardise(x: Any, axes: tuple[int, ...], eps: float) -> Any:
-    centred = on(torch.sub, x, on(torch.mean, x, axes, keepdim=True))
-    variance = on(torch.mean, on(torch.square, centred), axes, keepdim=True)
+    centred = on(torch.sub, x, _mean(x, axes))
+    variance = _mean(on(torch.square, centred), axes)
     return on(torch.mul, centred, on(torch.rsqrt, on(torch.add, variance, eps)))
 
 
@@ -106,7 +117,7 @@ def _layer_norm(func: Any, args: Any, kwargs: Any) -> Any:
 @in_single
 def _over_root(x: Any, axes: tuple[int, ...], eps: float | None) -> Any:
     """Divide by the root of the mean square; without `eps` that of the precision that this is computed in."""
-    square = on(torch.mean, on(torch.square, x), axes, keepdim=True)
+    square = _mean(on(torch.square, x), axes)
     return on(torch.mul, x, on(torch.rsqrt, on(torch.add, square, torch.finfo(x.dtype).eps if eps is None else eps)))
 
 

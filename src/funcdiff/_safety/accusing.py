@@ -26,11 +26,14 @@ CLOSEST = 1e-5  # ... and agree only up to here
 _SURE = 8.0  # times the error of the differences
 _VAGUE = 0.05  # of the largest entry: an error of the differences above this decides nothing
 _PROOF = 0.01  # ... and above this proves nothing of custom operators
+_NEARING = 0.75  # of a distance that is left by half of a step, if the differences go to the answer
 _REMEMBERED = 16  # points of a curve: the same are asked for again before anything is accused
 COARSE = 1e-4  # an epsilon above which the rounding of func may hide a whole derivative
 ROUNDED = 32.0  # roundings of func's numbers that may be left of a derivative that is zero
 _NOTHING = 1e-12  # of func's numbers: less shows no fault, even if float64 could tell it from zero
 DIVERGENT = "differences of func do not converge here"
+KINKED = "func has a kink near the point"
+ROUNDED_OFF = "rounding hides differences of func here"
 INFINITE = "is not finite, though differences of func are"
 NOT_FINITE = "func is not finite near the point"
 _TOO_LITTLE = "too little to say"
@@ -43,22 +46,31 @@ Outcome = Literal["agrees", "wrong", "undecided"]
 class Check:
     """What a check found: `gap` is the largest difference, relative to the largest entry.
 
-    `raised` says that the recipe could not be checked because it fails.
+    `raised` says that the recipe could not be checked because it fails; `plain`, where differences say too little, that
+    plain autograd gives the same along the direction.
     """
 
     outcome: Outcome
     gap: float = float("nan")
     reason: str = ""
     raised: bool = False
+    plain: bool = False
 
     @property
     def unsure(self) -> bool:
         """Whether another recipe may be better: it is neither wrong nor right by differences, or NaN once more."""
         return self.reason.endswith((_TOO_LITTLE, ENDLESS))
 
+    @property
+    def by_plain(self) -> Check:
+        """The check of a recipe that has nothing in common with plain autograd: that it gives the same settles it."""
+        if not (self.plain and self.unsure):
+            return self
+        return replace(self, reason=f"{self.gap:.1g} from differences of func, and as plain autograd has it")
+
     def __str__(self) -> str:
         """As a plan tells it."""
-        if self.outcome == "undecided":
+        if self.outcome == "undecided" and not self.plain:
             return f"not checked: {self.reason}"
         if self.reason:
             return self.reason
@@ -89,16 +101,17 @@ def compared(
             found, _ = _judged(answer, curve, step, seen, floor)
             if found.outcome == "agrees":
                 return found
+            kinked = accusing and found.outcome == "wrong" and _kink(curve, step, seen)
             if (
                 not accusing
                 or found.outcome != "wrong"
-                or _kink(curve, step, seen)
+                or kinked
                 or _judged(answer, curve, step / 5, seen, floor)[0].outcome != "wrong"
                 or _kink(curve, step / 5, seen)
                 # What a custom function does between the steps is no excuse for it.
                 or (not seen.foreign and _rough(answer, curve, value, step, seen))
             ):
-                return Check("undecided", first.gap, DIVERGENT)
+                return Check("undecided", first.gap, KINKED if kinked and math.isfinite(first.gap) else DIVERGENT)
     except OUTSIDE as error:
         return Check("undecided", reason=f"func raises near the point ({type(error).__name__})")
     return first
@@ -150,14 +163,17 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     hidden = answer.nan_to_num(float("inf")).abs().amax() * step < ROUNDED * seen.epsilon  # by what func rounds inside
     if seen.epsilon > COARSE and not value.any() and answer.any() and hidden:
         return Check("undecided", reason="rounding hides what func does near the point"), value
-    error = (narrow - wide).abs() + noise + floor
+    spread = (narrow - wide).abs()
+    error = spread + noise + floor
     gap = (answer - value).abs()
     scale = _scale(answer, value)
     vague = error > _VAGUE * scale
     if seen.foreign and bool(scale <= error.amax()):
         return Check("undecided", reason="its derivative is zero here, which shows nothing"), value
     unproven = error > _PROOF * scale if seen.foreign else vague & (seen.epsilon > COARSE)
-    if bool((gap <= error).all()) and not unproven.any():  # all zero, or nearly
+    nearing = (answer - narrow).abs() < _NEARING * (answer - wide).abs()
+    kinked = vague & (spread > 4 * noise + floor) & ~nearing  # of which no difference says anything
+    if bool((gap <= error).all()) and not (unproven | kinked).any():  # all zero, or nearly
         return Check("agrees", float(gap.amax() / scale) if scale > error.amax() else 0.0), value
     if not answer.isfinite().all():  # wrong if the derivative is as small as what rounding leaves of it, too
         bounded = ~vague | (error <= floor + 4 * noise)
@@ -167,7 +183,8 @@ def _judged(answer: Tensor, curve: Curve, step: float, seen: Sketch, floor: floa
     if bool((far & ~vague).any()):
         return Check("wrong", float(gap.amax() / scale)), value
     if bool(vague.any()):
-        return Check("undecided", reason=DIVERGENT), value
+        rounding = bool(noise > _VAGUE / 2 * scale)  # of a gradient, where the values may be less coarse
+        return Check("undecided", reason=ROUNDED_OFF if rounding else DIVERGENT), value
     apart = float(gap.amax() / scale)
     allowed = torch.maximum(error, CLOSEST * scale) if seen.foreign else torch.maximum(_SURE * error, CLOSE * scale)
     if bool((gap > allowed).any() or (seen.foreign and unproven.any())):  # a term may be missing

@@ -16,7 +16,18 @@ import torch
 from torch import Tensor
 
 from funcdiff._calling.plain import backward, tracked
-from funcdiff._safety.accusing import CLOSEST, DIVERGENT, NOT_FINITE, OUTSIDE, ROUNDED, Check, compared, near, nothing
+from funcdiff._safety.accusing import (
+    CLOSEST,
+    DIVERGENT,
+    NOT_FINITE,
+    OUTSIDE,
+    ROUNDED,
+    ROUNDED_OFF,
+    Check,
+    compared,
+    near,
+    nothing,
+)
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.lines import Func, Kept, Point, direction, gradients, joined, outputs_at, shifted, values
 from funcdiff._safety.only_once import Judge, Line, Slope, only_once, outer_slope
@@ -81,20 +92,23 @@ def check_second(
     found = _as_meant(judge, answer, flat, point, along, seen, weights)
     if found.reason == NOT_FINITE:
         return _as_meant(by_values, answer, flat, point, along, seen, weights)
-    if (
-        found.reason == DIVERGENT and not seen.foreign
-    ):  # a gradient may be lost in its own rounding where values are not
+    # A gradient may be lost in its own rounding where values are not; where it has kinks, they have them too.
+    lost = found.reason == ROUNDED_OFF or (found.reason == DIVERGENT and not math.isnan(found.gap))
+    if lost and not seen.foreign:
         other = by_values(flat, answer, accusing=not answer.isfinite().all())
         if other.outcome == "agrees" or (other.outcome == "wrong" and not answer.isfinite().all()):
             return other
     if found.outcome != "wrong":
         found = _unless_cut(found, flat, point, along, weights, seen, kept)
-    if found.outcome == "wrong" or not found.gap > 0 or not by_hand(seen):
+    too_little = found.unsure and not seen.foreign and not seen.cuts
+    if found.outcome == "wrong" or not found.gap > 0 or not (by_hand(seen) or too_little):
         return found
     try:
         plain = own()
         floor = nothing(seen) * size()  # which two ways of rounding may differ by
         if near(answer, plain, seen, floor, scale=max(CLOSEST, seen.epsilon**0.5)):
+            return replace(found, plain=too_little)
+        if too_little:
             return found
         other = judge(flat, plain)
     except OUTSIDE:

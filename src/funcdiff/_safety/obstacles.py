@@ -13,6 +13,7 @@ from funcdiff._jets.jet import NoRuleError, TensorJet
 from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, RIGHT_ON_ONE, WRONG
 from funcdiff._torch.messages import RefusedError
+from funcdiff._torch.norms import LAYER_NORM
 from funcdiff._torch.tape import Sketch, sketch
 from funcdiff._torch.transforms import outside, plain_allowed, values
 from funcdiff._torch.trees import Tree
@@ -74,8 +75,13 @@ class Obstacles:
         self._sketches: dict[bool, Sketch] = {}
 
     def sketch(self, with_safe_forms: bool) -> Sketch:
-        if with_safe_forms and not self.sketch(False).operators & REWRITTEN:
-            return self.sketch(False)  # nothing to write otherwise
+        if with_safe_forms:
+            plain = self.sketch(False)
+            rewritten = plain.operators & REWRITTEN
+            if not rewritten:
+                return plain
+            if rewritten == {LAYER_NORM} and (written := plain.with_layer_norms_written_out):
+                return written
         if with_safe_forms not in self._sketches:
             with torch.no_grad():  # else the guard takes the sketch's own no_grad() for func's
                 func = corrected(self.flat) if with_safe_forms else self.flat

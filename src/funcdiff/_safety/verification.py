@@ -100,5 +100,12 @@ def check_product(flat: Func, point: Point, along: Point, weights: Point, answer
 
 def _contracted(row: Point, along: Point) -> Tensor:
     pairs = zip(row, along, strict=True)
-    terms = [torch.tensordot(block.detach(), v.to(block.dtype), v.dim()).double() for block, v in pairs]
-    return torch.stack(terms).sum(0)
+    return torch.stack([_product(block.detach(), v.to(block.dtype)).double() for block, v in pairs]).sum(0)
+
+
+def _product(block: Tensor, v: Tensor) -> Tensor:
+    """The sum over the last axes; a matrix product would copy a block whose rows lie apart, far slower."""
+    if block.is_contiguous() or not v.dim():
+        product: Tensor = torch.tensordot(block, v, v.dim())
+        return product
+    return (block * v).sum([*range(-v.dim(), 0)])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from funcdiff._torch.delicate import singular
 from funcdiff._torch.flops import FORMULAS
 from funcdiff._torch.reading import may_show
 from funcdiff._torch.tensors import WITH_NUMBER
@@ -28,8 +29,9 @@ _COPIES = (
 _SUMS = ("add", "sub", "neg", "cat", "stack", "sum", "mean")
 _PRODUCTS = ("mul", "div", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution")
 _PIECEWISE = ("relu", "threshold", "leaky_relu", "hardtanh", "abs")
-# Those with closed forms in `_jets.activations`.
 _BY_HAND = frozenset(("tanh", "sigmoid", "silu", "gelu", "elu", "softplus", "sin", "cos", "exp"))
+# Scalar functions with closed forms in `_jets`, beside whole powers.
+_CLOSED = _BY_HAND | {"log", "reciprocal", "rsqrt"}
 # These take some of the numbers that they are given. Others with fewer results than operands combine them.
 _SELECTIONS = ("index_select", "embedding", "take", "diagonal", "masked_select", "nll_loss_forward")
 _EXTREMES = ("max", "min", "amax", "amin", "median", "kthvalue", "mode", "topk", "sort")
@@ -51,7 +53,7 @@ class Facts(NamedTuple):
         numbered: Whether it takes a number, and torch must not be given zeros without memory with it.
         adds: Whether it is linear in all its operands together.
         linear: Whether it is linear in one of them, at least piecewise.
-        by_hand: Whether its Taylor rule is a closed form.
+        by_hand: Whether it is an activation with a Taylor rule in closed form.
         selects: Whether each number that it makes is one that it is given.
     """
 
@@ -94,6 +96,11 @@ def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
         padding, scaled = arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
         return name if padding >= 0 or scaled else "index_select"
     return name
+
+
+def has_closed_form(known: Facts, args: Sequence[Any]) -> bool:
+    """Whether its Taylor rule is a closed form, of these arguments."""
+    return known.name in _CLOSED or (known.name == "pow" and not singular("pow", args, ()))
 
 
 def draws(func: Any, args: Sequence[Any], kwargs: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,8 @@ from funcdiff._torch.constants import SET_DATA, Constants
 from funcdiff._torch.delicate import delicate, finite_by_mistake
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
-from funcdiff._torch.operators import BATCH_NORMS, Facts, arguments, draws, facts, known_as
+from funcdiff._torch.norms import LAYER_NORM, LAYER_NORMS, PARTS, Extra, written_out
+from funcdiff._torch.operators import BATCH_NORMS, Facts, arguments, draws, facts, has_closed_form, known_as
 from funcdiff._torch.reading import UNSEEN, Reading, shows
 from funcdiff._torch.tensors import materialised, with_number
 from funcdiff._torch.transforms import outside, undrawn
@@ -38,7 +41,8 @@ class Sketch:
         elements: Numbers written by operations that depend on the input.
         curved_elements: Those among them that have second derivatives.
         calls: Those operations, views among them.
-        general: Those among them that are not linear, and whose Taylor rule is the general one.
+        general: Those among them that are not linear, and no activation with a closed form.
+        nested: Those among the general ones whose Taylor rule is no closed form of a scalar function.
         operators: Their names, as torch's dispatcher knows them.
         foreign: What computes with the input and is not an operator of torch's own: custom operators and custom
             autograd functions, by name. What torch derives for them may be anything.
@@ -52,6 +56,7 @@ class Sketch:
         delicate: Whether a derivative may not be finite although the value is.
         cuts: Whether it may take something out of the graph, or hang a hook on a tensor.
         opaque: Whether it reads ``.data``, or NumPy reads in it.
+        extra: What its layer norms count more where they are written out; None where that is to be counted.
     """
 
     inputs: int
@@ -65,6 +70,7 @@ class Sketch:
     curved_elements: int = 0
     calls: int = 0
     general: int = 0
+    nested: int = 0
     operators: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
     once: bool = False
@@ -77,11 +83,21 @@ class Sketch:
     delicate: bool = field(default=False, compare=False)
     cuts: bool = field(default=True, compare=False)
     opaque: bool = False
+    extra: Extra | None = field(default=None, compare=False)
 
     @property
     def straight(self) -> bool:
         """Whether it is linear piece by piece, so that its second derivatives are zero."""
         return not (self.curved_elements or self.foreign or self.cuts or self.draws or self.reads_values)
+
+    @property
+    def with_layer_norms_written_out(self) -> Sketch | None:
+        """The sketch as if each layer norm were the simpler operations that it consists of, if that is known."""
+        if self.extra is None:
+            return None
+        counts = {name: getattr(self, name) + more for name, more in self.extra._asdict().items()}
+        operators = self.operators - {LAYER_NORM} | PARTS
+        return dataclasses.replace(self, **counts, operators=operators, delicate=True)
 
 
 def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str = "error") -> Sketch:
@@ -116,6 +132,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         delicate=tape.delicate,
         cuts=cuts,
         opaque=tape.switches.opaque,
+        extra=tape.extra(),
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
     )
@@ -130,7 +147,10 @@ def _watch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
     return tape, outputs, read.seen
 
 
-_COUNTS = ("flops", "jvp_flops", "second_flops", "curved", "wasted", "elements", "curved_elements", "calls", "general")
+_COUNTS = (
+    *("flops", "jvp_flops", "second_flops", "curved", "wasted"),
+    *("elements", "curved_elements", "calls", "general", "nested"),
+)
 
 
 class _Watch(Constants):
@@ -145,9 +165,11 @@ class _Watch(Constants):
     def __init__(self, read: Reading) -> None:
         super().__init__()
         self.read = read
+        self.layer_norms = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.read.seen |= func in UNSEEN
+        self.layer_norms += func in LAYER_NORMS
         if func == SET_DATA and _storage(args[0]) not in self.made:  # as torch.nn.utils.vector_to_parameters does
             refuse("would mutate a captured Tensor")
         return super().__torch_function__(func, types, args, kwargs)
@@ -167,8 +189,9 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     curved_elements: int
     calls: int
     general: int
+    nested: int
 
-    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: Constants, read: Reading) -> None:
+    def __init__(self, primals: Sequence[Tensor], randomness: str, switches: _Watch, read: Reading) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live = {_storage(x) for x in primals}
         self.made = set(self.live)  # storages that the caller cannot see
@@ -185,6 +208,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self.trainable = False
         self.delicate = False
         self.inference = torch.is_inference_mode_enabled()  # already, by the caller
+        self.layer_norms: list[Extra | None] = []
         self._sparse: list[Tensor] = []  # kept, so that no other tensor takes their place
         for name in _COUNTS:
             setattr(self, name, 0)
@@ -226,7 +250,11 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             off = self.switches.off and not torch.is_grad_enabled()
             self.gradless |= off and any(x.requires_grad for x in moving)
             self.calls += 1
+            if name == LAYER_NORM:
+                curved = not self.bent.isdisjoint(map(self._key, moving))
+                self.layer_norms.append(written_out(args, moving, curved=curved))
             self.general += bends and not known.by_hand
+            self.nested += bends and not has_closed_form(known, args)
             self.operators.update(filter(None, (name, finite_by_mistake(name, args))))
             self.delicate |= delicate(name, args, moving)
             self.dtypes.update(y.dtype for y in moved)
@@ -252,6 +280,13 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.curved_elements += max(written, widest) if bent else 0
         return result
 
+    def extra(self) -> Extra | None:
+        """What the layer norms count more where they are written out, if they are, and nothing differentiates them."""
+        seen = [extra for extra in self.layer_norms if extra]
+        if len(seen) != self.switches.layer_norms or len(seen) != len(self.layer_norms):
+            return None
+        return None if f"{LAYER_NORM}_backward" in self.operators else functools.reduce(Extra.plus, seen, Extra())
+
     def _see_foreign(self, name: str, result: Any, moving: bool) -> Any:
         """Count nothing of what is not torch's own: it is only known that its results depend on the input."""
         for y in _tensors((result,)):
@@ -262,6 +297,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
                 self.foreign.add(name)
                 self.calls += 1
                 self.general += 1
+                self.nested += 1
         return result
 
     def _refuse(
