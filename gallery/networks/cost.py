@@ -50,8 +50,9 @@ print("Hessians:", tuple(batch_hessian(network)(batch).shape))
 # %%
 # Check it by hand
 # ----------------
-# For layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`, the chain rule multiplies by the weight and by the slope of
-# ELU, layer by layer. The slope is 1 if the argument :math:`z` of ELU is positive, and :math:`e^z` otherwise.
+# Take layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`. In each layer, the chain rule multiplies the Jacobian by
+# the matrix :math:`W_l`, and then each row by the slope of ELU. The slope is 1 if the argument :math:`z` of ELU is
+# positive, and :math:`e^z` otherwise.
 
 
 def jacobian_by_hand(network, x):

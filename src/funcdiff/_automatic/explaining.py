@@ -49,9 +49,9 @@ class Explanation(Shown):
             cost = c.cost
             amounts = (amount_of_flops(cost.flops), str(cost.elements), seconds(cost.seconds)) if cost else ("",) * 3
             fit = (str(c.chunk or ""), amount_of_bytes(c.peak) if c.peak else "") if within else ()
-            used = [f"used; {c.check or unchecked}"] if c.name == self.recipe else []
+            told = [c.obstacle] if c.obstacle else [f"used; {c.check or unchecked}"] if c.name == self.recipe else []
             wrong = [f"can be wrong if called by name: {', '.join(sorted(c.rewritten))}"] if c.rewritten else []
-            return c.name, *amounts, *fit, c.obstacle or "; ".join(used + wrong)
+            return c.name, *amounts, *fit, "; ".join(told + wrong)
 
         rows = tuple(map(row, self.plan.candidates))
         s = self.plan.sketch
