@@ -96,7 +96,7 @@ def test_costs_are_those_counted(q, need):
         counted = count(run(found.recipe, net, q.rows), x)
         result = run(found.recipe, net, q.rows)(x)
         assert found.result == result.numel() * result.element_size()
-        assert 1 / 3 < found.peak / counted.peak_bytes < 3
+        assert 0.5 < found.peak / counted.peak_bytes < 2.1
         if found.recipe in model.RECIPES and found.recipe not in FORMULAS:  # shared by rows: the first product
             assert found.flops == pytest.approx(counted.flops, rel=0.05)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import grad, vmap
 
-from funcdiff import hessian_taylor
+from funcdiff import hessian_taylor, laplacian
 from funcdiff._automatic import taylor
 from funcdiff._jets import pairs
 from funcdiff.measure import count
@@ -53,6 +53,15 @@ def gelu_tanh_bend(x):
         (lambda x: torch.pow(x, 5), lambda x: 20 * x**3),
         (lambda x: x**1, lambda x: 0 * x),
         (lambda x: (x * 1).pow_(4), lambda x: 12 * x**2),
+        (lambda x: 2 ** (x), lambda x: math.log(2) ** 2 * 2**x),
+        (lambda x: 3.0 ** (x), lambda x: math.log(3) ** 2 * 3**x),
+        (lambda x: torch.float_power(x, 3), lambda x: 6 * x),
+        (lambda x: torch.pow(input=x, exponent=3), lambda x: 6 * x),
+        (lambda x: torch.mul(x, other=x), lambda x: 2 + 0 * x),
+        (lambda x: torch.square(input=x), lambda x: 2 + 0 * x),
+        (lambda x: torch.tanh(input=x), lambda x: -2 * x.tanh() * (1 - x.tanh() ** 2)),
+        (lambda x: torch.where(x > 0, input=x**3, other=x**2), lambda x: torch.where(x > 0, 6 * x, 2)),
+        (lambda x: (x / 2) ** 2000, lambda x: 0 * x + (x.abs() > 1.89) * 2000 * 1999 / 4 * (x / 2) ** 1998),
         (lambda x: (x + 2) ** 2.5, lambda x: 3.75 * (x + 2).sqrt()),
         (lambda x: torch.log(x + 2), lambda x: -((x + 2) ** -2.0)),
         (lambda x: (x + 2).log_(), lambda x: -((x + 2) ** -2.0)),
@@ -64,6 +73,18 @@ def gelu_tanh_bend(x):
 )
 def test_options(func, bend):
     close(hessian_taylor(func)(X), torch.diag(bend(X)).unsqueeze(0).expand(4, 4, 4) * torch.eye(4)[:, :, None])
+
+
+@pytest.mark.parametrize("k", [2, 3, 2.0, 2.5, 2**33, 1e20])
+def test_powers_are_in_the_precision_of_torch_and_do_not_overflow(k):
+    x = torch.tensor([0.5, 0.25])
+    for power in (torch.pow, torch.float_power):
+        hessian, expected = hessian_taylor(lambda x: power(x, k))(x), torch.func.hessian(lambda x: power(x, k))(x)  # noqa: B023  # called at once
+        assert hessian.dtype == power(x, k).dtype
+        torch.testing.assert_close(hessian, expected, check_dtype=False)
+    one = torch.ones(2)
+    with pytest.raises(RuntimeError, match="no recipe is known to be right"):
+        laplacian(lambda x: torch.float_power((x - 1).abs(), 2).sum())(one)
 
 
 def test_a_layer_takes_the_closed_form():

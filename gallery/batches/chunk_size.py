@@ -122,9 +122,9 @@ for rows in (4, 8, 16, 32):
 
 # %%
 # For chunks of 8, 16 and 32 rows, the line is exact. Each further row adds the same number of bytes, and the fixed part
-# is little more than the result. A chunk of 4 rows needs more than the line says. All rows share the products of the
-# weights with the tangents (directions, one for each input), and these are larger than what 4 rows need. All 64 rows at
-# once need less than the line says, because their result does not have to be joined from parts.
+# is little more than the result. A chunk of 4 rows needs more than the line says: the first layer multiplies its
+# weights by the tangents (directions, one for each input) once for all rows, and these products are larger than what 4
+# rows need. All 64 rows at once need less than the line says, as their result does not have to be joined from parts.
 
 assert peak(8) == fixed + 8 * per_row
 assert peak(4) > fixed + 4 * per_row

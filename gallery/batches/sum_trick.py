@@ -15,8 +15,8 @@ respect to row :math:`b`, all other terms are constants:
 
 If the rows influence each other, as with batch norm in training mode, the result is wrong, and torch raises no error.
 So use the sum only for a function that accepts only a whole batch, or that ``vmap`` does not support, such as an LSTM:
-``batch_jacobian`` would differentiate one sequence after the other. If each row has :math:`m`
-outputs, the sum needs :math:`m` backward passes.
+``batch_jacobian`` would differentiate one sequence after the other, except for an LSTM in float32 on a CPU. If each row
+has :math:`m` outputs, the sum needs :math:`m` backward passes.
 
 **Answer:** Yes, if each row of the output depends only on the same row of the input. Call
 ``batch_jacobian_summed(F)(X)`` or ``batch_hessian_summed(F)(X)``, which test this condition and raise an error if it is
@@ -208,9 +208,9 @@ second_times.claim("batch_hessian", faster_than="batch_hessian_summed")
 # %%
 # What goes wrong
 # ---------------
-# ``vmap`` *does not support the LSTM.* An LSTM writes into tensors that it creates itself, and this raises an error
-# under ``vmap``. An axis of length one for each row does not help. ``batch_jacobian`` notices the error. It then
-# differentiates one row after the other.
+# ``vmap`` *does not support this LSTM.* An LSTM in float64 writes into tensors that it creates itself, and this raises
+# an error under ``vmap``. An axis of length one for each row does not help. ``batch_jacobian`` notices the error. It
+# then differentiates one row after the other.
 
 
 def last_of_row(row):

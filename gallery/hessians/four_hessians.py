@@ -261,4 +261,5 @@ assert not torch.allclose(wrong, right), (
 #   :func:`funcdiff.hessian_double_backward`. It is reverse over reverse with ``torch.autograd.grad``, and needs a
 #   little less than forward over reverse. See :doc:`/tutorials/hessians/loss_parameters`.
 # * If torch has no forward formula for an operation, use Taylor mode or reverse over reverse, as ``hessian`` does.
-# * If the function has several outputs, do not put reverse mode outside: it makes the most passes.
+# * If the function has several outputs, do not put reverse mode outside: it makes the most passes. Only in a small
+#   network can it be the fastest, and ``hessian`` chooses it there.

@@ -79,7 +79,7 @@ torch.testing.assert_close(differences, by_formula, rtol=1e-6, atol=1e-8)
 # Time
 # ----
 # Layer norm is another operation with this fault. Forward over forward is right if you write the norm in simpler
-# operations. Does that pay? We time it beside ``hessian`` and two other recipes that are right without this change.
+# operations. We time this repair beside ``hessian`` and two recipes that need none.
 
 from torch.nn.functional import layer_norm
 

@@ -7,10 +7,10 @@ A function :math:`f` returns 16 numbers, and you want the derivatives of all of 
 :math:`i` of the Jacobian. So the obvious program is a loop of 16 calls.
 
 The loop is slow, because it runs the same short operations 16 times. The calls differ only in one argument, a unit
-vector, which says whose derivatives you want: :math:`(1, 0, 0, \ldots)` stands for :math:`y_1`, and
-:math:`(0, 1, 0, \ldots)` for :math:`y_2`. You can also pass all 16 unit vectors in one call, as the rows of an identity
-matrix. Then each operation runs once, on a larger tensor. This is faster, because starting a short operation takes
-longer than its arithmetic.
+vector. It selects the output that is differentiated: :math:`(1, 0, 0, \ldots)` selects :math:`y_1`, and
+:math:`(0, 1, 0, \ldots)` selects :math:`y_2`. You can also pass all 16 unit vectors in one call, as the rows of an
+identity matrix. Then each operation runs once, on a larger tensor. This is faster, because starting a short operation
+takes longer than its arithmetic.
 
 **Answer:** No: call :func:`funcdiff.jacobian`, which computes all rows together. In torch alone, ``vmap`` runs the
 backward pass for all rows of the identity matrix at once. If all rows do not fit in memory, pass ``chunk_size``.
@@ -241,7 +241,7 @@ torch.testing.assert_close(jacobian_reverse(distances_by_hand)(a), by_rows)
 # Call :func:`funcdiff.jacobian` and do not loop. The exceptions are:
 #
 # * If the function has one output, you need its gradient, which is one row: :func:`torch.func.grad`.
-# * If ``vmap`` does not support the backward pass of an operation, only the loop works. ``jacobian`` then uses it by
-#   itself.
+# * If ``vmap`` does not support the backward pass of an operation, reverse mode works only in a loop. ``jacobian`` then
+#   uses forward mode or the loop by itself.
 # * If all rows do not fit in memory, set ``chunk_size``: see :doc:`/tutorials/batches/chunk_size`.
 # * If you do not trust the result for some operation, compare it with :func:`funcdiff.jacobian_loop`.

@@ -50,9 +50,8 @@ print("Hessians:", tuple(batch_hessian(network)(batch).shape))
 # %%
 # Check it by hand
 # ----------------
-# Take layers :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`. In each layer, the chain rule multiplies the Jacobian by
-# the matrix :math:`W_l`, and then each row by the slope of ELU. The slope is 1 if the argument :math:`z` of ELU is
-# positive, and :math:`e^z` otherwise.
+# Each layer is :math:`x_l = \mathrm{elu}(W_l x_{l-1} + b_l)`. The chain rule multiplies the Jacobian by :math:`W_l`,
+# then each row by the slope of ELU. It is 1 if the argument :math:`z` of ELU is positive, and :math:`e^z` otherwise.
 
 
 def jacobian_by_hand(network, x):
@@ -255,7 +254,7 @@ plot(sweep(with_rows, [1, 4, 16], label="rows B", **options))
 
 # %%
 # Where the lines rise and separate, the FLOPs matter. In the table under the figure, a star marks the smallest median.
-# The title counts a size only if its fastest method is clearly faster than every other one. Next we vary the width.
+# The title names a method only if it is clearly faster at that size than every other one. Next we vary the width.
 
 
 def of_width(width):

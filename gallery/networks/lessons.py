@@ -268,8 +268,8 @@ title = f"Second derivatives: {gain:.3g}× the error of Sobolev training, equal 
 plot_dots(sizes, label="RMS error / RMS of exact", title=title)
 
 # %%
-# A dot further to the left is a smaller error. The errors of both plain trainings are this many times those of Sobolev
-# training. Where a factor at equal FLOPs is above 1, Sobolev training is better not only because it computes more:
+# A dot further to the left is a smaller error. These factors are errors of plain training divided by those of Sobolev
+# training. A factor above 1 in the second line says that Sobolev training is better for as many FLOPs:
 
 for rival in ("plain", "plain, as many FLOPs"):
     gains = [f"{order} {ratio(fits[rival], sobolev, order):.3g}" for order in exact]

@@ -149,7 +149,7 @@ for method in methods.values():
 # Let :math:`F` be the FLOPs (floating-point operations) of one evaluation, which is one :term:`pass`. A gradient needs
 # :math:`2F`, and each product after it :math:`2F` more. So :math:`k` calls of ``hvp`` need :math:`4kF`, the operator
 # needs :math:`(2 + 2k) F`, and the matrix :math:`(2 + 2n) F`. If there are more vectors than inputs, :math:`k > n`, the
-# matrix needs the fewest. We count 16 vectors.
+# matrix needs the fewest. To multiply the finished matrix by the vectors costs little beside that. We count 16 vectors.
 
 from funcdiff.measure import compare, count, sweep
 from funcdiff.plots import plot
@@ -279,6 +279,6 @@ assert not torch.allclose(moved, expected[0])
 # a matrix, ``product @ V`` does the same. The exceptions are:
 #
 # * If there are about as many vectors as inputs, compute the matrix with ``hessian``. If the vectors come one at a
-#   time, this pays earlier: measure it as above.
+#   time, so that ``vmap`` cannot be used, the matrix pays for fewer vectors already: measure it as above.
 # * If :math:`n^2` numbers do not fit in memory, use products, however many there are.
 # * If the products of all vectors together do not fit in memory, use ``vmap(operator, chunk_size=...)``.

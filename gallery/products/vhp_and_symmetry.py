@@ -293,6 +293,6 @@ except ValueError as error:
 # Call ``hvp``. For a new function, test the symmetry once with two random vectors. The exceptions are:
 #
 # * If the test fails, the two modes differ: by a wrong formula, or by a constant such as ``no_grad``.
-#   :func:`funcdiff.check_derivatives` names what it is. It counts a constant as an error, also one that you mean.
+#   :func:`funcdiff.check_derivatives` names what it is. It calls a constant an error, even if you intend it.
 # * If the test passes, the derivative can still be wrong. ``hvp`` compares its first result with finite differences of
 #   the gradient, in which what you detach or compute under ``no_grad`` stays constant.

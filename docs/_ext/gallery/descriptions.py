@@ -18,9 +18,8 @@ _MADE = {
 
 def plain(text):
     """A sentence of reST without its marks."""
-    for mark in (":func:", ":class:", ":math:", "`"):
-        text = text.replace(mark, "")
-    return re.sub(r"\*(\w+)\*", r"\1", text)
+    text = re.sub(r":[\w:]+:`~?([^`<]+?)(?:\s*<[^`]*>)?`", r"\1", text)
+    return re.sub(r"\*(\w+)\*", r"\1", text.replace("`", ""))
 
 
 def _describe(app, docname, content):

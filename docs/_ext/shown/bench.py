@@ -179,10 +179,11 @@ def networks(data: Data) -> list[nodes.Node]:
             text = f"{multiple(found['ratio']['median'])}×"
             marks.append(_mark(title, found["ratio"], text, goal=found["flops_ratio"]))
     text = (
-        f"In {losses} of {len(rows)} cases, those left of 1×, the best composition is faster than Taylor mode beyond "
-        "doubt. The double line marks the ratio of the FLOPs, which predicts the ratio of the times."
+        f"In {losses} of {len(rows)} cases, the best composition is faster than Taylor mode beyond doubt: the interval "
+        "is left of 1×. The double line marks a ratio of FLOPs: the fewest of any composition, which need not be the "
+        "best one, over those of Taylor mode."
     )
-    header = ["network", "derivative", "best composition", "ratio of times", "ratio of FLOPs", "left out"]
+    header = ["network", "derivative", "best composition", "ratio of times", "fewest FLOPs, ratio", "left out"]
     return [
         nodes.paragraph("", text),
         _html(chart(marks, "time of the best composition over that of Taylor mode")),
@@ -270,7 +271,10 @@ def _larger(excess: dict[str, float], rows: int) -> str:
             "that writes into its argument cannot change your network."
         )
     if kept:
-        text += f" In {len(kept)}{_listed(kept)}, an operator is made for one product, and keeps its graph for others."
+        text += (
+            f" In {len(kept)}{_listed(kept)}, only one product is computed. Our operator keeps its graph nevertheless, "
+            "for further products."
+        )
     return text
 
 

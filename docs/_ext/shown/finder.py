@@ -64,7 +64,8 @@ _FORM = """
 <p class="finder-about">Read more: <a class="finder-tutorial" href="{page}">{title}</a> The times are predictions for a
 typical processor core, the same that <code>explain</code> shows. On an idle machine, measured times mostly lie within a
 factor of two of them. On a busy machine they can be several times as long. The ratio is the predicted time of a recipe
-divided by that of the first one. The memory is estimated for float32, and includes the result.</p>
+divided by that of the first one. The memory is estimated for float32, within about a factor of two, and includes the
+result.</p>
 <p class="finder-about">If each output of your function depends on only a few inputs, use {sparse} instead, the second
 one for a function that returns one number:
 <a href="{passes}">{question}</a></p>

@@ -94,7 +94,8 @@ def sentence(found: Finding) -> str:
         f"{ratio.n} rounds times both functions, and the factor in the title is the median of the {ratio.n} ratios "
         f"({CONFIDENCE:.0%} interval {multiple(ratio.low)}× to {multiple(ratio.high)}×). Matrix FLOPs are the "
         "floating-point operations in matrix products. FLOPs and memory are exact counts. The finder below predicts "
-        "such numbers from the sizes alone. Its times are for an idle machine, so they can be several times shorter."
+        "such numbers from the sizes alone. Its memory is an estimate, up to about twice the count. Its times are for "
+        "an idle machine, so they can be several times shorter."
     )
 
 

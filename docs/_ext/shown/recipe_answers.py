@@ -168,7 +168,7 @@ ANSWERS = [
         "distributed.hvp_operator",
         "data on several machines",
         "hvp_operator",
-        ":math:`2 F` each, and one sum",
+        ":math:`6 F` each, and one sum",
         "distributed/right_product",
         _none,
     ),

@@ -94,6 +94,10 @@ def _whole_power(k: float) -> Scalar:
     return lambda x: (x**k, k * x ** (k - 1), k * (k - 1) * x ** (k - 2))
 
 
+_POWERS = (*named("pow"), torch.Tensor.__pow__)
+_LARGEST = 1000  # of the powers: beyond, k squared times what has vanished may be infinity times zero
+
+
 _LINEAR_FROM = 20.0  # torch's softplus of a larger number is that number
 _DEFAULTS = {"alpha": 1.0, "inplace": False, "approximate": "none", "beta": 1.0, "threshold": _LINEAR_FROM}
 _POSITIONAL = {F.softplus: (1.0, _LINEAR_FROM)}  # as its layer passes them
@@ -118,7 +122,8 @@ def _by_hand(scalar: Scalar, general: Rule) -> Rule:
 def _power(general: Rule) -> Rule:
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         k = args[1] if len(args) == 2 else None
-        if kwargs or not isinstance(k, (int, float)) or k < 2 or k % 1:
+        # `general` is also the rule of other powers, as 2**x, whose rule comes through here.
+        if func not in _POWERS or kwargs or not isinstance(k, (int, float)) or not 2 <= k <= _LARGEST or k % 1:
             return general(func, args, kwargs)
         return _by_hand(_whole_power(k), general)(func, args[:1], {})
 
@@ -143,5 +148,5 @@ for _scalar, _funcs in (
 ):
     for _func in _funcs:
         RULES[_func] = _by_hand(_scalar, RULES[_func])
-for _func in (*named("pow"), torch.Tensor.__pow__):
+for _func in _POWERS:
     RULES[_func] = _power(RULES[_func])

@@ -36,7 +36,7 @@ class NoRuleError(NotImplementedError):
 # Of `jet @ tensor` the compiler calls tensor.matmul(jet), as if the order of its factors did not matter.
 TURNED = "@ under torch.compile, which may turn its factors around (torch.matmul has a rule)"
 # What stops a jet on its way through a function that takes tensors: it is none, and torch's own transforms stand in.
-NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError)
+NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError, ValueError, ArithmeticError, LookupError)
 
 
 class Jet:
@@ -187,8 +187,8 @@ for _name in ("__getitem__", "__setitem__"):
 
 def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry the jets among the arguments through one torch function."""
-    args = tuple(jet_of(arg) for arg in args)
     kwargs = {key: jet_of(arg) for key, arg in kwargs.items()}
+    args = _by_position(tuple(jet_of(arg) for arg in args), kwargs)
     rule = RULES.get(func)
     if rule is None and func in COMPOSITES and not torch.compiler.is_compiling():
         return COMPOSITES[func](*args, **kwargs)
@@ -199,6 +199,19 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     else:
         result = rule(func, args, kwargs)
     return disguise(result) if isinstance(result, Jet) else map_leaves(disguise, result)
+
+
+def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments, with those that rules look for by position taken out of `kwargs`, as of ``pow(input=x, ...)``."""
+    if not args and "input" in kwargs:
+        args = (kwargs.pop("input"),)
+    for name in _SECOND:
+        if len(args) == 1 and "input" not in kwargs and name in kwargs:
+            args = (*args, kwargs.pop(name))
+    return args
+
+
+_SECOND = ("other", "exponent")
 
 
 def on(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

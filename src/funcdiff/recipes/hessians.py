@@ -220,7 +220,7 @@ def hessian_double_backward(
 
     Cost:
         For one output and n inputs, 2 (1 + n) evaluations of `func`, and the graph of two passes in memory. For m
-        outputs, (1 + m)(1 + m n) evaluations. So use this method for one output.
+        outputs, (1 + m)(1 + m n) evaluations. So use this method for one output, or for few outputs of a small network.
 
     Caution:
         If `func` has several outputs and a normalization layer, do not differentiate with respect to the weight and the

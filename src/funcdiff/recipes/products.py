@@ -27,8 +27,8 @@ SCALAR = (
 VECTOR = "a tuple like `primals`, with tensors of the same shapes, dtypes and devices."
 ERRORS = {
     "TypeError": "A tensor in the arguments, or the output, is not a dense tensor of real floating-point "
-    "numbers. Or `tangents` has another structure than `primals`.",
-    "ValueError": "`func` does not return a scalar, or a tensor in `tangents` has another shape than in `primals`.",
+    "numbers. Or the vector v has another structure than `primals`.",
+    "ValueError": "`func` does not return a scalar, or a tensor in v has another shape than in `primals`.",
 }
 product = partial(
     documented,
