@@ -15,6 +15,7 @@ import funcdiff as fd
 from funcdiff._automatic.candidates import HESSIANS, JACOBIANS
 from funcdiff._automatic.choice import for_rows
 from funcdiff._automatic.planning import Plan
+from funcdiff._safety.known_wrong import INSIDE_TRANSFORM
 from funcdiff._tables import number_of
 
 CASES = 200
@@ -137,6 +138,8 @@ def _planned(case: Case, x: Tensor) -> Plan:
 
 def _told(regret: float, case: Case, chosen: str, best: str) -> str:
     norm = ", layer norm" if case.norm else ""
+    if case.rows > 1:  # of a batch, as explain names them
+        chosen, best = (INSIDE_TRANSFORM.get(name, name) for name in (chosen, best))
     return (
         f"{regret:.2f}: {case.what} of {case.inputs} -> {case.layers} x {case.width} -> {case.outputs}, "
         f"{case.activation.__name__}{norm}, {number_of(case.rows, 'row')}: {chosen}, where {best} is fastest"
