@@ -114,7 +114,25 @@ def test_without_norms_nothing_is_wrong_and_with_them_compositions_are():
     assert "hessian_forward_over_reverse" not in answers.wrong("layer norm", "Laplacian", True)["input"]
     assert "hessian_forward_over_forward" in answers.wrong("layer norm", "Laplacian", True)["input"]
     assert answers.wrong("layer norm", "Jacobian", True)["together"] == []
-    assert "hessian_taylor" not in answers.wrong("batch norm", "Hessian", True)["together"]
+    assert not any(answers.wrong("batch norm", need, True)["together"] for need in NEEDS)
+
+
+@pytest.mark.parametrize("recipe", model.NEEDS["Hessian"])
+def test_on_a_batch_norm_in_evaluation_mode_each_recipe_is_right_by_name_as_explain_says(recipe):
+    """With respect to its weight and its input together, and of several outputs."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).double().eval()
+    net[1].running_var.uniform_(0.5, 2)
+    norm = "1.weight"
+
+    def func(z):
+        return torch.func.functional_call(net, {norm: z[:5]}, (z[None, 5:],))[0]
+
+    z = torch.randn(8, dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian
+    expected = slope(lambda z: slope(func, z, create_graph=True), z)
+    torch.testing.assert_close(getattr(funcdiff, recipe)(func)(z), expected)
+    assert "by name" not in str(funcdiff.explain(funcdiff.hessian(func), z))
 
 
 def test_model_is_json():

@@ -68,15 +68,14 @@
     if (wrong.together.length) {
       notes.push(
         `Called by name, some recipes differentiate a ${q.norm} wrongly, without an error. With respect to its weight `,
-        "and its input together: ", ...listed(wrong.together), ". With respect to its input alone",
-        ...(q.norm === "batch norm" ? [", in training mode: "] : [": "]), ...listed(wrong.input),
+        "and its input together: ", ...listed(wrong.together), ". With respect to its input alone: ", ...listed(wrong.input),
         ". The automatic functions avoid this: they write the norm as simpler operations. By name, use ",
         ...listed(candidates.map((found) => found.recipe).filter((name) => !wrong.together.includes(name))), ".",
       );
     } else notes.push("None of these recipes is known to be wrong on such a network.");
     if (q.norm === "batch norm") {
       notes.push(
-        " In training mode, batch norm mixes the rows of a batch. Call ", named("net.eval()"), " first. ",
+        " This holds after ", named("net.eval()"), ". In training mode, batch norm mixes the rows of a batch. ",
         "It also needs a batch: the code passes each row as a batch of one.",
       );
     }

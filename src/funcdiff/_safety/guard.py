@@ -16,6 +16,7 @@ from funcdiff._torch.compiler import named_after
 from funcdiff._torch.constants import DATA
 from funcdiff._torch.functions import set_grad_enabled
 from funcdiff._torch.messages import refuse_here
+from funcdiff._torch.operators import IN_EVALUATION
 from funcdiff._torch.transforms import plain_allowed
 from funcdiff._torch.trees import Tree, flatten
 
@@ -30,7 +31,7 @@ _OPERATORS = """
     _native_multi_head_attention _transformer_encoder_layer_fwd _nested_tensor_from_mask
     max_unpool2d max_unpool3d sinc nan_to_num std std_mean huber_loss _cudnn_rnn"""
 REWRITTEN = frozenset(
-    (*_OPERATORS.split(), "norm with p > 2", "abs of complex numbers", "pow of two tensors")
+    (*_OPERATORS.split(), IN_EVALUATION, "norm with p > 2", "abs of complex numbers", "pow of two tensors")
 )  # in whose place a corrected function has others
 
 # Of these plain autograd has no right gradient, or in evaluation mode none.

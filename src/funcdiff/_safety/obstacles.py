@@ -14,6 +14,7 @@ from funcdiff._safety.guard import REWRITTEN, corrected
 from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, RIGHT_ON_ONE, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.norms import LAYER_NORM
+from funcdiff._torch.operators import BATCH_NORMS, IN_EVALUATION
 from funcdiff._torch.tape import Sketch, sketch
 from funcdiff._torch.transforms import outside, plain_allowed, values
 from funcdiff._torch.trees import Tree
@@ -102,6 +103,8 @@ class Obstacles:
         again = self.once_more or (self.inside and trained_through(self.sketch(False)))
         mode = self._mode(name)
         wrong = self._known_wrong(mode, again)
+        if again and IN_EVALUATION in self.sketch(False).operators and not wrong.isdisjoint(BATCH_NORMS):
+            wrong |= {IN_EVALUATION}
         if not (found := self.sketch(False).operators & wrong):
             return ""
         if mode in CORRECTED or name.endswith(", products"):  # of a linearized function, which is corrected as well

@@ -36,6 +36,8 @@ _CLOSED = _BY_HAND | {"log", "reciprocal", "rsqrt"}
 _SELECTIONS = ("index_select", "embedding", "take", "diagonal", "masked_select", "nll_loss_forward")
 _EXTREMES = ("max", "min", "amax", "amin", "median", "kthvalue", "mode", "topk", "sort")
 BATCH_NORMS = "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"
+IN_EVALUATION = "batch_norm in evaluation mode"  # a product with numbers: no mode gets its derivatives wrong, but thrice
+RENAMED = frozenset(("embedding", *BATCH_NORMS))  # those that arguments decide about
 _NAMESPACES = frozenset(("aten", "prims", "prim", "quantized", "mkldnn"))
 _LINEAR = frozenset((*_LAYOUTS, *_COPIES, *_SUMS, *_PRODUCTS, *_PIECEWISE))
 
@@ -92,6 +94,8 @@ def facts(func: Any) -> Facts:
 def known_as(func: Any, args: Sequence[Any], kwargs: Any) -> str:
     """The name by which an operator is blamed: an embedding that treats all its rows alike is a selection of rows."""
     name = str(func.overloadpacket.__name__)
+    if name in BATCH_NORMS:
+        return name if arguments(func, args, kwargs, lambda a: a.name == "training")[0] else IN_EVALUATION
     if name == "embedding":
         padding, scaled = arguments(func, args, kwargs, lambda a: a.name in ("padding_idx", "scale_grad_by_freq"))
         return name if padding >= 0 or scaled else "index_select"

@@ -18,7 +18,7 @@ from funcdiff._torch.delicate import delicate, finite_by_mistake
 from funcdiff._torch.graph import custom_functions, once_differentiable
 from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
 from funcdiff._torch.norms import LAYER_NORM, LAYER_NORMS, PARTS, Extra, written_out
-from funcdiff._torch.operators import BATCH_NORMS, Facts, arguments, draws, facts, has_closed_form, known_as
+from funcdiff._torch.operators import BATCH_NORMS, RENAMED, Facts, arguments, draws, facts, has_closed_form, known_as
 from funcdiff._torch.reading import UNSEEN, Reading, shows
 from funcdiff._torch.tensors import materialised, with_number
 from funcdiff._torch.transforms import outside, undrawn
@@ -231,7 +231,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         if isinstance(func, HigherOrderOperator):
             return self._see_foreign(func._name, func(*args, **kwargs), bool(moving))
         known = facts(func)
-        name = known_as(func, args, kwargs) if known.name == "embedding" else known.name
+        name = known_as(func, args, kwargs) if known.name in RENAMED else known.name
         if known.shows:
             self.read.seen |= shows(func, args)
         if inference and any(x.requires_grad for x in moving):
