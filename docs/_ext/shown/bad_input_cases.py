@@ -204,8 +204,8 @@ CASES = [
     ),
     BadInput("a misspelt parameter", parameters_but(wait=X), KeyError, "unknown \\['wait'\\]"),
     BadInput("a missing parameter", parameters_but(bias=None), KeyError, "missing \\['bias'\\]"),
-    BadInput("dropout in training mode", lambda: fd.module_function(nn.Dropout(0.5)), ValueError, "Dropout .*eval"),
-    BadInput("batch norm in training mode", lambda: fd.module_function(nn.BatchNorm1d(3)), ValueError, "BatchNorm1d"),
+    BadInput("dropout not in eval()", lambda: fd.module_function(nn.Dropout(0.5)), ValueError, "Dropout .*eval"),
+    BadInput("batch norm not in eval()", lambda: fd.module_function(nn.BatchNorm1d(3)), ValueError, "BatchNorm1d"),
     BadInput(
         "a product at a number",
         lambda: fd.hvp_operator(cube_sum, 1.0),

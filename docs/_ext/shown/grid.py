@@ -6,6 +6,7 @@ more. Neighbouring cells with the same verdict and the same text are one cell, s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import groupby
@@ -227,7 +228,13 @@ def _verdict(entry: Entry, mode: str) -> str:
     if found["outcome"] == "wrong":
         how = f"by up to {found['error']:.2g}" if found["error"] < GREATEST else "and not finite"
         return f"wrong {how}{_how_many(entry, mode)}"
-    return f"{found['outcome']}: {found['text']}" if found["outcome"] in ("refuses", "undecided") else ""
+    return f"{found['outcome']}: {_reason(found['text'])}" if found["outcome"] in ("refuses", "undecided") else ""
+
+
+def _reason(text: str) -> str:
+    """An error without the package's remedy, which is for a function of the reader's, and newer than the atlas."""
+    text = re.sub(r"^(\w+): .* torch said: ", r"\1: ", text)
+    return re.sub(r"(no recipe is known to be right on func \(.*?\))\. func calls .*", r"\1", text)
 
 
 def _how_many(entry: Entry, mode: str) -> str:

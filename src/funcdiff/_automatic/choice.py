@@ -33,9 +33,9 @@ from funcdiff._torch.trees import Tree, flatten
 
 VERIFY = (
     "Whether to compare the first result with finite differences, and to use another method if they disagree. This "
-    "costs 4 to 20 evaluations of the function or its gradient, once for each function and set of shapes. A later "
-    "result with NaN or infinity is compared, too, if an operation in the function can cause one, such as a root, on a "
-    "CPU and outside of other transforms."
+    "costs 2 to 20 evaluations of the function or its gradient, mostly fewer than 6, once for each function and set of "
+    "shapes. If the function contains an operation that can cause NaN or infinity, such as a root, later results that "
+    "contain them are compared as well, on a CPU and outside of other transforms."
 )
 AUTOMATIC = {
     "verify": VERIFY,

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 
 # Medians over random networks on one core: the share of a call's machinery that a prepared line does not have, the
-# calls that preparing takes the time of, and the seconds that torch.compile takes.
+# calls that preparing takes the time of, the seconds that the first prepare of a process takes more, and those of
+# torch.compile.
 _LEFT_OUT = 0.83
 _PREPARING = 160
+_FIRST = 2.5
 _COMPILING = 7.0
 
 
@@ -71,10 +73,11 @@ class Explanation(Shown):
         saved = _LEFT_OUT * cost.machinery if cost else 0
         if cost is None or saved < cost.seconds / 10 or self.plan.sketch.on_gpu:
             return ""
-        calls, compiled = _PREPARING * cost.seconds / saved, _COMPILING / saved
+        calls, first, compiled = (_PREPARING * cost.seconds + more for more in (0.0, _FIRST, _COMPILING))
         return (
             f". A call is predicted to take {seconds(cost.seconds)}, and {seconds(cost.seconds - saved)} with prepare, "
-            f"which saves time from about {_rounded(calls)} calls on (torch.compile: from about {_rounded(compiled)})"
+            f"which saves time from about {_rounded(calls / saved)} calls on, or {_rounded(first / saved)} if the "
+            f"process has prepared nothing before (torch.compile: from about {_rounded(compiled / saved)})"
         )
 
 

@@ -47,7 +47,7 @@ class Check:
     """What a check found: `gap` is the largest difference, relative to the largest entry.
 
     `raised` says that the recipe could not be checked because it fails; `plain`, where differences say too little, that
-    plain autograd gives the same along the direction.
+    plain autograd gives the same along the direction; `of`, what the differences are of.
     """
 
     outcome: Outcome
@@ -55,6 +55,7 @@ class Check:
     reason: str = ""
     raised: bool = False
     plain: bool = False
+    of: str = "func"
 
     @property
     def unsure(self) -> bool:
@@ -77,7 +78,7 @@ class Check:
         if not math.isfinite(self.gap):
             return INFINITE
         verb = "agrees with" if self.outcome == "agrees" else "contradicts"
-        return f"{verb} differences of func, {self.gap:.1g} apart"
+        return f"{verb} differences of {self.of}, {self.gap:.1g} apart"
 
 
 def compared(

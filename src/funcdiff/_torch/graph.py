@@ -79,8 +79,9 @@ def custom_functions(outputs: Sequence[Tensor]) -> frozenset[str]:
 
 def once_differentiable(outputs: Sequence[Tensor]) -> bool:
     """Is one of the custom functions in the graph marked so: its gradient, too, passes for a constant."""
-    # The decorator's wrapper has the name of what it wraps, but torch's globals.
-    return any(f.backward.__globals__["__name__"] == "torch.autograd.function" for f in _custom(outputs))
+    # The decorator's wrapper has the name of what it wraps, but torch's globals, as has a backward that is inherited.
+    own = [f.backward for f in _custom(outputs) if f.backward is not torch.autograd.Function.backward]
+    return any(backward.__globals__["__name__"] == "torch.autograd.function" for backward in own)
 
 
 def _custom(outputs: Sequence[Tensor]) -> list[Any]:
