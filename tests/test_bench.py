@@ -101,7 +101,7 @@ def test_a_larger_peak_is_explained():
     text = bench._larger({"a loader": 1.33, "a product": 0.3, "an operator": 40.0}, 9)
     assert "larger in 3 of 9 rows" in text
     assert "In 2 of them, the difference is at most 1.3 times the memory of the parameters" in text
-    assert "In 1 (an operator), an operator is made for one product" in text
+    assert "In 1 (an operator), only one product is computed" in text
     assert bench._larger({}, 9) == "Its peak is larger in 0 of 9 rows."
 
 

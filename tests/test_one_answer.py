@@ -205,8 +205,8 @@ def test_what_the_finder_warns_of_is_wrong_on_a_norm_and_its_weight(norm, output
         x, weight = z.chunk(2)
         if norm == "layer norm":
             return last @ nn.functional.layer_norm(x, (4,), weight).tanh()
-        rows = torch.stack([x, x * x])
-        return last @ nn.functional.batch_norm(rows, None, None, weight, training=True)[0].tanh()
+        rows, mean = torch.stack([x, x * x]), torch.linspace(0, 1, 4, dtype=torch.float64)
+        return last @ nn.functional.batch_norm(rows, mean, mean + 1, weight)[0].tanh()  # as in evaluation
 
     z = torch.rand(8, dtype=torch.float64)
     expected = fd.hessian(func)(z)
