@@ -1,5 +1,7 @@
 """Code of a user's own, custom operators and autograd functions: differentiated right, or refused."""
 
+import math
+
 import pytest
 import torch
 from custom_functions import Cubed, Forgetful, OldCubed, OldRounded
@@ -7,6 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import funcdiff as fd
+from funcdiff._safety import planes
+from funcdiff._safety.accusing import Check
+from funcdiff._torch.tape import sketch
 
 WEIGHT = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 X = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64)
@@ -137,3 +142,16 @@ def _(x):
 def test_an_operator_without_a_derivative_is_refused_with_what_to_register(n):
     with pytest.raises(RuntimeError, match="register_autograd"):
         fd.batch_jacobian(lambda x: without_backward(x).sum())(torch.randn(2, n))
+
+
+@pytest.mark.parametrize("elsewhere", [Check("agrees", 0.0), Check("wrong", math.inf)])
+def test_other_points_accuse_of_nothing_that_is_special_there(elsewhere, monkeypatch):
+    """Of one input, a move by its own size would lead to zero, where `maximum` has two slopes. NaN is seen anyway."""
+    points = []
+    monkeypatch.setattr(planes, "_on_plane", lambda _, flat, point, *rest: points.append(point[0]) or elsewhere)
+    func, here = Cubed.apply, Check("agrees", 0.0)
+    for x in (torch.tensor([-1.2578]), torch.tensor([0.3]), torch.tensor([2.0])):
+        known = sketch(func, [x])
+        assert planes.and_elsewhere(here, fd.hessian, func, [x], "hessian", known, under_vmap=False) == here
+    assert points
+    assert all(point.abs().min() > 1e-3 for point in points)
