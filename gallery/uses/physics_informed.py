@@ -12,7 +12,7 @@ Laplacian costs about 4 evaluations: one for the value, 2 for the first derivati
 ones. The activation must be smooth: with ReLU, all second derivatives are zero.
 
 **Answer:** Call ``vmap(laplacian(u))(X)`` with :func:`funcdiff.laplacian`, which gives one number for each point. Call
-``backward()`` as on any other loss.
+``backward()`` as on any other loss. The parameters must require gradients, as they do by default.
 
 .. code-block:: python
 

@@ -46,7 +46,7 @@ of_rows = partial(
     randomness='What random operations in `func` do, as in `torch.func.vmap`: "error" raises an error, "same" draws '
     'the same numbers for all rows, and "different" draws other numbers for each row.',
     returns="A function that takes the arguments of `func` with a batch axis and returns the {result}.",
-    raises={"MemoryError": "Not even one row at a time fits into the budget."},
+    raises={"MemoryError": "Not even one row at a time fits into the budget, or smaller chunks save no memory."},
 )
 
 

@@ -34,8 +34,9 @@ from funcdiff._torch.trees import Tree, flatten
 VERIFY = (
     "Whether to compare the first result with finite differences, and to use another method if they disagree. This "
     "costs 2 to 20 evaluations of the function or its gradient, mostly fewer than 6, once for each function and set of "
-    "shapes. If the function contains an operation that can cause NaN or infinity, such as a root, later results that "
-    "contain them are compared as well, on a CPU and outside of other transforms."
+    "shapes. A function that changes something in each call, such as a counter, is checked in each call. If the "
+    "function contains an operation that can cause NaN or infinity, such as a root, later results that contain them "
+    "are compared as well, on a CPU and outside of other transforms."
 )
 AUTOMATIC = {
     "verify": VERIFY,

@@ -129,9 +129,10 @@ def explain(transform: Function, *primals: Tree) -> Explanation | SparseExplanat
             returned, none.
 
     Returns:
-        A table with the FLOPs of each method, the numbers it writes to memory and its predicted time. If only some
-        methods have a predicted time, the others are used only if these fail; if none has one, as for products, the
-        methods are tried in the order of the lines. Where PyTorch gets an operation wrong, the automatic functions
+        A table with the FLOPs of each method, the numbers it writes to memory and its predicted time. A method without
+        a predicted time is used only if those with one fail. If none has one, as for products, the methods are tried in
+        the order of the lines. "Checked at each call" says that no choice is kept, because `func` changes something in
+        each call, such as a counter, or reads values. Where PyTorch gets an operation wrong, the automatic functions
         replace it by simpler ones. Called by name, such a method "can be wrong", as its line says. The attribute
         `recipe` is the name of the chosen method. For a small function, the caption says after how many calls `prepare`
         saves time. For a prepared function, the table counts the operations. For a Jacobian or a Hessian, the caption

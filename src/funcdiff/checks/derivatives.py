@@ -78,8 +78,8 @@ def check_derivatives(
         tensors and, if `func` is a module, of the module.
 
     Cost:
-        10 to 20 evaluations of `func` for each input or direction, as many evaluations of its Jacobian, and one run of
-        each method. For a small network, this takes seconds.
+        10 to 20 evaluations of `func` for each input or direction, at a kink many times more. As many evaluations of
+        its Jacobian, and one run of each method. For a small network, this takes seconds.
 
     Source:
         D. Ridders, "Accurate computation of F'(x) and F'(x)F''(x)" (1982). The random directions follow JAX's
