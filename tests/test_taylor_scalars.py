@@ -61,6 +61,9 @@ def gelu_tanh_bend(x):
         (lambda x: torch.square(input=x), lambda x: 2 + 0 * x),
         (lambda x: torch.tanh(input=x), lambda x: -2 * x.tanh() * (1 - x.tanh() ** 2)),
         (lambda x: torch.where(x > 0, input=x**3, other=x**2), lambda x: torch.where(x > 0, 6 * x, 2)),
+        (lambda x: torch.where(condition=x > 0, input=x**3, other=x**2), lambda x: torch.where(x > 0, 6 * x, 2)),
+        (lambda x: torch.polygamma(n=1, input=x + 3), lambda x: torch.polygamma(3, x + 3)),
+        (lambda x: torch.nan_to_num(input=x**3), lambda x: 6 * x),
         (lambda x: (x / 2) ** 2000, lambda x: 0 * x + (x.abs() > 1.89) * 2000 * 1999 / 4 * (x / 2) ** 1998),
         (lambda x: (x + 2) ** 2.5, lambda x: 3.75 * (x + 2).sqrt()),
         (lambda x: torch.log(x + 2), lambda x: -((x + 2) ** -2.0)),
@@ -85,6 +88,16 @@ def test_powers_are_in_the_precision_of_torch_and_do_not_overflow(k):
     one = torch.ones(2)
     with pytest.raises(RuntimeError, match="no recipe is known to be right"):
         laplacian(lambda x: torch.float_power((x - 1).abs(), 2).sum())(one)
+
+
+def test_an_error_of_a_rule_is_none_that_the_function_waits_for():
+    def func(x):
+        try:
+            return torch.mm(x.reshape(2, 2), mat2=torch.eye(2, dtype=x.dtype)).square()
+        except (TypeError, ValueError, IndexError):
+            return x**3
+
+    torch.testing.assert_close(hessian_taylor(func)(X), torch.func.hessian(func)(X))
 
 
 def test_a_layer_takes_the_closed_form():

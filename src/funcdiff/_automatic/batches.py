@@ -16,7 +16,7 @@ from funcdiff._automatic.budget import check_budget, peak_of
 from funcdiff._automatic.cache import Last
 from funcdiff._automatic.candidates import RECIPES
 from funcdiff._automatic.lookup import Choice, Found
-from funcdiff._automatic.planning import JETS, LOOP, Plan
+from funcdiff._automatic.planning import LOOP, Plan
 from funcdiff._automatic.rows import Batch, looped
 from funcdiff._automatic.trying import and_beyond, first_working
 from funcdiff._calling.arguments import apart, refuse_keywords
@@ -25,6 +25,7 @@ from funcdiff._calling.options import Options
 from funcdiff._calling.transform import copied, guarded
 from funcdiff._calling.types import Function
 from funcdiff._safety.accusing import Check
+from funcdiff._safety.known_wrong import JETS
 from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.planes import check_on_plane, first_not_agreeing, together
 from funcdiff._safety.verification import Kind

@@ -13,11 +13,11 @@ from funcdiff._automatic.costs import FORMULAS, Cost
 from funcdiff._jets.jet import NO_JET
 from funcdiff._safety.accusing import INFINITE, Check
 from funcdiff._safety.guard import REWRITTEN
-from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM
+from funcdiff._safety.known_wrong import CORRECTED, INSIDE_TRANSFORM, JETS
 from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.obstacles import KNOWN_WRONG, PLAIN, Obstacles
 from funcdiff._torch.delicate import NORMS
-from funcdiff._torch.messages import CUDNN, RefusedError
+from funcdiff._torch.messages import BLOCKED, CUDNN, RefusedError
 from funcdiff._torch.tape import Sketch
 from funcdiff._torch.trees import Tree
 from funcdiff.recipes import taylor
@@ -134,6 +134,8 @@ class Plan:
             remedy += f". If you know that torch is right at your arguments, call {known[0]} itself, without a check"
         else:
             remedy += ", or pass verify=False if you mean the derivative that torch gives"
+        if any(BLOCKED in c.obstacle for c in self.candidates):
+            remedy = "Write the operation at fault with simpler ones, or detach the argument if you mean a constant"
         if all("it raises" in c.obstacle or "no Taylor rule" in c.obstacle for c in self.candidates):
             remedy = (
                 "No transform of torch.func differentiates it. Call the recipe outside of vmap and grad, or use "
@@ -153,7 +155,6 @@ class Plan:
 
 NOT_TRIED = "not tried, as its result cannot be checked inside a transform"
 LOOP = "a loop over rows"  # of a batch, each differentiated by itself
-JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))
 
 
 _FEW = 32  # inputs up to which trying costs no more than a probe; a million pairs of many may not even fit

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from funcdiff._automatic.lookup import Found
-from funcdiff._automatic.planning import JETS, Plan
+from funcdiff._automatic.planning import Plan
 from funcdiff._jets.jet import NoRuleError
 from funcdiff._safety.accusing import ENDLESS, Check, near
 from funcdiff._safety.guard import Recipe, has_graph
+from funcdiff._safety.known_wrong import JETS
 from funcdiff._safety.lines import Func
 from funcdiff._safety.meaning import by_hand
 from funcdiff._safety.planes import and_elsewhere

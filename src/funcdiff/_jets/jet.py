@@ -188,21 +188,26 @@ for _name in ("__getitem__", "__setitem__"):
 def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry the jets among the arguments through one torch function."""
     kwargs = {key: jet_of(arg) for key, arg in kwargs.items()}
-    args = _by_position(tuple(jet_of(arg) for arg in args), kwargs)
+    args = by_position(func, tuple(jet_of(arg) for arg in args), kwargs)
     rule = RULES.get(func)
     if rule is None and func in COMPOSITES and not torch.compiler.is_compiling():
         return COMPOSITES[func](*args, **kwargs)
     if rule is None or kwargs.get("out") is not None:
         raise NoRuleError(getattr(func, "__name__", func))
-    if kwargs.get("inplace"):
-        result = overwrite(args[0], rule(func, args, {**kwargs, "inplace": False}))
-    else:
-        result = rule(func, args, kwargs)
+    try:
+        if kwargs.get("inplace"):
+            result = overwrite(args[0], rule(func, args, {**kwargs, "inplace": False}))
+        else:
+            result = rule(func, args, kwargs)
+    except (TypeError, ValueError, LookupError) as error:  # of the rule: on plain tensors the call has worked
+        raise NoRuleError(f"{getattr(func, '__name__', func)} with these arguments") from error
     return disguise(result) if isinstance(result, Jet) else map_leaves(disguise, result)
 
 
-def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+def by_position(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """The arguments, with those that rules look for by position taken out of `kwargs`, as of ``pow(input=x, ...)``."""
+    if getattr(func, "__name__", "") in _OTHERS_FIRST:
+        return args
     if not args and "input" in kwargs:
         args = (kwargs.pop("input"),)
     for name in _SECOND:
@@ -212,6 +217,7 @@ def _by_position(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ..
 
 
 _SECOND = ("other", "exponent")
+_OTHERS_FIRST = frozenset(("where", "polygamma", "searchsorted"))  # functions whose first argument is not the input
 
 
 def on(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

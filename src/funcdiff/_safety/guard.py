@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from funcdiff._calling.types import Function
-from funcdiff._jets.jet import COMPOSITES, check_grad_mode
+from funcdiff._jets.jet import COMPOSITES, by_position, check_grad_mode
 from funcdiff._jets.operations import FORMS, TWICE
 from funcdiff._torch.compiler import named_after
 from funcdiff._torch.constants import DATA
@@ -115,7 +115,8 @@ class _Guard(TorchFunctionMode):
             return args[0].detach()  # a constant for all transforms around
         forms = _TRACEABLE if torch.compiler.is_compiling() else FORMS
         if func in forms and kwargs.get("out") is None:
-            return forms[func](func, args, kwargs)
+            kwargs = dict(kwargs)
+            return forms[func](func, by_position(func, args, kwargs), kwargs)
         if func in COMPOSITES and not torch.compiler.is_compiling():
             with self:  # it may call one of them
                 return COMPOSITES[func](*args, **kwargs)

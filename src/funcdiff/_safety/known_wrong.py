@@ -50,6 +50,7 @@ DIFFERENTIATED = {  # what a Jacobian by a recipe becomes when it is differentia
     "jacobian_batched_grad": "hessian_double_backward",
     "jacobian_loop": "hessian_double_backward",
 }
+JETS = frozenset(("jacobian_taylor", "hessian_taylor", "hessian_diagonal", "laplacian"))  # those by Taylor rules
 CORRECTED = frozenset(  # these run func with what has a plain form written as that
     (
         "hessian_double_backward",

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcdiff._calling.transform import copied
 from funcdiff._jets.jet import NoRuleError, TensorJet
 from funcdiff._safety.guard import REWRITTEN, corrected
-from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, RIGHT_ON_ONE, WRONG
+from funcdiff._safety.known_wrong import CORRECTED, DIFFERENTIATED, INSIDE_TRANSFORM, JETS, RIGHT_ON_ONE, WRONG
 from funcdiff._torch.messages import RefusedError
 from funcdiff._torch.norms import LAYER_NORM
 from funcdiff._torch.operators import BATCH_NORMS, IN_EVALUATION
@@ -100,8 +100,10 @@ class Obstacles:
             return "ignores torch.no_grad() in func"
         if "forward" in name and (own := [f for f in self.sketch(False).foreign if "." in f]):
             return f"forward mode treats {', '.join(sorted(own))} as a constant"  # torch has no rule to give it
-        again = self.once_more or (self.inside and trained_through(self.sketch(False)))
         mode = self._mode(name)
+        if self.sketch(False).blocked and (blocked := self.sketch(mode in CORRECTED | JETS).blocked):
+            return blocked
+        again = self.once_more or (self.inside and trained_through(self.sketch(False)))
         wrong = self._known_wrong(mode, again)
         if again and IN_EVALUATION in self.sketch(False).operators and not wrong.isdisjoint(BATCH_NORMS):
             wrong |= {IN_EVALUATION}

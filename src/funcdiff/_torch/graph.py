@@ -79,9 +79,10 @@ def custom_functions(outputs: Sequence[Tensor]) -> frozenset[str]:
 
 def once_differentiable(outputs: Sequence[Tensor]) -> bool:
     """Is one of the custom functions in the graph marked so: its gradient, too, passes for a constant."""
-    # The decorator's wrapper has the name of what it wraps, but torch's globals, as has a backward that is inherited.
-    own = [f.backward for f in _custom(outputs) if f.backward is not torch.autograd.Function.backward]
-    return any(backward.__globals__["__name__"] == "torch.autograd.function" for backward in own)
+    # The decorator's wrapper has the name of what it wraps, but torch's globals, as has what no class overrides.
+    inherited = torch.autograd.Function.backward, torch.autograd.Function.vjp
+    own = [rule for f in _custom(outputs) for rule in (f.backward, f.vjp) if rule not in inherited]
+    return any(getattr(rule, "__globals__", {}).get("__name__") == "torch.autograd.function" for rule in own)
 
 
 def _custom(outputs: Sequence[Tensor]) -> list[Any]:

@@ -122,6 +122,9 @@ def out_of_memory(error: Exception) -> bool:
 _TORCH = str(Path(torch.__file__).parent)
 
 
+BLOCKED = "is not differentiable with respect to argument"
+
+
 def cannot(error: Exception) -> bool:
     """Whether torch cannot differentiate in this way a function that runs by itself; another way may do."""
     if isinstance(error, RefusedError):

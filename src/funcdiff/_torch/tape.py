@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from funcdiff._torch.constants import SET_DATA, Constants
 from funcdiff._torch.delicate import delicate, finite_by_mistake
 from funcdiff._torch.graph import custom_functions, once_differentiable
-from funcdiff._torch.messages import INFERENCE, NUMBER, RefusedError, refuse
+from funcdiff._torch.messages import BLOCKED, INFERENCE, NUMBER, RefusedError, refuse
 from funcdiff._torch.norms import LAYER_NORM, LAYER_NORMS, PARTS, Extra, written_out
 from funcdiff._torch.operators import BATCH_NORMS, RENAMED, Facts, arguments, draws, facts, has_closed_form, known_as
 from funcdiff._torch.reading import UNSEEN, Reading, shows
@@ -56,6 +56,8 @@ class Sketch:
         delicate: Whether a derivative may not be finite although the value is.
         cuts: Whether it may take something out of the graph, or hang a hook on a tensor.
         opaque: Whether it reads ``.data``, or NumPy reads in it.
+        blocked: What torch does not differentiate, in its words: an argument depends on the input, which must not, and
+            which forward mode takes for a constant.
         extra: What its layer norms count more where they are written out; None where that is to be counted.
     """
 
@@ -83,6 +85,7 @@ class Sketch:
     delicate: bool = field(default=False, compare=False)
     cuts: bool = field(default=True, compare=False)
     opaque: bool = False
+    blocked: str = ""
     extra: Extra | None = field(default=None, compare=False)
 
     @property
@@ -111,10 +114,11 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         # Not seen through the transforms around, which take operations apart differently: the plan is to be the same.
         with outside():
             tape, outputs, reads = _watch(flat, [x.clone().requires_grad_() for x in primals], randomness)
-            cuts = tape.switches.any
+            cuts, blocked = tape.switches.any, ""
     except RefusedError:
         raise
-    except RuntimeError:  # flat holds a tensor that belongs to one of them, or writes into its argument
+    except RuntimeError as error:  # flat holds a tensor that belongs to one of them, or writes into its argument
+        blocked = str(error).partition(". ")[0] if BLOCKED in str(error) else ""
         tape, outputs, reads = _watch(flat, primals, randomness)
         cuts = True
     counts = {name: getattr(tape, name) for name in _COUNTS}
@@ -132,6 +136,7 @@ def sketch(flat: Callable[..., Tree], primals: Sequence[Tensor], randomness: str
         delicate=tape.delicate,
         cuts=cuts,
         opaque=tape.switches.opaque,
+        blocked=blocked,
         extra=tape.extra(),
         reads_values=reads,
         on_gpu=any(x.is_cuda for x in primals),
