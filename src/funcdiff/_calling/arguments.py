@@ -93,7 +93,7 @@ def check_leaves(leaves: Sequence[Any], role: str) -> None:
 
 ADVICE = {
     "output of func": "Return tensors, without float(), .item() or .numpy() on the way. "
-    "Return other results as aux, with has_aux=True.",
+    "Return further tensors as aux, with has_aux=True.",
     "raveled tree": "Leave it out.",
     "differentiated argument": "Pass tensors, or leave the argument out of argnums.",
 }

@@ -22,7 +22,7 @@ from funcdiff._torch.trees import Tree, flatten
 def prepare(function: Callable[..., Tree], *example_args: Tree, again: bool = False) -> Prepared:
     """Record the tensor operations of a derivative once, and return a function that only runs these operations.
 
-    Use it to speed up a small derivative that you call a few hundred times or more. Most of the time of a call is spent
+    Use it to speed up a small derivative that you call thousands of times. Most of the time of a call is spent
     in Python: in vmap, autograd and checks. None of this runs in the prepared function. It takes the same arguments, of
     the same shapes, and returns the same result.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -80,7 +79,7 @@ def and_elsewhere(
             again = _on_plane(recipe, flat, elsewhere, kind, seen, under_vmap)
         except OUTSIDE:
             continue
-        if again.outcome == "wrong" and math.isfinite(again.gap):  # NaN may be that point's, and hides from nobody
+        if again.outcome == "wrong":
             return replace(again, reason=f"{again}, at another point")
         if found.outcome == "undecided" and again.outcome == "agrees":
             found = again
