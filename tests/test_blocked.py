@@ -71,6 +71,7 @@ def test_one_that_is_marked_once_differentiable_is_refused_under_either_name(nam
         fd.hessian(lambda x: func(x).sum())(W)
 
 
-def test_a_rule_may_be_any_callable():
-    func = cubes(backward=functools.partial(rule))
+@pytest.mark.parametrize("given", [{"vjp": rule}, {"backward": functools.partial(rule)}], ids=["vjp", "partial"])
+def test_a_rule_may_have_its_other_name_and_be_any_callable(given):
+    func = cubes(**given)
     assert_close(fd.hessian(lambda x: func(x).sum())(W), torch.diag(6 * W))

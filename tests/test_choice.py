@@ -357,7 +357,10 @@ def test_the_passes_are_those_that_the_cost_counts(name):
 def test_an_explanation_says_when_preparing_saves_time():
     small = reading.told(fd.explain(fd.jacobian(lambda x: x.sin().sum()), torch.ones(3)))
     assert "3 inputs, 1 output: 1 pass in reverse mode." in small
-    assert "with prepare, which saves time from about" in small
+    told = r"saves time from about ([\d,]+) calls on, or ([\d,]+) if .* \(torch.compile: from about ([\d,]+)\)"
+    calls, first, compiled = (float(number.replace(",", "")) for number in re.search(told, small).groups())
+    assert calls < first
+    assert compiled / first == pytest.approx(7.0 / 2.5, rel=0.15)  # seconds that each takes once; rounded to a digit
     weight = torch.ones(2048, 2048)
     assert "prepare" not in repr(fd.explain(fd.jacobian(lambda x: weight @ x), torch.ones(2048)))
 

@@ -122,25 +122,3 @@ def test_rounding_accuses_nothing(transform):
         return (1 + 1e-3 * x.square()).log().sum()
 
     assert_close(transform(func)(x), transform(func)(x.double()).bfloat16(), rtol=0.05, atol=1e-5)
-
-
-class ByVjp(torch.autograd.Function):
-    """The cube, with the derivative under its other name."""
-
-    @staticmethod
-    def forward(x):
-        return x**3
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def vjp(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return 3 * x * x * cotangent
-
-
-def test_a_function_that_overrides_no_backward_is_not_taken_for_one_marked_once_differentiable():
-    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    torch.testing.assert_close(fd.hessian(lambda x: ByVjp.apply(x).sum())(x), torch.diag(6 * x))

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from custom_functions import Identity
 from torch import nn
 
 import funcdiff as fd
@@ -15,20 +16,12 @@ WIDE = torch.linspace(-1, 2, 42).reshape(7, 6).sin()
 ROW = WIDE[0]
 
 
-class Normed(torch.autograd.Function):
+class Normed(Identity):
     """A norm inside of code of the user's."""
 
     @staticmethod
     def forward(x):
         return F.layer_norm(x, (6,))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient
 
 
 def moments(y):

@@ -73,11 +73,12 @@ class Explanation(Shown):
         saved = _LEFT_OUT * cost.machinery if cost else 0
         if cost is None or saved < cost.seconds / 10 or self.plan.sketch.on_gpu:
             return ""
-        calls, first, compiled = (_PREPARING * cost.seconds + more for more in (0.0, _FIRST, _COMPILING))
+        preparing = _PREPARING * cost.seconds
+        calls, first, compiled = (_rounded(once / saved) for once in (preparing, preparing + _FIRST, _COMPILING))
         return (
             f". A call is predicted to take {seconds(cost.seconds)}, and {seconds(cost.seconds - saved)} with prepare, "
-            f"which saves time from about {_rounded(calls / saved)} calls on, or {_rounded(first / saved)} if the "
-            f"process has prepared nothing before (torch.compile: from about {_rounded(compiled / saved)})"
+            f"which saves time from about {calls} calls on, or {first} if the process has prepared nothing before "
+            f"(torch.compile: from about {compiled})"
         )
 
 

@@ -36,13 +36,13 @@ class NoRuleError(NotImplementedError):
 # Of `jet @ tensor` the compiler calls tensor.matmul(jet), as if the order of its factors did not matter.
 TURNED = "@ under torch.compile, which may turn its factors around (torch.matmul has a rule)"
 # What stops a jet on its way through a function that takes tensors: it is none, and torch's own transforms stand in.
-NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError, ValueError, ArithmeticError, LookupError)
+NO_JET = (NoRuleError, RuntimeError, TypeError, AttributeError)
 
 
 class Jet:
     """A tensor under differentiation: ``value`` (*S), ``first`` (n, *S), ``second`` (q, *S), or None where it is zero.
 
-    ``shared`` says that another tensor may be a view of this one, so that it must not be changed in place. Of a norm,
+    ``shared`` says that another tensor may be a view of this one, so that it must not be changed in place. For a norm,
     ``vector`` is what it is the length of, and its p.
     """
 
@@ -135,7 +135,7 @@ class TensorJet(torch.Tensor):
         raise NoRuleError(f"{func.__name__} inside another transform")
 
 
-_JETS = (Jet, TensorJet)
+_EITHER = (Jet, TensorJet)
 
 
 def jet_of(x: Any) -> Any:
@@ -199,7 +199,7 @@ def apply(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
             result = overwrite(args[0], rule(func, args, {**kwargs, "inplace": False}))
         else:
             result = rule(func, args, kwargs)
-    except (TypeError, ValueError, LookupError) as error:  # of the rule: on plain tensors the call has worked
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # of the rule: on tensors the call works
         raise NoRuleError(f"{getattr(func, '__name__', func)} with these arguments") from error
     return disguise(result) if isinstance(result, Jet) else map_leaves(disguise, result)
 
@@ -223,7 +223,7 @@ _OTHERS_FIRST = frozenset(("where", "polygamma", "searchsorted"))  # functions w
 def on(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Apply ``func`` to arguments of which some may be jets."""
     leaves = (leaf for arg in args for leaf in (arg if isinstance(arg, (list, tuple)) else (arg,)))
-    return apply(func, args, kwargs) if any(isinstance(leaf, _JETS) for leaf in leaves) else func(*args, **kwargs)
+    return apply(func, args, kwargs) if any(isinstance(leaf, _EITHER) for leaf in leaves) else func(*args, **kwargs)
 
 
 def overwrite(target: Any, result: Any) -> Any:

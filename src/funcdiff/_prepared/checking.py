@@ -103,7 +103,7 @@ def _agree_in_each_entry(expected: Tensor, found: Tensor, near: Tensor) -> bool:
 def _gradients(
     function: Flat, point: Sequence[Tensor], held: Sequence[Tensor], *, apart: bool = False
 ) -> list[Gradient]:
-    """With respect to all sources: of the results together, or where torch cannot do this, of each apart."""
+    """Those with respect to all sources, for all results together or, where torch cannot do this, for each apart."""
     results, sources = function(*point), [x for x in (*held, *point) if x.requires_grad]
     generator = torch.Generator().manual_seed(0)
     chosen = [result for result in results if result.requires_grad]

@@ -209,7 +209,7 @@ class _Slots(Mapping[str, Any]):
 def _of_object(
     found: Holding, name: str, thing: Any, attributes: Mapping[str, Any], keys: Iterable[str]
 ) -> Iterator[Place]:
-    """What stands in an object's attributes. Of a class of the user's, all code that reads them is known."""
+    """What stands in an object's attributes. If the class is the user's, all code that reads them is known."""
     if installed(type(thing).__module__):
         yield from _of_container(found, name, attributes, keys)
         return

@@ -38,7 +38,7 @@ _FACTORS = (
     1.0,
     0.8,
 )  # of the point, the rows under vmap: of torch's own operators two show what it gets wrong
-_SIZES = (0.51, 1.03, 1.97)  # of moves to other points: of one input no move leads to zero, where much is special
+_SIZES = (0.51, 1.03, 1.97)  # of moves to other points; 1 would lead from a single input to zero, where ties are common
 
 
 def check_on_plane(

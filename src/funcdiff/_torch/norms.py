@@ -31,8 +31,8 @@ class Extra(NamedTuple):
 def written_out(args: Sequence[Any], live: Sequence[Tensor], *, curved: bool) -> Extra | None:
     """What one layer norm counts more, of these arguments, those `live` that depend on the input.
 
-    `curved` says that its input has second derivatives already. None where its parameters depend on the input as well,
-    or half precision makes it convert: then the operations are to be counted.
+    `curved` says that its input has second derivatives already. None if its parameters depend on the input as well, or
+    if it converts half precision. In these cases, the operations must be counted.
     """
     x, shape, weight, bias, _ = args
     if len(live) > 1 or live[0] is not x or x.dtype in (torch.float16, torch.bfloat16):
